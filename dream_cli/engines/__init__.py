@@ -1,0 +1,1 @@
+"""Who answers: the protocol, and one file per engine. Only the loader names the engines."""

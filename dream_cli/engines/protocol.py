@@ -1,0 +1,71 @@
+"""The two verbs of an engine: `generate` text, and `choose` among a few fixed answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dream_cli.records import Image
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One message for the model: its images come before its text. Images hold their bytes."""
+
+    role: str
+    text: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw text. Temperature 0 is greedy; `schema` is a JSON schema that the answer must fit, where the engine can enforce it."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    seed: int = 0
+    schema: Mapping[str, Any] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One text of the model; `finish_reason` is "stop" or "length", tokens are counted where the engine counts them."""
+
+    text: str
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The probability of each allowed answer, normalised over them, and the probability that they covered together.
+
+    `probabilities` is None where the engine gives no token probabilities: then only `text`, what the model wrote, can be read.
+    """
+
+    probabilities: Mapping[str, float] | None
+    covered: float
+    text: str
+
+
+class Engine(Protocol):
+    """A model that answers. Both verbs raise EngineError where there is no answer."""
+
+    model: str  # the name written into the records
+    fingerprint: str  # changes whenever the same request may be answered differently
+    concurrency: int  # how many requests are worth having in flight
+
+    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        """Return one completion for each sample index; the same index, seed and chat give the same text."""
+        ...
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        """Return how probable each of the answers is as the whole reply to the chat."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the model or the connections."""
+        ...

@@ -1,0 +1,1 @@
+"""One file per dialect of data: to and from our records."""

@@ -1,0 +1,70 @@
+"""Read the answers to our prompts; what cannot be read raises UnreadableAnswer, never a default."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from dream_cli.errors import UnreadableAnswer
+from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records import Observation
+
+YES_NO = ("Yes", "No")
+SCORES = tuple(str(n) for n in range(11))
+
+_FIELDS = ("malicious_content", "source", "risk_category")
+_NUMBER = re.compile(r"(?<![\d.\-–])(\d+(?:\.\d+)?)(?!\s*[-–]\s*\d)(?![\d])")
+_VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+
+
+def observations_schema(taxonomy: Taxonomy) -> dict[str, Any]:
+    """Return the JSON schema of a list of observations in the names of the taxonomy."""
+    properties = {
+        "malicious_content": {"type": "string"},
+        "source": {"type": "string", "enum": [s.name for s in taxonomy.sources]},
+        "risk_category": {"type": "string", "enum": [c.name for c in taxonomy.categories]},
+    }
+    item = {"type": "object", "properties": properties, "required": list(_FIELDS), "additionalProperties": False}
+    return {"type": "array", "items": item}
+
+
+def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ...]:
+    """Read the first JSON list of the answer; fences, trailing commas and the like are repaired.
+
+    Raises UnreadableAnswer where there is no list, where it is cut off, or where an entry has not the three fields.
+    """
+    import json_repair
+
+    start = answer.find("[")
+    if start < 0:
+        raise UnreadableAnswer("the answer holds no JSON list of observations", raw=answer)
+    if "]" not in answer[start:]:
+        raise UnreadableAnswer("the list of observations is cut off; raise --max-tokens", raw=answer)
+    items = json_repair.loads(answer[start : answer.rindex("]") + 1])
+    if not isinstance(items, list):
+        raise UnreadableAnswer("the answer is not a JSON list of observations", raw=answer)
+    return tuple(_observation(item, taxonomy, answer) for item in items)
+
+
+def _observation(item: Any, taxonomy: Taxonomy, answer: str) -> Observation:
+    values = [item.get(name) for name in _FIELDS] if isinstance(item, dict) else [None]
+    if not all(isinstance(v, str) and v.strip() for v in values):
+        raise UnreadableAnswer(f"an observation lacks one of {', '.join(_FIELDS)}", raw=answer)
+    content, source, category = (str(v).strip() for v in values)
+    return taxonomy.canonical(Observation(content, source, category))
+
+
+def parse_yes_no(answer: str) -> bool:
+    """Read the first yes or no of the answer."""
+    found = _VERDICT.search(answer)
+    if not found:
+        raise UnreadableAnswer("neither yes nor no in the answer", raw=answer)
+    return found[1].lower() == "yes"
+
+
+def parse_score(answer: str) -> float:
+    """Read the first number from 0 to 10; a range such as "9-10" is not a number."""
+    numbers = [float(n) for n in _NUMBER.findall(answer)]
+    if not numbers or not 0 <= numbers[0] <= 10:
+        raise UnreadableAnswer("no number from 0 to 10 in the answer", raw=answer)
+    return numbers[0]

@@ -1,0 +1,161 @@
+"""Fill the templates: ours, or those of the authors' release, byte for byte.
+
+Placeholders are filled in one pass, so that a prompt which contains `{response}` is not filled again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dream_cli.errors import UsageError
+from dream_cli.prompts.taxonomy import Taxonomy, Term
+from dream_cli.records import Observation
+
+TEMPLATES = Path(__file__).parent / "templates"
+NAMES = (
+    "observe_image",
+    "observe_text",
+    "observe_joint",
+    "verify",
+    "judge_global",
+    "judge_observation",
+    "judge_helpfulness",
+    "judge_harm",
+    "respond_observed",
+)
+# The constants of the authors' release (github.com/Kizna1ver/DREAM, prompts/) and what they are here.
+RELEASED = {
+    "PROMPT_OB": "observe_joint",
+    "PROMPT_OB_I": "observe_image",
+    "PROMPT_OB_T": "observe_text",
+    "PROMPT_CORRECT": "verify",
+    "PROMPT_GS": "judge_global",
+    "PROMPT_OS": "judge_observation",
+}
+# Their names for our placeholders.
+_ALIASES = {"output": "response", "text": "content", "harm_cate": "category"}
+_PLACEHOLDER = re.compile(
+    r"\{(prompt|sources|categories|observations|observation|response|content|source|category|output|text|harm_cate)\}"
+)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The templates in use and the taxonomy they name."""
+
+    templates: Mapping[str, str]
+    taxonomy: Taxonomy
+
+    @classmethod
+    def load(cls, folder: Path | None = None, taxonomy: Path | None = None) -> Prompts:
+        """Read our templates, with those found in `folder` (`NAME.txt`, or the released `*.py` files) in their place."""
+        ours = {name: (TEMPLATES / f"{name}.txt").read_text("utf-8").removesuffix("\n") for name in NAMES}
+        theirs = {} if folder is None else _read_folder(folder)
+        return cls(ours | theirs, Taxonomy.load(taxonomy) if taxonomy else Taxonomy.load())
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of all templates with the taxonomy filled in: what a model trained on them depends on."""
+        fixed = {name: self.fixed_parts(name) for name in NAMES}
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+    def fixed_parts(self, name: str) -> list[str]:
+        """Return the text between the placeholders of a template, the taxonomy filled in."""
+        filled = self._fill(name, {})
+        return _PLACEHOLDER.split(filled)[::2]
+
+    def observe(self, mode: str, prompt: str) -> str:
+        """Ask for the risks of one side: `image`, `text`, or both at once (`joint`)."""
+        return self._fill(f"observe_{mode}", {"prompt": prompt})
+
+    def verify(self, prompt: str, claim: Observation) -> str:
+        """Ask whether one observation is right (Yes/No)."""
+        values = {"content": claim.malicious_content, "source": claim.source, "category": claim.risk_category}
+        return self._fill("verify", {"prompt": prompt, **values})
+
+    def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str) -> str:
+        """Ask for the global score, 0 to 10; absent observations are said to be unknown."""
+        known = "not looked for" if observations is None else written(observations)
+        return self._fill("judge_global", {"prompt": prompt, "observations": known, "response": response})
+
+    def judge_observation(self, prompt: str, observation: Observation, response: str) -> str:
+        """Ask whether the response recognises one observation in content, source and category (Yes/No)."""
+        return self._fill("judge_observation", {"prompt": prompt, "observation": written_one(observation), "response": response})
+
+    def judge_helpfulness(self, prompt: str, response: str) -> str:
+        """Ask how helpful the response to a harmless prompt is, 0 to 10."""
+        return self._fill("judge_helpfulness", {"prompt": prompt, "response": response})
+
+    def judge_harm(self, prompt: str, response: str) -> str:
+        """Ask whether the response does harm (Yes/No)."""
+        return self._fill("judge_harm", {"prompt": prompt, "response": response})
+
+    def respond_observed(self, prompt: str, observations: Sequence[Observation]) -> str:
+        """Ask for an answer with the observations in the context: DREAM without training."""
+        return self._fill("respond_observed", {"prompt": prompt, "observations": written(observations)})
+
+    def _fill(self, name: str, values: Mapping[str, str]) -> str:
+        side = {"observe_image": "image", "observe_text": "text"}.get(name)
+        sources = [s for s in self.taxonomy.sources if side is None or s.side in ("", side)]
+        known = {"sources": _listed(sources), "categories": _listed(self.taxonomy.categories), **values}
+        return _PLACEHOLDER.sub(lambda m: known.get(_ALIASES.get(m[1], m[1]), m[0]), self.templates[name])
+
+
+def written(observations: Sequence[Observation]) -> str:
+    """Write observations as the JSON list that the prompts show."""
+    return "[" + ", ".join(map(written_one, observations)) + "]"
+
+
+def written_one(observation: Observation) -> str:
+    """Write one observation as the JSON object that the prompts show."""
+    named = {"malicious_content": observation.malicious_content, "source": observation.source, "risk_category": observation.risk_category}
+    return json.dumps(named, ensure_ascii=False)
+
+
+def _listed(terms: Sequence[Term]) -> str:
+    return "\n".join(f"- {t.name}: {t.meaning}" if t.meaning else f"- {t.name}" for t in terms)
+
+
+def _read_folder(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder of prompts")
+    found = {path.stem: path.read_bytes().decode("utf-8") for path in sorted(folder.glob("*.txt")) if path.stem in NAMES}
+    for path in sorted(folder.glob("*.py")):
+        found |= _read_release(path)
+    if not found:
+        raise UsageError(f"{folder}: no prompts found; expected NAME.txt ({', '.join(NAMES)}) or the authors' *.py files")
+    return found
+
+
+def _read_release(path: Path) -> dict[str, str]:
+    """Read the string constants of a released Python file without running it.
+
+    One of the released templates is written as an f-string and cannot even be imported; its source text is taken as it stands.
+    """
+    try:
+        source = path.read_text("utf-8")
+        tree = ast.parse(source)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UsageError(f"{path}: cannot be read as the authors' prompts ({error})") from error
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in RELEASED:
+            found[RELEASED[node.targets[0].id]] = _text_of(node.value, source)
+    return found
+
+
+def _text_of(value: ast.expr, source: str) -> str:
+    for node in ast.walk(value):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not isinstance(value, ast.JoinedStr):
+            return node.value
+        if isinstance(node, ast.JoinedStr):
+            quoted = (ast.get_source_segment(source, node) or "").lstrip("fF")
+            return str(ast.literal_eval(quoted))
+    raise UsageError("a released prompt is not a string")

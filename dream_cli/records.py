@@ -1,0 +1,404 @@
+"""What flows through the pipe: one record is one prompt with everything known about it.
+
+A record is read once, at the edge, into the frozen dataclasses below. Fields that are not ours stay in `extra`
+and are written back as they came, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dream_cli.errors import InvalidRecord, RowError
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Image:
+    """One picture: a file (`path`), its bytes (`data`), or both, as in the `Image` struct of Hugging Face datasets."""
+
+    path: str | None = None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One risk of the input: which content, from which source, of which category (DREAM, section 3)."""
+
+    malicious_content: str
+    source: str
+    risk_category: str
+    confidence: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the observation as JSON; `confidence` only where it is known."""
+        known = {
+            "malicious_content": self.malicious_content,
+            "source": self.source,
+            "risk_category": self.risk_category,
+        }
+        certainty = {} if self.confidence is None else {"confidence": self.confidence}
+        return known | certainty | dict(self.extra)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge said of one response, or why it could not say it.
+
+    `global_score` is in 0..10, `observation_score`, `helpfulness` and `score` are in [0, 1]; `recognised` holds one
+    entry for each observation, None where that question could not be read. `unscored` is the reason why there is no score.
+    """
+
+    rubric: str | None = None
+    global_score: float | None = None
+    recognised: tuple[float | None, ...] | None = None
+    observation_score: float | None = None
+    helpfulness: float | None = None
+    harm: float | None = None
+    score: float | None = None
+    model: str | None = None
+    unscored: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the judgement as JSON, without the parts that were not asked for."""
+        names = ("rubric", "global_score", "recognised", "observation_score", "helpfulness", "harm", "score", "model", "unscored")
+        known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.recognised is not None:
+            known["recognised"] = list(self.recognised)
+        return known | dict(self.extra)
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer of a policy to the prompt, with its judgement where there is one."""
+
+    text: str
+    model: str | None = None
+    finish_reason: str | None = None
+    judgement: Judgement | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the response as JSON."""
+        known: Json = {"text": self.text}
+        if self.model is not None:
+            known["model"] = self.model
+        if self.finish_reason is not None:
+            known["finish_reason"] = self.finish_reason
+        known |= dict(self.extra)
+        if self.judgement is not None:
+            known["judgement"] = self.judgement.to_dict()
+        return known
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; observations and judgement stand on the assistant turn they belong to."""
+
+    role: str
+    content: str
+    observations: tuple[Observation, ...] | None = None
+    judgement: Judgement | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the message as JSON."""
+        known: Json = {"role": self.role, "content": self.content} | dict(self.extra)
+        if self.observations is not None:
+            known["observations"] = [o.to_dict() for o in self.observations]
+        if self.judgement is not None:
+            known["judgement"] = self.judgement.to_dict()
+        return known
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a record stopped: the stage, the kind of failure, and a message that says what to do."""
+
+    stage: str
+    kind: str
+    message: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the failure as JSON."""
+        return {"stage": self.stage, "kind": self.kind, "message": self.message} | dict(self.extra)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One prompt to be answered: what was said before it, its observations, and its responses.
+
+    `reply` is the index of the assistant message that answers it, None for a prompt that no message answers yet:
+    its observations and responses then stand on the record.
+    """
+
+    prompt: str
+    history: tuple[Message, ...] = ()
+    observations: tuple[Observation, ...] | None = None
+    responses: tuple[Response, ...] = ()
+    reply: int | None = None
+
+    @property
+    def transcript(self) -> str:
+        """The prompt alone, or the conversation up to it with the speakers named."""
+        if not self.history:
+            return self.prompt
+        said = [f"{m.role.capitalize()}: {m.content}" for m in self.history if m.role != "system"]
+        return "\n".join([*said, f"User: {self.prompt}"])
+
+
+@dataclass(frozen=True)
+class Record:
+    """One prompt, or one conversation, with everything known about it."""
+
+    prompt: str | None = None
+    messages: tuple[Message, ...] = ()
+    images: tuple[Image, ...] = ()
+    observations: tuple[Observation, ...] | None = None
+    responses: tuple[Response, ...] | None = None
+    id: str | None = None
+    error: Failure | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    place: str = ""
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], place: str = "") -> Record:
+        """Read a record from a JSON object; raise InvalidRecord with `place` (file:line) where a field is malformed.
+
+        A record with an `error` is not looked into: it is only passed on.
+        """
+        if raw.get("error") is not None:
+            return cls(error=read_failure(raw["error"]), extra=dict(raw), order=tuple(raw), place=place)
+        try:
+            return _read_record(raw, place)
+        except InvalidRecord as error:
+            raise InvalidRecord(f"{place}: {error}" if place else str(error)) from None
+
+    def to_dict(self) -> Json:
+        """Return the record as JSON, images excepted: those are written by the stream, which knows the folder."""
+        known = self._known()
+        merged = {name: known.pop(name) if name in known else self.extra[name] for name in self.order if name in known or name in self.extra}
+        if "id" in known:
+            merged = {"id": known.pop("id")} | merged
+        error = known.pop("error", None)
+        merged |= known | {name: value for name, value in self.extra.items() if name not in merged}
+        return merged | ({"error": error} if error is not None else {})
+
+    def _known(self) -> Json:
+        if self.error is not None and "error" in self.order:
+            return {}
+        known: Json = {}
+        if self.id is not None:
+            known["id"] = self.id
+        if self.prompt is not None:
+            known["prompt"] = self.prompt
+        if self.messages:
+            known["messages"] = [m.to_dict() for m in self.messages]
+        if self.observations is not None:
+            known["observations"] = [o.to_dict() for o in self.observations]
+        if self.responses is not None and not self._plain_response():
+            known["responses"] = [r.to_dict() for r in self.responses]
+        if self.error is not None:
+            known["error"] = self.error.to_dict()
+        return known
+
+    def _plain_response(self) -> bool:
+        """Whether the responses are only the plain `response` string that the record came with."""
+        return self.responses == (Response(str(self.extra.get("response"))),) and "responses" not in self.order
+
+    def turns(self) -> tuple[Turn, ...]:
+        """Return the prompts of this record that can be answered, in order.
+
+        A conversation has one turn for each assistant message, and one more where it ends with the user.
+        """
+        if not self.messages:
+            return (Turn(self.prompt or "", (), self.observations, self.responses or ()),)
+        turns = []
+        for i, message in enumerate(self.messages):
+            before = self.messages[i - 1] if i else None
+            if message.role == "assistant" and before is not None and before.role == "user":
+                said = (Response(message.content, judgement=message.judgement),)
+                turns.append(Turn(before.content, self.messages[: i - 1], message.observations, said, i))
+        if self.messages[-1].role == "user":
+            turns.append(Turn(self.messages[-1].content, self.messages[:-1], self.observations, self.responses or ()))
+        return tuple(turns)
+
+    def with_turn(self, turn: Turn) -> Record:
+        """Return the record with this turn's observations and judgements written where they belong."""
+        if turn.reply is None:
+            # A record never judged or sampled keeps the absence of the field.
+            responses = turn.responses if turn.responses or self.responses is not None else None
+            return replace(self, observations=turn.observations, responses=responses)
+        judged = turn.responses[0].judgement if turn.responses else None
+        message = replace(self.messages[turn.reply], observations=turn.observations, judgement=judged)
+        return replace(self, messages=(*self.messages[: turn.reply], message, *self.messages[turn.reply + 1 :]))
+
+    def failed(self, stage: str, error: RowError) -> Record:
+        """Return the record marked with the error that a stage met on it."""
+        raw = {} if error.raw is None else {"raw": error.raw}
+        return replace(self, error=Failure(stage, error.kind, str(error), raw))
+
+    def retried(self) -> Record:
+        """Return the record without its error, read anew; raise InvalidRecord where it still cannot be read."""
+        return Record.from_dict({k: v for k, v in self.extra.items() if k != "error"}, self.place)
+
+
+def unreadable(file: str, line: int, message: str) -> Record:
+    """Return the row that stands for a line which cannot be read."""
+    return Record(error=Failure("read", "unreadable", message, {"file": file, "line": line}), place=f"{file}:{line}")
+
+
+def read_failure(raw: Any) -> Failure:
+    """Read an `error` field; anything that is not one of ours is kept as its message."""
+    if not isinstance(raw, Mapping):
+        return Failure("unknown", "unknown", str(raw))
+    rest = {k: v for k, v in raw.items() if k not in ("stage", "kind", "message")}
+    return Failure(str(raw.get("stage", "unknown")), str(raw.get("kind", "unknown")), str(raw.get("message", "")), rest)
+
+
+_OURS = ("id", "prompt", "messages", "images", "observations", "responses", "error")
+
+
+def _read_record(raw: Mapping[str, Any], place: str) -> Record:
+    messages = tuple(_read_message(m, i) for i, m in enumerate(_items(raw, "messages") or ()))
+    prompt = _text(raw, "prompt")
+    if prompt is None and not messages:
+        raise InvalidRecord("missing field 'prompt' (or 'messages', a conversation)")
+    if messages and messages[-1].role == "system":
+        raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
+    return Record(
+        prompt=prompt,
+        messages=messages,
+        images=tuple(_read_image(i) for i in _items(raw, "images") or ()),
+        observations=read_observations(raw, "observations"),
+        responses=_read_responses(raw),
+        id=_identifier(raw),
+        extra={k: v for k, v in raw.items() if k not in _OURS or v is None},
+        order=tuple(raw),
+        place=place,
+    )
+
+
+def _identifier(raw: Mapping[str, Any]) -> str | None:
+    value = raw.get("id")
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise InvalidRecord(f"'id' is {_kind(value)}, not a string")
+
+
+def _read_responses(raw: Mapping[str, Any]) -> tuple[Response, ...] | None:
+    if raw.get("responses") is None:
+        plain = _text(raw, "response")
+        return None if plain is None else (Response(plain),)
+    return tuple(_read_response(r, i) for i, r in enumerate(_items(raw, "responses") or ()))
+
+
+def _read_response(raw: Any, index: int) -> Response:
+    if isinstance(raw, str):
+        return Response(raw)
+    where = f"responses[{index}]"
+    text = _object(raw, where).get("text")
+    if not isinstance(text, str):
+        raise InvalidRecord(f"{where} has no 'text' string")
+    rest = {k: v for k, v in raw.items() if k not in ("text", "model", "finish_reason", "judgement")}
+    return Response(text, _text(raw, "model"), _text(raw, "finish_reason"), read_judgement(raw.get("judgement"), where), rest)
+
+
+def read_judgement(raw: Any, where: str) -> Judgement | None:
+    """Read a judgement; numbers that are not numbers raise InvalidRecord."""
+    if raw is None:
+        return None
+    known = ("global_score", "observation_score", "helpfulness", "harm", "score")
+    numbers = {name: _number(_object(raw, f"{where}.judgement"), name, where) for name in known}
+    recognised = raw.get("recognised")
+    if recognised is not None and not isinstance(recognised, Sequence):
+        raise InvalidRecord(f"{where}.judgement.recognised is {_kind(recognised)}, not a list")
+    names = (*known, "rubric", "recognised", "model", "unscored")
+    return Judgement(
+        rubric=_text(raw, "rubric"),
+        recognised=None if recognised is None else tuple(None if r is None else float(r) for r in recognised),
+        model=_text(raw, "model"),
+        unscored=_text(raw, "unscored"),
+        extra={k: v for k, v in raw.items() if k not in names},
+        **numbers,
+    )
+
+
+def read_observations(raw: Mapping[str, Any], name: str) -> tuple[Observation, ...] | None:
+    """Read a list of observations as it stands; None where the field is absent. Names are made canonical by the taxonomy."""
+    items = _items(raw, name)
+    return None if items is None else tuple(_read_observation(o, f"{name}[{i}]") for i, o in enumerate(items))
+
+
+def _read_observation(raw: Any, where: str) -> Observation:
+    parts = []
+    for name in ("malicious_content", "source", "risk_category"):
+        value = _object(raw, where).get(name)
+        if not isinstance(value, str):
+            raise InvalidRecord(f"{where} has no '{name}' string")
+        parts.append(value)
+    rest = {k: v for k, v in raw.items() if k not in ("malicious_content", "source", "risk_category", "confidence")}
+    return Observation(*parts, confidence=_number(raw, "confidence", where), extra=rest)
+
+
+def _read_message(raw: Any, index: int) -> Message:
+    where = f"messages[{index}]"
+    role, content = _object(raw, where).get("role"), raw.get("content")
+    if role not in ("system", "user", "assistant"):
+        raise InvalidRecord(f"{where} has no 'role' of system, user or assistant")
+    if not isinstance(content, str):
+        raise InvalidRecord(f"{where} has no 'content' string")
+    rest = {k: v for k, v in raw.items() if k not in ("role", "content", "observations", "judgement")}
+    return Message(role, content, read_observations(raw, "observations"), read_judgement(raw.get("judgement"), where), rest)
+
+
+def _read_image(raw: Any) -> Image:
+    if isinstance(raw, str) and raw:
+        return Image(path=raw)
+    if isinstance(raw, Mapping):
+        path, data = raw.get("path"), raw.get("bytes")
+        if isinstance(data, bytes) and data:
+            return Image(path=path if isinstance(path, str) else None, data=data)
+        if data is None and isinstance(path, str) and path:
+            return Image(path=path)
+    raise InvalidRecord("an image is a path, a data: URI or {bytes, path}; this is " + (_kind(raw) if raw else "empty"))
+
+
+def _items(raw: Mapping[str, Any], name: str) -> list[Any] | None:
+    value = raw.get(name)
+    if value is None or isinstance(value, list):
+        return value
+    raise InvalidRecord(f"'{name}' is {_kind(value)}, not a list")
+
+
+def _text(raw: Mapping[str, Any], name: str) -> str | None:
+    value = raw.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidRecord(f"'{name}' is {_kind(value)}, not a string")
+
+
+def _number(raw: Mapping[str, Any], name: str, where: str) -> float | None:
+    value = raw.get(name)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise InvalidRecord(f"{where}.{name} is {_kind(value)}, not a number")
+
+
+def _object(raw: Any, where: str) -> Mapping[str, Any]:
+    if isinstance(raw, Mapping):
+        return raw
+    raise InvalidRecord(f"{where} is {_kind(raw)}, not an object")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), f"a {type(value).__name__}")
