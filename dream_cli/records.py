@@ -346,7 +346,8 @@ def _read_observation(raw: Any, where: str) -> Observation:
             raise InvalidRecord(f"{where} has no '{name}' string")
         parts.append(value)
     rest = {k: v for k, v in raw.items() if k not in ("malicious_content", "source", "risk_category", "confidence")}
-    return Observation(*parts, confidence=_number(raw, "confidence", where), extra=rest)
+    content, source, category = parts
+    return Observation(content, source, category, _number(raw, "confidence", where), rest)
 
 
 def _read_message(raw: Any, index: int) -> Message:
