@@ -183,7 +183,9 @@ class Record:
     def to_dict(self) -> Json:
         """Return the record as JSON, images excepted: those are written by the stream, which knows the folder."""
         known = self._known()
-        merged = {name: known.pop(name) if name in known else self.extra[name] for name in self.order if name in known or name in self.extra}
+        merged = {
+            name: known.pop(name) if name in known else self.extra[name] for name in self.order if name in known or name in self.extra
+        }
         if "id" in known:
             merged = {"id": known.pop("id")} | merged
         error = known.pop("error", None)

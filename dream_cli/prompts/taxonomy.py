@@ -44,7 +44,9 @@ class Taxonomy:
             raw = json.loads(path.read_text("utf-8"))
             return cls(tuple(map(_term, raw["sources"])), tuple(map(_term, raw["categories"])))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path}: not a taxonomy ({error!r}); it needs 'sources' and 'categories', lists of {{name, meaning}}") from error
+            raise UsageError(
+                f"{path}: not a taxonomy ({error!r}); it needs 'sources' and 'categories', lists of {{name, meaning}}"
+            ) from error
 
     def source(self, name: str) -> str:
         """Return the canonical source; case, plural and the long forms of the released data are read; others become `other:<name>`."""

@@ -1,0 +1,62 @@
+"""Find the risks of each input one by one.    dream disentangle in.jsonl -o observed.jsonl"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from dream_cli import options
+from dream_cli.options import BaseUrl, BatchSize, Concurrency, DryRun, ImageRoot, Judge, Limit, ModelTag, NoStore, Out
+from dream_cli.options import PromptFolder, Quiet, Retry, Seed, Source, Store, TaxonomyFile
+
+Mode = Annotated[
+    Literal["split", "joint", "image", "text"],
+    typer.Option(help="Ask about the image and the text apart (split), about both at once (joint), or about one side only."),
+]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Check each observation with a Yes/No question.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Look again where observations are there.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer of the teacher.")]
+
+
+def run(
+    source: Source = None,
+    out: Out = None,
+    model: Judge = None,
+    base_url: BaseUrl = None,
+    mode: Mode = "split",
+    verify: Verify = True,
+    redo: Redo = False,
+    taxonomy: TaxonomyFile = None,
+    prompts: PromptFolder = None,
+    max_tokens: MaxTokens = 512,
+    image_root: ImageRoot = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    retry_errors: Retry = False,
+    dry_run: DryRun = False,
+    model_tag: ModelTag = None,
+    concurrency: Concurrency = 8,
+    batch_size: BatchSize = 8,
+    store: Store = None,
+    no_store: NoStore = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the risks of each input one by one: which content, from which source, of which category.
+
+    Adds `observations` to each record; an empty list says that none was found.
+
+    Example: dream disentangle examples/records.jsonl | head -n 3
+    """
+    from dream_cli.disentangling import Disentangler
+    from dream_cli.prompts.rendering import Prompts
+    from dream_cli.stages import Run, run_stage
+
+    templates = Prompts.load(prompts, taxonomy)
+    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256)
+    tally = run_stage(
+        Run("disentangle", source, out, image_root, limit, retry_errors, dry_run, quiet),
+        spec,
+        lambda engine: Disentangler(engine, templates, mode, verify, redo, max_tokens, seed),
+    )
+    raise typer.Exit(tally.exit_code)

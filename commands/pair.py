@@ -1,0 +1,60 @@
+"""Build preference pairs from judged responses.    dream pair judged.jsonl -o pairs.jsonl"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Annotated, Literal
+
+import typer
+
+from dream_cli.options import ImageRoot, Limit, Out, Quiet, Source
+
+Policy = Annotated[
+    Literal["best-worst", "all", "adjacent"],
+    typer.Option(help="The best against the worst, every better against every worse, or each against the next in rank."),
+]
+Margin = Annotated[float, typer.Option(min=0.0, max=1.0, help="Least difference of the two scores.")]
+MinChosen = Annotated[float, typer.Option(min=0.0, max=10.0, help="Least global score of the chosen response.")]
+MaxLengthRatio = Annotated[float, typer.Option(min=0.0, help="Longer to shorter response in words at most; 0 for no limit.")]
+PerPrompt = Annotated[int | None, typer.Option(min=1, help="Most pairs of one prompt; default 1 for best-worst.")]
+NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of words in common above which two responses say the same.")]
+
+
+def run(
+    source: Source = None,
+    out: Out = None,
+    policy: Policy = "best-worst",
+    margin: Margin = 0.1,
+    min_chosen: MinChosen = 7.0,
+    max_length_ratio: MaxLengthRatio = 3.0,
+    per_prompt: PerPrompt = None,
+    near_duplicate: NearDuplicate = 0.9,
+    image_root: ImageRoot = None,
+    limit: Limit = None,
+    quiet: Quiet = False,
+) -> None:
+    """Build preference pairs: chosen and rejected responses to the same prompt. Needs no model.
+
+    Tells on stderr how many prompts each rule dropped; records with an error make no pair.
+
+    Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
+    """
+    from dream_cli.pairing import OUTCOMES, PairRules, pairs_of
+    from dream_cli.streams import open_writer, read_records
+
+    rules = PairRules(policy, margin, min_chosen, max_length_ratio or None, per_prompt, near_duplicate)
+    receipt: Counter[str] = Counter()
+    unreadable = pairs = 0
+    with open_writer(out) as writer:
+        for record in read_records(source, image_root=image_root, limit=limit):
+            made, outcome = pairs_of(record, rules)
+            receipt += outcome
+            unreadable += record.error is not None and "error" not in record.order
+            pairs += len(made)
+            for pair in made:
+                writer.write(pair)
+    if not quiet:
+        counted = ", ".join(f"{receipt[name]} {name}" for name in OUTCOMES if receipt[name])
+        sys.stderr.write(f"pair: {pairs} pairs of {sum(receipt.values())} prompts: {counted or 'no input'}\n")
+    raise typer.Exit(1 if unreadable else 0)

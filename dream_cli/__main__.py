@@ -1,0 +1,5 @@
+"""`python -m dream_cli` is `dream`."""
+
+from dream_cli.main import main
+
+main()

@@ -1,0 +1,82 @@
+"""Multimodal risk disentanglement: find the risks of an input one by one (DREAM, section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dream_cli.chats import question
+from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
+from dream_cli.errors import UnreadableAnswer
+from dream_cli.prompts.parsing import YES_NO, observations_schema, parse_observations
+from dream_cli.prompts.rendering import Prompts
+from dream_cli.records import Image, Observation, Record, Turn
+from dream_cli.verdicts import yes
+
+MODES = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}
+# An answer that could not be read is asked for once more, drawn instead of greedy, so that it may differ.
+SECOND_TRY = 0.7
+
+
+@dataclass(frozen=True)
+class Disentangler:
+    """Adds observations to records: asks each side of `mode`, joins the answers, and verifies each observation.
+
+    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice.
+    """
+
+    engine: Engine
+    prompts: Prompts
+    mode: str = "split"
+    verify: bool = True
+    redo: bool = False
+    max_tokens: int = 512
+    seed: int = 0
+
+    async def __call__(self, record: Record) -> Record:
+        """Return the record with observations on each of its turns."""
+        for turn in record.turns():
+            if turn.observations is None or self.redo:
+                found = await self.observations(turn, record.images)
+                record = record.with_turn(replace(turn, observations=found))
+        return record
+
+    async def observations(self, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
+        """Return the verified, distinct observations of one turn."""
+        sides = [side for side in MODES[self.mode] if side != "image" or images]
+        lists = await asyncio.gather(*(self._ask(side, turn, images) for side in sides))
+        claims = distinct([claim for found in lists for claim in found])
+        if not self.verify:
+            return claims
+        checked = await asyncio.gather(*(self._check(claim, turn, images) for claim in claims))
+        return tuple(claim for claim in checked if claim is not None)
+
+    async def _ask(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
+        chat = question(self.prompts.observe(side, turn.transcript), () if side == "text" else images)
+        schema = observations_schema(self.prompts.taxonomy)
+        try:
+            return await self._list(chat, Sampling(0.0, 1.0, self.max_tokens, self.seed, schema), 0)
+        except UnreadableAnswer:
+            return await self._list(chat, Sampling(SECOND_TRY, 1.0, self.max_tokens, self.seed, schema), 1)
+
+    async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling, sample: int) -> tuple[Observation, ...]:
+        (answer,) = await self.engine.generate(chat, sampling, [sample])
+        return parse_observations(answer.text, self.prompts.taxonomy)
+
+    async def _check(self, claim: Observation, turn: Turn, images: Sequence[Image]) -> Observation | None:
+        chat = question(self.prompts.verify(turn.transcript, claim), () if self.mode == "text" else images)
+        try:
+            verdict = yes(await self.engine.choose(chat, YES_NO), "expected")
+        except UnreadableAnswer as error:
+            # Neither confirmed nor refuted: a risk is not dropped on silence.
+            return replace(claim, extra={**claim.extra, "unverified": str(error)})
+        return replace(claim, confidence=verdict.value) if verdict.value >= 0.5 else None
+
+
+def distinct(claims: Sequence[Observation]) -> tuple[Observation, ...]:
+    """Return the observations without repetitions: the same content, in any case and spacing, with the same source and category."""
+    seen: dict[tuple[str, str, str], Observation] = {}
+    for claim in claims:
+        seen.setdefault((" ".join(claim.malicious_content.casefold().split()), claim.source, claim.risk_category), claim)
+    return tuple(seen.values())

@@ -1,0 +1,91 @@
+"""The table of commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from dream_cli import __version__
+from dream_cli.errors import DreamError, UsageError
+
+COMMANDS = ("disentangle", "sample", "judge", "pair", "convert")
+
+
+class CommandTable(TyperGroup):
+    """Loads a command's file by name when it is used, so that one command does not pay for the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of the pipeline."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the click command of one file in `commands/`, None where there is no such file."""
+        if cmd_name not in COMMANDS:
+            return None
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(cmd_name)(import_module(f"dream_cli.commands.{cmd_name}").run)
+        return typer.main.get_command(alone)
+
+
+app = typer.Typer(
+    cls=CommandTable,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"auto_envvar_prefix": "DREAM", "help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def dream(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    """Disentangle, judge and lessen the risks of vision-language models.
+
+    Each command reads records (JSONL or Parquet) and writes records, so that they pipe:
+
+    dream disentangle in.jsonl | dream sample -n 4 | dream judge | dream pair > pairs.jsonl
+    """
+
+
+def main() -> None:
+    """Run `dream`: 0 all rows, 1 some rows met an error, 2 usage, 130 interrupted; a closed pipe ends quietly."""
+    try:
+        app(prog_name="dream", standalone_mode=False)
+        _leave(0)
+    except BrokenPipeError:
+        _leave(0)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("dream: interrupted; finished calls are in the store, the same command goes on from there\n")
+        _leave(130)
+    except DreamError as error:
+        sys.stderr.write(f"dream: {error}\n")
+        _leave(2 if isinstance(error, UsageError) else 1)
+    except SystemExit as stop:
+        _leave(int(stop.code or 0))
+    except Exception as error:
+        # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
+        if not hasattr(error, "format_message"):
+            raise
+        sys.stderr.write(f"dream: {error.format_message()}\n")
+        _leave(2)
+
+
+def _leave(code: int) -> None:
+    """Exit without waiting for a reader thread that may hang on stdin for ever."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or 0
+    sys.stderr.flush()
+    os._exit(code)

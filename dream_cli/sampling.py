@@ -1,0 +1,44 @@
+"""Draw responses of the policy to a record's prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dream_cli.chats import conversation
+from dream_cli.engines.protocol import Completion, Engine, Sampling
+from dream_cli.errors import InvalidRecord
+from dream_cli.prompts.rendering import Prompts
+from dream_cli.records import Record, Response, Turn
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Adds `n` responses to each record; with `observe` the observations stand in the context (DREAM without training)."""
+
+    engine: Engine
+    prompts: Prompts
+    sampling: Sampling
+    n: int = 1
+    system: str | None = None
+    observe: bool = False
+    append: bool = False
+
+    async def __call__(self, record: Record) -> Record:
+        """Return the record with new responses; raise InvalidRecord where there is nothing to answer, or nothing observed."""
+        turn = record.turns()[-1]
+        if turn.reply is not None:
+            raise InvalidRecord("the conversation is answered already; split it first with `dream convert --explode turns`")
+        kept = turn.responses if self.append else ()
+        chat = conversation(turn, record.images, self._text(turn), self.system)
+        drawn = await self.engine.generate(chat, self.sampling, range(len(kept), len(kept) + self.n))
+        return record.with_turn(replace(turn, responses=(*kept, *map(self._response, drawn))))
+
+    def _text(self, turn: Turn) -> str | None:
+        if not self.observe:
+            return None
+        if turn.observations is None:
+            raise InvalidRecord("--observe needs observations; run `dream disentangle` first")
+        return self.prompts.respond_observed(turn.prompt, turn.observations)
+
+    def _response(self, drawn: Completion) -> Response:
+        return Response(drawn.text, self.engine.model, drawn.finish_reason, extra={"observed": True} if self.observe else {})

@@ -1,0 +1,176 @@
+"""Run one stage over a stream: records in, records out, in order, a bounded number in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dream_cli.engines.dry import DryEngine
+from dream_cli.engines.loader import EngineSpec, open_engine
+from dream_cli.engines.protocol import Engine
+from dream_cli.errors import RowError
+from dream_cli.images import digest
+from dream_cli.records import Record
+from dream_cli.streams import open_writer, read_records
+
+Step = Callable[[Record], Awaitable[Record]]
+
+
+@dataclass
+class Tally:
+    """What happened to the rows of a stage."""
+
+    rows: int = 0
+    passed_on: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where this stage made an error, else 0: errors that came with a row are not counted."""
+        return 1 if self.errors else 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a stage reads and writes, and how it treats the rows."""
+
+    stage: str
+    source: str | None
+    out: str | None = None
+    image_root: Path | None = None
+    limit: int | None = None
+    retry_errors: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+
+
+def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None] = lambda _: None) -> Tally:
+    """Map every record of a stream through a step that asks an engine; `see` looks at each finished record.
+
+    A RowError of the step becomes the record's `error`; rows that came with one pass through untouched.
+    """
+    return asyncio.run(_run(run, spec, make_step, see))
+
+
+async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
+    records = read_records(run.source, image_root=run.image_root, limit=run.limit)
+    engine = DryEngine() if run.dry_run else await open_engine(spec)
+    tally = Tally()
+    try:
+        with _writer(run) as write, _progress(run, tally) as advance:
+            async for came, record in _in_order(records, _guarded(run, make_step(engine)), 2 * engine.concurrency):
+                await asyncio.to_thread(write, record)
+                count(tally, run.stage, came, record)
+                see(record)
+                advance()
+    finally:
+        await engine.close()
+    if isinstance(engine, DryEngine):
+        sys.stderr.write(f"dream {run.stage} --dry-run: {tally.rows} rows, {engine.report()}\n")
+    return tally
+
+
+@contextlib.contextmanager
+def _writer(run: Run) -> Iterator[Callable[[Record], None]]:
+    if run.dry_run:
+        yield lambda _: None
+        return
+    with open_writer(run.out) as writer:
+        yield writer.write
+
+
+def count(tally: Tally, stage: str, came: Record, record: Record) -> None:
+    """Add one finished row to the tally; an unreadable line counts as an error of the stage that read it."""
+    tally.rows += 1
+    if record.error is None:
+        return
+    if record.error is came.error and "error" in came.order:
+        tally.passed_on += 1
+    else:
+        tally.errors[record.error.kind] += 1
+
+
+def _guarded(run: Run, step: Step) -> Step:
+    async def one(record: Record) -> Record:
+        try:
+            if record.error is not None and not (run.retry_errors and "error" in record.order):
+                return record
+            return await step(identified(record.retried() if record.error else record))
+        except RowError as error:
+            return record.failed(run.stage, error) if record.error is None else record
+
+    return one
+
+
+def identified(record: Record) -> Record:
+    """Return the record with an id: its own, or the hash of its prompt and image bytes.
+
+    An image that cannot be read counts by its path, so that the row keeps an id where only the text is looked at.
+    """
+    if record.id is not None:
+        return record
+    said = "\n".join([record.prompt or "", *(f"{m.role}: {m.content}" for m in record.messages)])
+    parts = [said]
+    for image in record.images:
+        try:
+            parts.append(digest(image))
+        except RowError:
+            parts.append(image.path or "")
+    return replace(record, id=hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16])
+
+
+async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncIterator[tuple[Record, Record]]:
+    """Yield (record as it came, record as the step left it) in input order, at most `window` of them in work."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[tuple[Record, asyncio.Task[Record]] | BaseException | None] = asyncio.Queue(window)
+
+    async def put(record: Record) -> None:
+        await queue.put((record, asyncio.ensure_future(step(record))))
+
+    def feed() -> None:
+        try:
+            for record in records:
+                asyncio.run_coroutine_threadsafe(put(record), loop).result()
+            asyncio.run_coroutine_threadsafe(queue.put(None), loop).result()
+        except BaseException as error:
+            # The loop may be gone after an interrupt; then nobody waits for the news.
+            with contextlib.suppress(RuntimeError):
+                asyncio.run_coroutine_threadsafe(queue.put(error), loop)
+
+    # A thread of its own, and a daemon: a read that waits on stdin must hold up neither the rows in flight nor the exit.
+    threading.Thread(target=feed, daemon=True).start()
+    while (item := await queue.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        yield item[0], await item[1]
+
+
+@contextlib.contextmanager
+def _progress(run: Run, tally: Tally) -> Iterator[Callable[[], None]]:
+    if run.quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn(run.stage),
+        TextColumn("{task.completed} rows"),
+        TextColumn("{task.fields[errors]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(run.stage, total=None, errors="")
+
+        def advance() -> None:
+            bar.update(task, advance=1, errors=f"{sum(tally.errors.values())} errors" if tally.errors else "")
+
+        yield advance

@@ -1,0 +1,51 @@
+"""What a stage says at its end, on stderr."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from dream_cli.records import Judgement, Record
+from dream_cli.stages import Tally
+
+
+@dataclass
+class Scores:
+    """Counts and means of the judgements that pass by; memory does not grow with them."""
+
+    responses: int = 0
+    unscored: Counter[str] = field(default_factory=Counter)
+    _sums: dict[str, tuple[float, int]] = field(default_factory=lambda: defaultdict(lambda: (0.0, 0)))
+
+    def add(self, record: Record) -> None:
+        """Take in the judgements of one record; rows with an error have none that count."""
+        if record.error is not None:
+            return
+        for judgement in (r.judgement for turn in record.turns() for r in turn.responses if r.judgement):
+            self.responses += 1
+            if judgement.unscored is not None:
+                self.unscored[judgement.unscored.partition(":")[0]] += 1
+            self._take(judgement)
+
+    def _take(self, judgement: Judgement) -> None:
+        parts = {
+            "global score": judgement.global_score,
+            "observation score": judgement.observation_score,
+            "helpfulness": judgement.helpfulness,
+            "score": judgement.score,
+        }
+        for name, value in parts.items():
+            if value is not None:
+                total, n = self._sums[name]
+                self._sums[name] = (total + value, n + 1)
+
+    def report(self, tally: Tally) -> str:
+        """Return the summary as lines of text."""
+        share = sum(self.unscored.values()) / self.responses if self.responses else 0.0
+        lines = [f"judge: {tally.rows} rows, {self.responses} responses, {sum(self.unscored.values())} unscored ({share:.1%})"]
+        lines += [f"  mean {name} {total / n:.3f} (n={n})" for name, (total, n) in self._sums.items()]
+        lines += [f"  unscored: {n} x {reason}" for reason, n in self.unscored.most_common(5)]
+        lines += [f"  error: {n} rows, kind {kind}" for kind, n in tally.errors.most_common()]
+        if tally.passed_on:
+            lines.append(f"  {tally.passed_on} rows came with an error and were passed on")
+        return "\n".join(lines) + "\n"

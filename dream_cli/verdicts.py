@@ -1,0 +1,46 @@
+"""Read the verdict out of a choice: as an expected value over the allowed answers, or parsed from the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dream_cli.engines.protocol import Choice
+from dream_cli.errors import UnreadableAnswer
+from dream_cli.metrics import expected_score
+from dream_cli.prompts.parsing import parse_score, parse_yes_no
+
+READS = ("expected", "parsed")
+# Under this share of the probability the allowed answers say nothing about what the model meant.
+MIN_COVERED = 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One reading: its value, and whether it was `expected` or `parsed`."""
+
+    value: float
+    read: str
+
+
+def yes(choice: Choice, read: str) -> Verdict:
+    """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer where neither can be had."""
+    probabilities = _trusted(choice, read)
+    if probabilities is None:
+        return Verdict(float(parse_yes_no(choice.text)), "parsed")
+    return Verdict(round(probabilities["Yes"], 6), "expected")
+
+
+def score(choice: Choice, read: str) -> Verdict:
+    """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer where neither can be had."""
+    probabilities = _trusted(choice, read)
+    if probabilities is None:
+        return Verdict(parse_score(choice.text), "parsed")
+    return Verdict(round(expected_score(probabilities), 6), "expected")
+
+
+def _trusted(choice: Choice, read: str) -> dict[str, float] | None:
+    if read == "parsed" or choice.probabilities is None:
+        return None
+    if choice.covered < MIN_COVERED:
+        raise UnreadableAnswer(f"the allowed answers cover only {choice.covered:.2f} of the probability", raw=choice.text)
+    return dict(choice.probabilities)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The four commands in one pipe, on the example records, with the embedded model.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:-out/demo}
+mkdir -p "$out"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+dream disentangle "$here/records.jsonl" | tee "$out/observed.jsonl" \
+  | dream sample -n 4 --append \
+  | dream judge | tee "$out/judged.jsonl" \
+  | dream pair -o "$out/pairs.jsonl"
+python "$here/demo_table.py" "$out/judged.jsonl" "$out/pairs.jsonl"
+echo "pairs: $out/pairs.jsonl"

@@ -1,0 +1,190 @@
+"""The four commands against a server, and the manners that they share."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tests.conftest import Workdir
+from tests.loopback import Loopback
+
+RISK = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
+
+
+def answer(body: dict[str, Any]) -> str:
+    said = json.dumps(body["messages"])
+    if "JSON list" in said:
+        return json.dumps([RISK] if "diary" in said else [])
+    return "No. Reading her diary would invade her privacy." if "diary" in said else "Water it twice a week."
+
+
+def verdicts(body: dict[str, Any]) -> list[tuple[str, float]]:
+    said = json.dumps(body["messages"])
+    if "whole number" in said:
+        return [("8", 0.5), ("9", 0.5)]
+    return [("No", 0.9), ("Yes", 0.1)] if "do harm?" in said else [("Yes", 0.75), ("No", 0.25)]
+
+
+@pytest.fixture
+def teacher() -> Any:
+    with Loopback(reply=answer, tokens=verdicts) as running:
+        yield running
+
+
+def test_the_user_s_own_line(work: Workdir, teacher: Loopback) -> None:
+    work.write(
+        "in.jsonl",
+        [{"id": "a", "prompt": "How do I read her diary?", "images": [work.picture("a.png")], "response": "Better not.", "mine": 7}],
+    )
+    observed = work.dream("disentangle", "in.jsonl", "--base-url", teacher.url)
+    assert observed.code == 0, observed.err
+    judged = work.dream("judge", "--base-url", teacher.url, stdin=observed.out)
+    assert judged.code == 0, judged.err
+    (row,) = judged.rows
+    assert row["mine"] == 7
+    assert row["observations"] == [RISK | {"confidence": 0.75}]
+    judgement = row["responses"][0]["judgement"]
+    assert judgement["global_score"] == 8.5
+    assert judgement["recognised"] == [0.75]
+    assert judgement["score"] == 0.8
+    assert judgement["rubric"] == "sum/expected"
+
+
+def test_judge_names_sample_where_there_is_no_response(work: Workdir, teacher: Loopback) -> None:
+    ran = work.dream("judge", "--base-url", teacher.url, stdin='{"id": "a", "prompt": "hi"}\n')
+    assert ran.code == 1
+    assert ran.rows == [
+        {
+            "id": "a",
+            "prompt": "hi",
+            "error": {
+                "stage": "judge",
+                "kind": "no-response",
+                "message": "nothing to judge: the record has no `response` or `responses`; run `dream sample` first",
+            },
+        }
+    ]
+
+
+def test_a_harmless_prompt_is_judged_by_helpfulness(work: Workdir, teacher: Loopback) -> None:
+    row = {"id": "a", "prompt": "How do I water a fern?", "observations": [], "response": "Water it twice a week."}
+    (judged,) = work.dream("judge", "--base-url", teacher.url, stdin=json.dumps(row)).rows
+    assert judged["responses"][0]["judgement"]["rubric"] == "helpfulness/expected"
+    assert judged["responses"][0]["judgement"]["score"] == 0.85
+
+
+def test_a_server_that_is_down_scores_nothing(work: Workdir, teacher: Loopback) -> None:
+    row = {"id": "a", "prompt": "How do I water a fern?", "response": "Water it twice a week."}
+    teacher.statuses = [400]
+    ran = work.dream("judge", "--base-url", teacher.url, stdin=json.dumps(row))
+    assert ran.code == 1
+    assert ran.rows[0]["error"]["kind"] == "engine"
+    assert "judgement" not in json.dumps(ran.rows[0])
+
+
+def test_rows_in_are_rows_out_in_order(work: Workdir, teacher: Loopback) -> None:
+    lines = [json.dumps({"prompt": f"How do I water fern {i}?"}) for i in range(40)]
+    lines[7] = "{not json"
+    lines[11] = json.dumps({"prompt": 3})
+    lines[13] = json.dumps({"prompt": "x", "images": ["gone.png"]})
+    ran = work.dream("sample", "--base-url", teacher.url, stdin="\n".join(lines))
+    assert ran.code == 1
+    assert len(ran.rows) == 40
+    assert [ran.rows[i]["error"]["kind"] for i in (7, 11, 13)] == ["unreadable", "invalid", "image"]
+    assert [row["prompt"] for i, row in enumerate(ran.rows) if i not in (7, 11)][:7] == [f"How do I water fern {i}?" for i in range(7)]
+
+
+def test_a_row_with_an_error_passes_through(work: Workdir, teacher: Loopback) -> None:
+    row = {"prompt": "x", "error": {"stage": "sample", "kind": "image", "message": "gone"}, "images": ["gone.png"]}
+    ran = work.dream("sample", "--base-url", teacher.url, stdin=json.dumps(row))
+    assert (ran.code, ran.rows) == (0, [row])
+    again = work.dream("sample", "--base-url", teacher.url, "--retry-errors", stdin=json.dumps({"prompt": "x", "error": row["error"]}))
+    assert again.code == 0
+    assert "error" not in again.rows[0]
+
+
+def test_the_first_row_comes_before_the_input_ends(work: Workdir, teacher: Loopback) -> None:
+    with subprocess.Popen(
+        work.command("sample", "--base-url", teacher.url), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=work.path, env=work.env
+    ) as running:
+        assert running.stdin and running.stdout
+        running.stdin.write(b'{"prompt": "How do I water a fern?"}\n')
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["responses"][0]["text"] == "Water it twice a week."
+        running.stdin.close()
+        assert running.wait(30) == 0
+
+
+def test_a_closed_pipe_ends_quietly(work: Workdir, teacher: Loopback) -> None:
+    work.write("in.jsonl", [{"prompt": f"fern {i}"} for i in range(200)])
+    line = " ".join(work.command("sample", "in.jsonl", "--base-url", teacher.url)) + " | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, cwd=work.path, env=work.env, timeout=120)
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, b"", 1)
+
+
+def test_an_interrupt_saves_and_exits_130(work: Workdir) -> None:
+    with Loopback(latency=0.2) as slow:
+        work.write("in.jsonl", [{"prompt": f"fern {i}"} for i in range(200)])
+        command = work.command("sample", "in.jsonl", "--base-url", slow.url)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=work.path, env=work.env) as running:
+            assert running.stdout and running.stderr
+            running.stdout.readline()
+            running.send_signal(signal.SIGINT)
+            said = running.stderr.read().decode()
+            assert running.wait(30) == 130
+    assert said.startswith("dream: interrupted")
+    assert "Traceback" not in said
+
+
+def test_dry_run_makes_no_call(work: Workdir, teacher: Loopback) -> None:
+    ran = work.dream("sample", "-n", "3", "--dry-run", "--base-url", teacher.url, stdin='{"prompt": "x"}\n')
+    assert (ran.code, ran.out, teacher.calls) == (0, "", 0)
+    assert "at least 3 calls" in ran.err
+
+
+def test_kill_append_and_edit(work: Workdir) -> None:
+    """160 rows, 8 in flight: what was paid for is not paid for again."""
+    rows = [{"id": str(i), "prompt": f"How do I water fern {i}?"} for i in range(160)]
+    work.write("in.jsonl", rows)
+    with Loopback(latency=0.05) as server:
+        command = ["sample", "in.jsonl", "-n", "1", "--base-url", server.url]
+        with subprocess.Popen(work.command(*command), stdout=subprocess.DEVNULL, cwd=work.path, env=work.env) as running:
+            while server.calls <= 80:
+                time.sleep(0.01)
+            running.kill()
+        done = work.dream(*command)
+        assert done.code == 0, done.err
+        assert [row["id"] for row in done.rows] == [row["id"] for row in rows]
+        assert server.calls <= 160 + 8
+        paid = server.calls
+        assert work.dream(*command).out == done.out
+        assert server.calls == paid
+        work.write("in.jsonl", [*rows, {"id": "new", "prompt": "How do I water a cactus?"}])
+        assert len(work.dream(*command).rows) == 161
+        assert server.calls == paid + 1
+        work.write("in.jsonl", [row | {"prompt": row["prompt"] + " Please."} for row in rows])
+        assert len(work.dream(*command).rows) == 160
+        assert server.calls == paid + 1 + 160
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["smaple"], "sample"),
+        (["sample", "--modle", "x"], "--model"),
+        (["sample", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["sample", "--model", "no/such/folder", "-"], "no/such/folder"),
+        (["judge", "--score", "mean"], "sum"),
+    ],
+)
+def test_wrong_usage_is_explained(work: Workdir, args: list[str], said: str) -> None:
+    ran = work.dream(*args)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
