@@ -1,0 +1,89 @@
+"""How probable each of a few fixed answers is, read off the token probabilities of a reply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+Positions = list[dict[str, float]]  # for each position the alternatives; the token that was written stands first
+
+NEGLIGIBLE = 1e-3  # an unread answer below this probability is not worth another request
+
+
+async def read_answers(answers: Sequence[str], positions: Positions, after: Callable[[str], Awaitable[Positions]]) -> dict[str, float]:
+    """Return the probability of each answer as a whole word, read off the alternatives at each position.
+
+    A start that several answers share ("1" of "1" and "10") is divided by the position behind it: the next one, if the written
+    text goes through that start, else the first one of `after(start)`. Without either, its probability counts for no answer.
+    """
+    names = {_plain(answer): answer for answer in answers}
+
+    async def walk(start: str, here: Positions) -> dict[str, float]:
+        mass = dict.fromkeys(answers, 0.0)
+        words = _words(start, here[0], names)
+        written = _extended(start, next(iter(here[0])), names)
+        for word, probability in words.items():
+            # A longer answer that is itself one token here is not written in pieces.
+            longer = [name for name in names if name != word and name.startswith(word) and name not in words]
+            if word and (word == start or not longer):
+                if word in names:
+                    mass[names[word]] += probability
+                continue
+            if word != written:
+                behind = await after(names[longer[0]][: len(word)]) if word and probability >= NEGLIGIBLE else []
+            elif not here[1:] and word in names:
+                # The text ended here, and the end is no token for this server: the word that was written is the answer.
+                mass[names[word]] += probability
+                continue
+            else:
+                behind = here[1:]
+            for answer, share in (await walk(word, behind) if behind else {}).items():
+                mass[answer] += probability * share
+        return mass
+
+    return await walk("", positions)
+
+
+def _words(start: str, alternatives: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Return the probability of each beginning of an answer that a token can make of `start`."""
+    words: dict[str, float] = {}
+    for token, probability in alternatives.items():
+        word = _extended(start, token, names)
+        if word is not None:
+            words[word] = words.get(word, 0.0) + probability
+    return words
+
+
+def _extended(start: str, token: str, names: Mapping[str, str]) -> str | None:
+    """Return what `start` becomes with this token: a longer beginning of an answer, itself where it ends, else None."""
+    word = _plain(start + token)
+    if word != start and any(name.startswith(word) for name in names):
+        return word
+    if not start:
+        return "" if not word else None
+    return start if start in names and not token[:1].isalnum() else None
+
+
+def _plain(text: str) -> str:
+    return text.strip().casefold()
+
+
+def read_positions(choice: Json) -> Positions:
+    """Return the alternatives at each position of one choice; empty where the server gave none."""
+    content = (choice.get("logprobs") or {}).get("content") or []
+    positions = []
+    for place in content:
+        # The written token stands among the best of its position; with temperature 0 it is the first of them.
+        entries = [place, *(place.get("top_logprobs") or [])]
+        position: dict[str, float] = {}
+        for i, entry in enumerate(entries):
+            again = i and (entry.get("token"), entry.get("bytes")) == (place.get("token"), place.get("bytes"))
+            if not again and entry.get("logprob") is not None:
+                token = str(entry.get("token"))
+                position[token] = position.get(token, 0.0) + math.exp(min(0.0, entry["logprob"]))
+        if not position:
+            break
+        positions.append(position)
+    return positions

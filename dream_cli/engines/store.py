@@ -1,0 +1,183 @@
+"""Every call is paid for once: replies are kept under the content of their request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.errors import EngineError, UsageError
+from dream_cli.records import Image
+
+Json = dict[str, Any]
+
+VERSION = 1  # part of every key: a new meaning of requests or replies never meets an old reply
+BUSY = 30.0
+
+_TABLE = """CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, verb TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL
+)"""
+
+
+def default_store() -> Path:
+    """Return where calls are kept: $DREAM_STORE, else dream/calls.sqlite in the user's cache."""
+    if named := os.environ.get("DREAM_STORE"):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "dream" / "calls.sqlite"
+
+
+class CallStore:
+    """The replies on disk; safe for several processes, and a written reply outlives a killed process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._guard():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # IMMEDIATE: a writer waits for its turn at the start, where waiting is possible.
+            self._db = sqlite3.connect(path, timeout=BUSY, isolation_level="IMMEDIATE", check_same_thread=False)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        deadline = time.monotonic() + BUSY
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                break
+            except sqlite3.OperationalError as error:
+                # The change to WAL does not wait for another process that makes it at the same moment.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        # Enough for a killed process; only a power failure can lose the last calls, and none is ever torn.
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        with self._db:
+            self._db.execute(_TABLE)
+        self._db.execute("SELECT key, verb, model, created_at, request, reply FROM calls LIMIT 0")
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise UsageError(
+                f"the store of calls at {self.path} cannot be used: {error}; name another with --store or DREAM_STORE"
+            ) from None
+
+    def get(self, key: str) -> Json | None:
+        """Return the reply kept under a key, None where there is none."""
+        with self._guard():
+            row = self._db.execute("SELECT reply FROM calls WHERE key = ?", (key,)).fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
+    def put(self, verb: str, model: str, calls: Sequence[tuple[str, Json, Json]]) -> None:
+        """Keep (key, request, reply) of finished calls, all or none of them; a reply that is there stays."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = [(key, verb, model, now, json.dumps(request), json.dumps(reply)) for key, request, reply in calls]
+        with self._guard(), self._db:
+            self._db.executemany("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+class StoredEngine:
+    """An engine that asks another one only for what is not in the store; `calls` and `hits` count the replies of each."""
+
+    def __init__(self, inner: Engine, store: CallStore) -> None:
+        self.model, self.fingerprint, self.concurrency = inner.model, inner.fingerprint, inner.concurrency
+        self.calls = self.hits = 0
+        self._inner, self._store = inner, store
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        """Return one completion for each sample index; only those that are missing are asked for."""
+        about = self._request("generate", chat) | {"sampling": _sampling_json(sampling)}
+        requests = {sample: about | {"sample": sample} for sample in samples}
+
+        async def ask(missing: list[int]) -> list[Json]:
+            return [asdict(completion) for completion in await self._inner.generate(chat, sampling, missing)]
+
+        replies = await self._replies(requests, ask)
+        return [Completion(**replies[sample]) for sample in samples]
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        """Return how probable each of the answers is, from the store where it is there."""
+        request = self._request("choose", chat) | {"answers": list(answers)}
+
+        async def ask(_: list[int]) -> list[Json]:
+            choice = await self._inner.choose(chat, answers)
+            probabilities = None if choice.probabilities is None else dict(choice.probabilities)
+            return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text}]
+
+        return Choice(**(await self._replies({0: request}, ask))[0])
+
+    async def close(self) -> None:
+        """Close the engine and the store."""
+        await self._inner.close()
+        self._store.close()
+
+    def _request(self, verb: str, chat: Sequence[ChatMessage]) -> Json:
+        messages = [{"role": m.role, "text": m.text, "images": [_image_sha256(image) for image in m.images]} for m in chat]
+        return {"version": VERSION, "verb": verb, "engine": self.fingerprint, "messages": messages}
+
+    async def _replies(self, requests: Mapping[int, Json], ask: Callable[[list[int]], Awaitable[list[Json]]]) -> dict[int, Json]:
+        """Return the reply to each request; what is asked for is on disk before this returns."""
+        keys = {name: call_key(request) for name, request in requests.items()}
+        async with AsyncExitStack() as held:
+            # Identical requests wait for the first one and then find its reply. If that one failed or was
+            # cancelled the next one asks, which a shared future could not do. The order keeps two waiters from a deadlock.
+            for key in sorted(keys.values()):
+                await held.enter_async_context(self._lock(key))
+            found = {name: self._store.get(key) for name, key in keys.items()}
+            replies = {name: reply for name, reply in found.items() if reply is not None}
+            missing = [name for name in keys if name not in replies]
+            self.hits += len(replies)
+            if missing:
+                self.calls += len(missing)
+                fresh = dict(zip(missing, await ask(missing), strict=True))
+                self._store.put(requests[missing[0]]["verb"], self.model, [(keys[n], requests[n], fresh[n]) for n in missing])
+                replies |= fresh
+        return replies
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        """Return the lock of a key; it lives as long as someone holds or awaits it."""
+        return self._locks.setdefault(key, asyncio.Lock())
+
+
+def call_key(request: Json) -> str:
+    """Return the hash of everything that a reply depends on."""
+    # Keys are not sorted: ours come in a fixed order, and the order of a schema's properties is part of the request.
+    return hashlib.sha256(json.dumps(request, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sampling_json(sampling: Sampling) -> Json:
+    return {
+        "temperature": float(sampling.temperature),
+        "top_p": float(sampling.top_p),
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+        "schema": None if sampling.schema is None else dict(sampling.schema),
+    }
+
+
+def _image_sha256(image: Image) -> str:
+    if image.data is None:
+        raise EngineError(f"the image {image.path} was not read before it was sent")
+    return hashlib.sha256(image.data).hexdigest()
