@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib.util
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dream_cli.engines.protocol import Engine
+from dream_cli.errors import UsageError
+
+NANO = "nano"
+NANO_WEIGHTS = Path(__file__).parent.parent / "nano" / "weights"
 
 
 @dataclass(frozen=True)
@@ -18,3 +26,53 @@ class EngineSpec:
     timeout: float = 120.0
     store: str | None = None
     prompts_sha256: str | None = None
+    name: str | None = None  # written into the records instead of `model`
+
+
+async def open_engine(spec: EngineSpec) -> Engine:
+    """Return the engine for `spec`, answering from its store where it has one; raise UsageError where there is none."""
+    engine = await _open(spec)
+    if spec.store is None:
+        return engine
+    from dream_cli.engines.store import CallStore, StoredEngine
+
+    return StoredEngine(engine, CallStore(Path(spec.store)))
+
+
+async def _open(spec: EngineSpec) -> Engine:
+    if spec.base_url is not None:
+        from dream_cli.engines.openai import open_openai
+
+        return await open_openai(spec)
+    _require_local(spec.model or NANO)
+    embedded = spec.model in (None, NANO)
+    if not embedded and _vllm_usable(spec.device):
+        from dream_cli.engines.vllm import open_vllm
+
+        return open_vllm(spec)
+    from dream_cli.engines.transformers import open_transformers
+
+    return open_transformers(_nano(spec) if embedded else spec)
+
+
+def _nano(spec: EngineSpec) -> EngineSpec:
+    """Return the spec of the embedded model, which is a folder like any other."""
+    if not (NANO_WEIGHTS / "config.json").exists():
+        raise UsageError("this installation has no weights of nano, the embedded model; name a model with --model or --base-url")
+    # Small enough for the CPU, where its answers are the same on every machine.
+    return replace(spec, model=str(NANO_WEIGHTS), name=NANO, device=spec.device or "cpu")
+
+
+def _require_local(model: str) -> None:
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        needs = f"to run {model} here, {' and '.join(missing)} must be installed"
+        raise UsageError(f"{needs}: pip install 'dream-cli[local]' (or ask a server: --base-url)")
+
+
+def _vllm_usable(device: str | None) -> bool:
+    if device == "cpu" or importlib.util.find_spec("vllm") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())

@@ -1,0 +1,116 @@
+"""An asynchronous front for a model that blocks: requests that wait together run together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any
+
+Run = Callable[[Any, list[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    key: Hashable
+    item: Any
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Batcher:
+    """Gathers items of the same key and hands them to `run(key, items)` in one worker thread.
+
+    `run` returns one result for each item; a result that is an exception is raised to whoever waits for that item.
+    """
+
+    def __init__(self, run: Run, batch_size: int, linger: float = 0.005) -> None:
+        self._run = run
+        self._size = max(1, batch_size)
+        self._linger = linger
+        self._waiting: deque[_Job] = deque()
+        self._changed = Condition()
+        self._closed = False
+        # A daemon, because an interrupted command must not wait for a forward pass to end.
+        self._thread = Thread(target=self._work, name="dream-batcher", daemon=True)
+        self._thread.start()
+
+    async def submit(self, key: Hashable, item: Any) -> Any:
+        """Return the result of `item`, raise what it failed with."""
+        job = _Job(key, item)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the model is closed")
+            self._waiting.append(job)
+            self._changed.notify()
+        return await asyncio.wrap_future(job.future)
+
+    async def close(self) -> None:
+        """Let the running batch end, cancel what waits, and end the thread."""
+        with self._changed:
+            self._closed = True
+            abandoned, self._waiting = self._waiting, deque()
+            self._changed.notify()
+        for job in abandoned:
+            job.future.cancel()
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        while batch := self._take():
+            live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+            if live:
+                self._answer(live)
+
+    def _take(self) -> list[_Job]:
+        """Wait for a job, then for its neighbours; return the next batch, empty once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            until = time.monotonic() + self._linger
+            self._changed.wait_for(lambda: len(self._waiting) >= self._size or self._closed, until - time.monotonic())
+            if not self._waiting:
+                return []
+            key = self._waiting[0].key
+            batch = [job for job in self._waiting if job.key == key][: self._size]
+            taken = {id(job) for job in batch}
+            self._waiting = deque(job for job in self._waiting if id(job) not in taken)
+            return batch
+
+    def _answer(self, batch: list[_Job]) -> None:
+        try:
+            results = list(self._run(batch[0].key, [job.item for job in batch]))
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for {len(batch)} requests")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it reaches the one who asked
+            self._retry(batch, error)
+            return
+        for job, result in zip(batch, results, strict=True):
+            _settle(job, result)
+
+    def _retry(self, batch: list[_Job], error: Exception) -> None:
+        """Run the parts of a failed batch: halves where memory ran out, else single rows, so that a bad row fails alone."""
+        if len(batch) == 1:
+            _settle(batch[0], error)
+            return
+        step = 1
+        if _out_of_memory(error):
+            # What did not fit now would not fit the next time either.
+            self._size = step = (len(batch) + 1) // 2
+        # The error's traceback holds the frames, and they the tensors, of the batch that failed.
+        error.__traceback__ = None
+        for start in range(0, len(batch), step):
+            self._answer(batch[start : start + step])
+
+
+def _settle(job: _Job, result: Any) -> None:
+    if isinstance(result, BaseException):
+        job.future.set_exception(result)
+    else:
+        job.future.set_result(result)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch's error is known by its name, so that torch need not be imported."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -1,0 +1,284 @@
+"""Any vision-language model that transformers loads, batched, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dream_cli.engines.batching import Batcher
+from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
+from dream_cli.engines.loader import EngineSpec
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
+from dream_cli.errors import EngineError, RowError, UsageError
+
+Chat = tuple[ChatMessage, ...]
+
+
+def open_transformers(spec: EngineSpec) -> Engine:
+    """Load the model of `spec.model`, a path or hub id; raise UsageError where that fails."""
+    if spec.model is None:
+        raise UsageError("no model was named")
+    checkpoint = find_checkpoint(spec.model)
+    check_prompts(checkpoint, spec.prompts_sha256)
+    _quieten()
+    try:
+        model, processor = _load(checkpoint, spec.device)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise UsageError(f"cannot load the model {spec.model}: {error}") from error
+    vlm = VisionLanguageModel(model, processor, spec.model)
+    return TransformersEngine(vlm, spec.name or spec.model, fingerprint(checkpoint), spec.batch_size)
+
+
+class TransformersEngine:
+    """The engine of a model in this process: requests of the same kind that wait together are one batch."""
+
+    def __init__(self, vlm: VisionLanguageModel, model: str, fingerprint: str, batch_size: int) -> None:
+        self.model = model
+        self.fingerprint = fingerprint
+        self.concurrency = 2 * batch_size  # the next batch waits while one runs
+        self._vlm = vlm
+        self._batcher = Batcher(self._run, batch_size)
+
+    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        """Return one completion for each sample index; a schema is not enforced."""
+        key = replace(sampling, schema=None)
+        return list(await asyncio.gather(*(self._ask(chat, key, sample) for sample in samples)))
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        """Return the probability of each answer as the whole reply."""
+        choice: Choice = await self._ask(chat, tuple(answers), 0)
+        return choice
+
+    async def close(self) -> None:
+        """End the worker and let go of the model."""
+        await self._batcher.close()
+        del self._vlm
+
+    async def _ask(self, chat: Sequence[ChatMessage], wish: Hashable, sample: int) -> Any:
+        # Processors differ in whether they take rows with images and rows without them together.
+        key = (wish, any(message.images for message in chat))
+        try:
+            return await self._batcher.submit(key, (tuple(chat), sample))
+        except RowError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{self.model}: {type(error).__name__}: {error}") from error
+
+    def _run(self, key: tuple[Any, bool], items: list[tuple[Chat, int]]) -> Sequence[Any]:
+        wish, _ = key
+        chats = [chat for chat, _ in items]
+        if isinstance(wish, Sampling):
+            return self._vlm.generate(chats, wish, [sample for _, sample in items])
+        return self._vlm.choose(chats, wish)
+
+
+class VisionLanguageModel:
+    """The blocking part: lists of chats in, completions or choices out, in the same order."""
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self._model = model
+        self._processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        if not (getattr(processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)):
+            raise UsageError(f"the model {name} has no chat template, so it cannot be asked anything; use its instruction-tuned version")
+        self._ends = _ends(model, self._tokenizer)
+        self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._forget_defaults()
+
+    def _forget_defaults(self) -> None:
+        """Pad on the left, and let nothing that the checkpoint says of sampling change what was asked for."""
+        from transformers import GenerationConfig
+
+        self._tokenizer.padding_side = "left"
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        bos = getattr(self._model.generation_config, "bos_token_id", None)
+        pad = self._tokenizer.pad_token_id
+        self._model.generation_config = GenerationConfig(bos_token_id=bos, pad_token_id=pad, eos_token_id=list(self._ends) or None)
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        """Return one completion for each chat, drawn with the noise of its sample index."""
+        inputs = self._encode(chats)
+        noise = []
+        if sampling.temperature > 0:
+            seeds = [row_seed(chat, sampling.seed, sample) for chat, sample in zip(chats, samples, strict=True)]
+            noise = [RowNoise(seeds, sampling.temperature, sampling.top_p)]
+        out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
+        prompts = inputs["attention_mask"].sum(1).tolist()
+        written = out[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
+
+    def _completion(self, tokens: list[int], prompt: int) -> Completion:
+        """Return the text of one row, which ends at its first end token or where the context ends."""
+        room = len(tokens) if self._context is None else min(len(tokens), self._context - prompt)
+        end = next((i for i, token in enumerate(tokens[:room]) if token in self._ends), None)
+        kept = tokens[: room if end is None else end]
+        text = self._tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        count = len(kept) if end is None else end + 1
+        return Completion(text, "length" if end is None else "stop", prompt, count)
+
+    def choose(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[Choice]:
+        """Return one choice for each chat: one forward pass for the batch, and one more for each prefix that answers share."""
+        inputs = self._encode(chats)
+        spellings = spell(answers, self._tokenizer)
+        logs = {prefix: self._next(inputs, prefix) for prefix in prefixes(spellings)}
+        sums = [sum((self._log(logs, s).exp() for s in spellings[answer]), logs[()].new_zeros(len(chats))) for answer in answers]
+        return [share(answers, [float(column[row]) for column in sums]) for row in range(len(chats))]
+
+    def _log(self, logs: dict[Tokens, Any], spelling: Spelling) -> Any:
+        """Return the log-probability of one spelling for each row, shape (rows,)."""
+        tokens = spelling.tokens
+        total = sum(logs[tokens[:i]][:, token] for i, token in enumerate(tokens))
+        return total + logs[tokens][:, list(self._ends)].logsumexp(1) if spelling.closed else total
+
+    def _next(self, inputs: dict[str, Any], prefix: Tokens) -> Any:
+        """Return the log-probabilities of the token after the prompt and `prefix`, shape (rows, vocabulary)."""
+        # generate() knows each architecture's positions and takes logits of the last position alone.
+        out = self._model.generate(
+            **_append(inputs, prefix), max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        return out.logits[0].float().log_softmax(-1)
+
+    def _encode(self, chats: Sequence[Chat]) -> dict[str, Any]:
+        """Return the model's inputs for the chats, padded on the left; raise EngineError where one is too long."""
+        inputs = self._processor.apply_chat_template(
+            [_conversation(chat) for chat in chats],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+        longest = int(inputs["attention_mask"].sum(1).max())
+        if self._context is not None and longest >= self._context:
+            raise EngineError(f"the prompt is {longest} tokens long with its images, the model's context only {self._context}")
+        return {name: self._place(value) for name, value in inputs.items()}
+
+    def _place(self, value: Any) -> Any:
+        """Return a tensor on the model's device, and numbers with a fraction in its type."""
+        if not hasattr(value, "to"):
+            return value
+        return value.to(self._model.device, self._model.dtype) if value.is_floating_point() else value.to(self._model.device)
+
+
+class RowNoise:
+    """Makes the most probable token a drawn one: Gumbel noise from one generator for each row.
+
+    A row's text then depends on its own seed, not on the rows beside it.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
+        self._seeds = seeds
+        self._temperature = temperature
+        self._top_p = top_p
+        self._generators: list[Any] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Return the noisy scores, shape (rows, vocabulary)."""
+        import torch
+
+        if not self._generators:
+            self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
+        scores = _keep_top(scores.float() / self._temperature, self._top_p)
+        noise = torch.empty_like(scores)
+        for row, generator in zip(noise, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores - noise.log()
+
+
+def _append(inputs: dict[str, Any], prefix: Tokens) -> dict[str, Any]:
+    """Return the inputs with the same tokens after every row; masks say that they are seen and are text."""
+    import torch
+
+    ids = inputs["input_ids"]
+    tail = ids.new_tensor(prefix).expand(len(ids), -1)
+    tails = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
+    grown = dict(inputs)
+    for name, value in inputs.items():
+        if name in tails or (getattr(value, "shape", None) == ids.shape and name.endswith("token_type_ids")):
+            grown[name] = torch.cat([value, tails.get(name, torch.zeros_like(tail)).to(value.dtype)], 1)
+    return grown
+
+
+def _keep_top(scores: Any, top_p: float) -> Any:
+    """Return the scores without the tokens beyond the smallest set that holds the share `top_p`."""
+    if top_p >= 1:
+        return scores
+    ordered, places = scores.sort(-1, descending=True)
+    shares = ordered.softmax(-1)
+    # The token that crosses the border stays, so that there always is one.
+    ordered = ordered.masked_fill(shares.cumsum(-1) - shares >= top_p, float("-inf"))
+    return scores.scatter(-1, places, ordered)
+
+
+def _conversation(chat: Chat) -> list[dict[str, Any]]:
+    """Return the chat in the parts that chat templates read; images come before the text."""
+    from dream_cli.images import open_rgb
+
+    return [
+        {
+            "role": message.role,
+            "content": [*({"type": "image", "image": open_rgb(image)} for image in message.images), {"type": "text", "text": message.text}],
+        }
+        for message in chat
+    ]
+
+
+def row_seed(chat: Chat, seed: int, sample: int) -> int:
+    """Return the seed of one sample of one chat, from everything that was asked."""
+    total = hashlib.sha256(f"{seed}\0{sample}".encode())
+    for message in chat:
+        total.update(repr((message.role, message.text)).encode())
+        for image in message.images:
+            total.update(hashlib.sha256(image.data or (image.path or "").encode()).digest())
+    return int.from_bytes(total.digest()[:8], "big") >> 1
+
+
+def _ends(model: Any, tokenizer: Any) -> Tokens:
+    """Return the tokens that end a reply: the model's own, and the tokenizer's."""
+    known = getattr(model.generation_config, "eos_token_id", None)
+    known = [] if known is None else [known] if isinstance(known, int) else known
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return tuple(dict.fromkeys([*known, *own]))
+
+
+def _load(checkpoint: Checkpoint, device: str | None) -> tuple[Any, Any]:
+    """Return the model on its device, ready to answer, and its processor. The files are here: nothing is fetched."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from dream_cli.engines.image_only import allow_image_only_processors
+
+    allow_image_only_processors()
+    processor = AutoProcessor.from_pretrained(checkpoint.processor, local_files_only=True, trust_remote_code=False)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint.folder, dtype=dtype, local_files_only=True, trust_remote_code=False)
+    if checkpoint.adapter is not None:
+        model = _lay_over(model, checkpoint)
+    return model.to(place).eval(), processor
+
+
+def _lay_over(model: Any, checkpoint: Checkpoint) -> Any:
+    """Return the model with the adapter merged into its weights."""
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise UsageError(f"{checkpoint.adapter} is an adapter; peft reads it: pip install 'dream-cli[train]'") from None
+    return PeftModel.from_pretrained(model, str(checkpoint.adapter)).merge_and_unload()
+
+
+def _quieten() -> None:
+    """Keep the libraries off stderr, which belongs to the command."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft)\b")

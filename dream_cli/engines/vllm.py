@@ -1,0 +1,197 @@
+"""vLLM in this process: the engine for a machine with a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import math
+import os
+import tempfile
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from dream_cli.engines.batching import Batcher
+from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
+from dream_cli.engines.loader import EngineSpec
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
+from dream_cli.engines.transformers import Chat, row_seed
+from dream_cli.errors import EngineError, RowError, UsageError
+
+BATCH = 256
+TOP = 20  # vLLM's default limit of the token probabilities that it returns
+
+
+def open_vllm(spec: EngineSpec) -> Engine:
+    """Load the model of `spec.model` onto the GPU; raise UsageError where that fails or another stage has the GPU."""
+    if spec.model is None:
+        raise UsageError("no model was named")
+    checkpoint = find_checkpoint(spec.model)
+    check_prompts(checkpoint, spec.prompts_sha256)
+    lock = _take_gpu()
+    try:
+        llm = _load(checkpoint)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        lock.close()
+        raise UsageError(f"vLLM cannot load the model {spec.model}: {error}") from error
+    return VllmEngine(llm, checkpoint, spec.name or spec.model, lock)
+
+
+class VllmEngine:
+    """The engine of a model inside vLLM, which schedules large batches by itself."""
+
+    concurrency = 2 * BATCH
+
+    def __init__(self, llm: Any, checkpoint: Checkpoint, model: str, lock: TextIO) -> None:
+        self.model = model
+        self.fingerprint = f"vllm-{fingerprint(checkpoint)}"
+        self._llm = llm
+        self._tokenizer = llm.get_tokenizer()
+        self._ends = _ends(checkpoint, self._tokenizer)
+        self._options = _chat_options(checkpoint)
+        self._lock = lock
+        self._batcher = Batcher(self._run, BATCH)
+
+    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        """Return one completion for each sample index, in the form of the schema where there is one."""
+        return list(await asyncio.gather(*(self._ask(chat, sampling, sample) for sample in samples)))
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        """Return the probability of each answer as the whole reply; below the most probable tokens it counts as 0."""
+        choice: Choice = await self._ask(chat, tuple(answers), 0)
+        return choice
+
+    async def close(self) -> None:
+        """End the worker, let go of the model and of the GPU."""
+        await self._batcher.close()
+        del self._llm
+        self._lock.close()
+
+    async def _ask(self, chat: Sequence[ChatMessage], wish: Hashable, sample: int) -> Any:
+        try:
+            return await self._batcher.submit(wish, (tuple(chat), sample))
+        except RowError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{self.model}: {type(error).__name__}: {error}") from error
+
+    def _run(self, wish: Any, items: list[tuple[Chat, int]]) -> Sequence[Any]:
+        if isinstance(wish, Sampling):
+            return self._generate(wish, items)
+        return self._choose(wish, [chat for chat, _ in items])
+
+    def _generate(self, sampling: Sampling, items: list[tuple[Chat, int]]) -> list[Completion]:
+        wishes = [_parameters(replace(sampling, seed=row_seed(chat, sampling.seed, sample))) for chat, sample in items]
+        outs = self._llm.chat([_conversation(chat) for chat, _ in items], wishes, **self._options)
+        return [_completion(out) for out in outs]
+
+    def _choose(self, answers: Sequence[str], chats: Sequence[Chat]) -> list[Choice]:
+        spellings = spell(answers, self._tokenizer)
+        after = {prefix: self._next(chats, prefix) for prefix in prefixes(spellings)}
+        return [
+            share(answers, [sum(self._probability(after, s, row) for s in spellings[answer]) for answer in answers])
+            for row in range(len(chats))
+        ]
+
+    def _probability(self, after: dict[Tokens, list[dict[int, float]]], spelling: Spelling, row: int) -> float:
+        tokens = spelling.tokens
+        product = math.prod(after[tokens[:i]][row].get(token, 0.0) for i, token in enumerate(tokens))
+        return product * sum(after[tokens][row].get(end, 0.0) for end in self._ends) if spelling.closed else product
+
+    def _next(self, chats: Sequence[Chat], prefix: Tokens) -> list[dict[int, float]]:
+        """Return for each chat the probabilities of the likeliest tokens after the prompt and `prefix`."""
+        from vllm import SamplingParams
+
+        options = dict(self._options)
+        begun: list[dict[str, Any]] = []
+        if prefix:
+            begun = [{"role": "assistant", "content": self._tokenizer.decode(prefix)}]
+            options |= {"add_generation_prompt": False, "continue_final_message": True}
+        wish = SamplingParams(max_tokens=1, temperature=0, logprobs=TOP)
+        outs = self._llm.chat([[*_conversation(chat), *begun] for chat in chats], wish, **options)
+        return [{token: math.exp(seen.logprob) for token, seen in out.outputs[0].logprobs[0].items()} for out in outs]
+
+
+def _load(checkpoint: Checkpoint) -> Any:
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    from vllm import LLM
+
+    adapter = {}
+    if checkpoint.adapter is not None:
+        rank = json.loads((checkpoint.adapter / "adapter_config.json").read_text())["r"]
+        # vLLM takes powers of two from 8 on.
+        adapter = {"enable_lora": True, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
+    # generation_config: the checkpoint's own sampling defaults must not change what was asked for.
+    return LLM(str(checkpoint.folder), generation_config="vllm", limit_mm_per_prompt={"image": 16, "video": 0}, **adapter)
+
+
+def _chat_options(checkpoint: Checkpoint) -> dict[str, Any]:
+    if checkpoint.adapter is None:
+        return {"use_tqdm": False}
+    from vllm.lora.request import LoRARequest
+
+    return {"use_tqdm": False, "lora_request": LoRARequest("adapter", 1, str(checkpoint.adapter))}
+
+
+def _parameters(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    form = None
+    if sampling.schema is not None:
+        # A model that may write any whitespace can write nothing else until its tokens are spent.
+        form = StructuredOutputsParams(json=dict(sampling.schema), disable_any_whitespace=True)
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        seed=sampling.seed,
+        structured_outputs=form,
+    )
+
+
+def _completion(out: Any) -> Completion:
+    drawn = out.outputs[0]
+    return Completion(drawn.text, drawn.finish_reason, len(out.prompt_token_ids), len(drawn.token_ids))
+
+
+def _conversation(chat: Chat) -> list[dict[str, Any]]:
+    from dream_cli.images import open_rgb
+
+    return [
+        {
+            "role": message.role,
+            "content": [
+                *({"type": "image_pil", "image_pil": open_rgb(image)} for image in message.images),
+                {"type": "text", "text": message.text},
+            ],
+        }
+        for message in chat
+    ]
+
+
+def _ends(checkpoint: Checkpoint, tokenizer: Any) -> Tokens:
+    """Return the tokens that end a reply: those of the checkpoint, and the tokenizer's."""
+    file = checkpoint.folder / "generation_config.json"
+    known = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    ends = known if isinstance(known, list) else [known]
+    return tuple(dict.fromkeys(end for end in (*ends, tokenizer.eos_token_id) if end is not None))
+
+
+def _take_gpu() -> TextIO:
+    """Return the lock of the visible GPUs; vLLM takes all their memory, so a second stage there would only fail."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-").replace("/", "-")
+    lock = (Path(tempfile.gettempdir()) / f"dream-vllm-{os.getuid()}-{gpus}.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise UsageError(
+            "another stage of this pipe already has the GPU; start one server for each model (vllm serve MODEL) "
+            "and give every stage its address with --base-url"
+        ) from None
+    return lock
