@@ -1,0 +1,170 @@
+"""The LLaVA (ShareGPT) dialect, in which the data of DREAM were released: to our records and back, without loss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records import Json, Record, Turn
+
+_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+_SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}
+_TAGS = {"head": re.compile(r"\A(?:<image>\n?)+"), "tail": re.compile(r"(?:\n?<image>)+\n?\Z")}
+
+
+def is_llava(row: Mapping[str, Any]) -> bool:
+    """Whether a row is in this dialect and not in ours."""
+    return "conversations" in row and "messages" not in row and "prompt" not in row
+
+
+def from_llava(row: Mapping[str, Any], place: str, taxonomy: Taxonomy) -> Json:
+    """Return a LLaVA row as one of our conversations; raise InvalidRecord with `place` where it is malformed.
+
+    Fields that are not the dialect's are kept as they are. What the canonical form loses is noted beside it, for `to_llava`:
+    the image placeholder of a text in `image_tag`, other names for a source or category in `raw_source` and `raw_risk_category`.
+    """
+    try:
+        return _record(row, taxonomy)
+    except InvalidRecord as error:
+        raise InvalidRecord(f"{place}: {error}" if place else str(error)) from None
+
+
+def to_llava(record: Mapping[str, Any]) -> Json:
+    """Return one of our conversations (as JSON) as a LLaVA row: the inverse of `from_llava`."""
+    if not isinstance(record.get("messages"), list):
+        raise InvalidRecord("a record without 'messages' has no LLaVA form")
+    renamed = ("images", "image_is_list", "messages")
+    row = {name: value for name, value in record.items() if name not in renamed}
+    images = [_path(image) for image in record.get("images") or ()]
+    if images or record.get("image_is_list"):
+        row["image"] = images[0] if len(images) == 1 and not record.get("image_is_list") else images
+    return row | {"conversations": [_said(message) for message in record["messages"]]}
+
+
+def explode(record: Record) -> Iterator[Record]:
+    """Yield one record of a single prompt for each turn of a conversation, `ID/1`, `ID/2` ...; other records as they are.
+
+    What was said before a turn is kept in `history`, the fields of the user's message (such as `safe`) in `turn`.
+    """
+    turns = record.turns() if record.messages and record.error is None else ()
+    if not turns:
+        yield record
+    for number, turn in enumerate(turns, 1):
+        yield _single(record, turn, number)
+
+
+def fix_flags(record: Json) -> bool:
+    """Move observations from the answer to a safe instruction to that of the unsafe one; return whether that was needed.
+
+    Six conversations of the release carry them on the wrong answer. Their `malicious_content` still quotes the safe instruction
+    and the answers stay where they are: only a new annotation can mend those.
+    """
+    turns = list(zip(record.get("messages", ()), record.get("messages", ())[1:], strict=False))
+    safe = [reply for asked, reply in turns if asked.get("safe") is True and reply.get("observations")]
+    unsafe = [reply for asked, reply in turns if asked.get("safe") is False]
+    if len(safe) != 1 or len(unsafe) != 1 or "observations" in unsafe[0]:
+        return False
+    unsafe[0]["observations"] = safe[0].pop("observations")
+    return True
+
+
+def _record(row: Mapping[str, Any], taxonomy: Taxonomy) -> Json:
+    said = row.get("conversations")
+    if not isinstance(said, list) or not said:
+        raise InvalidRecord("'conversations' is not a list of messages")
+    record = {name: value for name, value in row.items() if name != "conversations"}
+    if record.get("image") is not None:
+        image = record.pop("image")
+        record |= {"images": _images(image)} | ({"image_is_list": True} if isinstance(image, list) else {})
+    has_image = bool(record.get("images"))
+    return record | {"messages": [_message(m, f"conversations[{i}]", has_image, taxonomy) for i, m in enumerate(said)]}
+
+
+def _images(image: Any) -> list[str]:
+    images = image if isinstance(image, list) else [image]
+    if not all(isinstance(path, str) and path for path in images):
+        raise InvalidRecord("'image' is not a path or a list of paths")
+    return images
+
+
+def _path(image: Any) -> str:
+    path = image.get("path") if isinstance(image, Mapping) else image
+    if not isinstance(path, str):
+        raise InvalidRecord("an image without a path has no LLaVA form; write the images to files first")
+    return path
+
+
+def _message(raw: Any, where: str, has_image: bool, taxonomy: Taxonomy) -> Json:
+    if not isinstance(raw, Mapping) or raw.get("from") not in _ROLES or not isinstance(raw.get("value"), str):
+        raise InvalidRecord(f"{where} is not {{from: human, gpt or system, value: a text}}")
+    rest = {name: value for name, value in raw.items() if name not in ("from", "value", "observe")}
+    if overlap := {"role", "content", "observations", "image_tag"} & rest.keys():
+        raise InvalidRecord(f"{where} mixes two forms: it has both 'from' and {', '.join(map(repr, sorted(overlap)))}")
+    content, tag = _without_tag(raw["value"]) if has_image and raw["from"] == "human" else (raw["value"], {})
+    message = {"role": _ROLES[raw["from"]], "content": content} | rest | ({"image_tag": tag} if tag else {})
+    if raw.get("observe") is None:
+        return message
+    return message | {"observations": _observations(raw["observe"], f"{where}.observe", taxonomy)}
+
+
+def _without_tag(text: str) -> tuple[str, dict[str, str]]:
+    """Return the text without the placeholders at its ends, and these; between words they stay, where they say something."""
+    tag = {}
+    for end, pattern in _TAGS.items():
+        if found := pattern.search(text):
+            tag[end] = found[0]
+            text = text[: found.start()] + text[found.end() :]
+    return text, tag
+
+
+def _observations(raw: Any, where: str, taxonomy: Taxonomy) -> list[Json]:
+    if not isinstance(raw, list):
+        raise InvalidRecord(f"{where} is not a list")
+    return [_canonical(item, f"{where}[{i}]", taxonomy) for i, item in enumerate(raw)]
+
+
+def _canonical(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
+    names = ("malicious_content", "source", "risk_category")
+    if not isinstance(raw, Mapping) or not all(isinstance(raw.get(name), str) for name in names):
+        raise InvalidRecord(f"{where} is not {{{', '.join(names)}}}, all texts")
+    canonical = {"source": taxonomy.source(raw["source"]), "risk_category": taxonomy.category(raw["risk_category"])}
+    return dict(raw) | canonical | {f"raw_{name}": raw[name] for name in canonical if raw[name] != canonical[name]}
+
+
+def _said(message: Mapping[str, Any]) -> Json:
+    renamed = ("role", "content", "image_tag", "observations")
+    tag = message.get("image_tag", {})
+    value = tag.get("head", "") + message["content"] + tag.get("tail", "")
+    turn = {"from": _SPEAKERS[message["role"]], "value": value} | {k: v for k, v in message.items() if k not in renamed}
+    return turn if message.get("observations") is None else turn | {"observe": [_raw(o) for o in message["observations"]]}
+
+
+def _raw(observation: Mapping[str, Any]) -> Json:
+    """Return the observation under the names it came with."""
+    raw = {name: value for name, value in observation.items() if not name.startswith("raw_")}
+    return raw | {name: observation[f"raw_{name}"] for name in ("source", "risk_category") if f"raw_{name}" in observation}
+
+
+def _single(record: Record, turn: Turn, number: int) -> Record:
+    asked = record.messages[-1 if turn.reply is None else turn.reply - 1]
+    fields = {k: v for k, v in asked.extra.items() if k != "image_tag"}
+    extra = {k: v for k, v in record.extra.items() if k != "response"}
+    extra |= {"turn": fields} if fields else {}
+    extra |= {"history": [m.to_dict() for m in turn.history]} if turn.history else {}
+    if turn.reply is not None and turn.responses[0].judgement is None:
+        # A bare answer is written as the plain `response`; one with a judgement needs the list.
+        extra = {"response": turn.responses[0].text} | extra
+    return replace(
+        record,
+        id=None if record.id is None else f"{record.id}/{number}",
+        prompt=turn.prompt,
+        messages=(),
+        observations=turn.observations,
+        responses=turn.responses or None,
+        extra=extra,
+        order=("id", "prompt"),
+    )
