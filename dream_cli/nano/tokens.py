@@ -1,0 +1,68 @@
+"""The tokenizer and the processor of nano: each fixed part of our prompts is one token, so that a prompt costs few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dream_cli.nano.pictures import GRID, PATCH, SIDE
+from dream_cli.prompts.rendering import NAMES, Prompts
+
+PAD, END, IMAGE = "<|pad|>", "<|end|>", "<image>"
+ROLES = tuple(f"<|{role}|>" for role in ("system", "user", "assistant"))
+SPECIAL = (PAD, END, IMAGE, *ROLES)
+SEATS = GRID * GRID
+MERGED = 700
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %}{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def chat(prompt: str, image: bool) -> str:
+    """Write one question as the chat template does, up to where the answer begins."""
+    return f"{ROLES[1]}{IMAGE if image else ''}{prompt}{END}{ROLES[2]}"
+
+
+def whole_pieces(prompts: Prompts) -> list[str]:
+    """Return the texts that are one token each: parts of prompts, of the JSON answers, names and verdicts."""
+    parts = [part for name in NAMES for part in prompts.fixed_parts(name)]
+    layout = ['[{"malicious_content": "', '{"malicious_content": "', '", "source": "', '", "risk_category": "', '"}, ', '"}]', "[]"]
+    names = [term.name for term in (*prompts.taxonomy.sources, *prompts.taxonomy.categories)]
+    return list(dict.fromkeys(part for part in [*parts, *layout, *names, "Yes", "No", "10", *"0123456789"] if part))
+
+
+def build_processor(prompts: Prompts, texts: Iterable[str]) -> Any:
+    """Train the tokenizer on the texts and return a LlavaProcessor around it."""
+    from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
+
+    fast = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(prompts, texts), pad_token=PAD, eos_token=END, padding_side="left")
+    fast.add_special_tokens({"additional_special_tokens": [IMAGE, *ROLES]})
+    size = {"height": SIDE, "width": SIDE}
+    half = [0.5, 0.5, 0.5]
+    pixels = CLIPImageProcessor(size=size, do_center_crop=False, image_mean=half, image_std=half, do_convert_rgb=True)
+    return LlavaProcessor(
+        image_processor=pixels,
+        tokenizer=fast,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE,
+        image_token=IMAGE,
+        num_additional_image_tokens=1,
+    )
+
+
+def _tokenizer(prompts: Prompts, texts: Iterable[str]) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=MERGED, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in whole_pieces(prompts)])
+    return tokenizer
