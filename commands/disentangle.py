@@ -7,8 +7,25 @@ from typing import Annotated, Literal
 import typer
 
 from dream_cli import options
-from dream_cli.options import BaseUrl, BatchSize, Concurrency, DryRun, ImageRoot, Judge, Limit, ModelTag, NoStore, Out
-from dream_cli.options import PromptFolder, Quiet, Retry, Seed, Source, Store, TaxonomyFile
+from dream_cli.options import (
+    BaseUrl,
+    BatchSize,
+    Concurrency,
+    DryRun,
+    ImageRoot,
+    Judge,
+    Limit,
+    ModelTag,
+    NoStore,
+    Out,
+    PromptFolder,
+    Quiet,
+    Retry,
+    Seed,
+    Source,
+    Store,
+    TaxonomyFile,
+)
 
 Mode = Annotated[
     Literal["split", "joint", "image", "text"],

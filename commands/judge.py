@@ -8,9 +8,24 @@ from typing import Annotated, Literal
 import typer
 
 from dream_cli import options
-from dream_cli.options import BaseUrl, BatchSize, Concurrency, DryRun, ImageRoot, Limit, ModelTag, NoStore, Out
+from dream_cli.options import (
+    BaseUrl,
+    BatchSize,
+    Concurrency,
+    DryRun,
+    ImageRoot,
+    Limit,
+    ModelTag,
+    NoStore,
+    Out,
+    PromptFolder,
+    Quiet,
+    Retry,
+    Source,
+    Store,
+    TaxonomyFile,
+)
 from dream_cli.options import Judge as JudgeModel
-from dream_cli.options import PromptFolder, Quiet, Retry, Source, Store, TaxonomyFile
 
 Way = Annotated[
     Literal["sum", "product", "lexicographic", "global", "observation"],

@@ -7,8 +7,24 @@ from typing import Annotated
 import typer
 
 from dream_cli import options
-from dream_cli.options import BaseUrl, BatchSize, Concurrency, DryRun, ImageRoot, Limit, ModelTag, NoStore, Out, Policy
-from dream_cli.options import PromptFolder, Quiet, Retry, Seed, Source, Store
+from dream_cli.options import (
+    BaseUrl,
+    BatchSize,
+    Concurrency,
+    DryRun,
+    ImageRoot,
+    Limit,
+    ModelTag,
+    NoStore,
+    Out,
+    Policy,
+    PromptFolder,
+    Quiet,
+    Retry,
+    Seed,
+    Source,
+    Store,
+)
 
 N = Annotated[int, typer.Option("-n", "--samples", min=1, help="Responses a prompt.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from importlib import import_module
@@ -24,10 +25,13 @@ class CommandTable(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the click command of one file in `commands/`, None where there is no such file."""
+        """Return the click command of one file in `commands/`; raise UsageError where there is no such file."""
         if cmd_name not in COMMANDS:
-            return None
-        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            close = difflib.get_close_matches(cmd_name, COMMANDS, 1)
+            raise UsageError(
+                f"no command {cmd_name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}")
+            )
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         alone.command(cmd_name)(import_module(f"dream_cli.commands.{cmd_name}").run)
         return typer.main.get_command(alone)
 
@@ -61,18 +65,20 @@ def dream(version: bool = typer.Option(False, "--version", callback=_version, is
 def main() -> None:
     """Run `dream`: 0 all rows, 1 some rows met an error, 2 usage, 130 interrupted; a closed pipe ends quietly."""
     try:
-        app(prog_name="dream", standalone_mode=False)
+        # Invoked by hand: click's own main() turns a closed pipe and an interrupt into exit codes of its own.
+        with typer.main.get_command(app).make_context("dream", sys.argv[1:], auto_envvar_prefix="DREAM") as context:
+            context.command.invoke(context)
         _leave(0)
     except BrokenPipeError:
         _leave(0)
+    except typer.Exit as stop:
+        _leave(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("dream: interrupted; finished calls are in the store, the same command goes on from there\n")
         _leave(130)
     except DreamError as error:
         sys.stderr.write(f"dream: {error}\n")
         _leave(2 if isinstance(error, UsageError) else 1)
-    except SystemExit as stop:
-        _leave(int(stop.code or 0))
     except Exception as error:
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
         if not hasattr(error, "format_message"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.loader import EngineSpec, open_engine
 from dream_cli.engines.protocol import Engine
-from dream_cli.errors import RowError
+from dream_cli.errors import DreamError, RowError
 from dream_cli.images import digest
 from dream_cli.records import Record
 from dream_cli.streams import open_writer, read_records
@@ -61,6 +61,8 @@ def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], s
 
 async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
     records = read_records(run.source, image_root=run.image_root, limit=run.limit)
+    if spec.model is None and spec.base_url is None and not run.quiet:
+        sys.stderr.write(f"dream {run.stage}: no model named; nano answers, which knows only its own small world (--model, --base-url)\n")
     engine = DryEngine() if run.dry_run else await open_engine(spec)
     tally = Tally()
     try:
@@ -99,12 +101,18 @@ def count(tally: Tally, stage: str, came: Record, record: Record) -> None:
 
 def _guarded(run: Run, step: Step) -> Step:
     async def one(record: Record) -> Record:
-        try:
-            if record.error is not None and not (run.retry_errors and "error" in record.order):
+        if record.error is not None:
+            if not (run.retry_errors and "error" in record.order):
                 return record
-            return await step(identified(record.retried() if record.error else record))
+            try:
+                record = record.retried()
+            except RowError:
+                return record
+        record = identified(record)
+        try:
+            return await step(record)
         except RowError as error:
-            return record.failed(run.stage, error) if record.error is None else record
+            return record.failed(run.stage, error)
 
     return one
 
@@ -129,20 +137,22 @@ def identified(record: Record) -> Record:
 async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncIterator[tuple[Record, Record]]:
     """Yield (record as it came, record as the step left it) in input order, at most `window` of them in work."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[Record, asyncio.Task[Record]] | BaseException | None] = asyncio.Queue(window)
+    queue: asyncio.Queue[tuple[Record, asyncio.Task[Record]] | BaseException | None] = asyncio.Queue()
+    room = threading.Semaphore(window)
 
-    async def put(record: Record) -> None:
-        await queue.put((record, asyncio.ensure_future(step(record))))
+    def accept(record: Record) -> None:
+        queue.put_nowait((record, asyncio.ensure_future(step(record))))
 
     def feed() -> None:
-        try:
-            for record in records:
-                asyncio.run_coroutine_threadsafe(put(record), loop).result()
-            asyncio.run_coroutine_threadsafe(queue.put(None), loop).result()
-        except BaseException as error:
-            # The loop may be gone after an interrupt; then nobody waits for the news.
-            with contextlib.suppress(RuntimeError):
-                asyncio.run_coroutine_threadsafe(queue.put(error), loop)
+        # The loop is gone after an interrupt or a closed pipe; then nobody waits for more.
+        with contextlib.suppress(RuntimeError):
+            try:
+                for record in records:
+                    room.acquire()
+                    loop.call_soon_threadsafe(accept, record)
+                loop.call_soon_threadsafe(queue.put_nowait, None)
+            except DreamError as error:
+                loop.call_soon_threadsafe(queue.put_nowait, error)
 
     # A thread of its own, and a daemon: a read that waits on stdin must hold up neither the rows in flight nor the exit.
     threading.Thread(target=feed, daemon=True).start()
@@ -150,6 +160,7 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
         if isinstance(item, BaseException):
             raise item
         yield item[0], await item[1]
+        room.release()
 
 
 @contextlib.contextmanager
