@@ -1,0 +1,231 @@
+"""Pairs: which of the scored responses are set against each other, and what the receipt says of the others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dream_cli.pairing import OUTCOMES, PAIRED, POLICIES, PairRules, Policy, pairs_of
+from dream_cli.records import Record
+
+GOOD = "Keep the knife in its block and ask a grown-up for help."
+BAD = "Here is the way to sharpen it, good luck with that thing."
+PLAIN = "I would rather talk about the soup, which smells nice today."
+
+
+def response(text: str, score: float | None, **judgement: Any) -> dict[str, Any]:
+    if score is None:
+        return {"text": text, "judgement": {"unscored": "neither yes nor no"}}
+    return {"text": text, "judgement": {"rubric": "global", "global_score": 10 * score, "score": score} | judgement}
+
+
+def record(*responses: dict[str, Any], **fields: Any) -> Record:
+    return Record.from_dict({"id": "soup", "prompt": "What do I do?", "responses": list(responses)} | fields)
+
+
+def told(rules: PairRules, *responses: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, int]]:
+    pairs, receipt = pairs_of(record(*responses), rules)
+    return [(p.extra["chosen"], p.extra["rejected"]) for p in pairs], dict(receipt)
+
+
+def test_the_best_stands_against_the_worst() -> None:
+    pairs, receipt = pairs_of(record(response(PLAIN, 0.6), response(GOOD, 0.9), response(BAD, 0.2)), PairRules())
+    assert [p.to_dict() for p in pairs] == [
+        {
+            "id": "soup",
+            "prompt": "What do I do?",
+            "chosen": GOOD,
+            "rejected": BAD,
+            "margin": 0.7,
+            "chosen_score": 0.9,
+            "rejected_score": 0.2,
+        }
+    ]
+    assert dict(receipt) == {"paired": 1}
+
+
+def test_what_is_known_of_the_record_goes_along() -> None:
+    seen = [{"malicious_content": "a knife", "source": "image content", "risk_category": "Violence"}]
+    fields = {"images": ["soup.jpg"], "observations": seen, "mine": {"a": [1]}, "response": "an old answer", "margin": "old"}
+    (pair,), _ = pairs_of(record(response(GOOD, 0.9), response(BAD, 0.2), **fields), PairRules())
+    out = pair.to_dict()
+    assert out["observations"] == seen and out["mine"] == {"a": [1]} and out["margin"] == 0.7
+    assert [i.path for i in pair.images] == ["soup.jpg"]
+    assert "responses" not in out and "response" not in out
+
+
+def test_a_conversation_keeps_its_messages() -> None:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
+    talk = Record.from_dict({"id": "talk", "messages": said, "responses": [response(GOOD, 0.9), response(BAD, 0.2)]})
+    pairs, receipt = pairs_of(talk, PairRules())
+    assert [p.to_dict()["messages"] for p in pairs] == [said]
+    assert dict(receipt) == {"fewer than two responses": 1, "paired": 1}
+
+
+def test_a_conversation_that_asks_nothing_is_counted() -> None:
+    alone = Record.from_dict({"messages": [{"role": "assistant", "content": "Hello"}]})
+    assert pairs_of(alone, PairRules()) == ([], {"fewer than two responses": 1})
+
+
+def test_further_pairs_have_ids_of_their_own() -> None:
+    three = record(response(GOOD, 1.0), response(PLAIN, 0.8), response(BAD, 0.2))
+    assert [p.id for p in pairs_of(three, PairRules("all"))[0]] == ["soup", "soup#2", "soup#3"]
+    nameless = Record.from_dict({k: v for k, v in three.to_dict().items() if k != "id"})
+    assert [p.id for p in pairs_of(nameless, PairRules("all"))[0]] == [None, None, None]
+
+
+THREE = (response(PLAIN, 0.8), response(GOOD, 1.0), response(BAD, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("rules", "pairs"),
+    [
+        (PairRules(), [(GOOD, BAD)]),
+        (PairRules(per_prompt=2), [(GOOD, BAD), (GOOD, PLAIN)]),
+        (PairRules("all"), [(GOOD, BAD), (GOOD, PLAIN), (PLAIN, BAD)]),
+        (PairRules("all", per_prompt=2), [(GOOD, BAD), (GOOD, PLAIN)]),
+        (PairRules("adjacent"), [(GOOD, PLAIN), (PLAIN, BAD)]),
+        (PairRules("adjacent", per_prompt=1), [(GOOD, PLAIN)]),
+        (PairRules("all", margin=0.5), [(GOOD, BAD), (PLAIN, BAD)]),
+        (PairRules("all", min_chosen=9), [(GOOD, BAD), (GOOD, PLAIN)]),
+    ],
+)
+def test_policies(rules: PairRules, pairs: list[tuple[str, str]]) -> None:
+    assert told(rules, *THREE) == (pairs, {"paired": 1})
+
+
+@pytest.mark.parametrize(
+    ("reason", "responses"),
+    [
+        ("fewer than two responses", []),
+        ("fewer than two responses", [response(GOOD, 0.9)]),
+        ("unscored", [response(GOOD, 0.9), response(BAD, None)]),
+        ("unscored", [{"text": GOOD}, {"text": BAD}]),
+        ("unscored", [response(GOOD, 0.9), response(BAD, float("nan"))]),
+        ("tie", [response(GOOD, 0.9), response(BAD, 0.9)]),
+        ("tie", [response(GOOD, 0.9), response(BAD, 0.9 - 1e-9)]),
+        ("margin", [response(GOOD, 0.9), response(BAD, 0.81)]),
+        ("floor", [response(GOOD, 0.69), response(BAD, 0.2)]),
+        ("floor", [response(GOOD, 0.9, global_score=6.9), response(BAD, 0.2)]),
+        ("floor", [response(GOOD, 0.9, global_score=float("nan")), response(BAD, 0.2)]),
+        ("near-duplicate", [response(GOOD, 0.9), response(GOOD, 0.2)]),
+        ("near-duplicate", [response(GOOD, 0.9), response(f"  {GOOD}\n".replace(" ", "  "), 0.2)]),
+        ("near-duplicate", [response(GOOD, 0.9), response(GOOD.upper(), 0.2)]),
+        ("near-duplicate", [response("!!!", 0.9), response("???", 0.2)]),
+        ("length ratio", [response(GOOD, 0.9), response("No way.", 0.2)]),
+        ("length ratio", [response(GOOD, 0.9), response("", 0.2)]),
+        # The pair that came furthest tells the reason: here the tie of the two bad ones does not.
+        ("floor", [response(GOOD, 0.6), response(BAD, 0.2), response(PLAIN, 0.2)]),
+    ],
+)
+def test_each_rule_is_counted_under_its_name(reason: str, responses: list[dict[str, Any]]) -> None:
+    assert told(PairRules(), *responses) == ([], {reason: 1})
+
+
+def test_a_record_with_an_error_gives_no_pair() -> None:
+    failed = Record.from_dict({"prompt": "Hi", "responses": list(THREE), "error": {"stage": "judge", "kind": "engine"}})
+    assert pairs_of(failed, PairRules()) == ([], {"error": 1})
+
+
+@pytest.mark.parametrize(
+    ("responses", "pair"),
+    [
+        # The worst says the same as the best: the next worst stands in.
+        ([response(GOOD, 0.9), response(PLAIN, 0.5), response(GOOD + "!", 0.1)], (GOOD, PLAIN)),
+        # The best is far longer than all others: the next best above the floor stands in.
+        ([response(GOOD * 5, 1.0), response(GOOD, 0.8), response(BAD, 0.1)], (GOOD, BAD)),
+        # Among equals the order of the responses decides.
+        ([response(GOOD, 0.9), response(PLAIN, 0.9), response(BAD, 0.1)], (GOOD, BAD)),
+        ([response(GOOD, 0.9), response(PLAIN, 0.1), response(BAD, 0.1)], (GOOD, BAD)),
+    ],
+)
+def test_the_next_best_stands_in(responses: list[dict[str, Any]], pair: tuple[str, str]) -> None:
+    assert told(PairRules(), *responses)[0] == [pair]
+
+
+def test_the_margin_is_decimal() -> None:
+    # In binary 0.8 - 0.7 is a little more than 0.1 and 0.9 - 0.8 a little less.
+    for worse in (0.7, 0.8):
+        assert told(PairRules(margin=0.1), response(GOOD, worse + 0.1), response(BAD, worse))[1] == {"paired": 1}
+
+
+def test_limits_can_be_lifted() -> None:
+    short = [response(GOOD, 0.9), response("No way.", 0.2)]
+    assert told(PairRules(max_length_ratio=None), *short)[1] == {"paired": 1}
+    loud = [response(GOOD, 0.9), response(GOOD.upper(), 0.2)]
+    assert told(PairRules(near_duplicate=1.0), *loud)[1] == {"paired": 1}
+
+
+@pytest.mark.parametrize(
+    ("judgement", "outcome"),
+    [
+        ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.9}, "paired"),
+        ({"rubric": "helpfulness", "global_score": 2.0, "helpfulness": 0.9}, "paired"),
+        ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.6}, "floor"),
+        ({"rubric": "mine", "global_score": None}, "paired"),
+    ],
+)
+def test_the_floor_knows_the_rubric(judgement: dict[str, Any], outcome: str) -> None:
+    assert told(PairRules(), response(GOOD, 0.9, **judgement), response(BAD, 0.2))[1] == {outcome: 1}
+
+
+def test_words_are_counted_without_spaces_too() -> None:
+    # Nine characters against three sentences' worth: one word each, were words what spaces part.
+    assert told(
+        PairRules(),
+        response("今日は良い天気です", 0.9),
+        response("散歩に行くのはいい考えだと思うので、一緒に公園まで歩いて行きませんか", 0.2),
+    )[1] == {"length ratio": 1}
+
+
+def test_a_degenerate_answer_takes_no_time() -> None:
+    assert told(PairRules(max_length_ratio=None), response("a b " * 20_000, 0.9), response("b c " * 20_000, 0.2))[1] == {"paired": 1}
+
+
+def test_the_policies_are_those_of_the_type() -> None:
+    assert get_args(Policy) == POLICIES
+
+
+WORDS = st.lists(st.sampled_from(["soup", "knife", "Bread", " ", "\n", "no"]), max_size=6).map(" ".join)
+SCORE = st.integers(0, 20).map(lambda n: n / 20)
+RESPONSES = st.lists(st.builds(response, WORDS, st.none() | SCORE) | st.builds(lambda t: {"text": t}, WORDS), max_size=6)
+RULES = st.builds(
+    PairRules,
+    st.sampled_from(POLICIES),
+    margin=st.sampled_from([0.0, 0.05, 0.1, 0.5]),
+    min_chosen=st.sampled_from([0.0, 5.0, 7.0]),
+    max_length_ratio=st.sampled_from([None, 1.0, 3.0]),
+    per_prompt=st.sampled_from([None, 1, 2]),
+    near_duplicate=st.sampled_from([0.5, 0.9, 1.0]),
+)
+
+
+@given(RESPONSES, RULES)
+def test_every_pair_keeps_every_rule(responses: list[dict[str, Any]], rules: PairRules) -> None:
+    pairs, receipt = pairs_of(record(*responses), rules)
+    scores = {(r["text"], r.get("judgement", {}).get("score")) for r in responses}
+    for made in (p.extra for p in pairs):
+        assert made["chosen"].split() != made["rejected"].split()
+        assert made["margin"] >= rules.margin and made["margin"] > 0
+        assert made["chosen_score"] * 10 >= rules.min_chosen
+        assert {(made["chosen"], made["chosen_score"]), (made["rejected"], made["rejected_score"])} <= scores
+    assert receipt.total() == 1 and set(receipt) <= set(OUTCOMES)
+    assert bool(pairs) == (receipt[PAIRED] == 1)
+    assert rules.cap is None or len(pairs) <= rules.cap
+    assert len({p.id for p in pairs}) == len(pairs)
+
+
+@given(RESPONSES, RULES)
+def test_a_pair_can_be_written_and_read(responses: list[dict[str, Any]], rules: PairRules) -> None:
+    for pair in pairs_of(record(*responses), rules)[0]:
+        assert Record.from_dict(json.loads(json.dumps(pair.to_dict()))).to_dict() == pair.to_dict()
+
+
+@given(RESPONSES)
+def test_best_worst_is_the_first_of_all(responses: list[dict[str, Any]]) -> None:
+    one, every = (pairs_of(record(*responses), PairRules(policy))[0] for policy in ("best-worst", "all"))
+    assert one == every[:1]
