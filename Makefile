@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint wheel
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,5 +19,14 @@ lint: $(BIN)/dream
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The built wheel runs the pipe in an empty environment, away from the checkout.
+wheel: $(BIN)/dream
+	rm -rf build dist out/wheel && mkdir -p out/wheel
+	$(BIN)/python -m build -q --wheel --outdir dist .
+	$(PYTHON) -m venv out/wheel/venv
+	out/wheel/venv/bin/pip install -q -c constraints/cpu.txt "$$(ls dist/*.whl)[local]"
+	cd out/wheel && PATH="$$PWD/venv/bin:$$PATH" DREAM_STORE=$$PWD/calls.sqlite bash $(CURDIR)/examples/demo.sh demo
+
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	$(MAKE) wheel

@@ -15,7 +15,7 @@ from pathlib import Path
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.loader import EngineSpec, open_engine
 from dream_cli.engines.protocol import Engine
-from dream_cli.errors import DreamError, RowError
+from dream_cli.errors import RowError
 from dream_cli.images import digest
 from dream_cli.records import Record
 from dream_cli.streams import open_writer, read_records
@@ -151,7 +151,7 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
                     room.acquire()
                     loop.call_soon_threadsafe(accept, record)
                 loop.call_soon_threadsafe(queue.put_nowait, None)
-            except DreamError as error:
+            except Exception as error:  # noqa: BLE001 - whatever stops the reader must reach the rows, never hang them
                 loop.call_soon_threadsafe(queue.put_nowait, error)
 
     # A thread of its own, and a daemon: a read that waits on stdin must hold up neither the rows in flight nor the exit.

@@ -1,0 +1,35 @@
+"""Help is part of the product: every command has it, with an example, and the README shows it as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dream_cli.main import COMMANDS
+from dream_cli.reference import renewed
+from tests.conftest import Workdir
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(work: Workdir, name: str) -> None:
+    ran = work.dream(name, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert "Example: dream " in ran.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name: str) -> None:
+    line = f"import sys; sys.argv = ['dream', '{name}', '--help']\nimport dream_cli.main as m; m._leave = lambda code: None; m.main()\n"
+    line += "heavy = {'torch', 'transformers', 'pyarrow', 'PIL', 'aiohttp', 'rich'} & set(sys.modules); assert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", line], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_shows_the_help_as_it_is() -> None:
+    page = README.read_text()
+    assert page == renewed(page), "python -m dream_cli.reference README.md"
