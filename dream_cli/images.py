@@ -1,0 +1,203 @@
+"""Pictures as the engines need them: read from wherever they are, checked, and turned upright into plain RGB.
+
+Pillow is imported on use, so that stages without pictures start fast.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dream_cli.errors import ImageError
+from dream_cli.records import Image
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
+
+MAX_PIXELS = 200_000_000
+
+# Only decoders that run inside this process: Pillow's EPS, for one, starts Ghostscript on the file.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "TGA", "AVIF")
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"\x00\x00\x00\x0cjP  ", "image/jp2"),
+)
+
+
+def read_bytes(image: Image) -> bytes:
+    """Return the encoded bytes of an image; raise ImageError where there are none to be had."""
+    data = image.data if image.data is not None else _fetch(image)
+    if not data:
+        raise ImageError(f"{_name(image)} is empty (0 bytes); write the image anew")
+    return data
+
+
+def open_rgb(image: Image) -> Pillow.Image:
+    """Return the decoded first frame, upright, in RGB and on white; raise ImageError where it cannot be decoded."""
+    with _opened(image, read_bytes(image)) as picture:
+        return _flatten(_upright(picture))
+
+
+def prepare(image: Image) -> Image:
+    """Return the image with bytes that any engine decodes alike, as they came where they are plain; raise ImageError."""
+    raw = read_bytes(image)
+    with _opened(image, raw) as picture:
+        data = raw if _is_plain(picture, raw) else _png(_flatten(_upright(picture)))
+    return Image(path=None if _is_data_uri(image) else image.path, data=data)
+
+
+def digest(image: Image) -> str:
+    """Return the SHA-256 of the image's bytes in hexadecimal; raise ImageError where they cannot be read."""
+    return hashlib.sha256(read_bytes(image)).hexdigest()
+
+
+def data_uri(image: Image) -> str:
+    """Return the image as a `data:` URI with the type that its first bytes tell; raise ImageError where it cannot be read."""
+    data = read_bytes(image)
+    return f"data:{_mime(data)};base64,{base64.b64encode(data).decode()}"
+
+
+def _mime(data: bytes) -> str:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    return next((mime for magic, mime in _MAGIC if data.startswith(magic)), "application/octet-stream")
+
+
+def _is_data_uri(image: Image) -> bool:
+    return image.path is not None and image.path[:5].lower() == "data:"
+
+
+def _name(image: Image) -> str:
+    if _is_data_uri(image):
+        return "the data: URI"
+    return f"image {image.path}" if image.path else "the image"
+
+
+def _fetch(image: Image) -> bytes:
+    path = image.path
+    if not path:
+        raise ImageError("the image has neither bytes nor a path; give one of them")
+    if _is_data_uri(image):
+        return _decode_uri(path)
+    if path.lower().startswith(("http://", "https://")):
+        raise ImageError(f"image {path} is a URL, and URLs are not fetched; download the file and name its path")
+    return _read_file(path)
+
+
+def _decode_uri(uri: str) -> bytes:
+    header, comma, payload = uri.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise ImageError("the data: URI is not in base64; write it as data:image/png;base64,...")
+    try:
+        return base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"the data: URI is not valid base64 ({error}); encode the image anew") from None
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        # A pipe or a device would block, or never end.
+        if os.path.exists(path) and not os.path.isfile(path):
+            kind = "a directory" if os.path.isdir(path) else "not a regular file"
+            raise ImageError(f"image {path} is {kind}; name an image file")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"image {path} does not exist; check the path (relative paths start at the file that names them)") from None
+    except PermissionError:
+        raise ImageError(f"image {path} may not be read; give yourself permission (chmod u+r)") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"image {path} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from None
+
+
+@contextmanager
+def _opened(image: Image, data: bytes) -> Iterator[Pillow.Image]:
+    """Yield the image fully decoded; whatever goes wrong in the body is an ImageError that names the image."""
+    from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
+
+    # Our own limit, checked below before anything is decoded, stands in for Pillow's, which warns at less.
+    Pillow.MAX_IMAGE_PIXELS = None
+    Pillow.init()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Pillow.open(io.BytesIO(data), formats=[f for f in FORMATS if f in Pillow.OPEN]) as picture:
+                _check_size(image, picture)
+                picture.load()
+                yield picture
+        except ImageError:
+            raise
+        except UnidentifiedImageError:
+            raise ImageError(f"{_name(image)} is not an image that can be read; use PNG, JPEG, WebP or GIF") from None
+        except Exception as error:  # noqa: BLE001 - decoders meet broken bytes with almost any exception
+            raise ImageError(f"{_name(image)} is damaged or cut off ({error}); write the image anew") from None
+
+
+def _check_size(image: Image, picture: Pillow.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 1_000_000
+        raise ImageError(f"{_name(image)} is too large: {width}x{height} is more than {limit} megapixels; scale it down")
+
+
+def _upright(picture: Pillow.Image) -> Pillow.Image:
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # noqa: BLE001 - broken EXIF is no reason to refuse a whole picture
+        return picture
+
+
+def _flatten(picture: Pillow.Image) -> Pillow.Image:
+    from PIL import Image as Pillow
+
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        # 16 bits a pixel: a plain convert would clip all but the darkest 256 levels to white.
+        return picture.convert("I").point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        return Pillow.alpha_composite(Pillow.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    # A copy even where it is RGB already: the picture is closed after this.
+    return picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
+
+
+def _is_plain(picture: Pillow.Image, raw: bytes) -> bool:
+    if picture.mode not in ("RGB", "L") or picture.has_transparency_data or _is_rotated(picture):
+        return False
+    if picture.format == "PNG":
+        return raw[24] == 8 and not getattr(picture, "is_animated", False)
+    # MPO is a JPEG with further pictures after the first.
+    return picture.format in ("JPEG", "MPO")
+
+
+def _is_rotated(picture: Pillow.Image) -> bool:
+    from PIL import ExifTags
+
+    try:
+        return bool(picture.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    except Exception:  # noqa: BLE001 - with broken EXIF, the picture is written anew without it
+        return True
+
+
+def _png(picture: Pillow.Image) -> bytes:
+    buffer = io.BytesIO()
+    # Speed over size: these bytes go to an engine, not to an archive.
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,182 @@
+"""Records as Parquet rows: typed columns for what we know, one JSON string column for all else.
+
+Pictures are embedded in the `Image` struct of Hugging Face datasets, so that one file holds everything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dream_cli.errors import ImageError, UsageError
+from dream_cli.images import read_bytes
+from dream_cli.records import Image, Json
+from dream_cli.streams import dumps
+
+TEXTS = ("id", "prompt", "chosen", "rejected")
+OBSERVATION = ("malicious_content", "source", "risk_category")
+
+# A row group is held in memory while it is written and while it is read.
+GROUP_ROWS = 512
+GROUP_BYTES = 32 * 1024 * 1024
+_BATCH = 16
+
+_TEXT = {"dtype": "string", "_type": "Value"}
+_NUMBER = {"dtype": "float64", "_type": "Value"}
+_FEATURES = {
+    "id": _TEXT,
+    "prompt": _TEXT,
+    "images": {"feature": {"_type": "Image"}, "_type": "List"},
+    "observations": {"feature": {name: _TEXT for name in OBSERVATION} | {"confidence": _NUMBER}, "_type": "List"},
+    "chosen": _TEXT,
+    "rejected": _TEXT,
+    "margin": _NUMBER,
+    "extra": _TEXT,
+}
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt", pa.string()),
+        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+        ("observations", pa.list_(pa.struct([*((name, pa.string()) for name in OBSERVATION), ("confidence", pa.float64())]))),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("margin", pa.float64()),
+        ("extra", pa.string()),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+
+
+def open_rows(source: str) -> Iterator[Json]:
+    """Return the rows of a Parquet file as JSON objects, a few at a time; raise UsageError for a file that is none."""
+    try:
+        file = pq.ParquetFile(source, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{source} is not a Parquet file ({str(error).splitlines()[0]})") from None
+    return _rows(file)
+
+
+def _rows(file: Any) -> Iterator[Json]:
+    with file:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for row in batch.to_pylist():
+                yield _to_json(row)
+
+
+def _to_json(row: Json) -> Json:
+    """Return a row as it was before it was cut into columns: empty cells are absent fields, `extra` is spread out."""
+    fields = {k: v for k, v in row.items() if v is not None or k not in _FEATURES}
+    rest = _spread(fields.get("extra"))
+    if rest is not None:
+        fields = {k: v for k, v in fields.items() if k != "extra"} | rest
+    for name, restore in (("images", _plain_image), ("observations", _plain_observation)):
+        if isinstance(row.get(name), list):
+            fields[name] = [restore(item) for item in row[name]]
+    return fields
+
+
+def _spread(extra: Any) -> Json | None:
+    try:
+        rest = json.loads(extra)
+    except (TypeError, ValueError):
+        return None
+    return rest if isinstance(rest, dict) else None
+
+
+def _plain_image(item: Any) -> Any:
+    return item["path"] if isinstance(item, dict) and item.get("bytes") is None and item.get("path") else item
+
+
+def _plain_observation(item: Any) -> Any:
+    return {k: v for k, v in item.items() if k != "confidence" or v is not None} if isinstance(item, dict) else item
+
+
+class ParquetRows:
+    """Rows on their way into a Parquet file, gathered into row groups of bounded size."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
+        self.rows: list[Json] = []
+        self.held = 0
+
+    def write(self, row: Json) -> None:
+        """Write one row; an image file that cannot be read keeps its path alone."""
+        columns = _to_columns(row)
+        self.rows.append(columns)
+        self.held += len(columns.get("extra") or "") + sum(len(image["bytes"] or b"") for image in columns.get("images", ()))
+        if len(self.rows) >= GROUP_ROWS or self.held >= GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        try:
+            self._flush()
+        finally:
+            self.writer.close()
+
+    def _flush(self) -> None:
+        rows, self.rows, self.held = self.rows, [], 0
+        if rows:
+            self.writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def _to_columns(row: Json) -> Json:
+    typed = {name: row[name] for name in _FEATURES if name in row and _fits(name, row[name])}
+    rest = {name: value for name, value in row.items() if name not in typed}
+    if "images" in typed:
+        typed["images"] = [_embed(image) for image in typed["images"]]
+    return typed | ({"extra": dumps(rest).decode()} if rest else {})
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value comes back from its column as it went in."""
+    if name in TEXTS:
+        return _is_text(value)
+    if name == "margin":
+        return _is_number(value)
+    if name == "extra" or not isinstance(value, list):
+        return False
+    return all(map(_is_image if name == "images" else _is_observation, value))
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and float(value) == value
+
+
+def _is_image(value: Any) -> bool:
+    if isinstance(value, dict):
+        bare = value.keys() == {"bytes", "path"} and (value["path"] is None or _is_text(value["path"]))
+        return bare and isinstance(value["bytes"], bytes) and value["bytes"] != b""
+    return _is_text(value) and value != ""
+
+
+def _is_observation(value: Any) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= {*OBSERVATION, "confidence"}:
+        return False
+    return all(_is_text(value.get(name)) for name in OBSERVATION) and ("confidence" not in value or _is_number(value["confidence"]))
+
+
+def _embed(image: Any) -> Json:
+    if isinstance(image, dict):
+        return image
+    try:
+        data = read_bytes(Image(path=image))
+    except ImageError:
+        return {"bytes": None, "path": image}
+    return {"bytes": data, "path": None if image[:5].lower() == "data:" else image}

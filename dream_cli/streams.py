@@ -1,0 +1,423 @@
+"""How records come in and go out: JSONL, gzipped JSONL, a JSON array, Parquet; one record at a time, in order.
+
+A line that cannot be read becomes a row with an `error`, so that rows in = rows out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import gzip
+import json
+import math
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+from dream_cli.errors import ImageError, InvalidRecord, UsageError
+from dream_cli.images import data_uri
+from dream_cli.records import Failure, Image, Json, Record, unreadable
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+MAX_LINE = 64 * 1024 * 1024
+_SKIP = 1024 * 1024
+
+Reader = Callable[[str], Iterator[Record]]
+
+
+def read_records(source: str | None, *, image_root: Path | None = None, limit: int | None = None) -> Iterator[Record]:
+    """Return the records of a file or of stdin, read as they are asked for; raise UsageError for a file that cannot be one."""
+    if source is None or source == "-":
+        records = _read_lines(sys.stdin.buffer, "stdin", str((image_root or Path()).resolve()))
+    else:
+        records = _open_source(source, image_root)
+    return islice(records, limit)
+
+
+def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
+    if _is_pipe(source):
+        return _read_file(source, str((image_root or Path()).resolve()))
+    _check_source(source)
+    folder = os.path.realpath(os.path.dirname(source))
+    suffix = suffix_of(source)
+    if suffix == ".parquet":
+        return _read_parquet(source, folder)
+    if suffix == ".json":
+        return _read_array(source, folder)
+    return _read_file(source, folder)
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix that tells the format of a file; raise UsageError for one that is not known."""
+    name = os.path.basename(path).lower()
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.endswith(suffix):
+            return suffix
+    raise UsageError(f"{path}: the format goes by the suffix, one of {', '.join(SUFFIXES)}; use - for JSONL on stdin and stdout")
+
+
+def _is_pipe(path: str) -> bool:
+    """Whether the path is a pipe or a device, such as the shell's <(command): read as stdin is."""
+    with suppress(OSError, ValueError):
+        mode = os.stat(path).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+    return False
+
+
+def _check_source(source: str) -> None:
+    if os.path.isdir(source):
+        raise UsageError(f"{source} is a directory; name a file in it{_did_you_mean(source + '/')}")
+    if not os.path.exists(source):
+        raise UsageError(f"{source} does not exist{_did_you_mean(source)}")
+    suffix_of(source)
+    if not os.access(source, os.R_OK):
+        raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
+
+
+def _did_you_mean(path: str) -> str:
+    folder, name = os.path.split(path)
+    try:
+        names = [n for n in sorted(os.listdir(folder or ".")) if n.lower().endswith(SUFFIXES)]
+    except OSError:
+        return f"; nor does the folder {folder}"
+    close = difflib.get_close_matches(name, names, cutoff=0.5) if name else names[:3]
+    return f"; did you mean {' or '.join(os.path.join(folder, n) for n in close)}?" if close else ""
+
+
+# Reading
+
+
+def _read_file(source: str, folder: str) -> Iterator[Record]:
+    # Opened on the first record: what is never read holds no file.
+    with gzip.open(source) if source.lower().endswith(".gz") else open(source, "rb") as file:
+        yield from _read_lines(cast("IO[bytes]", file), source, folder)
+
+
+def _read_lines(file: IO[bytes], name: str, folder: str) -> Iterator[Record]:
+    number = 0
+    try:
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                _skip_rest(file, line)
+                yield unreadable(name, number, f"{name}:{number}: the line is longer than {MAX_LINE // 2**20} MB; keep images in files")
+            elif line.strip():
+                yield _read_line(line, name, number, folder)
+    except (OSError, EOFError, zlib.error) as error:
+        yield unreadable(name, number + 1, f"{name}:{number + 1}: the file breaks off here ({error}); make it anew")
+
+
+def _skip_rest(file: IO[bytes], line: bytes) -> None:
+    """Read on to the end of a line that is too long, holding none of it."""
+    while line and not line.endswith(b"\n"):
+        line = file.readline(_SKIP)
+
+
+def _read_line(line: bytes, name: str, number: int, folder: str) -> Record:
+    try:
+        raw = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        return unreadable(name, number, f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
+    except (ValueError, RecursionError) as error:
+        cut = "" if line.endswith(b"\n") else "; the last line looks cut off"
+        return unreadable(name, number, f"{name}:{number}: not JSON: {error}{cut}")
+    return _to_record(raw, name, number, folder)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON value; write null")
+
+
+def _read_array(source: str, folder: str) -> Iterator[Record]:
+    with open(source, "rb") as file:
+        _skip_mark(file)
+        while (first := file.read(1)) and first in b" \t\r\n":
+            pass
+    if first != b"[":
+        raise UsageError(f"{source} is not a JSON array; if it holds one object a line, name it {source}l")
+    return _read_items(source, folder)
+
+
+def _skip_mark(file: IO[bytes]) -> None:
+    if file.read(3) != b"\xef\xbb\xbf":
+        file.seek(0)
+
+
+def _read_items(source: str, folder: str) -> Iterator[Record]:
+    import ijson
+
+    number = 0
+    with open(source, "rb") as file:
+        _skip_mark(file)
+        try:
+            for raw in ijson.items(file, "item", use_float=True):
+                number += 1
+                yield _to_record(raw, source, number, folder)
+        except (ijson.JSONError, OSError, ValueError) as error:
+            said = " ".join(str(error).split())
+            yield unreadable(source, number + 1, f"{source}:{number + 1}: not JSON in item {number + 1} of the array: {said}")
+
+
+def _read_parquet(source: str, folder: str) -> Iterator[Record]:
+    from dream_cli.parquet import open_rows
+
+    return _read_rows(open_rows(source), source, folder)
+
+
+def _read_rows(rows: Iterator[Json], source: str, folder: str) -> Iterator[Record]:
+    number = 0
+    try:
+        for raw in rows:
+            number += 1
+            yield _to_record(raw, source, number, folder)
+    except (OSError, ValueError) as error:
+        yield unreadable(source, number + 1, f"{source}:{number + 1}: the file is damaged from this row on ({error}); make it anew")
+
+
+def _to_record(raw: Any, name: str, number: int, folder: str) -> Record:
+    place = f"{name}:{number}"
+    if not isinstance(raw, dict):
+        return unreadable(name, number, f"{place}: a record is a JSON object {{...}}; this is {json.dumps(raw)[:40]}")
+    # An empty error is none; kept, it would hide the one that a later stage sets.
+    fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
+    if isinstance(fields.get("images"), list):
+        fields["images"] = [_locate(image, folder) for image in fields["images"]]
+    try:
+        return Record.from_dict(fields, place)
+    except InvalidRecord as error:
+        return Record(error=Failure("read", "invalid", str(error)), extra=fields, order=tuple(fields), place=place)
+
+
+def _locate(raw: Any, folder: str) -> Any:
+    """Return an image as it was read, its relative path made absolute and its base64 bytes decoded."""
+    if isinstance(raw, str):
+        return _absolute(raw, folder)
+    if not isinstance(raw, dict):
+        return raw
+    if isinstance(raw.get("bytes"), str):
+        with suppress(binascii.Error, ValueError):
+            return raw | {"bytes": base64.b64decode(raw["bytes"], validate=True)}
+    if raw.get("bytes") is None and isinstance(raw.get("path"), str):
+        return raw | {"path": _absolute(raw["path"], folder)}
+    return raw
+
+
+def _absolute(path: str, folder: str) -> str:
+    return os.path.normpath(os.path.join(folder, path)) if _is_file(path) and not os.path.isabs(path) else path
+
+
+def _is_file(path: str) -> bool:
+    return path != "" and path[:5].lower() != "data:" and "://" not in path
+
+
+# Writing
+
+
+class Writer(Protocol):
+    """Where records go; one at a time, in order."""
+
+    def write(self, record: Record) -> None:
+        """Write one record; raise UsageError where there is no room or no permission."""
+
+
+class Sink(Protocol):
+    """A format on its way into an open file: takes rows, images as paths or as `{bytes, path}`."""
+
+    def write(self, row: Json) -> None:
+        """Write one row."""
+
+    def close(self) -> None:
+        """Write what is still held back."""
+
+
+class _Output:
+    """Records on their way into a sink, image paths seen from `folder` (None: absolute)."""
+
+    def __init__(self, sink: Sink, name: str, folder: str | None) -> None:
+        self.sink, self.name, self.folder = sink, name, folder
+
+    def write(self, record: Record) -> None:
+        row = to_row(record, self.folder)
+        with _clearly(self.name):
+            self.sink.write(row)
+
+
+@contextmanager
+def open_writer(out: str | None) -> Iterator[Writer]:
+    """Open a file, by its suffix, or stdout for records; the file appears whole at the end or not at all.
+
+    Raises UsageError for a file that cannot be written; a closed pipe on stdout raises BrokenPipeError.
+    """
+    if out is None or out == "-":
+        yield _Output(_JsonLines(sys.stdout.buffer, flush=True), "stdout", None)
+        return
+    make = _sink(suffix_of(out))
+    with _replacing(out) as file:
+        sink = make(file)
+        try:
+            yield _Output(sink, out, os.path.realpath(os.path.dirname(out)))
+        except BaseException:
+            # The sink must let go of the file before it is removed; what it says by then is of no use.
+            with suppress(Exception):
+                sink.close()
+            raise
+        with _clearly(out):
+            sink.close()
+
+
+def _sink(suffix: str) -> Callable[[IO[bytes]], Sink]:
+    if suffix == ".parquet":
+        from dream_cli.parquet import ParquetRows
+
+        return ParquetRows
+    return {".jsonl": _JsonLines, ".jsonl.gz": _GzipLines, ".json": _JsonArray}[suffix]
+
+
+@contextmanager
+def _replacing(out: str) -> Iterator[IO[bytes]]:
+    """Yield a temporary file beside `out` that takes its place when the body ends well, and goes when it does not."""
+    target = os.path.realpath(out)
+    folder, name = os.path.split(target)
+    if os.path.isdir(target):
+        raise UsageError(f"cannot write {out}: it is a directory; name a file in it")
+    if not os.path.isdir(folder):
+        raise UsageError(f"cannot write {out}: the folder {os.path.dirname(out)} does not exist; make it (mkdir -p)")
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    with _clearly(out):
+        file = open(temporary, "wb")  # noqa: SIM115 - closed on both ways out
+    try:
+        yield file
+        with _clearly(out):
+            file.close()
+            os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@contextmanager
+def _clearly(name: str) -> Iterator[None]:
+    """Turn the system's refusals into a UsageError; a closed pipe is no failure and passes as it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot write {name}: {error.strerror or error}; free some space or choose another place with -o") from error
+
+
+class _JsonLines:
+    def __init__(self, file: IO[bytes], *, flush: bool = False) -> None:
+        self.file, self.flush = file, flush
+
+    def write(self, row: Json) -> None:
+        self.file.write(dumps(_without_bytes(row)) + b"\n")
+        if self.flush:
+            self.file.flush()
+
+    def close(self) -> None:
+        self.file.flush()
+
+
+class _GzipLines(_JsonLines):
+    def __init__(self, file: IO[bytes]) -> None:
+        # No name and no time inside: the same rows make the same file.
+        super().__init__(cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _JsonArray:
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.before = file, b"[\n"
+
+    def write(self, row: Json) -> None:
+        self.file.write(self.before + dumps(_without_bytes(row)))
+        self.before = b",\n"
+
+    def close(self) -> None:
+        self.file.write(b"[]\n" if self.before == b"[\n" else b"\n]\n")
+
+
+def to_row(record: Record, folder: str | None) -> Json:
+    """Return the record with its images, paths seen from `folder` (None: absolute), in the order in which its fields came."""
+    row = record.to_dict()
+    if record.images or ("images" in record.order and "images" not in record.extra):
+        row = _insert_images(row, record.order, [_struct(image) for image in record.images])
+    if isinstance(row.get("images"), list):
+        row["images"] = [_relative(image, folder) for image in row["images"]]
+    return row
+
+
+def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json:
+    if "images" in row:
+        return row | {"images": images}
+    # An id that the record did not come with stands first.
+    before = {*order[: order.index("images")], *({"id"} - set(order))} if "images" in order else {"prompt", "messages"}
+    at = 1 + max((i for i, name in enumerate(row) if name in before), default=-1)
+    fields = list(row.items())
+    return dict([*fields[:at], ("images", images), *fields[at:]])
+
+
+def _struct(image: Image) -> Any:
+    return image.path if image.data is None else {"bytes": image.data, "path": image.path}
+
+
+def _relative(raw: Any, folder: str | None) -> Any:
+    if isinstance(raw, dict) and isinstance(raw.get("path"), str):
+        # Beside bytes a relative path is only a name.
+        return raw if raw.get("bytes") is not None and not os.path.isabs(raw["path"]) else raw | {"path": _relative(raw["path"], folder)}
+    if not isinstance(raw, str) or not _is_file(raw):
+        return raw
+    return os.path.abspath(raw) if folder is None else os.path.relpath(raw, folder)
+
+
+def _without_bytes(row: Json) -> Json:
+    if not isinstance(row.get("images"), list):
+        return row
+    return row | {"images": [_to_uri(image) for image in row["images"]]}
+
+
+def _to_uri(raw: Any) -> Any:
+    if isinstance(raw, dict) and isinstance(raw.get("bytes"), bytes):
+        with suppress(ImageError):
+            return data_uri(Image(data=raw["bytes"]))
+    return raw
+
+
+def dumps(value: Any) -> bytes:
+    """Return a value as one line of strict JSON; what JSON does not know is written as null, base64 or text."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_foreign)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, default=_foreign)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # Half of a surrogate pair has no UTF-8; escaped, it is still JSON.
+        return json.dumps(json.loads(text)).encode()
+
+
+def _foreign(value: Any) -> str:
+    """Return what only Parquet knows (binary, times, decimals) as text."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
