@@ -210,7 +210,11 @@ class OpenAIEngine:
             return []
         messages = [*body["messages"], {"role": "assistant", "content": start}]
         prefilled = {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
-        return read_positions(_choices(await self._complete(body | prefilled))[0])
+        try:
+            return read_positions(_choices(await self._complete(body | prefilled))[0])
+        except Refused:
+            # A chat template that cannot be continued: the answer stays uncovered, which the Choice says.
+            return []
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,227 @@
+"""The store: a finished call is never paid for again, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling
+from dream_cli.engines.store import CallStore, StoredEngine, default_store
+from dream_cli.errors import EngineError, UsageError
+from dream_cli.records import Image
+
+DRAWN = Sampling(temperature=1.0)
+
+
+class Counting:
+    """An engine that counts what it is asked; it fails while `broken`."""
+
+    model = "counting"
+    concurrency = 4
+
+    def __init__(self, fingerprint: str = "a") -> None:
+        self.fingerprint = fingerprint
+        self.asked: list[Any] = []
+        self.broken = False
+        self.latency = 0.0
+
+    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        self.asked.append(list(samples))
+        await asyncio.sleep(self.latency)
+        if self.broken:
+            raise EngineError("down")
+        return [Completion(f"{chat[-1].text} {i}", "stop", 3, 2) for i in samples]
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        self.asked.append(list(answers))
+        return Choice({answer: 1 / len(answers) for answer in answers}, 0.9, answers[0])
+
+    async def close(self) -> None:
+        self.asked.append("closed")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "calls.sqlite"
+
+
+def ask(text: str = "hello", *images: Image) -> list[ChatMessage]:
+    return [ChatMessage("user", text, images)]
+
+
+async def draw(engine: StoredEngine, chat: list[ChatMessage], *samples: int) -> list[str]:
+    return [completion.text for completion in await engine.generate(chat, DRAWN, samples)]
+
+
+def test_one_more_sample_is_one_more_call(path: Path) -> None:
+    async def run() -> None:
+        inner = Counting()
+        engine = StoredEngine(inner, CallStore(path))
+        assert await draw(engine, ask(), 0, 1) == ["hello 0", "hello 1"]
+        assert await draw(engine, ask(), 0, 1, 2) == ["hello 0", "hello 1", "hello 2"]
+        assert inner.asked == [[0, 1], [2]]
+        assert (engine.calls, engine.hits) == (3, 2)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_new_process_pays_nothing(path: Path) -> None:
+    async def run(inner: Counting) -> tuple[list[Completion], Choice]:
+        engine = StoredEngine(inner, CallStore(path))
+        found = await engine.generate(ask(), DRAWN, [0]), await engine.choose(ask(), ["Yes", "No"])
+        await engine.close()
+        return found
+
+    first, again = Counting(), Counting()
+    assert asyncio.run(run(first)) == asyncio.run(run(again))
+    assert first.asked == [[0], ["Yes", "No"], "closed"]
+    assert again.asked == ["closed"]
+
+
+def test_whatever_changes_the_answer_is_a_new_call(path: Path) -> None:
+    async def run() -> None:
+        store, inner, other = CallStore(path), Counting(), Counting("b")
+        engine = StoredEngine(inner, store)
+        await engine.generate(ask(), DRAWN, [0])
+        await engine.generate(ask("hello!"), DRAWN, [0])
+        await engine.generate([ChatMessage("system", "hello")], DRAWN, [0])
+        await engine.generate(ask("hello", Image(data=b"1")), DRAWN, [0])
+        await engine.generate(ask("hello", Image(data=b"2")), DRAWN, [0])
+        await engine.generate(ask(), Sampling(temperature=1.0, seed=1), [0])
+        await engine.generate(ask(), Sampling(temperature=1.0, schema={"type": "object"}), [0])
+        await engine.choose(ask(), ["Yes", "No"])
+        await engine.choose(ask(), ["Yes", "No", "Maybe"])
+        await StoredEngine(other, store).generate(ask(), DRAWN, [0])
+        assert (len(inner.asked), len(other.asked), engine.hits) == (9, 1, 0)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_the_same_bytes_at_another_path_are_a_hit(path: Path) -> None:
+    async def run() -> None:
+        engine = StoredEngine(Counting(), CallStore(path))
+        await draw(engine, ask("hello", Image("a.png", b"1")), 0)
+        await draw(engine, ask("hello", Image("b/c.png", b"1")), 0)
+        assert (engine.calls, engine.hits) == (1, 1)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_identical_requests_in_flight_are_asked_once(path: Path) -> None:
+    async def run() -> None:
+        inner = Counting()
+        inner.latency = 0.02
+        engine = StoredEngine(inner, CallStore(path))
+        found = await asyncio.gather(*(draw(engine, ask(), *samples) for samples in [(0, 1), (1, 0), (0,), (1, 2)]))
+        assert found == [["hello 0", "hello 1"], ["hello 1", "hello 0"], ["hello 0"], ["hello 1", "hello 2"]]
+        assert inner.asked == [[0, 1], [2]]
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_errors_are_not_kept_and_the_next_one_asks(path: Path) -> None:
+    async def run() -> None:
+        inner = Counting()
+        engine = StoredEngine(inner, CallStore(path))
+        inner.broken = True
+        with pytest.raises(EngineError):
+            await draw(engine, ask(), 0)
+        inner.broken, inner.latency = False, 0.05
+        cancelled = asyncio.create_task(draw(engine, ask(), 0))
+        await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(draw(engine, ask(), 0))
+        await asyncio.sleep(0.01)
+        cancelled.cancel()
+        assert await waiting == ["hello 0"]
+        assert len(inner.asked) == 3
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_call_can_be_looked_up_without_its_image_bytes(path: Path) -> None:
+    async def run() -> None:
+        engine = StoredEngine(Counting(), CallStore(path))
+        await draw(engine, ask("hello", Image("a.png", b"pixels")), 0)
+        await engine.close()
+
+    asyncio.run(run())
+    database = sqlite3.connect(path)
+    ((verb, model, created, request, reply),) = database.execute("SELECT verb, model, created_at, request, reply FROM calls")
+    database.close()
+    assert (verb, model, created[:2]) == ("generate", "counting", "20")
+    assert json.loads(request)["messages"][0]["text"] == "hello"
+    assert "pixels" not in request
+    assert json.loads(reply)["text"] == "hello 0"
+
+
+def test_an_image_without_bytes_is_an_error(path: Path) -> None:
+    engine = StoredEngine(Counting(), CallStore(path))
+    with pytest.raises(EngineError, match=r"a\.png"):
+        asyncio.run(draw(engine, ask("hello", Image("a.png")), 0))
+    asyncio.run(engine.close())
+
+
+def test_two_processes_write_at_once(path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from dream_cli.engines.store import CallStore
+store = CallStore(Path(sys.argv[1]))
+for i in range(200):
+    store.put("generate", "m", [(f"{sys.argv[2]} {i}", {}, {"i": i}), (f"both {i}", {}, {"i": i})])
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(path), name], cwd=Path(__file__).parent.parent) for name in "ab"]
+    assert [process.wait(30) for process in processes] == [0, 0]
+    store = CallStore(path)
+    assert all(store.get(f"{name} {i}") == {"i": i} for name in ("a", "b", "both") for i in range(200))
+    store.close()
+
+
+def test_a_killed_process_loses_no_finished_call(path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from dream_cli.engines.store import CallStore
+CallStore(Path(sys.argv[1])).put("generate", "m", [("key", {}, {"text": "paid"})])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parent.parent)
+    assert process.wait(30) == -9
+    store = CallStore(path)
+    assert store.get("key") == {"text": "paid"}
+    store.close()
+
+
+def test_a_path_that_is_no_store_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("this is not a database, but it is long enough to be looked at " * 20)
+    other = sqlite3.connect(tmp_path / "other")
+    other.execute("CREATE TABLE calls (name TEXT)")
+    other.close()
+    for path in (tmp_path, tmp_path / "text", tmp_path / "text" / "below", tmp_path / "other"):
+        with pytest.raises(UsageError, match="store of calls"):
+            CallStore(path)
+    assert (tmp_path / "text").read_text().startswith("this is not")
+
+
+def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("DREAM_STORE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert default_store() == Path("/home/me/.cache/dream/calls.sqlite")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert default_store() == Path("/cache/dream/calls.sqlite")
+    monkeypatch.setenv("DREAM_STORE", "/here.sqlite")
+    assert default_store() == Path("/here.sqlite")
