@@ -29,8 +29,10 @@ def open_transformers(spec: EngineSpec) -> Engine:
     _quieten()
     try:
         model, processor = _load(checkpoint, spec.device)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise UsageError(f"cannot load the model {spec.model}: {error}") from error
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError) as error:
+        # Some of the libraries' messages go on with a list of everything that they know.
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"cannot load the model {spec.model}: {reason}") from error
     vlm = VisionLanguageModel(model, processor, spec.model)
     return TransformersEngine(vlm, spec.name or spec.model, fingerprint(checkpoint), spec.batch_size)
 
@@ -259,7 +261,12 @@ def _load(checkpoint: Checkpoint, device: str | None) -> tuple[Any, Any]:
     processor = AutoProcessor.from_pretrained(checkpoint.processor, local_files_only=True, trust_remote_code=False)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint.folder, dtype=dtype, local_files_only=True, trust_remote_code=False)
+    model, seen = AutoModelForImageTextToText.from_pretrained(
+        checkpoint.folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+    )
+    if seen["missing_keys"]:
+        # transformers would go on with random numbers in their place.
+        raise UsageError(f"the model in {checkpoint.folder} lacks the weights {', '.join(sorted(seen['missing_keys'])[:3])}, ...")
     if checkpoint.adapter is not None:
         model = _lay_over(model, checkpoint)
     return model.to(place).eval(), processor

@@ -1,0 +1,273 @@
+"""The local engine against the model itself: what a batch answers is what the model says of each row alone."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from dream_cli.engines.loader import EngineSpec, open_engine
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.errors import EngineError, ImageError, UsageError
+from dream_cli.records import Image
+from tests.zoo import FAMILIES, build
+
+pytestmark = pytest.mark.local
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+DRAWN = Sampling(temperature=1.0, top_p=0.9, max_tokens=8, seed=3)
+GREEDY = Sampling(max_tokens=8)
+
+
+def picture(color: str, size: tuple[int, int] = (48, 40)) -> Image:
+    """Return an image of one colour."""
+    from PIL import Image as Pil
+
+    stream = io.BytesIO()
+    Pil.new("RGB", size, color).save(stream, "PNG")
+    return Image(data=stream.getvalue())
+
+
+RED = [ChatMessage("user", "What is in this picture?", (picture("red"),))]
+BLUE = [ChatMessage("system", "Be harmless."), ChatMessage("user", "Yes or no? " * 6, (picture("blue", (64, 33)),))]
+TWO = [ChatMessage("user", "Is it a house?", (picture("red"), picture("green")))]
+WORDS = [ChatMessage("user", "A drawing of a house. 10")]
+CHATS = (RED, BLUE, TWO, WORDS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """Tiny matrices are faster, and their sums the same, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that gives the folder of a family, built once."""
+    place = tmp_path_factory.mktemp("zoo")
+    return lambda family: place / family if (place / family).exists() else build(family, place / family)
+
+
+@pytest.fixture
+def llava(zoo: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Return a LLaVA folder that the test may change."""
+    return Path(shutil.copytree(zoo("llava"), tmp_path / "llava"))
+
+
+def edit(file: Path, **fields: Any) -> None:
+    """Change fields of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+T = TypeVar("T")
+
+
+def asked(folder: Path | str, question: Callable[[Engine], Awaitable[T]], **spec: Any) -> T:
+    """Open the model, ask it, close it."""
+
+    async def whole() -> T:
+        engine = await open_engine(EngineSpec(model=str(folder), device="cpu", **spec))
+        try:
+            return await question(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(whole())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_is_answered_the_same_alone_and_among_others(family: str, zoo: Callable[[str], Path]) -> None:
+    async def together(engine: Engine) -> tuple[list[Any], list[Any]]:
+        texts = asyncio.gather(*(engine.generate(chat, DRAWN, [0, 1]) for chat in CHATS))
+        return await texts, await asyncio.gather(*(engine.choose(chat, ["Yes", "No"]) for chat in CHATS))
+
+    async def alone(engine: Engine) -> tuple[list[Any], list[Any]]:
+        texts = [[(await engine.generate(chat, DRAWN, [i]))[0] for i in (0, 1)] for chat in CHATS]
+        return texts, [await engine.choose(chat, ["Yes", "No"]) for chat in CHATS]
+
+    texts, choices = asked(zoo(family), together)
+    texts_alone, choices_alone = asked(zoo(family), alone, batch_size=1)
+    assert texts == texts_alone
+    assert all(first != second for first, second in texts)
+    for one, other in zip(choices, choices_alone, strict=True):
+        assert one.covered == pytest.approx(other.covered, abs=1e-4)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+
+
+def by_hand(folder: Path, chat: list[ChatMessage], tokens: list[int]) -> list[Any]:
+    """Return the full softmax before each of the tokens and after the last, from one plain forward pass."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from dream_cli.images import open_rgb
+
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    parts = [{"role": m.role, "content": [{"type": "image"} for _ in m.images] + [{"type": "text", "text": m.text}]} for m in chat]
+    text = processor.apply_chat_template(parts, add_generation_prompt=True)
+    images = [open_rgb(image) for message in chat for image in message.images]
+    inputs = processor(text=text, images=images or None, return_tensors="pt")
+    count = inputs["input_ids"].shape[1]
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        if name in inputs:
+            tail = torch.tensor([tokens if name == "input_ids" else [int(name == "attention_mask")] * len(tokens)], dtype=torch.long)
+            inputs[name] = torch.cat([inputs[name], tail], 1)
+    with torch.no_grad():
+        return list(model(**inputs).logits[0, count - 1 :].softmax(-1))
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_choose_reads_the_probabilities_of_the_model(family: str, zoo: Callable[[str], Path]) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(zoo(family))
+    chats = (RED, BLUE, TWO)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    async def question(engine: Engine) -> list[Choice]:
+        return list(await asyncio.gather(*(engine.choose(chat, ["Yes", "Yes!", "No"]) for chat in chats)))
+
+    yes, more = encode("Yes!")
+    assert encode("Yes") == [yes]
+    for chat, choice in zip(chats, asked(zoo(family), question), strict=True):
+        first, second, _ = by_hand(zoo(family), chat, [yes, more])
+        noes = {encode(text)[0] for text in ("No", " No", "no", " no", "NO", " NO") if len(encode(text)) == 1}
+        expected = {
+            # "yes" and the like do not count: "yes!" goes on from there.
+            "Yes": float(first[yes] * second[tokenizer.eos_token_id]),
+            "Yes!": float(first[yes] * second[more]),
+            "No": float(sum(first[token] for token in noes)),
+        }
+        assert choice.covered == pytest.approx(sum(expected.values()), abs=1e-5)
+        assert choice.probabilities == pytest.approx({k: v / sum(expected.values()) for k, v in expected.items()}, abs=1e-4)
+        assert choice.text == max(expected, key=expected.__getitem__)
+
+
+def test_greedy_text_is_the_likeliest_continuation(llava: Path) -> None:
+    (drawn,) = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+    (again,) = asked(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=8, seed=9), [5]))
+    assert drawn == again
+    assert drawn.finish_reason == "length"
+    assert drawn.completion_tokens == 8
+    token = int(by_hand(llava, RED, [])[0].argmax())
+    from transformers import AutoTokenizer
+
+    (short,) = asked(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=1), [0]))
+    assert short.text == AutoTokenizer.from_pretrained(llava).decode([token])
+
+
+def test_noise_draws_from_the_models_distribution() -> None:
+    import torch
+
+    from dream_cli.engines.transformers import RowNoise
+
+    shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    rows = 4000
+    drawn = RowNoise(range(rows), 1.0, 0.9)(None, shares.log().expand(rows, -1)).argmax(-1)
+    seen = torch.bincount(drawn, minlength=4) / rows
+    assert seen.tolist() == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], abs=0.03)
+
+
+def test_sampling_defaults_of_the_checkpoint_do_not_leak_in(llava: Path) -> None:
+    plain = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+    edit(llava / "generation_config.json", do_sample=True, temperature=0.1, top_k=3, repetition_penalty=9.0, max_length=3)
+    assert asked(llava, lambda engine: engine.generate(RED, GREEDY, [0])) == plain
+
+
+def test_an_end_token_of_the_checkpoint_stops_the_text(llava: Path) -> None:
+    edit(llava / "generation_config.json", eos_token_id=list(range(350)))
+    (drawn,) = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+    assert (drawn.text, drawn.finish_reason, drawn.completion_tokens) == ("", "stop", 1)
+
+
+def test_one_bad_row_fails_alone(llava: Path) -> None:
+    chats = (RED, [ChatMessage("user", "house " * 900, RED[0].images)], [ChatMessage("user", "?", (Image(data=b"no image"),))])
+
+    async def question(engine: Engine) -> list[Any]:
+        return list(await asyncio.gather(*(engine.generate(chat, GREEDY, [0]) for chat in chats), return_exceptions=True))
+
+    good, long, broken = asked(llava, question)
+    assert isinstance(good[0], Completion)
+    assert isinstance(long, EngineError)
+    assert "512" in str(long)
+    assert isinstance(broken, ImageError)
+
+
+def test_a_model_without_chat_template_is_refused(llava: Path) -> None:
+    (llava / "chat_template.jinja").unlink()
+    with pytest.raises(UsageError, match="chat template"):
+        asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+
+
+def test_loading_writes_nothing(llava: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    asked(llava, lambda engine: engine.generate(RED, DRAWN, [0]))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_lacks_weights_is_refused(llava: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(llava / "model.safetensors")
+    del weights[next(name for name in weights if "q_proj" in name)]
+    save_file(weights, llava / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match="lacks the weights .*q_proj"):
+        asked(llava, mark)
+
+
+@pytest.mark.parametrize("device", ["cuda:9", "toaster"])
+def test_a_device_that_is_not_there(llava: Path, device: str) -> None:
+    with pytest.raises(UsageError, match="cannot load the model"):
+        asyncio.run(open_engine(EngineSpec(model=str(llava), device=device)))
+
+
+async def mark(engine: Engine) -> str:
+    """Return the engine's fingerprint."""
+    return engine.fingerprint
+
+
+def test_the_fingerprint_is_of_the_files_not_of_the_place(llava: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(llava, tmp_path / "elsewhere"))
+    assert asked(llava, mark) == asked(moved, mark)
+    edit(moved / "generation_config.json", eos_token_id=1)
+    assert asked(llava, mark) != asked(moved, mark)
+    other = build("llava", tmp_path / "other", seed=1)
+    assert asked(llava, mark) != asked(other, mark)
+
+
+def test_a_model_trained_on_other_prompts_is_refused(llava: Path) -> None:
+    (llava / "dream_prompts.json").write_text('{"sha256": "one"}')
+    asked(llava, mark, prompts_sha256="one")
+    with pytest.raises(UsageError, match="other prompts"):
+        asked(llava, mark, prompts_sha256="two")
+
+
+# peft asks transformers by an older name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_is_laid_over_its_base(llava: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    peft.get_peft_model(AutoModelForImageTextToText.from_pretrained(llava), config).save_pretrained(tmp_path / "adapter")
+
+    async def question(engine: Engine) -> tuple[float, str, str]:
+        return (await engine.choose(RED, ["Yes", "No"])).covered, engine.fingerprint, engine.model
+
+    base, laid = asked(llava, question), asked(tmp_path / "adapter", question)
+    assert not math.isclose(base[0], laid[0], rel_tol=1e-4)
+    assert base[1] != laid[1]
+    assert laid[2] == str(tmp_path / "adapter")

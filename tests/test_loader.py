@@ -1,0 +1,150 @@
+"""Which engine is opened, what is said where none can be, and the batches that a blocking model runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_cli.engines import loader
+from dream_cli.engines.batching import Batcher
+from dream_cli.engines.loader import EngineSpec, open_engine
+from dream_cli.errors import UsageError
+
+
+def opened(**spec: Any) -> Any:
+    """Open the engine."""
+    return asyncio.run(open_engine(EngineSpec(**spec)))
+
+
+@pytest.fixture
+def extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that the extra `local` is installed."""
+    monkeypatch.setattr(loader, "_require_local", lambda model: None)
+
+
+def test_without_the_extra_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'dream-cli\[local\]'"):
+        opened()
+
+
+def test_nano_without_its_weights_is_no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, extra: None) -> None:
+    monkeypatch.setattr(loader, "NANO_WEIGHTS", tmp_path)
+    for model in (None, "nano"):
+        with pytest.raises(UsageError, match="no weights of nano"):
+            opened(model=model)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: None) -> None:
+    monkeypatch.setattr(loader, "_vllm_usable", lambda device: False)
+    (tmp_path / "judge-7b").mkdir()
+    with pytest.raises(UsageError, match="did you mean .*judge-7b"):
+        opened(model=str(tmp_path / "jugde-7b"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"did you mean judge-7b\?"):
+        opened(model="judge_7b")
+    with pytest.raises(UsageError, match="holds no model"):
+        opened(model="judge-7b")
+
+
+def test_an_adapter_without_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: None) -> None:
+    monkeypatch.setattr(loader, "_vllm_usable", lambda device: False)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone/away"}')
+    with pytest.raises(UsageError, match="is an adapter, and its base model cannot be found"):
+        opened(model=str(tmp_path))
+
+
+@pytest.mark.local
+def test_nano_goes_by_its_name_and_answers_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    from dream_cli.engines.protocol import ChatMessage
+    from tests.zoo import build
+
+    monkeypatch.setattr(loader, "NANO_WEIGHTS", build("llava", tmp_path / "weights"))
+
+    async def ask() -> tuple[str, Any]:
+        engine = await open_engine(EngineSpec(store=str(tmp_path / "calls.sqlite")))
+        try:
+            return engine.model, await engine.choose([ChatMessage("user", "Yes?")], ["Yes", "No"])
+        finally:
+            await engine.close()
+
+    name, first = asyncio.run(ask())
+    assert name == "nano"
+    assert asyncio.run(ask()) == (name, first)
+
+
+@pytest.mark.local
+def test_a_broken_torchvision_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dream_cli.engines.image_only import allow_image_only_processors
+
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(UsageError, match="pip uninstall torchvision"):
+        allow_image_only_processors()
+
+
+class Recorder:
+    """A blocking model that remembers its batches, and fails on what it is told to fail on."""
+
+    def __init__(self, bad: Any = None, room: int = 99) -> None:
+        self.batches: list[tuple[Any, list[Any]]] = []
+        self.bad = bad
+        self.room = room
+
+    def __call__(self, key: Any, items: list[Any]) -> Sequence[Any]:
+        self.batches.append((key, items))
+        if len(items) > self.room:
+            raise MemoryError("full")
+        if self.bad in items:
+            raise ValueError(f"cannot take {self.bad}")
+        return [item * 10 for item in items]
+
+
+def batched(run: Recorder, jobs: list[tuple[str, int]], size: int = 4) -> list[Any]:
+    """Submit the jobs at once and return what came back, exceptions included."""
+
+    async def whole() -> list[Any]:
+        batcher = Batcher(run, size)
+        results = await asyncio.gather(*(batcher.submit(*job) for job in jobs), return_exceptions=True)
+        await batcher.close()
+        return list(results)
+
+    return asyncio.run(whole())
+
+
+def test_what_waits_together_runs_together() -> None:
+    run = Recorder()
+    assert batched(run, [("a", 1), ("b", 2), ("a", 3), ("a", 4), ("a", 5), ("a", 6)]) == [10, 20, 30, 40, 50, 60]
+    assert run.batches == [("a", [1, 3, 4, 5]), ("b", [2]), ("a", [6])]
+
+
+def test_a_bad_item_fails_alone() -> None:
+    first, second, third = batched(Recorder(bad=2), [("a", 1), ("a", 2), ("a", 3)])
+    assert (first, third) == (10, 30)
+    assert isinstance(second, ValueError)
+
+
+def test_batches_become_smaller_where_memory_runs_out() -> None:
+    run = Recorder(room=2)
+    assert batched(run, [("a", i) for i in range(8)]) == [10 * i for i in range(8)]
+    assert [len(items) for _, items in run.batches] == [4, 2, 2, 2, 2]
+
+
+def test_closing_ends_the_thread_and_refuses_more() -> None:
+    async def whole() -> None:
+        batcher = Batcher(Recorder(), 4)
+        await batcher.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await batcher.submit("a", 1)
+
+    asyncio.run(whole())
+    assert not [thread for thread in threading.enumerate() if thread.name == "dream-batcher"]
