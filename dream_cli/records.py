@@ -6,7 +6,7 @@ and are written back as they came, in the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -320,13 +320,11 @@ def read_judgement(raw: Any, where: str) -> Judgement | None:
         return None
     known = ("global_score", "observation_score", "helpfulness", "harm", "score")
     numbers = {name: _number(_object(raw, f"{where}.judgement"), name, where) for name in known}
-    recognised = raw.get("recognised")
-    if recognised is not None and not isinstance(recognised, Sequence):
-        raise InvalidRecord(f"{where}.judgement.recognised is {_kind(recognised)}, not a list")
+    recognised = _items(raw, "recognised")
     names = (*known, "rubric", "recognised", "model", "unscored")
     return Judgement(
         rubric=_text(raw, "rubric"),
-        recognised=None if recognised is None else tuple(None if r is None else float(r) for r in recognised),
+        recognised=None if recognised is None else tuple(_number({"recognised": r}, "recognised", where) for r in recognised),
         model=_text(raw, "model"),
         unscored=_text(raw, "unscored"),
         extra={k: v for k, v in raw.items() if k not in names},

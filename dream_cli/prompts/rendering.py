@@ -144,18 +144,19 @@ def _read_release(path: Path) -> dict[str, str]:
         tree = ast.parse(source)
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"{path}: cannot be read as the authors' prompts ({error})") from error
-    found: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in RELEASED:
-            found[RELEASED[node.targets[0].id]] = _text_of(node.value, source)
-    return found
+    assigned = [(n.targets[0].id, n.value) for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)]
+    found = {name: _text_of(value, source) for name, value in assigned if name in RELEASED or name == "CLASSES_DEF"}
+    classes = found.pop("CLASSES_DEF", "{CLASSES_DEF}")
+    return {RELEASED[name]: text.replace("{CLASSES_DEF}", classes) for name, text in found.items()}
 
 
 def _text_of(value: ast.expr, source: str) -> str:
-    for node in ast.walk(value):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not isinstance(value, ast.JoinedStr):
-            return node.value
-        if isinstance(node, ast.JoinedStr):
-            quoted = (ast.get_source_segment(source, node) or "").lstrip("fF")
-            return str(ast.literal_eval(quoted))
+    # The classes are put in by a call at the end, `.replace(...)`, which we make ourselves.
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        value = value.func.value
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return value.value
+    if isinstance(value, ast.JoinedStr):
+        quoted = (ast.get_source_segment(source, value) or "").lstrip("fF")
+        return str(ast.literal_eval(quoted))
     raise UsageError("a released prompt is not a string")
