@@ -12,9 +12,9 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dream_cli.errors import ImageError
 from dream_cli.records import Image
@@ -69,6 +69,48 @@ def data_uri(image: Image) -> str:
     """Return the image as a `data:` URI with the type that its first bytes tell; raise ImageError where it cannot be read."""
     data = read_bytes(image)
     return f"data:{_mime(data)};base64,{base64.b64encode(data).decode()}"
+
+
+def to_raw(image: Image) -> Any:
+    """Return the image as a record names it: its path, or `{bytes, path}`."""
+    return image.path if image.data is None else {"bytes": image.data, "path": image.path}
+
+
+def locate(raw: Any, folder: str) -> Any:
+    """Return an image as a record names it, its path made absolute from `folder` and its base64 bytes decoded."""
+    if isinstance(raw, str):
+        return os.path.normpath(os.path.join(folder, raw)) if _is_file(raw) and not os.path.isabs(raw) else raw
+    if not isinstance(raw, dict):
+        return raw
+    if isinstance(raw.get("bytes"), str):
+        with suppress(ValueError):
+            return raw | {"bytes": base64.b64decode(raw["bytes"], validate=True)}
+    if raw.get("bytes") is None and isinstance(raw.get("path"), str):
+        return raw | {"path": locate(raw["path"], folder)}
+    return raw
+
+
+def seen_from(raw: Any, folder: str | None) -> Any:
+    """Return an image as a record names it, its path relative to `folder` (None: absolute)."""
+    if isinstance(raw, dict) and isinstance(raw.get("path"), str):
+        # Beside bytes a relative path is only a name.
+        is_name = raw.get("bytes") is not None and not os.path.isabs(raw["path"])
+        return raw if is_name else raw | {"path": seen_from(raw["path"], folder)}
+    if not isinstance(raw, str) or not _is_file(raw):
+        return raw
+    return os.path.abspath(raw) if folder is None else os.path.relpath(raw, folder)
+
+
+def without_bytes(raw: Any) -> Any:
+    """Return an image as a record names it, bytes turned into a `data:` URI."""
+    if isinstance(raw, dict) and isinstance(raw.get("bytes"), bytes):
+        with suppress(ImageError):
+            return data_uri(Image(data=raw["bytes"]))
+    return raw
+
+
+def _is_file(path: str) -> bool:
+    return path != "" and path[:5].lower() != "data:" and "://" not in path
 
 
 def _mime(data: bytes) -> str:

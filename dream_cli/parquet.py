@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dream_cli.errors import ImageError, UsageError
-from dream_cli.images import read_bytes
+from dream_cli.images import locate, read_bytes
 from dream_cli.records import Image, Json
 from dream_cli.streams import dumps
 
@@ -100,14 +100,15 @@ def _plain_observation(item: Any) -> Any:
 class ParquetRows:
     """Rows on their way into a Parquet file, gathered into row groups of bounded size."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], folder: str) -> None:
+        self.folder = folder
         self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
         self.rows: list[Json] = []
         self.held = 0
 
     def write(self, row: Json) -> None:
         """Write one row; an image file that cannot be read keeps its path alone."""
-        columns = _to_columns(row)
+        columns = _to_columns(row, self.folder)
         self.rows.append(columns)
         self.held += len(columns.get("extra") or "") + sum(len(image["bytes"] or b"") for image in columns.get("images", ()))
         if len(self.rows) >= GROUP_ROWS or self.held >= GROUP_BYTES:
@@ -126,11 +127,11 @@ class ParquetRows:
             self.writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
-def _to_columns(row: Json) -> Json:
+def _to_columns(row: Json, folder: str) -> Json:
     typed = {name: row[name] for name in _FEATURES if name in row and _fits(name, row[name])}
     rest = {name: value for name, value in row.items() if name not in typed}
     if "images" in typed:
-        typed["images"] = [_embed(image) for image in typed["images"]]
+        typed["images"] = [_embed(image, folder) for image in typed["images"]]
     return typed | ({"extra": dumps(rest).decode()} if rest else {})
 
 
@@ -172,11 +173,11 @@ def _is_observation(value: Any) -> bool:
     return all(_is_text(value.get(name)) for name in OBSERVATION) and ("confidence" not in value or _is_number(value["confidence"]))
 
 
-def _embed(image: Any) -> Json:
+def _embed(image: Any, folder: str) -> Json:
     if isinstance(image, dict):
         return image
     try:
-        data = read_bytes(Image(path=image))
+        data = read_bytes(Image(path=locate(image, folder)))
     except ImageError:
         return {"bytes": None, "path": image}
     return {"bytes": data, "path": None if image[:5].lower() == "data:" else image}

@@ -6,7 +6,6 @@ A line that cannot be read becomes a row with an `error`, so that rows in = rows
 from __future__ import annotations
 
 import base64
-import binascii
 import difflib
 import gzip
 import json
@@ -21,15 +20,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from dream_cli.errors import ImageError, InvalidRecord, UsageError
-from dream_cli.images import data_uri
-from dream_cli.records import Failure, Image, Json, Record, unreadable
+from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.images import locate, seen_from, to_raw, without_bytes
+from dream_cli.records import Failure, Json, Record, unreadable
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 MAX_LINE = 64 * 1024 * 1024
 _SKIP = 1024 * 1024
-
-Reader = Callable[[str], Iterator[Record]]
 
 
 def read_records(source: str | None, *, image_root: Path | None = None, limit: int | None = None) -> Iterator[Record]:
@@ -48,7 +45,9 @@ def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
     folder = os.path.realpath(os.path.dirname(source))
     suffix = suffix_of(source)
     if suffix == ".parquet":
-        return _read_parquet(source, folder)
+        from dream_cli.parquet import open_rows
+
+        return _read_rows(open_rows(source), source, folder)
     if suffix == ".json":
         return _read_array(source, folder)
     return _read_file(source, folder)
@@ -165,12 +164,6 @@ def _read_items(source: str, folder: str) -> Iterator[Record]:
             yield unreadable(source, number + 1, f"{source}:{number + 1}: not JSON in item {number + 1} of the array: {said}")
 
 
-def _read_parquet(source: str, folder: str) -> Iterator[Record]:
-    from dream_cli.parquet import open_rows
-
-    return _read_rows(open_rows(source), source, folder)
-
-
 def _read_rows(rows: Iterator[Json], source: str, folder: str) -> Iterator[Record]:
     number = 0
     try:
@@ -188,33 +181,11 @@ def _to_record(raw: Any, name: str, number: int, folder: str) -> Record:
     # An empty error is none; kept, it would hide the one that a later stage sets.
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
     if isinstance(fields.get("images"), list):
-        fields["images"] = [_locate(image, folder) for image in fields["images"]]
+        fields["images"] = [locate(image, folder) for image in fields["images"]]
     try:
         return Record.from_dict(fields, place)
     except InvalidRecord as error:
         return Record(error=Failure("read", "invalid", str(error)), extra=fields, order=tuple(fields), place=place)
-
-
-def _locate(raw: Any, folder: str) -> Any:
-    """Return an image as it was read, its relative path made absolute and its base64 bytes decoded."""
-    if isinstance(raw, str):
-        return _absolute(raw, folder)
-    if not isinstance(raw, dict):
-        return raw
-    if isinstance(raw.get("bytes"), str):
-        with suppress(binascii.Error, ValueError):
-            return raw | {"bytes": base64.b64decode(raw["bytes"], validate=True)}
-    if raw.get("bytes") is None and isinstance(raw.get("path"), str):
-        return raw | {"path": _absolute(raw["path"], folder)}
-    return raw
-
-
-def _absolute(path: str, folder: str) -> str:
-    return os.path.normpath(os.path.join(folder, path)) if _is_file(path) and not os.path.isabs(path) else path
-
-
-def _is_file(path: str) -> bool:
-    return path != "" and path[:5].lower() != "data:" and "://" not in path
 
 
 # Writing
@@ -258,11 +229,11 @@ def open_writer(out: str | None) -> Iterator[Writer]:
     if out is None or out == "-":
         yield _Output(_JsonLines(sys.stdout.buffer, flush=True), "stdout", None)
         return
-    make = _sink(suffix_of(out))
+    suffix, folder = suffix_of(out), os.path.realpath(os.path.dirname(out))
     with _replacing(out) as file:
-        sink = make(file)
+        sink = _sink(suffix, file, folder)
         try:
-            yield _Output(sink, out, os.path.realpath(os.path.dirname(out)))
+            yield _Output(sink, out, folder)
         except BaseException:
             # The sink must let go of the file before it is removed; what it says by then is of no use.
             with suppress(Exception):
@@ -272,12 +243,13 @@ def open_writer(out: str | None) -> Iterator[Writer]:
             sink.close()
 
 
-def _sink(suffix: str) -> Callable[[IO[bytes]], Sink]:
+def _sink(suffix: str, file: IO[bytes], folder: str) -> Sink:
     if suffix == ".parquet":
         from dream_cli.parquet import ParquetRows
 
-        return ParquetRows
-    return {".jsonl": _JsonLines, ".jsonl.gz": _GzipLines, ".json": _JsonArray}[suffix]
+        return ParquetRows(file, folder)
+    lines: dict[str, Callable[[IO[bytes]], Sink]] = {".jsonl": _JsonLines, ".jsonl.gz": _GzipLines, ".json": _JsonArray}
+    return lines[suffix](file)
 
 
 @contextmanager
@@ -354,9 +326,9 @@ def to_row(record: Record, folder: str | None) -> Json:
     """Return the record with its images, paths seen from `folder` (None: absolute), in the order in which its fields came."""
     row = record.to_dict()
     if record.images or ("images" in record.order and "images" not in record.extra):
-        row = _insert_images(row, record.order, [_struct(image) for image in record.images])
+        row = _insert_images(row, record.order, [to_raw(image) for image in record.images])
     if isinstance(row.get("images"), list):
-        row["images"] = [_relative(image, folder) for image in row["images"]]
+        row["images"] = [seen_from(image, folder) for image in row["images"]]
     return row
 
 
@@ -370,30 +342,10 @@ def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json
     return dict([*fields[:at], ("images", images), *fields[at:]])
 
 
-def _struct(image: Image) -> Any:
-    return image.path if image.data is None else {"bytes": image.data, "path": image.path}
-
-
-def _relative(raw: Any, folder: str | None) -> Any:
-    if isinstance(raw, dict) and isinstance(raw.get("path"), str):
-        # Beside bytes a relative path is only a name.
-        return raw if raw.get("bytes") is not None and not os.path.isabs(raw["path"]) else raw | {"path": _relative(raw["path"], folder)}
-    if not isinstance(raw, str) or not _is_file(raw):
-        return raw
-    return os.path.abspath(raw) if folder is None else os.path.relpath(raw, folder)
-
-
 def _without_bytes(row: Json) -> Json:
     if not isinstance(row.get("images"), list):
         return row
-    return row | {"images": [_to_uri(image) for image in row["images"]]}
-
-
-def _to_uri(raw: Any) -> Any:
-    if isinstance(raw, dict) and isinstance(raw.get("bytes"), bytes):
-        with suppress(ImageError):
-            return data_uri(Image(data=raw["bytes"]))
-    return raw
+    return row | {"images": [without_bytes(image) for image in row["images"]]}
 
 
 def dumps(value: Any) -> bytes:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -224,22 +225,45 @@ def test_stdout_has_one_line_a_record_with_absolute_paths(capfdbinary: Any, tmp_
     assert second == b'{"prompt": "\\ud800"}'
 
 
+class Refusing(io.RawIOBase):
+    """A file that takes nothing."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: Any) -> int:
+        raise self.error
+
+
+def onto_stdout(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    stdout = SimpleNamespace(buffer=Refusing(error), write=sys.stdout.write, flush=sys.stdout.flush)
+    monkeypatch.setattr("sys.stdout", stdout)
+    with open_writer("-") as writer:
+        writer.write(Record(prompt="a"))
+
+
 def test_a_closed_pipe_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with open(writing, "wb", buffering=0) as raw:
-        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw))  # type: ignore[arg-type]
-        with pytest.raises(BrokenPipeError), open_writer("-") as writer:
-            writer.write(Record(prompt="a"))
-        sys.stdout.detach()
+    with pytest.raises(BrokenPipeError):
+        onto_stdout(monkeypatch, BrokenPipeError(32, "Broken pipe"))
 
 
 def test_a_full_disk_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open("/dev/full", "wb", buffering=0) as raw:
-        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw))  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="cannot write stdout: No space left on device; free some space"), open_writer("-") as writer:
-            writer.write(Record(prompt="a"))
-        sys.stdout.detach()
+    with pytest.raises(UsageError, match="cannot write stdout: No space left on device; free some space"):
+        onto_stdout(monkeypatch, OSError(28, "No space left on device"))
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_a_full_disk_leaves_no_file(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        write(tmp_path / f"o{suffix}", Record(prompt="a"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_paths_are_relative_to_the_output_and_still_resolve(tmp_path: Path) -> None:
