@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import io
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -176,6 +177,8 @@ def _opened(image: Image, data: bytes) -> Iterator[Pillow.Image]:
     # Our own limit, checked below before anything is decoded, stands in for Pillow's, which warns at less.
     Pillow.MAX_IMAGE_PIXELS = None
     Pillow.init()
+    # What its decoders log of broken bytes is said once, and better, by the ImageError.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

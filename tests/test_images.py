@@ -145,6 +145,14 @@ def test_what_is_no_image_is_an_image_error() -> None:
         open_rgb(Image(data=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"))
 
 
+def test_broken_bytes_leave_nothing_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    # The count of samples a pixel (tag 277) becomes absurd.
+    data = encode(RED, "TIFF").replace(struct.pack("<HHIH", 277, 3, 1, 3), struct.pack("<HHIH", 277, 3, 1, 43011))
+    with pytest.raises(ImageError):
+        open_rgb(Image(data=data))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
