@@ -101,7 +101,7 @@ def _scored(response: Response) -> Scored | None:
 
 def _quality(judged: Judgement, score: float) -> float:
     """Return what the floor is measured on, 0 to 10; a verdict from elsewhere may have a score and no parts."""
-    if judged.global_score is not None and judged.rubric != "helpfulness":
+    if judged.global_score is not None and not (judged.rubric or "").startswith("helpfulness"):
         return judged.global_score
     return 10 * (score if judged.helpfulness is None else judged.helpfulness)
 

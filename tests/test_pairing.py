@@ -164,7 +164,7 @@ def test_limits_can_be_lifted() -> None:
     ("judgement", "outcome"),
     [
         ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.9}, "paired"),
-        ({"rubric": "helpfulness", "global_score": 2.0, "helpfulness": 0.9}, "paired"),
+        ({"rubric": "helpfulness/expected", "global_score": 2.0, "helpfulness": 0.9}, "paired"),
         ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.6}, "floor"),
         ({"rubric": "mine", "global_score": None}, "paired"),
     ],
