@@ -59,23 +59,36 @@ def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], s
     return asyncio.run(_run(run, spec, make_step, see))
 
 
-async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
-    records = read_records(run.source, image_root=run.image_root, limit=run.limit)
+async def _engine(run: Run, spec: EngineSpec) -> Engine:
+    if run.dry_run:
+        return DryEngine()
     if spec.model is None and spec.base_url is None and not run.quiet:
         sys.stderr.write(f"dream {run.stage}: no model named; nano answers, which knows only its own small world (--model, --base-url)\n")
-    engine = DryEngine() if run.dry_run else await open_engine(spec)
+    return await open_engine(spec)
+
+
+async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
+    records = read_records(run.source, image_root=run.image_root, limit=run.limit)
     tally = Tally()
-    try:
-        with _writer(run) as write, _progress(run, tally) as advance:
-            async for came, record in _in_order(records, _guarded(run, make_step(engine)), 2 * engine.concurrency):
-                await asyncio.to_thread(write, record)
-                count(tally, run.stage, came, record)
-                see(record)
-                advance()
-    finally:
-        await engine.close()
+    # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
+    with _writer(run) as write:
+        engine = await _engine(run, spec)
+        try:
+            with _progress(run, tally) as advance:
+                async for came, record in _in_order(records, _guarded(run, make_step(engine)), 2 * engine.concurrency):
+                    await asyncio.to_thread(write, record)
+                    count(tally, came, record)
+                    see(record)
+                    advance()
+        finally:
+            await engine.close()
     if isinstance(engine, DryEngine):
         sys.stderr.write(f"dream {run.stage} --dry-run: {tally.rows} rows, {engine.report()}\n")
+    if tally.errors and not run.quiet:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
+        sys.stderr.write(
+            f"dream {run.stage}: {sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}); see their `error` field\n"
+        )
     return tally
 
 
@@ -88,7 +101,7 @@ def _writer(run: Run) -> Iterator[Callable[[Record], None]]:
         yield writer.write
 
 
-def count(tally: Tally, stage: str, came: Record, record: Record) -> None:
+def count(tally: Tally, came: Record, record: Record) -> None:
     """Add one finished row to the tally; an unreadable line counts as an error of the stage that read it."""
     tally.rows += 1
     if record.error is None:

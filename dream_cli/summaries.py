@@ -45,7 +45,6 @@ class Scores:
         lines = [f"judge: {tally.rows} rows, {self.responses} responses, {sum(self.unscored.values())} unscored ({share:.1%})"]
         lines += [f"  mean {name} {total / n:.3f} (n={n})" for name, (total, n) in self._sums.items()]
         lines += [f"  unscored: {n} x {reason}" for reason, n in self.unscored.most_common(5)]
-        lines += [f"  error: {n} rows, kind {kind}" for kind, n in tally.errors.most_common()]
         if tally.passed_on:
             lines.append(f"  {tally.passed_on} rows came with an error and were passed on")
         return "\n".join(lines) + "\n"
