@@ -18,6 +18,7 @@ from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.errors import EngineError, RowError, UsageError
 
 Chat = tuple[ChatMessage, ...]
+SMALL = 20_000_000  # parameters
 
 
 def open_transformers(spec: EngineSpec) -> Engine:
@@ -269,6 +270,9 @@ def _load(checkpoint: Checkpoint, device: str | None) -> tuple[Any, Any]:
         raise UsageError(f"the model in {checkpoint.folder} lacks the weights {', '.join(sorted(seen['missing_keys'])[:3])}, ...")
     if checkpoint.adapter is not None:
         model = _lay_over(model, checkpoint)
+    if place.type == "cpu" and model.num_parameters() < SMALL:
+        # On small matrices threads wait for each other longer than they work, most of all where stages share the cores.
+        torch.set_num_threads(1)
     return model.to(place).eval(), processor
 
 
