@@ -47,7 +47,7 @@ class Workdir:
     def dream(self, *args: str, stdin: str | bytes = "") -> Ran:
         """Run `dream` and return what it did."""
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(self.command(*args), input=data, capture_output=True, cwd=self.path, env=self.env, timeout=300)
+        done = subprocess.run(self.command(*args), check=False, input=data, capture_output=True, cwd=self.path, env=self.env, timeout=300)
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def write(self, name: str, rows: list[dict[str, Any]]) -> Path:

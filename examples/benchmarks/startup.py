@@ -9,7 +9,6 @@ import time
 
 from dream_cli.main import COMMANDS
 
-
 FLOOR = "import typer; app = typer.Typer(rich_markup_mode=None); app.command()(lambda name='x': None); app()"
 
 
