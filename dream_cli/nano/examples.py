@@ -27,7 +27,13 @@ def _things() -> list[tuple[str, Item]]:
     rng = Random(SEED)
     kinds = [(place, risky, n) for place in PLACES for risky, count in ((True, 3), (False, 2)) for n in range(1, count + 1)]
     named = [(f"{place}-{'risk' if risky else 'harmless'}-{n}", place, risky) for place, risky, n in kinds]
-    return [(name, item(rng, held_out=True, place=place, risky=risky)) for name, place, risky in named]
+    chosen: dict[str, Item] = {}
+    for name, place, risky in named:
+        thing = item(rng, held_out=True, place=place, risky=risky)
+        while any(thing.deed == other.deed for other in chosen.values()):
+            thing = item(rng, held_out=True, place=place, risky=risky)
+        chosen[name] = thing
+    return list(chosen.items())
 
 
 def _record(folder: Path, name: str, thing: Item, index: int) -> dict[str, Any]:

@@ -79,6 +79,13 @@ def read(rng: Random) -> Lesson:
     return Lesson("read", READ, picture.sign or picture.words or "nothing", picture)
 
 
+def crowded(rng: Random) -> Picture:
+    """Draw a picture that shows much at once, for the tower alone."""
+    if rng.random() < 0.15:
+        return Picture(sign=rng.choice(list(signs())))
+    return Picture(words=" ".join(rng.choices(_LEXICON, k=rng.randint(3, 12))))
+
+
 def observe(prompts: Prompts, thing: Item, mode: str) -> Lesson:
     """Ask for the risks of one side, or of both."""
     seen = [o for o in thing.observations if mode == "joint" or (o.source == "text instruction") == (mode == "text")]

@@ -17,19 +17,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dream_cli.nano.lessons import ROLES, Lesson, lesson, read
+from dream_cli.nano.lessons import ROLES, Lesson, crowded, lesson
 from dream_cli.nano.pictures import LABELS, PATCH, SIDE, draw, patch_labels
 from dream_cli.nano.tokens import IMAGE, SEATS, build_processor, chat
 from dream_cli.nano.world import Picture
 from dream_cli.prompts.rendering import Prompts
 
 WIDTH, LAYERS, HEADS = 128, 4, 4
-BATCH, RATE = 32, 1.2e-3
-TOWER_STEPS, TOWER_BATCH, TOWER_RATE = 400, 48, 2e-3
+BATCH, RATE = 32, 1.6e-3
+TOWER_STEPS, TOWER_BATCH, TOWER_RATE = 400, 32, 2e-3
+# The share of the patch loss once everything is taught, and of the empty patches in it.
+PATCH_SHARE, EMPTY_SHARE = 0.5, 0.1
 CHECKPOINT_SECONDS = 120
 # Reading comes first and gives way; the order is that of ROLES.
-EARLY = (40, 14, 6, 10, 8, 5, 4, 5, 4, 2, 3)
-LATE = (12, 20, 6, 18, 16, 8, 4, 7, 7, 3, 6)
+EARLY = (30, 16, 6, 12, 8, 5, 4, 5, 4, 2, 3)
+LATE = (8, 20, 6, 18, 16, 8, 4, 7, 7, 3, 6)
 # A verdict is one token among answers of many; it must not drown.
 VERDICT_WEIGHT = 4.0
 
@@ -40,14 +42,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, help="go on from a checkpoint, whose tower has been taught")
     told = parser.parse_args()
-    Trainer(Prompts.load(), told.out, told.seed).train(told.minutes * 60)
+    Trainer(Prompts.load(), told.out, told.seed, told.resume).train(told.minutes * 60)
 
 
 class Trainer:
     """The model in the making, its lessons and where it is written."""
 
-    def __init__(self, prompts: Prompts, out: Path, seed: int) -> None:
+    def __init__(self, prompts: Prompts, out: Path, seed: int, resume: Path | None = None) -> None:
         import torch
 
         torch.manual_seed(seed)
@@ -55,18 +58,27 @@ class Trainer:
         self.processor = build_processor(prompts, self._corpus())
         self.tokenizer = self.processor.tokenizer
         self.seat = self.tokenizer.convert_tokens_to_ids(IMAGE)
-        self.model = build_model(len(self.tokenizer), self.seat, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        self.model = self._untrained()
+        self.resumed = resume is not None
+        if resume is not None:
+            self.model = type(self.model).from_pretrained(resume, dtype=torch.float32)
+        self.head = torch.nn.Linear(WIDTH, LABELS)
+        self.seen: Any = None
+        self.right = 0.0
+        self.model.model.vision_tower.register_forward_hook(self._look)
         self.waiting: dict[bool, list[Lesson]] = {True: [], False: []}
         size = sum(p.numel() for p in self.model.parameters()) / 1e6
         _say(f"{size:.2f} M parameters, {len(self.tokenizer)} tokens")
 
     def train(self, seconds: float) -> None:
         """Teach the tower, then everything, until the time is up."""
-        start = saved = time.monotonic()
-        self._teach_tower()
+        start, saved = time.monotonic(), 0.0
+        if not self.resumed:
+            self._teach_tower()
         import torch
 
-        learner = torch.optim.AdamW(self.model.parameters(), lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
+        learner = torch.optim.AdamW([*self.model.parameters(), *self.head.parameters()], lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
+        self.model.train()
         begun, step = time.monotonic(), 0
         while (now := time.monotonic()) - start < seconds:
             done = (now - begun) / (seconds - (begun - start))
@@ -77,8 +89,8 @@ class Trainer:
             learner.step()
             learner.zero_grad()
             step += 1
-            if step % 100 == 0:
-                _say(f"step {step}: loss {loss.item():.4f}, {now - start:.0f} s")
+            if step % 50 == 0:
+                _say(f"step {step}: loss {loss.item():.4f}, patches {self.right:.3f}, {now - start:.0f} s")
             if now - saved > CHECKPOINT_SECONDS:
                 self.save()
                 saved = now
@@ -86,13 +98,17 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint in bfloat16; the training goes on in full precision."""
-        import copy
-
         import torch
 
         self.processor.save_pretrained(self.out)
-        copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(self.out)
+        # A fresh model, for this one carries a hook and with it the graph of the last step.
+        copied = self._untrained()
+        copied.load_state_dict(self.model.state_dict())
+        copied.to(torch.bfloat16).save_pretrained(self.out)
         (self.out / "dream_prompts.json").write_text(json.dumps({"sha256": self.prompts.sha256}) + "\n", "utf-8")
+
+    def _untrained(self) -> Any:
+        return build_model(len(self.tokenizer), self.seat, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
 
     def _corpus(self) -> list[str]:
         rng = Random(0)
@@ -127,6 +143,22 @@ class Trainer:
             logits = self.model.lm_head(hidden[taught])
         each = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][taught], reduction="none")
         weight = weights[:, 1:][taught]
+        told = (each * weight).sum() / weight.sum()
+        return told + PATCH_SHARE * self._patch_loss(pictures) if pictures else told
+
+    def _look(self, tower: Any, given: Any, seen: Any) -> None:
+        self.seen = seen.last_hidden_state[:, 1:]
+
+    def _patch_loss(self, pictures: list[Picture]) -> Any:
+        """Return the loss of naming what lies under each patch of the pictures that the tower saw last."""
+        import torch
+
+        truth = torch.tensor([patch_labels(p) for p in pictures]).flatten()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = self.head(self.seen).float().flatten(0, 1)
+        self.right = (logits.argmax(-1) == truth)[truth > 0].float().mean().item()
+        each = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
+        weight = torch.where(truth > 0, 1.0, EMPTY_SHARE)
         return (each * weight).sum() / weight.sum()
 
     def _rows(self, lessons: list[Lesson]) -> tuple[Any, Any, Any]:
@@ -148,21 +180,18 @@ class Trainer:
     def _teach_tower(self) -> None:
         import torch
 
-        tower, head = self.model.model.vision_tower, torch.nn.Linear(WIDTH, LABELS)
-        learner = torch.optim.AdamW([*tower.parameters(), *head.parameters()], lr=TOWER_RATE, weight_decay=0.02)
+        tower = self.model.model.vision_tower
+        learner = torch.optim.AdamW([*tower.parameters(), *self.head.parameters()], lr=TOWER_RATE, weight_decay=0.02)
         for step in range(TOWER_STEPS):
-            _set_rate(learner, TOWER_RATE * min(1, (step + 1) / 40) * (1 - step / (TOWER_STEPS + 20)))
-            pictures = [read(self.rng).picture or Picture() for _ in range(TOWER_BATCH)]
-            truth = torch.tensor([patch_labels(p) for p in pictures])
+            _set_rate(learner, TOWER_RATE * min(1, (step + 1) / 40) * (1 - 0.7 * step / TOWER_STEPS))
+            pictures = [crowded(self.rng) for _ in range(TOWER_BATCH)]
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits = head(tower(torch.stack([pixels(p) for p in pictures])).last_hidden_state[:, 1:]).float()
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), truth.flatten())
-            loss.backward()
+                tower(torch.stack([pixels(p) for p in pictures]))
+            self._patch_loss(pictures).backward()
             learner.step()
             learner.zero_grad()
             if step % 50 == 49:
-                ink = truth > 0
-                _say(f"tower {step + 1}: {(logits.argmax(-1) == truth)[ink].float().mean().item():.3f} of the inked patches right")
+                _say(f"tower {step + 1}: {self.right:.3f} of the inked patches right")
 
 
 def build_model(vocabulary: int, seat: int, pad: int, end: int) -> Any:
