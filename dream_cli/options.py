@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dream_cli.engines.loader import EngineSpec
+if TYPE_CHECKING:
+    from dream_cli.engines.loader import EngineSpec
 
 Source = Annotated[
     str | None, typer.Argument(metavar="[FILE]", help="Records: .jsonl, .jsonl.gz, .json or .parquet; stdin where absent or -.")
@@ -52,6 +53,7 @@ def engine_spec(
     prompts_sha256: str | None = None,
 ) -> EngineSpec:
     """Gather what the user said of the engine."""
+    from dream_cli.engines.loader import EngineSpec
     from dream_cli.engines.store import default_store
 
     path = None if no_store else store or str(default_store())
