@@ -17,6 +17,13 @@ from dream_cli.errors import DreamError, UsageError
 COMMANDS = ("disentangle", "sample", "judge", "pair", "convert")
 
 
+def load(name: str) -> Any:
+    """Return the click command of one file in `commands/`."""
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command(name, context_settings={"help_option_names": ["-h", "--help"]})(import_module(f"dream_cli.commands.{name}").run)
+    return typer.main.get_command(alone)
+
+
 class CommandTable(TyperGroup):
     """Loads a command's file by name when it is used, so that one command does not pay for the others."""
 
@@ -31,9 +38,7 @@ class CommandTable(TyperGroup):
             raise UsageError(
                 f"no command {cmd_name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}")
             )
-        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        alone.command(cmd_name)(import_module(f"dream_cli.commands.{cmd_name}").run)
-        return typer.main.get_command(alone)
+        return load(cmd_name)
 
 
 app = typer.Typer(
@@ -66,7 +71,7 @@ def main() -> None:
     """Run `dream`: 0 all rows, 1 some rows met an error, 2 usage, 130 interrupted; a closed pipe ends quietly."""
     try:
         # Invoked by hand: click's own main() turns a closed pipe and an interrupt into exit codes of its own.
-        with typer.main.get_command(app).make_context("dream", sys.argv[1:], auto_envvar_prefix="DREAM") as context:
+        with _context(sys.argv[1:]) as context:
             context.command.invoke(context)
         _leave(0)
     except BrokenPipeError:
@@ -85,6 +90,13 @@ def main() -> None:
             raise
         sys.stderr.write(f"dream: {error.format_message()}\n")
         _leave(2)
+
+
+def _context(args: list[str]) -> Any:
+    # A command is entered without its table: reading the table's own options costs as much as all the rest of a --help.
+    if args and args[0] in COMMANDS:
+        return load(args[0]).make_context(f"dream {args[0]}", args[1:], auto_envvar_prefix=f"DREAM_{args[0].upper()}")
+    return typer.main.get_command(app).make_context("dream", args, auto_envvar_prefix="DREAM")
 
 
 def _leave(code: int) -> None:
