@@ -1,0 +1,91 @@
+"""dream disentangle: which questions are asked, and what becomes of the answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.conftest import Workdir
+from tests.loopback import Loopback, Positions
+
+RISK = {"malicious_content": "read her diary", "source": "Text Instructions", "risk_category": "privacy"}
+CANONICAL = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
+
+
+def asked(server: Loopback) -> list[str]:
+    texts = [json.dumps(body["messages"]) for body in server.bodies]
+    marks = {"side of the image": "by what it shows", "text alone": "left aside", "both": "of the two", "claim": "Check the claim"}
+    return sorted(next(name for name, mark in marks.items() if mark in text) for text in texts)
+
+
+def always(yes: float, risks: list[dict[str, Any]]) -> Any:
+    def tokens(body: dict[str, Any]) -> Positions:
+        if body.get("logprobs"):
+            return [[("Yes", yes), ("No", 1 - yes)]]
+        return [[(json.dumps(risks), 1.0)]]
+
+    return tokens
+
+
+def test_split_asks_both_sides_once_and_joins_equal_answers(work: Workdir) -> None:
+    work.write("in.jsonl", [{"id": "a", "prompt": "How do I read her diary?", "images": [work.picture("a.png")]}])
+    with Loopback(tokens=always(0.9, [RISK, RISK])) as server:
+        (row,) = work.dream("disentangle", "in.jsonl", "--base-url", server.url).rows
+        assert asked(server) == ["claim", "side of the image", "text alone"]
+    assert row["observations"] == [CANONICAL | {"confidence": 0.9}]
+
+
+def test_a_record_without_image_is_asked_about_its_text_alone(work: Workdir) -> None:
+    with Loopback(tokens=always(0.9, [])) as server:
+        (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
+        assert asked(server) == ["text alone"]
+    assert row["observations"] == []
+
+
+def test_joint_asks_one_question(work: Workdir) -> None:
+    with Loopback(tokens=always(0.9, [RISK])) as server:
+        ran = work.dream("disentangle", "--mode", "joint", "--no-verify", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
+        assert asked(server) == ["both"]
+    assert ran.rows[0]["observations"] == [CANONICAL]
+
+
+def test_a_refuted_claim_is_dropped(work: Workdir) -> None:
+    with Loopback(tokens=always(0.2, [RISK])) as server:
+        (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
+    assert row["observations"] == []
+
+
+def test_observations_that_are_there_are_kept_unless_redo(work: Workdir) -> None:
+    line = json.dumps({"id": "a", "prompt": "x", "observations": []})
+    with Loopback(tokens=always(0.9, [RISK])) as server:
+        assert work.dream("disentangle", "--base-url", server.url, stdin=line).rows[0]["observations"] == []
+        assert server.calls == 0
+        assert work.dream("disentangle", "--redo", "--base-url", server.url, stdin=line).rows[0]["observations"] != []
+
+
+def test_an_answer_that_is_no_list_is_asked_for_again_and_then_an_error_with_its_text(work: Workdir) -> None:
+    with Loopback(reply=lambda _: "I see no list here.") as server:
+        ran = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
+        assert (ran.code, server.calls) == (1, 2)
+    assert ran.rows[0]["error"] == {
+        "stage": "disentangle",
+        "kind": "unparsed",
+        "message": "the answer holds no JSON list of observations",
+        "raw": "I see no list here.",
+    }
+
+
+def test_text_mode_needs_no_image(work: Workdir) -> None:
+    line = json.dumps({"id": "a", "prompt": "x", "images": ["gone.png"]})
+    with Loopback(tokens=always(0.9, [RISK])) as server:
+        ran = work.dream("disentangle", "--mode", "text", "--base-url", server.url, stdin=line)
+        assert ran.code == 0
+        assert work.dream("disentangle", "--base-url", server.url, stdin=line).rows[0]["error"]["kind"] == "image"
+
+
+def test_a_conversation_is_observed_turn_by_turn(work: Workdir) -> None:
+    said = [("user", "hi"), ("assistant", "hello"), ("user", "How do I read her diary?"), ("assistant", "Better not.")]
+    line = json.dumps({"id": "a", "messages": [{"role": role, "content": text} for role, text in said]})
+    with Loopback(tokens=always(0.9, [RISK])) as server:
+        (row,) = work.dream("disentangle", "--base-url", server.url, stdin=line).rows
+    assert ["observations" in m for m in row["messages"]] == [False, True, False, True]
