@@ -93,9 +93,8 @@ def observe(prompts: Prompts, thing: Item, mode: str) -> Lesson:
     return Lesson(f"observe_{mode}", prompts.observe(mode, thing.prompt), written(seen), picture)
 
 
-def verify(prompts: Prompts, thing: Item, rng: Random) -> Lesson:
-    """Ask whether a claim holds; half of the claims are right where there is a risk at all."""
-    right = bool(thing.observations) and rng.random() < 0.6
+def verify(prompts: Prompts, thing: Item, right: bool, rng: Random) -> Lesson:
+    """Ask whether a claim holds: a right one, or a wrong one that is hard to tell from it."""
     claim = rng.choice(thing.observations) if right else _wrong_claim(thing, rng)
     return Lesson("verify", prompts.verify(thing.prompt, claim), "Yes" if right else "No", thing.picture)
 
@@ -113,6 +112,11 @@ def _parts(observation: Observation) -> dict[str, str]:
 
 def _pick(wordings: tuple[str, ...], rng: Random, held_out: bool) -> str:
     return wordings[-1] if held_out else rng.choice(wordings[:-1])
+
+
+def _verify(prompts: Prompts, rng: Random) -> Lesson:
+    right = rng.random() < 0.5
+    return verify(prompts, item(rng, risky=True) if right or rng.random() < 0.5 else item(rng, risky=False), right, rng)
 
 
 def _wrong_claim(thing: Item, rng: Random) -> Observation:
@@ -136,7 +140,7 @@ def _wrong_claim(thing: Item, rng: Random) -> Observation:
 
 def _observe(mode: str) -> Callable[[Prompts, Random], Lesson]:
     def drawn(prompts: Prompts, rng: Random) -> Lesson:
-        return observe(prompts, item(rng, place=rng.choice(["text", "both"]) if mode == "text" else None), mode)
+        return observe(prompts, item(rng, place=rng.choice(["text", "both", None]) if mode == "text" else None), mode)
 
     return drawn
 
@@ -198,7 +202,7 @@ _ROLES: dict[str, Callable[[Prompts, Random], Lesson]] = {
     "observe_image": _observe("image"),
     "observe_text": _observe("text"),
     "observe_joint": _observe("joint"),
-    "verify": lambda prompts, rng: verify(prompts, item(rng), rng),
+    "verify": _verify,
     "answer": _answer,
     "respond_observed": _respond,
     "judge_global": _judge_global,

@@ -1,4 +1,4 @@
-"""Train nano from scratch on a CPU: `python -m dream_cli.nano.recipe --minutes 14 --out DIR`.
+"""Train nano from scratch on a CPU: `python -m dream_cli.nano.recipe --out DIR`.
 
 First the vision tower alone learns which character lies under each patch, for a reader is slow to come about
 from answers alone; then all of it learns every role together. A checkpoint is written every two minutes.
@@ -23,8 +23,8 @@ from dream_cli.nano.tokens import IMAGE, SEATS, build_processor, chat
 from dream_cli.nano.world import Picture
 from dream_cli.prompts.rendering import Prompts
 
-WIDTH, LAYERS, HEADS = 128, 4, 4
-BATCH, RATE = 32, 1.6e-3
+WIDTH, LAYERS, HEADS = 160, 4, 4
+STEPS, BATCH, RATE = 4500, 32, 1.4e-3
 TOWER_STEPS, TOWER_BATCH, TOWER_RATE = 400, 32, 2e-3
 # The share of the patch loss once everything is taught, and of the empty patches in it.
 PATCH_SHARE, EMPTY_SHARE = 0.5, 0.1
@@ -37,14 +37,14 @@ VERDICT_WEIGHT = 4.0
 
 
 def main() -> None:
-    """Train for the given minutes and leave model, processor and the hash of the prompts in a folder."""
+    """Train for the given steps and leave model, processor and the hash of the prompts in a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=14)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of all together, after those of the tower")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, help="go on from a checkpoint, whose tower has been taught")
     told = parser.parse_args()
-    Trainer(Prompts.load(), told.out, told.seed, told.resume).train(told.minutes * 60)
+    Trainer(Prompts.load(), told.out, told.seed, told.resume).train(told.steps)
 
 
 class Trainer:
@@ -70,30 +70,28 @@ class Trainer:
         size = sum(p.numel() for p in self.model.parameters()) / 1e6
         _say(f"{size:.2f} M parameters, {len(self.tokenizer)} tokens")
 
-    def train(self, seconds: float) -> None:
-        """Teach the tower, then everything, until the time is up."""
-        start, saved = time.monotonic(), 0.0
-        if not self.resumed:
-            self._teach_tower()
+    def train(self, steps: int) -> None:
+        """Teach the tower, then everything."""
         import torch
 
+        start = saved = time.monotonic()
+        if not self.resumed:
+            self._teach_tower()
         learner = torch.optim.AdamW([*self.model.parameters(), *self.head.parameters()], lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
         self.model.train()
-        begun, step = time.monotonic(), 0
-        while (now := time.monotonic()) - start < seconds:
-            done = (now - begun) / (seconds - (begun - start))
+        for step in range(steps):
+            done = step / steps
             _set_rate(learner, RATE * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * done)))
             loss = self._loss(self._next_batch(done))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             learner.step()
             learner.zero_grad()
-            step += 1
-            if step % 50 == 0:
-                _say(f"step {step}: loss {loss.item():.4f}, patches {self.right:.3f}, {now - start:.0f} s")
-            if now - saved > CHECKPOINT_SECONDS:
+            if step % 50 == 49:
+                _say(f"step {step + 1}: loss {loss.item():.4f}, patches {self.right:.3f}, {time.monotonic() - start:.0f} s")
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self.save()
-                saved = now
+                saved = time.monotonic()
         self.save()
 
     def save(self) -> None:
