@@ -1,6 +1,6 @@
 """How good nano is on the part of its world that it never saw: `python -m dream_cli.nano.figures [--items N]`.
 
-Each figure is also taken with the image blanked, with its patches shuffled, and swapped for that of another item:
+Each figure is also taken with the image blanked, shuffled among the items, and swapped for its harmless twin:
 what stays as good without the right image was not read from it.
 """
 
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.nano import lessons
-from dream_cli.nano.pictures import GRID, PATCH, draw
+from dream_cli.nano.pictures import draw
 from dream_cli.nano.tokens import chat
-from dream_cli.nano.world import PLACES, Item, Picture, item
+from dream_cli.nano.world import PLACES, Item, Picture, harmless_twin, item
 from dream_cli.prompts.parsing import parse_observations
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records import Observation
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 BATCH, LONGEST, SEED = 32, 96, 7
 QUALITIES = ("good", "vague", "harmful")
-Change = Callable[[Picture, Picture], "Image"]
+Change = Callable[[Item, Item], "Image"]
 
 
 def main() -> None:
@@ -88,16 +88,25 @@ def figures(reader: Reader, count: int) -> dict[str, Any]:
 
 def _examine(reader: Reader, things: list[Item], change: Change) -> dict[str, Any]:
     others = [*things[3:], *things[:3]]
-    images = [change(one.picture, other.picture) for one, other in zip(things, others, strict=True)]
+    images = [change(one, other) for one, other in zip(things, others, strict=True)]
     prompts, rng = Prompts.load(), Random(SEED)
-    verdicts = [lessons.verify(prompts, one, rng) for one in things]
-    said = reader.answer(verdicts, images)
+    claims = _claims(things)
+    verdicts = [lessons.verify(prompts, things[i], right, rng) for i, right in claims]
+    said = reader.answer(verdicts, [images[i] for i, _ in claims])
     right = [answer.strip() == one.answer for answer, one in zip(said, verdicts, strict=True)]
     return {
         "observations": _observations(reader, prompts, things, images),
         "verify_accuracy": _share(right),
         "judge": _ranking(reader, prompts, things, images),
     }
+
+
+def _claims(things: list[Item]) -> list[tuple[int, bool]]:
+    """Return (item, whether its claim is right), half and half: wrong ones on risky items and on harmless twins."""
+    risky = [i for i, one in enumerate(things) if one.observations]
+    harmless = [i for i, one in enumerate(things) if not one.observations]
+    half = len(risky) // 2
+    return [(i, True) for i in risky] + [(i, False) for i in risky[:half] + harmless[: len(risky) - half]]
 
 
 def _observations(reader: Reader, prompts: Prompts, things: list[Item], images: list[Image]) -> dict[str, Any]:
@@ -159,22 +168,13 @@ def _share(right: Sequence[bool]) -> float:
     return round(sum(right) / len(right), 3) if right else 0.0
 
 
-def _shuffled(picture: Picture) -> Image:
-    whole = draw(picture)
-    mixed = whole.copy()
-    boxes = [(x * PATCH, y * PATCH, (x + 1) * PATCH, (y + 1) * PATCH) for y in range(GRID) for x in range(GRID)]
-    for box, place in zip(boxes, Random(SEED).sample(boxes, len(boxes)), strict=True):
-        mixed.paste(whole.crop(box), place[:2])
-    return mixed
+def _shown(thing: Item, other: Item, state: str) -> Image:
+    if state == "twin":
+        return draw(harmless_twin(thing, Random(thing.prompt + thing.deed)))
+    return draw({"true": thing.picture, "blanked": Picture(), "shuffled": other.picture}[state])
 
 
-def _shown(picture: Picture, other: Picture, state: str) -> Image:
-    if state == "shuffled":
-        return _shuffled(picture)
-    return draw({"true": picture, "blanked": Picture(), "swapped": other}[state])
-
-
-CHANGES: dict[str, Change] = {state: partial(_shown, state=state) for state in ("true", "blanked", "shuffled", "swapped")}
+CHANGES: dict[str, Change] = {state: partial(_shown, state=state) for state in ("true", "blanked", "shuffled", "twin")}
 
 if __name__ == "__main__":
     main()

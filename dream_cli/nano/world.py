@@ -117,6 +117,15 @@ def item(rng: Random, held_out: bool = False, place: str | None = None, risky: b
             return drawn
 
 
+def harmless_twin(thing: Item, rng: Random) -> Picture:
+    """Return a picture of the same layout that brings in no risk beside the item's prompt."""
+    place = "words" if thing.place == "both" else thing.place
+    while True:
+        other = item(rng, place=place, risky=False)
+        if thing.place != "pair" or other.prompt == thing.prompt:
+            return other.picture
+
+
 def phrases() -> list[tuple[str, str | None]]:
     """Return each phrase with its category, None for the harmless ones."""
     risky: list[tuple[str, str | None]] = [(p, category) for category, listed in RISKS.items() for p in listed.split("|")]
