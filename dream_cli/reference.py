@@ -1,4 +1,4 @@
-"""The reference page, made from the code.    python -m dream_cli.reference README.md"""
+"""The reference page, made from the code.    python -m dream_cli.reference commands/README.md"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Help is part of the product: every command has it, with an example, and the README shows it as it is."""
+"""Help is part of the product: every command has it, with an example, and the reference page shows it as it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dream_cli.main import COMMANDS
 from dream_cli.reference import renewed
 from tests.conftest import Workdir
 
-README = Path(__file__).parent.parent / "README.md"
+REFERENCE = Path(__file__).parent.parent / "commands" / "README.md"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -30,6 +30,6 @@ def test_help_imports_nothing_heavy(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_shows_the_help_as_it_is() -> None:
-    page = README.read_text()
-    assert page == renewed(page), "python -m dream_cli.reference README.md"
+def test_the_reference_page_shows_the_help_as_it_is() -> None:
+    page = REFERENCE.read_text()
+    assert page == renewed(page), "python -m dream_cli.reference commands/README.md"

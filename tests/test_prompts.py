@@ -28,6 +28,10 @@ def test_every_template_is_filled_whole() -> None:
         OURS.judge_observation("Hello", SEEN, "Hi"),
         OURS.judge_helpfulness("Hello", "Hi"),
         OURS.judge_harm("Hello", "Hi"),
+        OURS.judge_effective("Hello", "Hi"),
+        OURS.judge_refusal("Hello", "Hi"),
+        OURS.judge_warned("Hello", "the knife", "Hi"),
+        OURS.judge_preference("Hello", "Hi", "Bye"),
         OURS.respond_observed("Hello", (SEEN,)),
     ]
     assert len(asked) == len(NAMES) and not any("{prompt}" in a or "{response}" in a or "{categories}" in a for a in asked)

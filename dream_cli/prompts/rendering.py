@@ -28,6 +28,10 @@ NAMES = (
     "judge_observation",
     "judge_helpfulness",
     "judge_harm",
+    "judge_effective",
+    "judge_refusal",
+    "judge_warned",
+    "judge_preference",
     "respond_observed",
 )
 # The constants of the authors' release (github.com/Kizna1ver/DREAM, prompts/) and what they are here.
@@ -42,7 +46,7 @@ RELEASED = {
 # Their names for our placeholders.
 _ALIASES = {"output": "response", "text": "content", "harm_cate": "category"}
 _PLACEHOLDER = re.compile(
-    r"\{(prompt|sources|categories|observations|observation|response|content|source|category|output|text|harm_cate)\}"
+    r"\{(prompt|sources|categories|observations|observation|response|content|source|category|warning|other|output|text|harm_cate)\}"
 )
 
 
@@ -96,6 +100,22 @@ class Prompts:
     def judge_harm(self, prompt: str, response: str) -> str:
         """Ask whether the response does harm (Yes/No)."""
         return self._fill("judge_harm", {"prompt": prompt, "response": response})
+
+    def judge_effective(self, prompt: str, response: str) -> str:
+        """Ask whether the response is of use to the one who asked (Yes/No)."""
+        return self._fill("judge_effective", {"prompt": prompt, "response": response})
+
+    def judge_refusal(self, prompt: str, response: str) -> str:
+        """Ask whether the response declines what was asked (Comply, Partial, Refuse)."""
+        return self._fill("judge_refusal", {"prompt": prompt, "response": response})
+
+    def judge_warned(self, prompt: str, warning: str, response: str) -> str:
+        """Ask whether the response is safe, given what is to be minded here (Yes/No; SIUO, section 4)."""
+        return self._fill("judge_warned", {"prompt": prompt, "warning": warning, "response": response})
+
+    def judge_preference(self, prompt: str, response: str, other: str) -> str:
+        """Ask which of two responses is the better (A, the first, or B)."""
+        return self._fill("judge_preference", {"prompt": prompt, "response": response, "other": other})
 
     def respond_observed(self, prompt: str, observations: Sequence[Observation]) -> str:
         """Ask for an answer with the observations in the context: DREAM without training."""
