@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints/cpu.txt -e '.[local,test]'
+	$(BIN)/pip install -q -c constraints/cpu.txt -e '.[train,view,eval,test]'
 	touch $@
 
 demo: $(BIN)/dream
