@@ -1,0 +1,175 @@
+"""How sure a rate or a difference is: intervals, paired tests and what a set can show.
+
+Rates and differences are shares in [0, 1] and [-1, 1]; `level` is the two-sided confidence level. The closed forms need the
+standard library alone; what draws or integrates comes from scipy (the `eval` extra).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import comb, isnan, nan, sqrt
+from statistics import NormalDist
+from typing import NamedTuple
+
+LEVEL = 0.95
+# Fewer discordant items can't reach p < 0.05 in McNemar's exact test: 2 * 0.5**6 = 0.031, 2 * 0.5**5 = 0.0625.
+LEAST_DISCORDANT = 6
+
+
+class Interval(NamedTuple):
+    """The bounds within which a quantity lies at the level that was asked for."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The same items seen twice: how many succeeded `both` times, only `before`, only `after`, or in `neither`."""
+
+    both: int
+    before: int
+    after: int
+    neither: int
+
+    @classmethod
+    def count(cls, pairs: Sequence[tuple[bool, bool]]) -> Paired:
+        """Count (before, after) outcomes."""
+        cells = [(True, True), (True, False), (False, True), (False, False)]
+        return cls(*(sum((bool(b), bool(a)) == cell for b, a in pairs) for cell in cells))
+
+    @property
+    def n(self) -> int:
+        """How many items there are."""
+        return self.both + self.before + self.after + self.neither
+
+    @property
+    def discordant(self) -> int:
+        """How many items came out differently."""
+        return self.before + self.after
+
+    @property
+    def difference(self) -> float:
+        """The rate after minus the rate before; raises ZeroDivisionError where there are no items."""
+        return (self.after - self.before) / self.n
+
+
+def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
+    """Return Wilson's score interval of k successes in n (Wilson 1927); of no trials nothing is known, [0, 1].
+
+    `k` is fractional where several trials of an item are averaged. Raises ValueError where not 0 <= k <= n.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} successes of {n}")
+    if n == 0:
+        return Interval(0.0, 1.0)
+    z, p = _z(level), k / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # At the ends the bound is exactly 0 or 1; the sum would leave a rounding error there.
+    return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
+
+
+def mcnemar(paired: Paired) -> float:
+    """Return the two-sided p of McNemar's exact test: the discordant items fall either way with equal chance; 1 where there are none."""
+    n, fewer = paired.discordant, min(paired.before, paired.after)
+    return min(1.0, 2 * sum(comb(n, i) for i in range(fewer + 1)) / (1 << n))
+
+
+def newcombe(after: tuple[float, int], before: tuple[float, int], phi: float = 0.0, level: float = LEVEL) -> Interval:
+    """Return the interval of the difference of two rates, each (k, n), `after` minus `before`, by Newcombe's square-and-add.
+
+    `phi` is the correlation of the two: 0 for independent samples (Newcombe 1998, Stat. Med. 17:873, method 10).
+    """
+    p, q = after[0] / after[1], before[0] / before[1]
+    of_p, of_q = wilson(*after, level), wilson(*before, level)
+
+    def distance(a: float, b: float) -> float:
+        return sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+    return Interval(p - q - distance(p - of_p.low, of_q.high - q), p - q + distance(of_p.high - p, q - of_q.low))
+
+
+def paired_difference(paired: Paired, level: float = LEVEL) -> Interval:
+    """Return the interval of the rate after minus the rate before on the same items (Newcombe 1998, Stat. Med. 17:2635, method 10)."""
+    a, b, c, d, n = paired.both, paired.after, paired.before, paired.neither, paired.n
+    product = (a + b) * (c + d) * (a + c) * (b + d)
+    excess = float(a * d - b * c)
+    if excess > 0:
+        # A positive correlation narrows the interval; it is taken with a continuity correction.
+        excess = max(excess - n / 2, 0.0)
+    return newcombe((a + b, n), (a + c, n), excess / sqrt(product) if product else 0.0, level)
+
+
+def bootstrap(n: int, statistic: Callable[[Sequence[int]], float], level: float = LEVEL, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Return the percentile interval of a statistic of n items drawn anew; `statistic` takes the indices that were drawn.
+
+    A draw in which the statistic is not defined (NaN) doesn't count; where none is, the interval is [NaN, NaN]. Needs numpy.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(rng.integers(0, n, n).tolist()) for _ in range(resamples)]
+    defined = [value for value in drawn if not isnan(value)]
+    if not defined:
+        return Interval(nan, nan)
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int = 9999, seed: int = 0) -> Interval:
+    """Return the percentile interval of the mean of one value an item, such as a paired difference; needs scipy.
+
+    Several trials or seeds of an item are one value, their mean: they aren't independent of each other.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap as resample
+
+    made = resample(
+        (np.asarray(values, float),),
+        np.mean,
+        n_resamples=resamples,
+        # Bounded memory: 100 draws at a time, of however many items.
+        batch=100,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(made.low), float(made.high))
+
+
+def student(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Return Student's interval of the mean of a few independent values, such as one difference a seed; needs scipy and two values."""
+    from statistics import fmean, stdev
+
+    from scipy.stats import t
+
+    half = float(t.isf((1 - level) / 2, len(values) - 1)) * stdev(values) / sqrt(len(values))
+    return Interval(fmean(values) - half, fmean(values) + half)
+
+
+def not_worse(difference: Interval, margin: float, *, higher_is_better: bool = True) -> bool:
+    """Whether a difference (after minus before) excludes a loss of `margin` or more: non-inferiority, one-sided at half of 1 - level."""
+    return difference.low > -margin if higher_is_better else difference.high < margin
+
+
+def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, level: float = LEVEL) -> float:
+    """Return the least difference of two rates on the same n items that McNemar's test finds with this power (Connor 1987).
+
+    `discordant` is the share of items that come out differently. Before there is a second run it is 2 p (1 - p), as if that run
+    were independent of the first at rate p: at most 0.5. 1 where the set can show no difference at all.
+    """
+    z, w = _z(level), NormalDist().inv_cdf(power)
+    if n < LEAST_DISCORDANT:
+        return 1.0
+    # The positive root in d of n d^2 = (z sqrt(discordant) + w sqrt(discordant - d^2))^2.
+    found = sqrt(discordant) * (z * sqrt(n) + w * sqrt(max(0.0, n - z * z + w * w))) / (n + w * w)
+    return min(1.0, max(found, LEAST_DISCORDANT / n))
+
+
+def _z(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
