@@ -1,0 +1,1 @@
+"""What `dream sft` and `dream dpo` share: rows, models, checks before the weights are loaded, checkpoints, reports."""

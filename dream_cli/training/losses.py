@@ -1,0 +1,61 @@
+"""Which preference loss is trained, in the terms of the papers, and what TRL calls it.
+
+With r = log pi(y|x) - log pi_ref(y|x), summed over the tokens of a response, c chosen, r rejected, n lengths in tokens,
+delta = r_c - r_r, and the rewards beta * r_c and beta * r_r:
+
+    sigmoid       -log sigmoid(beta delta)                                          DPO, arXiv 2305.18290, equation 7
+    hinge         max(0, 1 - beta delta)                                            SLiC, arXiv 2305.10425, as normalised in RSO
+    ipo           (r_c / n_c - r_r / n_r - 1 / (2 beta))^2                          IPO, arXiv 2310.12036, equation 17, a token
+    robust        (-(1 - e) log sigmoid(beta delta) + e log sigmoid(-beta delta)) / (1 - 2 e)    arXiv 2403.00409, e = label smoothing
+    sigmoid_norm  -log sigmoid(beta (r_c / n_c - r_r / n_r))                        length-normalised, Tulu 3, arXiv 2411.15124
+    + sft         - sft_weight * mean log pi(token) over the chosen tokens           RPO, arXiv 2404.19733, equation 1
+
+TRL computes them, on either path; the numbers worked by hand in the tests hold its definitions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dream_cli.errors import UsageError
+
+KINDS = ("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm")
+
+
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """One of `KINDS` with its strength `beta`, the share of flipped labels that `robust` allows for, and the weight of the SFT term.
+
+    Raises UsageError where a value has no meaning for the loss: TRL would ignore a label smoothing that the loss does not know.
+    """
+
+    kind: str = "sigmoid"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    sft_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"no such loss: {self.kind!r}; there are {', '.join(KINDS)}" if self.kind not in KINDS else "",
+            f"beta is {self.beta}; it must be more than 0" if not (self.beta > 0 and math.isfinite(self.beta)) else "",
+            f"label smoothing is {self.label_smoothing}; it must be at least 0 and under 0.5"
+            if not 0 <= self.label_smoothing < 0.5
+            else "",
+            f"label smoothing belongs to the robust loss; {self.kind} would ignore it"
+            if self.label_smoothing and self.kind != "robust"
+            else "",
+            f"the SFT weight is {self.sft_weight}; it must be 0 or more"
+            if not (self.sft_weight >= 0 and math.isfinite(self.sft_weight))
+            else "",
+        ]
+        if any(problems):
+            raise UsageError("; ".join(filter(None, problems)))
+
+    def to_trl(self) -> dict[str, Any]:
+        """Return the arguments of TRL's `DPOConfig` that say the same."""
+        kinds, weights = [self.kind], [1.0]
+        if self.sft_weight:
+            kinds, weights = [*kinds, "sft"], [*weights, self.sft_weight]
+        return {"loss_type": kinds, "loss_weights": weights, "beta": self.beta, "label_smoothing": self.label_smoothing}

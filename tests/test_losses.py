@@ -1,0 +1,91 @@
+"""The preference losses on numbers worked by hand, as TRL computes them from what we ask it for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dream_cli.errors import UsageError
+from dream_cli.training.losses import KINDS, PreferenceLoss
+
+pytest.importorskip("trl")
+# TRL 1.16 sets an option of transformers 5.23 by its old name.
+pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")]
+
+# One pair: log pi of the chosen tokens -1 and -2, of the one rejected token -1.5; the reference gives -4 and -1 in all.
+# So r_c = -3 + 4 = 1, r_r = -1.5 + 1 = -0.5, delta = 1.5; with beta = 1/4 the rewards are 0.25 and -0.125.
+BY_HAND = {
+    "sigmoid": (PreferenceLoss(beta=0.25), 0.523124),  # log(1 + exp(-0.375))
+    "hinge": (PreferenceLoss("hinge", beta=0.25), 0.625),  # 1 - 0.375
+    "ipo": (PreferenceLoss("ipo", beta=0.25), 1.0),  # (1/2 + 0.5 - 2)^2
+    "robust": (PreferenceLoss("robust", beta=0.25, label_smoothing=0.1), 0.476249),  # (0.9 * 0.523124 - 0.1 * 0.898124) / 0.8
+    "sigmoid_norm": (PreferenceLoss("sigmoid_norm", beta=0.25), 0.575939),  # log(1 + exp(-0.25 * (1/2 + 0.5)))
+    "sft": (PreferenceLoss(beta=0.25, sft_weight=0.5), 1.273124),  # 0.523124 + 0.5 * (1 + 2) / 2
+}
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """TRL's own trainer around a model that is never asked."""
+    from datasets import Dataset
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    from tests.zoo import tokenizer
+
+    folder: Path = tmp_path_factory.mktemp("losses")
+    words = tokenizer()
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words), pad_token_id=0, **shape))
+    reference = LlamaForCausalLM(model.config)
+    rows = Dataset.from_dict({"prompt": ["Yes."], "chosen": [" Yes. No."], "rejected": [" No."]})
+    arguments = DPOConfig(str(folder), use_cpu=True, bf16=False, report_to=[])
+    return DPOTrainer(model, reference, arguments, train_dataset=rows, processing_class=words)
+
+
+def loss_of(trainer: Any, loss: PreferenceLoss) -> float:
+    """Return the loss of the one pair above."""
+    import torch
+
+    asked = SimpleNamespace(**loss.to_trl())
+    trainer.loss_types, trainer.loss_weights = asked.loss_type, asked.loss_weights
+    trainer.beta, trainer.label_smoothing, trainer.precompute_ref_logps = asked.beta, asked.label_smoothing, True
+    scored = torch.tensor([[-1.0, -2.0], [-1.5, 0.0]])
+    output = SimpleNamespace(log_probs=scored, entropy=scored * 0, mean_logits=scored * 0, is_top1=scored > 0)
+    batch = {
+        "input_ids": torch.ones(2, 3, dtype=torch.long),
+        "attention_mask": torch.ones(2, 3, dtype=torch.long),
+        "completion_mask": torch.tensor([[0, 1, 1], [0, 1, 0]]),
+        "ref_chosen_logps": torch.tensor([-4.0]),
+        "ref_rejected_logps": torch.tensor([-1.0]),
+    }
+    return float(trainer.compute_loss(lambda **_: output, batch))
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_loss_worked_by_hand(trainer: Any, name: str) -> None:
+    loss, value = BY_HAND[name]
+    assert loss_of(trainer, loss) == pytest.approx(value, abs=1e-6)
+
+
+def test_rewards_and_margin_worked_by_hand(trainer: Any) -> None:
+    trainer._metrics["train"].clear()
+    loss_of(trainer, PreferenceLoss(beta=0.25))
+    logged = trainer._metrics["train"]
+    assert [logged[f"rewards/{name}"] for name in ("chosen", "rejected", "margins", "accuracies")] == [[0.25], [-0.125], [0.375], [1.0]]
+
+
+def test_every_kind_is_worked_by_hand() -> None:
+    assert {loss.kind for loss, _ in BY_HAND.values()} == set(KINDS)
+
+
+def test_what_the_loss_would_ignore_is_refused() -> None:
+    with pytest.raises(UsageError) as refusal:
+        PreferenceLoss("sigmoid", beta=0, label_smoothing=0.2, sft_weight=-1)
+    assert str(refusal.value) == (
+        "beta is 0; it must be more than 0; label smoothing belongs to the robust loss; sigmoid would ignore it; "
+        "the SFT weight is -1; it must be 0 or more"
+    )
