@@ -18,6 +18,8 @@ from dream_cli.options import (
     ModelTag,
     NoStore,
     Out,
+    PriceIn,
+    PriceOut,
     PromptFolder,
     Quiet,
     Retry,
@@ -25,6 +27,8 @@ from dream_cli.options import (
     Source,
     Store,
     TaxonomyFile,
+    Timeout,
+    Verbose,
 )
 
 Mode = Annotated[
@@ -52,12 +56,16 @@ def run(
     seed: Seed = 0,
     retry_errors: Retry = False,
     dry_run: DryRun = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
     model_tag: ModelTag = None,
     concurrency: Concurrency = 8,
+    timeout: Timeout = 120.0,
     batch_size: BatchSize = 8,
     store: Store = None,
     no_store: NoStore = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Find the risks of each input one by one: which content, from which source, of which category.
 
@@ -70,9 +78,9 @@ def run(
     from dream_cli.stages import Run, run_stage
 
     templates = Prompts.load(prompts, taxonomy)
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256)
+    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)
     tally = run_stage(
-        Run("disentangle", source, out, image_root, limit, retry_errors, dry_run, quiet),
+        Run("disentangle", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
         spec,
         lambda engine: Disentangler(engine, templates, mode, verify, redo, max_tokens, seed),
     )

@@ -18,12 +18,16 @@ from dream_cli.options import (
     ModelTag,
     NoStore,
     Out,
+    PriceIn,
+    PriceOut,
     PromptFolder,
     Quiet,
     Retry,
     Source,
     Store,
     TaxonomyFile,
+    Timeout,
+    Verbose,
 )
 from dream_cli.options import Judge as JudgeModel
 
@@ -50,12 +54,16 @@ def run(
     limit: Limit = None,
     retry_errors: Retry = False,
     dry_run: DryRun = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
     model_tag: ModelTag = None,
     concurrency: Concurrency = 8,
+    timeout: Timeout = 120.0,
     batch_size: BatchSize = 8,
     store: Store = None,
     no_store: NoStore = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score how well each response notices the risks of its input.
 
@@ -69,10 +77,10 @@ def run(
     from dream_cli.summaries import Scores
 
     templates = Prompts.load(prompts, taxonomy)
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256)
+    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)
     scores = Scores()
     tally = run_stage(
-        Run("judge", source, out, image_root, limit, retry_errors, dry_run, quiet),
+        Run("judge", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
         spec,
         lambda engine: Judge(engine, templates, score, read),
         scores.add,

@@ -18,12 +18,16 @@ from dream_cli.options import (
     NoStore,
     Out,
     Policy,
+    PriceIn,
+    PriceOut,
     PromptFolder,
     Quiet,
     Retry,
     Seed,
     Source,
     Store,
+    Timeout,
+    Verbose,
 )
 
 N = Annotated[int, typer.Option("-n", "--samples", min=1, help="Responses a prompt.")]
@@ -53,12 +57,16 @@ def run(
     seed: Seed = 0,
     retry_errors: Retry = False,
     dry_run: DryRun = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
     model_tag: ModelTag = None,
     concurrency: Concurrency = 8,
+    timeout: Timeout = 120.0,
     batch_size: BatchSize = 8,
     store: Store = None,
     no_store: NoStore = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Draw responses of the policy to each prompt.
 
@@ -72,10 +80,10 @@ def run(
     from dream_cli.stages import Run, run_stage
 
     templates = Prompts.load(prompts)
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256)
+    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)
     drawing = Sampling(temperature, top_p, max_tokens, seed)
     tally = run_stage(
-        Run("sample", source, out, image_root, limit, retry_errors, dry_run, quiet),
+        Run("sample", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
         spec,
         lambda engine: Sampler(engine, templates, drawing, n, system, observe, append),
     )

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from dream_cli import __version__
+from dream_cli.arguments import Command
 from dream_cli.errors import DreamError, UsageError
 
 COMMANDS = ("disentangle", "sample", "judge", "pair", "convert")
@@ -20,7 +21,8 @@ COMMANDS = ("disentangle", "sample", "judge", "pair", "convert")
 def load(name: str) -> Any:
     """Return the click command of one file in `commands/`."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    alone.command(name, context_settings={"help_option_names": ["-h", "--help"]})(import_module(f"dream_cli.commands.{name}").run)
+    settings = {"help_option_names": ["-h", "--help"]}
+    alone.command(name, cls=Command, context_settings=settings)(import_module(f"dream_cli.commands.{name}").run)
     return typer.main.get_command(alone)
 
 

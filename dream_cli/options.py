@@ -1,4 +1,4 @@
-"""The options that commands share, declared once."""
+"""The options that commands share, declared once; what can be seen to be wrong is refused while they are read."""
 
 from __future__ import annotations
 
@@ -8,38 +8,134 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from dream_cli.engines.costs import Prices
     from dream_cli.engines.loader import EngineSpec
 
+
+def _source(path: str | None) -> str | None:
+    from dream_cli.streams import check_source
+
+    check_source(path)
+    return path
+
+
+def _out(path: str | None) -> str | None:
+    from dream_cli.streams import check_out
+
+    check_out(path)
+    return path
+
+
+def _model(ctx: typer.Context, model: str | None) -> str | None:
+    # Both of these are eager options, read before this one.
+    served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT"
+    if not served and not ctx.params.get("dry_run"):
+        from dream_cli.engines.loader import check_model
+
+        check_model(model)
+    return model
+
+
+def _base_url(address: str | None) -> str | None:
+    if address is not None:
+        from dream_cli.engines.loader import check_address
+
+        check_address(address)
+    return address
+
+
+def _store(path: str | None) -> str | None:
+    if path is not None:
+        from dream_cli.engines.store import check_store
+
+        check_store(path)
+    return path
+
+
+def _price_out(ctx: typer.Context, price: float | None) -> float | None:
+    from dream_cli.errors import UsageError
+
+    if (price is None) != (ctx.params.get("price_in") is None):
+        raise UsageError("a cost needs both prices, --price-in and --price-out (0 for what is free)")
+    return price
+
+
+def _prompts(folder: Path | None) -> Path | None:
+    from dream_cli.prompts.rendering import Prompts
+
+    Prompts.load(folder)
+    return folder
+
+
+def _taxonomy(file: Path | None) -> Path | None:
+    if file is not None:
+        from dream_cli.prompts.taxonomy import Taxonomy
+
+        Taxonomy.load(file)
+    return file
+
+
 Source = Annotated[
-    str | None, typer.Argument(metavar="[FILE]", help="Records: .jsonl, .jsonl.gz, .json or .parquet; stdin where absent or -.")
+    str | None,
+    typer.Argument(metavar="[FILE]", callback=_source, help="Records: .jsonl, .jsonl.gz, .json or .parquet; stdin where absent or -."),
 ]
-Out = Annotated[str | None, typer.Option("-o", "--out", metavar="FILE", help="Write here (format by suffix) instead of JSONL on stdout.")]
-ImageRoot = Annotated[Path | None, typer.Option(help="Folder of relative image paths read from stdin; default the current one.")]
+Out = Annotated[
+    str | None,
+    typer.Option("-o", "--out", metavar="FILE", callback=_out, help="Write here (format by suffix) instead of JSONL on stdout."),
+]
+ImageRoot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", exists=True, file_okay=False, help="Folder of relative image paths read from stdin; default the current one."
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many records.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
 Retry = Annotated[bool, typer.Option("--retry-errors", help="Try rows again that came with an error.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Count calls and tokens instead of making them.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", is_eager=True, help="Count calls, tokens and cost instead of making the calls.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary on stderr.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say on stderr which model answers, what it cost, and how long it took.")]
 Policy = Annotated[
-    str | None, typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", help="The policy; nano where none is named.")
+    str | None,
+    typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="The policy; nano where none is named."),
 ]
 Judge = Annotated[
-    str | None, typer.Option("--model", envvar="DREAM_JUDGE", metavar="PATH-OR-ID", help="The teacher and judge; nano where none is named.")
+    str | None,
+    typer.Option(
+        "--model", envvar="DREAM_JUDGE", metavar="PATH-OR-ID", callback=_model, help="The teacher and judge; nano where none is named."
+    ),
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(envvar="DREAM_BASE_URL", metavar="URL", help="An OpenAI-compatible server, e.g. http://host:8000/v1.")
+    str | None,
+    typer.Option(
+        envvar="DREAM_BASE_URL",
+        metavar="URL",
+        is_eager=True,
+        callback=_base_url,
+        help="An OpenAI-compatible server, e.g. http://host:8000/v1.",
+    ),
 ]
 ModelTag = Annotated[str | None, typer.Option(envvar="DREAM_MODEL_TAG", help="Tells two models apart that a server gives one name.")]
 Concurrency = Annotated[int, typer.Option(envvar="DREAM_CONCURRENCY", min=1, help="Requests in flight at a server.")]
+Timeout = Annotated[float, typer.Option(envvar="DREAM_TIMEOUT", min=0.1, help="Seconds that a server may take for one request.")]
 BatchSize = Annotated[int, typer.Option(envvar="DREAM_BATCH_SIZE", min=1, help="Requests in a batch of a local model.")]
 Store = Annotated[
-    str | None, typer.Option(envvar="DREAM_STORE", metavar="PATH", help="Where finished calls are kept; default the user's cache.")
+    str | None,
+    typer.Option(envvar="DREAM_STORE", metavar="PATH", callback=_store, help="Where finished calls are kept; default the user's cache."),
 ]
 NoStore = Annotated[bool, typer.Option("--no-store", help="Keep no calls and reuse none.")]
-PromptFolder = Annotated[
-    Path | None, typer.Option("--prompts", metavar="DIR", help="Templates to use in place of ours (also the authors' release).")
+PriceIn = Annotated[float | None, typer.Option(envvar="DREAM_PRICE_IN", min=0.0, is_eager=True, help="Price of a million prompt tokens.")]
+PriceOut = Annotated[
+    float | None, typer.Option(envvar="DREAM_PRICE_OUT", min=0.0, callback=_price_out, help="Price of a million completion tokens.")
 ]
-TaxonomyFile = Annotated[Path | None, typer.Option("--taxonomy", metavar="FILE", help="Sources and categories in place of the paper's.")]
+PromptFolder = Annotated[
+    Path | None,
+    typer.Option("--prompts", metavar="DIR", callback=_prompts, help="Templates to use in place of ours (also the authors' release)."),
+]
+TaxonomyFile = Annotated[
+    Path | None,
+    typer.Option("--taxonomy", metavar="FILE", callback=_taxonomy, help="Sources and categories in place of the paper's."),
+]
 
 
 def engine_spec(
@@ -51,10 +147,18 @@ def engine_spec(
     store: str | None,
     no_store: bool,
     prompts_sha256: str | None = None,
+    timeout: float = 120.0,
 ) -> EngineSpec:
     """Gather what the user said of the engine."""
     from dream_cli.engines.loader import EngineSpec
     from dream_cli.engines.store import default_store
 
     path = None if no_store else store or str(default_store())
-    return EngineSpec(model, base_url, model_tag, concurrency, batch_size, store=path, prompts_sha256=prompts_sha256)
+    return EngineSpec(model, base_url, model_tag, concurrency, batch_size, timeout=timeout, store=path, prompts_sha256=prompts_sha256)
+
+
+def prices(price_in: float | None, price_out: float | None) -> Prices | None:
+    """Return the prices of tokens, None where none were given."""
+    from dream_cli.engines.costs import Prices
+
+    return None if price_in is None or price_out is None else Prices(price_in, price_out)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
+import stat
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dream_cli.engines.costs import Prices, told
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.loader import EngineSpec, open_engine
 from dream_cli.engines.protocol import Engine
@@ -49,6 +53,12 @@ class Run:
     retry_errors: bool = False
     dry_run: bool = False
     quiet: bool = False
+    verbose: bool = False
+    prices: Prices | None = None
+
+    def tell(self, message: str) -> None:
+        """Say one line on stderr."""
+        sys.stderr.write(f"dream {self.stage}: {message}\n")
 
 
 def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None] = lambda _: None) -> Tally:
@@ -63,8 +73,16 @@ async def _engine(run: Run, spec: EngineSpec) -> Engine:
     if run.dry_run:
         return DryEngine()
     if spec.model is None and spec.base_url is None and not run.quiet:
-        sys.stderr.write(f"dream {run.stage}: no model named; nano answers, which knows only its own small world (--model, --base-url)\n")
-    return await open_engine(spec)
+        run.tell("no model named; nano answers, which knows only its own small world (--model, --base-url)")
+    began = time.monotonic()
+    engine = await open_engine(spec)
+    if run.verbose:
+        where = f" at {spec.base_url}" if spec.base_url else ""
+        run.tell(
+            f"{engine.kind}{where}, model {engine.model}, fingerprint {engine.fingerprint[:16]}, ready in {time.monotonic() - began:.1f} s"
+        )
+        run.tell(f"calls are kept in {spec.store}" if spec.store else "no calls are kept")
+    return engine
 
 
 async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
@@ -73,6 +91,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
     with _writer(run) as write:
         engine = await _engine(run, spec)
+        began = time.monotonic()
         try:
             with _progress(run, tally) as advance:
                 async for came, record in _in_order(records, _guarded(run, make_step(engine)), 2 * engine.concurrency):
@@ -82,14 +101,19 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
                     advance()
         finally:
             await engine.close()
+    _report(run, tally, engine, time.monotonic() - began)
+    return tally
+
+
+def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:
     if isinstance(engine, DryEngine):
-        sys.stderr.write(f"dream {run.stage} --dry-run: {tally.rows} rows, {engine.report()}\n")
+        run.tell(f"dry run: {tally.rows} rows, {engine.report(run.prices)}")
+    elif run.verbose:
+        run.tell(f"{tally.rows} rows in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} a second)")
+        run.tell(told(engine.usage, run.prices))
     if tally.errors and not run.quiet:
         kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
-        sys.stderr.write(
-            f"dream {run.stage}: {sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}); see their `error` field\n"
-        )
-    return tally
+        run.tell(f"{sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}); see their `error` field")
 
 
 @contextlib.contextmanager
@@ -176,9 +200,16 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
         room.release()
 
 
+def _crowded(run: Run) -> bool:
+    """Whether rows, or the bar of the next stage of the pipe, go to the same terminal."""
+    if run.out not in (None, "-"):
+        return False
+    return sys.stdout.isatty() or stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+
+
 @contextlib.contextmanager
 def _progress(run: Run, tally: Tally) -> Iterator[Callable[[], None]]:
-    if run.quiet or not sys.stderr.isatty():
+    if run.quiet or not sys.stderr.isatty() or _crowded(run):
         yield lambda: None
         return
     from rich.console import Console

@@ -41,7 +41,7 @@ def read_records(source: str | None, *, image_root: Path | None = None, limit: i
 def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
     if _is_pipe(source):
         return _read_file(source, str((image_root or Path()).resolve()))
-    _check_source(source)
+    check_source(source)
     folder = os.path.realpath(os.path.dirname(source))
     suffix = suffix_of(source)
     if suffix == ".parquet":
@@ -49,7 +49,7 @@ def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
 
         return _read_rows(open_rows(source), source, folder)
     if suffix == ".json":
-        return _read_array(source, folder)
+        return _read_items(source, folder)
     return _read_file(source, folder)
 
 
@@ -70,14 +70,19 @@ def _is_pipe(path: str) -> bool:
     return False
 
 
-def _check_source(source: str) -> None:
+def check_source(source: str | None) -> None:
+    """Raise UsageError where a file of records cannot be read, or has not the format that its suffix says."""
+    if source is None or source == "-" or _is_pipe(source):
+        return
     if os.path.isdir(source):
         raise UsageError(f"{source} is a directory; name a file in it{_did_you_mean(source + '/')}")
     if not os.path.exists(source):
         raise UsageError(f"{source} does not exist{_did_you_mean(source)}")
-    suffix_of(source)
+    suffix = suffix_of(source)
     if not os.access(source, os.R_OK):
         raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
+    if suffix == ".json":
+        _check_array(source)
 
 
 def _did_you_mean(path: str) -> str:
@@ -134,14 +139,13 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON value; write null")
 
 
-def _read_array(source: str, folder: str) -> Iterator[Record]:
+def _check_array(source: str) -> None:
     with open(source, "rb") as file:
         _skip_mark(file)
         while (first := file.read(1)) and first in b" \t\r\n":
             pass
     if first != b"[":
         raise UsageError(f"{source} is not a JSON array; if it holds one object a line, name it {source}l")
-    return _read_items(source, folder)
 
 
 def _skip_mark(file: IO[bytes]) -> None:
@@ -252,15 +256,27 @@ def _sink(suffix: str, file: IO[bytes], folder: str) -> Sink:
     return lines[suffix](file)
 
 
-@contextmanager
-def _replacing(out: str) -> Iterator[IO[bytes]]:
-    """Yield a temporary file beside `out` that takes its place when the body ends well, and goes when it does not."""
+def check_out(out: str | None) -> None:
+    """Raise UsageError where records cannot be written into a file of this name."""
+    if out is None or out == "-":
+        return
+    suffix_of(out)
     target = os.path.realpath(out)
-    folder, name = os.path.split(target)
+    folder = os.path.dirname(target)
     if os.path.isdir(target):
         raise UsageError(f"cannot write {out}: it is a directory; name a file in it")
     if not os.path.isdir(folder):
         raise UsageError(f"cannot write {out}: the folder {os.path.dirname(out)} does not exist; make it (mkdir -p)")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write {out}: the folder {folder} may not be written to; choose another place with -o")
+
+
+@contextmanager
+def _replacing(out: str) -> Iterator[IO[bytes]]:
+    """Yield a temporary file beside `out` that takes its place when the body ends well, and goes when it does not."""
+    check_out(out)
+    target = os.path.realpath(out)
+    folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     with _clearly(out):
         file = open(temporary, "wb")  # noqa: SIM115 - closed on both ways out

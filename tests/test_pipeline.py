@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -148,7 +149,32 @@ def test_an_interrupt_saves_and_exits_130(work: Workdir) -> None:
 def test_dry_run_makes_no_call(work: Workdir, teacher: Loopback) -> None:
     ran = work.dream("sample", "-n", "3", "--dry-run", "--base-url", teacher.url, stdin='{"prompt": "x"}\n')
     assert (ran.code, ran.out, teacher.calls) == (0, "", 0)
-    assert "at least 3 calls" in ran.err
+    assert ran.err.startswith("dream sample: dry run: 1 rows, 3 calls, about 0 prompt tokens and at most 768 completion tokens; ")
+
+
+def test_dry_run_says_what_it_may_cost(work: Workdir) -> None:
+    row = {"prompt": "x" * 4_000_000, "images": [work.picture("a.png")]}
+    ran = work.dream(
+        "sample", "-n", "2", "--max-tokens", "500000", "--dry-run", *("--price-in", "3", "--price-out", "15"), stdin=json.dumps(row)
+    )
+    # 1,000,000 tokens of text and 576 of the image, read once at 3 a million; at most twice 500,000 written at 15 a million.
+    assert "about 1000576 prompt tokens and at most 1000000 completion tokens, at a cost of about 3.002 to 18;" in ran.err
+    ran = work.dream("disentangle", "--dry-run", stdin='{"prompt": "x"}\n')
+    assert "at least 1 calls" in ran.err
+    assert "checking each observation that is found comes on top" in ran.err
+
+
+def test_verbose_says_what_answered_and_what_it_cost(work: Workdir, teacher: Loopback) -> None:
+    work.write("in.jsonl", [{"prompt": f"fern {i}"} for i in range(3)])
+    command = ["sample", "in.jsonl", "-v", "--base-url", teacher.url, *("--price-in", "1", "--price-out", "1000")]
+    first, again = work.dream(*command), work.dream(*command)
+    assert re.search(rf"^dream sample: openai at {teacher.url}, model loopback, fingerprint [0-9a-f]{{16}}, ready in ", first.err)
+    assert f"calls are kept in {work.env['DREAM_STORE']}" in first.err
+    cost = re.search(r"3 calls made, 0 answered from the store; (\d+) prompt and (\d+) completion tokens; cost (\S+)\n", first.err)
+    assert cost
+    assert float(cost[3]) == pytest.approx((int(cost[1]) + 1000 * int(cost[2])) / 1e6, rel=1e-3)
+    assert "0 calls made, 3 answered from the store; 0 prompt and 0 completion tokens; cost 0\n" in again.err
+    assert work.dream(*command[:2], "--base-url", teacher.url).err == ""
 
 
 def test_kill_append_and_edit(work: Workdir) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling, Usage
 from dream_cli.engines.store import CallStore, StoredEngine, default_store
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records import Image
@@ -24,11 +24,12 @@ DRAWN = Sampling(temperature=1.0)
 class Counting:
     """An engine that counts what it is asked; it fails while `broken`."""
 
-    model = "counting"
+    kind = model = "counting"
     concurrency = 4
 
     def __init__(self, fingerprint: str = "a") -> None:
         self.fingerprint = fingerprint
+        self.usage = Usage()
         self.asked: list[Any] = []
         self.broken = False
         self.latency = 0.0
@@ -38,6 +39,7 @@ class Counting:
         await asyncio.sleep(self.latency)
         if self.broken:
             raise EngineError("down")
+        self.usage.calls += len(samples)
         return [Completion(f"{chat[-1].text} {i}", "stop", 3, 2) for i in samples]
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
@@ -68,7 +70,7 @@ def test_one_more_sample_is_one_more_call(path: Path) -> None:
         assert await draw(engine, ask(), 0, 1) == ["hello 0", "hello 1"]
         assert await draw(engine, ask(), 0, 1, 2) == ["hello 0", "hello 1", "hello 2"]
         assert inner.asked == [[0, 1], [2]]
-        assert (engine.calls, engine.hits) == (3, 2)
+        assert (engine.usage.calls, engine.usage.reused) == (3, 2)
         await engine.close()
 
     asyncio.run(run())
@@ -101,7 +103,7 @@ def test_whatever_changes_the_answer_is_a_new_call(path: Path) -> None:
         await engine.choose(ask(), ["Yes", "No"])
         await engine.choose(ask(), ["Yes", "No", "Maybe"])
         await StoredEngine(other, store).generate(ask(), DRAWN, [0])
-        assert (len(inner.asked), len(other.asked), engine.hits) == (9, 1, 0)
+        assert (len(inner.asked), len(other.asked), engine.usage.reused) == (9, 1, 0)
         await engine.close()
 
     asyncio.run(run())
@@ -112,7 +114,7 @@ def test_the_same_bytes_at_another_path_are_a_hit(path: Path) -> None:
         engine = StoredEngine(Counting(), CallStore(path))
         await draw(engine, ask("hello", Image("a.png", b"1")), 0)
         await draw(engine, ask("hello", Image("b/c.png", b"1")), 0)
-        assert (engine.calls, engine.hits) == (1, 1)
+        assert (engine.usage.calls, engine.usage.reused) == (1, 1)
         await engine.close()
 
     asyncio.run(run())

@@ -42,12 +42,16 @@ class Checkpoint:
         return self.adapter if own and self.adapter is not None else self.folder
 
 
+def check_model(model: str) -> None:
+    """Raise UsageError where a name is neither a folder that holds a model nor a hub id; nothing is fetched."""
+    if not _is_hub_id(model):
+        _holding_model(_folder(model), model)
+
+
 def find_checkpoint(model: str) -> Checkpoint:
     """Return the folders of a path or hub id; raise UsageError where there are none."""
-    folder = _folder(model)
+    folder = _holding_model(_folder(model), model)
     if not (folder / "adapter_config.json").exists():
-        if not (folder / "config.json").exists():
-            raise UsageError(f"{model} holds no model: there is neither config.json nor adapter_config.json in it")
         return Checkpoint(folder)
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     beside = folder / base
@@ -76,11 +80,21 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return total.hexdigest()
 
 
+def _is_hub_id(model: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", model) is not None and not Path(model).parent.is_dir()
+
+
+def _holding_model(folder: Path, model: str) -> Path:
+    if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
+        raise UsageError(f"{model} holds no model: there is neither config.json nor adapter_config.json in it")
+    return folder
+
+
 def _folder(model: str) -> Path:
     path = Path(model).expanduser()
     if path.is_dir():
         return path
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", model) and not path.parent.is_dir():
+    if _is_hub_id(model):
         return _download(model)
     near = _neighbours(path)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""

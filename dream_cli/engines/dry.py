@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling
+from dream_cli.engines.costs import Prices
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling, Usage
 
 # Rules of thumb, good to a factor of two: characters of English a token, tokens an image.
 CHARACTERS_A_TOKEN = 4
@@ -12,22 +14,21 @@ TOKENS_AN_IMAGE = 576
 
 
 class DryEngine:
-    """Answers every list with [] and every choice evenly, and keeps count.
+    """Answers every list with [] and every choice evenly, and keeps count of the most tokens that this may take.
 
-    What a stage would ask because of a real answer, such as the verification of each observation, is not counted: a lower bound.
+    What a stage would ask because of a real answer, such as the verification of each observation, is not counted.
     """
 
-    model = "dry-run"
-    fingerprint = "dry-run"
+    kind = model = fingerprint = "dry-run"
     concurrency = 8
 
     def __init__(self) -> None:
-        self.calls = 0
-        self.prompt_tokens = 0
-        self.most_completion_tokens = 0
+        self.usage = Usage()
+        self._lists = 0
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Count one call for each sample."""
+        """Count one call for each sample; the prompt of several is read, and billed, once."""
+        self._lists += sampling.schema is not None
         self._count(chat, len(samples), sampling.max_tokens)
         return [Completion("[]", "stop") for _ in samples]
 
@@ -39,15 +40,18 @@ class DryEngine:
     async def close(self) -> None:
         """There is nothing to let go of."""
 
-    def report(self) -> str:
-        """Say what the run would cost at least."""
-        return (
-            f"at least {self.calls} calls, about {self.prompt_tokens} prompt tokens, at most {self.most_completion_tokens} completion tokens;"
-            " calls that depend on an answer (verifying each observation) come on top"
-        )
+    def report(self, prices: Prices | None) -> str:
+        """Say what the run would cost without what is in the store already."""
+        most = self.usage
+        said = f"{most.calls} calls, about {most.prompt_tokens} prompt tokens and at most {most.completion_tokens} completion tokens"
+        if prices:
+            least = replace(most, completion_tokens=0)
+            said += f", at a cost of about {prices.cost(least):.4g} to {prices.cost(most):.4g}"
+        if self._lists:
+            said = f"at least {said}; checking each observation that is found comes on top (--no-verify leaves it out)"
+        return f"{said}; calls that are in the store already cost nothing"
 
     def _count(self, chat: Sequence[ChatMessage], calls: int, completion_tokens: int) -> None:
-        tokens = sum(len(m.text) // CHARACTERS_A_TOKEN + TOKENS_AN_IMAGE * len(m.images) for m in chat)
-        self.calls += calls
-        self.prompt_tokens += calls * tokens
-        self.most_completion_tokens += calls * completion_tokens
+        self.usage.calls += calls
+        self.usage.prompt_tokens += sum(len(m.text) // CHARACTERS_A_TOKEN + TOKENS_AN_IMAGE * len(m.images) for m in chat)
+        self.usage.completion_tokens += calls * completion_tokens

@@ -29,14 +29,35 @@ class EngineSpec:
     name: str | None = None  # written into the records instead of `model`
 
 
+def check_model(model: str | None) -> None:
+    """Raise UsageError where a model cannot be run on this machine, as far as can be seen without loading it."""
+    _require_local(model or NANO)
+    if model not in (None, NANO):
+        from dream_cli.engines import checkpoint
+
+        checkpoint.check_model(model)
+
+
+def check_address(base_url: str) -> None:
+    """Raise UsageError where a base URL is none."""
+    from dream_cli.engines import openai
+
+    openai.check_address(base_url)
+
+
 async def open_engine(spec: EngineSpec) -> Engine:
     """Return the engine for `spec`, answering from its store where it has one; raise UsageError where there is none."""
-    engine = await _open(spec)
     if spec.store is None:
-        return engine
+        return await _open(spec)
     from dream_cli.engines.store import CallStore, StoredEngine
 
-    return StoredEngine(engine, CallStore(Path(spec.store)))
+    # The store first: one that cannot be used must not cost the loading of a model.
+    store = CallStore(Path(spec.store))
+    try:
+        return StoredEngine(await _open(spec), store)
+    except BaseException:
+        store.close()
+        raise
 
 
 async def _open(spec: EngineSpec) -> Engine:

@@ -20,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.engines.answers import Positions, read_answers, read_positions
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
 from dream_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -44,12 +44,18 @@ class Refused(EngineError):
         self.status = status
 
 
+def check_address(base_url: str) -> None:
+    """Raise UsageError where a base URL is none."""
+    if not re.match(r"https?://[^/\s]\S*$", base_url):
+        raise UsageError(f"--base-url {base_url!r} is no address; it looks like http://localhost:8000/v1")
+
+
 async def open_openai(spec: EngineSpec) -> Engine:
     """Return the engine for `spec.base_url`; raise UsageError where no server is there or it has not the model."""
     import aiohttp
 
-    if not spec.base_url or not re.match(r"https?://[^/]", spec.base_url):
-        raise UsageError(f"--base-url {spec.base_url!r} is no address; it looks like http://localhost:8000/v1")
+    base_url = spec.base_url or ""
+    check_address(base_url)
     key = os.environ.get("DREAM_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
     session = aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=spec.timeout),
@@ -57,7 +63,7 @@ async def open_openai(spec: EngineSpec) -> Engine:
         connector=aiohttp.TCPConnector(limit=0),
         headers={"Authorization": f"Bearer {key.strip()}"} if key.strip() else None,
     )
-    wire = _Wire(session, spec.base_url.rstrip("/"), asyncio.Semaphore(spec.concurrency), key.strip())
+    wire = _Wire(session, base_url.rstrip("/"), asyncio.Semaphore(spec.concurrency), key.strip())
     try:
         card = _pick(await wire.models(), spec.model, wire.place)
     except BaseException:
@@ -164,10 +170,13 @@ class _Wire:
 class OpenAIEngine:
     """A model behind an OpenAI-compatible server."""
 
+    kind = "openai"
+
     def __init__(self, wire: _Wire, card: Json, spec: EngineSpec) -> None:
         self.model: str = card["id"]
         self.concurrency = spec.concurrency
         self.fingerprint = _fingerprint(wire.place, card, spec.model_tag)
+        self.usage = Usage()
         self._wire = wire
         self._continues = card.get("owned_by") == "vllm"
         self._dropped: set[str] = set()
@@ -175,11 +184,11 @@ class OpenAIEngine:
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; greedy text is the same for all of them and asked for once."""
         body = self._body(chat, sampling)
-        if sampling.temperature == 0 and samples:
-            # vLLM refuses n > 1 with greedy decoding.
-            return (await self._draw(body, samples[:1])) * len(samples)
-        drawn = await asyncio.gather(*(self._draw(body, run) for run in _runs(samples)))
-        return [completion for run in drawn for completion in run]
+        # vLLM refuses n > 1 with greedy decoding.
+        once = sampling.temperature == 0
+        drawn = await asyncio.gather(*(self._draw(body, run) for run in _runs(samples[:1] if once else samples)))
+        self.usage.calls += len(samples)
+        return [completion for run in drawn for completion in run] * (len(samples) if once else 1)
 
     async def _draw(self, body: Json, run: Sequence[int]) -> list[Completion]:
         """Return the completions of consecutive samples; those that a server leaves out are asked for one by one."""
@@ -195,6 +204,7 @@ class OpenAIEngine:
         plain = self._body(chat, Sampling(max_tokens=4))
         body = plain | {"logprobs": True, "top_logprobs": 20}
         reply = await self._complete(body)
+        self.usage.calls += 1
         said, positions = _completions(reply)[0], read_positions(_choices(reply)[0])
         if not positions:
             if said.finish_reason == "length":
@@ -234,6 +244,11 @@ class OpenAIEngine:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
+    def _pay(self, usage: Any) -> None:
+        """Add up the tokens as the server counts them; one that does not say counts for none."""
+        self.usage.prompt_tokens += _count(usage, "prompt_tokens")
+        self.usage.completion_tokens += _count(usage, "completion_tokens")
+
     async def _complete(self, body: Json) -> Json:
         """Return the server's reply with at least one choice; what it refuses by name is left out, once and from then on."""
         dropped = set(self._dropped)
@@ -248,9 +263,15 @@ class OpenAIEngine:
             else:
                 # Only what helped is remembered: a message may name a parameter for another reason.
                 self._dropped |= dropped
+                self._pay(reply.get("usage"))
                 if not _choices(reply):
                     raise EngineError(self._wire.say(f"the reply has no choices: {self._wire.quote(json.dumps(reply))}"))
                 return reply
+
+
+def _count(usage: Any, name: str) -> int:
+    said = usage.get(name) if isinstance(usage, dict) else None
+    return said if isinstance(said, int) else 0
 
 
 def _choices(reply: Json) -> list[Json]:

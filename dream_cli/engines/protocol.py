@@ -51,12 +51,24 @@ class Choice:
     text: str
 
 
+@dataclass
+class Usage:
+    """What an engine was asked for so far: replies that the model made (`calls`) or the store had (`reused`), and the model's tokens."""
+
+    calls: int = 0
+    reused: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class Engine(Protocol):
     """A model that answers. Both verbs raise EngineError where there is no answer."""
 
+    kind: str  # transformers, vllm or openai
     model: str  # the name written into the records
     fingerprint: str  # changes whenever the same request may be answered differently
     concurrency: int  # how many requests are worth having in flight
+    usage: Usage  # grows with every call
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; the same index, seed and chat give the same text."""

@@ -38,6 +38,15 @@ def default_store() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "dream" / "calls.sqlite"
 
 
+def check_store(path: str) -> None:
+    """Raise UsageError where calls cannot be kept in a file of this name; nothing is made."""
+    if os.path.isdir(path):
+        raise UsageError(f"--store {path} is a directory; name a file in it")
+    folder = next((folder for folder in Path(path).absolute().parents if folder.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--store {path}: {folder} may not be written to; name another place with --store or DREAM_STORE")
+
+
 class CallStore:
     """The replies on disk; safe for several processes, and a written reply outlives a killed process."""
 
@@ -98,11 +107,11 @@ class CallStore:
 
 
 class StoredEngine:
-    """An engine that asks another one only for what is not in the store; `calls` and `hits` count the replies of each."""
+    """An engine that asks another one only for what is not in the store."""
 
     def __init__(self, inner: Engine, store: CallStore) -> None:
-        self.model, self.fingerprint, self.concurrency = inner.model, inner.fingerprint, inner.concurrency
-        self.calls = self.hits = 0
+        self.kind, self.model, self.fingerprint = inner.kind, inner.model, inner.fingerprint
+        self.concurrency, self.usage = inner.concurrency, inner.usage
         self._inner, self._store = inner, store
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -148,9 +157,8 @@ class StoredEngine:
             found = {name: self._store.get(key) for name, key in keys.items()}
             replies = {name: reply for name, reply in found.items() if reply is not None}
             missing = [name for name in keys if name not in replies]
-            self.hits += len(replies)
+            self.usage.reused += len(replies)
             if missing:
-                self.calls += len(missing)
                 fresh = dict(zip(missing, await ask(missing), strict=True))
                 self._store.put(requests[missing[0]]["verb"], self.model, [(keys[n], requests[n], fresh[n]) for n in missing])
                 replies |= fresh

@@ -13,7 +13,7 @@ from typing import Any
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
 from dream_cli.engines.loader import EngineSpec
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.errors import EngineError, RowError, UsageError
 
@@ -41,10 +41,13 @@ def open_transformers(spec: EngineSpec) -> Engine:
 class TransformersEngine:
     """The engine of a model in this process: requests of the same kind that wait together are one batch."""
 
+    kind = "transformers"
+
     def __init__(self, vlm: VisionLanguageModel, model: str, fingerprint: str, batch_size: int) -> None:
         self.model = model
         self.fingerprint = fingerprint
         self.concurrency = 2 * batch_size  # the next batch waits while one runs
+        self.usage = vlm.usage
         self._vlm = vlm
         self._batcher = Batcher(self._run, batch_size)
 
@@ -85,6 +88,7 @@ class VisionLanguageModel:
     """The blocking part: lists of chats in, completions or choices out, in the same order."""
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self.usage = Usage()
         self._model = model
         self._processor = processor
         self._tokenizer = getattr(processor, "tokenizer", processor)
@@ -115,7 +119,14 @@ class VisionLanguageModel:
         out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
         prompts = inputs["attention_mask"].sum(1).tolist()
         written = out[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
+        drawn = [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
+        self._count(len(chats), sum(prompts), sum(completion.completion_tokens or 0 for completion in drawn))
+        return drawn
+
+    def _count(self, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
+        self.usage.calls += calls
+        self.usage.prompt_tokens += prompt_tokens
+        self.usage.completion_tokens += completion_tokens
 
     def _completion(self, tokens: list[int], prompt: int) -> Completion:
         """Return the text of one row, which ends at its first end token or where the context ends."""
@@ -131,6 +142,7 @@ class VisionLanguageModel:
         inputs = self._encode(chats)
         spellings = spell(answers, self._tokenizer)
         logs = {prefix: self._next(inputs, prefix) for prefix in prefixes(spellings)}
+        self._count(len(chats), int(inputs["attention_mask"].sum()), len(chats))
         sums = [sum((self._log(logs, s).exp() for s in spellings[answer]), logs[()].new_zeros(len(chats))) for answer in answers]
         return [share(answers, [float(column[row]) for column in sums]) for row in range(len(chats))]
 

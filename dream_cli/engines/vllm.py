@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
 from dream_cli.engines.loader import EngineSpec
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.engines.transformers import Chat, row_seed
 from dream_cli.errors import EngineError, RowError, UsageError
@@ -43,11 +43,13 @@ def open_vllm(spec: EngineSpec) -> Engine:
 class VllmEngine:
     """The engine of a model inside vLLM, which schedules large batches by itself."""
 
+    kind = "vllm"
     concurrency = 2 * BATCH
 
     def __init__(self, llm: Any, checkpoint: Checkpoint, model: str, lock: TextIO) -> None:
         self.model = model
         self.fingerprint = f"vllm-{fingerprint(checkpoint)}"
+        self.usage = Usage()
         self._llm = llm
         self._tokenizer = llm.get_tokenizer()
         self._ends = _ends(checkpoint, self._tokenizer)
@@ -86,11 +88,18 @@ class VllmEngine:
     def _generate(self, sampling: Sampling, items: list[tuple[Chat, int]]) -> list[Completion]:
         wishes = [_parameters(replace(sampling, seed=row_seed(chat, sampling.seed, sample))) for chat, sample in items]
         outs = self._llm.chat([_conversation(chat) for chat, _ in items], wishes, **self._options)
+        self.usage.calls += len(items)
+        self._count(outs)
         return [_completion(out) for out in outs]
+
+    def _count(self, outs: Sequence[Any]) -> None:
+        self.usage.prompt_tokens += sum(len(out.prompt_token_ids) for out in outs)
+        self.usage.completion_tokens += sum(len(drawn.token_ids) for out in outs for drawn in out.outputs)
 
     def _choose(self, answers: Sequence[str], chats: Sequence[Chat]) -> list[Choice]:
         spellings = spell(answers, self._tokenizer)
         after = {prefix: self._next(chats, prefix) for prefix in prefixes(spellings)}
+        self.usage.calls += len(chats)
         return [
             share(answers, [sum(self._probability(after, s, row) for s in spellings[answer]) for answer in answers])
             for row in range(len(chats))
@@ -112,6 +121,7 @@ class VllmEngine:
             options |= {"add_generation_prompt": False, "continue_final_message": True}
         wish = SamplingParams(max_tokens=1, temperature=0, logprobs=TOP)
         outs = self._llm.chat([[*_conversation(chat), *begun] for chat in chats], wish, **options)
+        self._count(outs)
         return [{token: math.exp(seen.logprob) for token, seen in out.outputs[0].logprobs[0].items()} for out in outs]
 
 

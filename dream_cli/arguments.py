@@ -1,0 +1,80 @@
+"""A command line that tells everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from typer.core import TyperCommand
+
+from dream_cli.errors import UsageError
+
+
+class Command(TyperCommand):
+    """A click command that goes on after a bad argument, and then raises one UsageError for all of them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments into the context; raise UsageError with a line for each problem."""
+        problems: list[str] = []
+        for param in self.params:
+            # On the instance: typer makes the parameters, so there is no class of ours to override.
+            vars(param)["handle_parse_result"] = _gathering(param.handle_parse_result, problems)
+        known, left = self._known(ctx, args, problems), list[str]()
+        # What stood behind an unknown option would be called an unexpected argument.
+        with _gathered([] if problems else problems):
+            left = super().parse_args(ctx, known)
+        if problems:
+            raise UsageError("\n  ".join([f"{len(problems)} problems with the arguments:", *problems]) if problems[1:] else problems[0])
+        return left
+
+    def _known(self, ctx: Any, args: list[str], problems: list[str]) -> list[str]:
+        """Return the arguments without the options that cannot be read; a misspelt one is read as the one meant."""
+        known = list(args)
+        while True:
+            try:
+                self.make_parser(ctx).parse_args(list(known))
+            except Exception as error:  # noqa: BLE001 - click's own are told by what they carry, see _gathered
+                wrong = str(getattr(error, "option_name", ""))
+                at = next((i for i, arg in enumerate(known) if arg.partition("=")[0] == wrong), None)
+                if at is None:
+                    return known
+                meant = _meant(wrong, getattr(error, "possibilities", None) or ())
+                problems.append(_told(error, wrong, meant))
+                known[at : at + 1] = [known[at].replace(wrong, meant, 1)] if meant else []
+            else:
+                return known
+
+
+def _meant(wrong: str, near: Sequence[str]) -> str | None:
+    # The dashes, which all have in common, make any two options look alike.
+    return next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
+
+
+def _told(error: Any, wrong: str, meant: str | None) -> str:
+    if not hasattr(error, "possibilities"):
+        return str(error.format_message())
+    return f"no such option {wrong}" + (f"; did you mean {meant}?" if meant else "")
+
+
+def _gathering(handle: Callable[..., Any], problems: list[str]) -> Callable[..., Any]:
+    def one(ctx: Any, opts: Any, args: list[str]) -> Any:
+        with _gathered(problems):
+            return handle(ctx, opts, args)
+        return None, args
+
+    return one
+
+
+@contextmanager
+def _gathered(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        problems.append(str(error))
+    except Exception as error:
+        # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
+        if not hasattr(error, "format_message"):
+            raise
+        problems.append(error.format_message())

@@ -1,0 +1,101 @@
+"""Everything that is wrong with a command line is said at once, before a model is loaded; every flag has an environment twin."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from dream_cli.main import COMMANDS, load
+from tests.conftest import Workdir
+from tests.loopback import Loopback
+
+
+def test_all_problems_at_once(work: Workdir) -> None:
+    work.write("in.jsonl", [{"prompt": "Hi"}])
+    ran = work.dream(
+        *("disentangle", "in.jsnl", "-o", "absent/out.jsonl", "--model", "nowhere", "--image-root", "absent", "--prompts", "absent"),
+        *("--taxonomy", "absent.json", "--store", ".", "--max-tokens", "0", "--limt", "3", "--price-in", "1", "--nosuch"),
+    )
+    assert (ran.code, ran.out) == (2, "")
+    first, *problems = ran.err.splitlines()
+    assert first == "dream: 11 problems with the arguments:"
+    for said in (
+        "no such option --limt; did you mean --limit?",
+        "no such option --nosuch",
+        "in.jsnl does not exist; did you mean in.jsonl?",
+        "cannot write absent/out.jsonl: the folder absent does not exist",
+        "there is no model folder nowhere",
+        "'--image-root'",
+        "absent: no such folder of prompts",
+        "absent.json: not a taxonomy",
+        "--store . is a directory",
+        "'--max-tokens'",
+        "needs both prices",
+    ):
+        assert sum(said in problem for problem in problems) == 1, said
+
+
+def test_a_server_and_its_address_are_seen_through_before_it_is_asked(work: Workdir, server: Loopback) -> None:
+    work.write("in.jsonl", [{"prompt": "Hi"}])
+    ran = work.dream("sample", "in.jsonl", "--model", "not/here", "--base-url", "localhost:8000", "--temperature", "-1")
+    assert ran.code == 2
+    assert "'localhost:8000' is no address" in ran.err
+    assert "not/here" not in ran.err  # a name at a server is no folder, even where the address is wrong
+    ran = work.dream("sample", "absent.jsonl", "--base-url", server.url)
+    assert (ran.code, server.calls) == (2, 0)
+    assert "absent.jsonl does not exist" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["sample", "--tempreature=0.5"], "dream: no such option --tempreature; did you mean --temperature?\n"),
+        (["sample", "--top-p"], "dream: Option '--top-p' requires an argument.\n"),
+        (["pair", "a.jsonl", "b.jsonl"], "Got unexpected extra argument(s) (b.jsonl)"),
+        (["pair", "-z"], "dream: no such option -z\n"),
+        (["judge", "--read", "guess"], "--read"),
+    ],
+)
+def test_one_problem_is_one_line(work: Workdir, args: list[str], said: str) -> None:
+    work.write("a.jsonl", [{"prompt": "Hi"}])
+    ran = work.dream(*args)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_help_wins_over_bad_arguments(work: Workdir) -> None:
+    ran = work.dream("sample", "--nosuch", "absent.jsonl", "--help")
+    assert ran.code == 0
+    assert ran.out.startswith("Usage: dream sample")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_has_an_environment_twin(name: str) -> None:
+    command = load(name)
+    context = command.make_context(f"dream {name}", ["--help"], auto_envvar_prefix=f"DREAM_{name.upper()}", resilient_parsing=True)
+    shown = " ".join(command.get_help(context).split())
+    for param in command.params:
+        if param.param_type_name == "option" and param.name != "help":
+            twin = param.envvar or f"DREAM_{name}_{param.name}".upper()
+            assert re.search(rf"\[env var: {twin}[\];]", shown), param.name
+
+
+def test_environment_twins_are_read(work: Workdir, server: Loopback) -> None:
+    work.write("in.jsonl", [{"id": str(i), "prompt": f"Hi {i}"} for i in range(3)])
+    work.env |= {"DREAM_BASE_URL": server.url, "DREAM_SAMPLE_N": "2", "DREAM_SAMPLE_LIMIT": "2", "DREAM_SAMPLE_TEMPERATURE": "0.5"}
+    work.env |= {"DREAM_SAMPLE_QUIET": "1", "DREAM_CONCURRENCY": "1"}
+    ran = work.dream("sample", "in.jsonl")
+    assert [len(row["responses"]) for row in ran.rows] == [2, 2]
+    assert (ran.err, server.peak, {body["temperature"] for body in server.bodies}) == ("", 1, {0.5})
+    work.env["DREAM_SAMPLE_N"] = "many"
+    assert "'-n' / '--samples'" in work.dream("sample", "in.jsonl").err
+
+
+def test_models_come_from_the_environment(work: Workdir) -> None:
+    work.write("in.jsonl", [{"prompt": "Hi", "response": "Hello."}])
+    work.env |= {"DREAM_MODEL": "policy/of/mine", "DREAM_JUDGE": "judge/of/mine"}
+    said = {name: work.dream(name, "in.jsonl").err for name in ("disentangle", "sample", "judge")}
+    assert "policy/of/mine" in said["sample"]
+    assert all("judge/of/mine" in said[name] for name in ("disentangle", "judge"))
