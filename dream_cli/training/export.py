@@ -1,0 +1,69 @@
+"""The finished model: its weights, the processor's files as the base had them, and a card that says where it comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dream_cli.engines.checkpoint import PROMPTS_FILE
+from dream_cli.training.models import Start, merge
+from dream_cli.training.settings import Job
+
+# Copied as they are: what a processor saves on a machine without torchvision cannot be read on one with it.
+PROCESSOR_FILES = (
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.*",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    PROMPTS_FILE,
+)
+_LAST = ("config.json", "adapter_config.json")
+
+
+def export(trainer: Any, start: Start, job: Job) -> None:
+    """Put the trained model into the job's folder; a reader finds it whole or not at all."""
+    staging = job.out / ".model"
+    if trainer.args.should_save:
+        shutil.rmtree(staging, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(staging), _internal_call=True)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.args.should_save:
+        return
+    if job.lora is not None:
+        staging = _tidy_adapter(staging, start, job)
+    for file in [*staging.iterdir()]:
+        if file.is_dir() or file.name in ("training_args.bin", "README.md") or any(file.match(p) for p in PROCESSOR_FILES):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    copy_processor(start, staging)
+    for file in sorted(staging.iterdir(), key=lambda f: f.name in _LAST):
+        os.replace(file, job.out / file.name)
+    shutil.rmtree(job.out / ".model", ignore_errors=True)
+
+
+def copy_processor(start: Start, out: Path) -> None:
+    """Copy the files of the processor, and the prompts that the model was trained with, to `out`."""
+    for folder in dict.fromkeys((start.checkpoint.folder, start.checkpoint.processor, *start.checkpoint.folders)):
+        for file in folder.iterdir():
+            if file.is_file() and any(file.match(pattern) for pattern in PROCESSOR_FILES):
+                shutil.copyfile(file, out / file.name)
+
+
+def _tidy_adapter(staging: Path, start: Start, job: Job) -> Path:
+    """Return the folder of the adapter with its base named, or of the plain checkpoint that it was merged into."""
+    config = staging / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": start.base}, indent=2) + "\n")
+    if job.lora is None or not job.lora.merge:
+        return staging
+    merge(start, staging, staging / "merged")
+    return staging / "merged"

@@ -1,0 +1,67 @@
+"""More than one process: torchrun's environment, its start, and what the first process tells the others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from dream_cli.errors import UsageError
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """Return how many processes train together, as torchrun says it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reads, reports and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def is_started() -> bool:
+    """Whether torchrun (or another launcher) started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
+def check_world(wanted: int | None) -> None:
+    """Raise UsageError where there are fewer or more processes than were asked for."""
+    if wanted is not None and wanted != world_size():
+        raise UsageError(f"--nproc {wanted}, but the launcher started {world_size()} processes; give one of the two")
+
+
+def launch(processes: int) -> int:
+    """Start this very command in several processes through torchrun, and return the exit code of the first that failed, or 0."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, run_id="dream"
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "dream_cli", *sys.argv[1:])
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode or 1
+    return 0
+
+
+def first_does(work: Callable[[], T]) -> T:
+    """Return what the first process made of `work`; the others wait for it. An error ends them all."""
+    if world_size() == 1:
+        return work()
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=not _has_device())
+    box = [work()] if is_first() else [None]
+    found: T = broadcast_object_list(box)[0]
+    return found
+
+
+def _has_device() -> bool:
+    import torch
+
+    return bool(torch.accelerator.is_available())

@@ -1,0 +1,145 @@
+"""Where a model comes from: the `run.json` beside it, and the card that tells it in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dream_cli import __version__
+from dream_cli.errors import UsageError
+from dream_cli.records import Json
+from dream_cli.training.launching import world_size
+from dream_cli.training.models import Start
+
+RUN_FILE = "run.json"
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+# These do not change what is learnt, so that a run may go on with others.
+_FREE = (
+    "out",
+    "source",
+    "held_out",
+    "image_root",
+    "limit",
+    "max_length",
+    "on_too_long",
+    "trust_nano",
+    "quiet",
+    "overwrite",
+    "hardware",
+    "model",
+)
+
+
+def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
+    """Return what is written into `run.json`: what was asked, with what, from what; `identity` tells two runs apart."""
+    asked = json.loads(json.dumps(dataclasses.asdict(job), default=str))
+    learnt = {k: v for k, v in asked.items() if k not in _FREE} | {"dtype": job.hardware.dtype, "processes": world_size()}
+    known = {"settings": learnt, "method": method, "start": start.fingerprint, "rows": file_hash(rows)}
+    return {
+        "identity": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
+        "command": ["dream", *sys.argv[1:]],
+        "method": method,
+        "settings": asked,
+        "start": {"model": start.name, "folder": str(start.checkpoint.folder), "fingerprint": start.fingerprint},
+        "rows": {"file": rows.name, "sha256": known["rows"]},
+        "versions": {"dream": __version__, "python": sys.version.split()[0]} | {name: _version(name) for name in _LIBRARIES},
+        "parent": read_run(start.checkpoint.folders[-1]),
+    }
+
+
+def read_run(folder: Path) -> Json | None:
+    """Return the `run.json` of a folder, None where there is none that can be read."""
+    try:
+        found: Json = json.loads((folder / RUN_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def write_run(folder: Path, run: Json) -> None:
+    """Write `run.json`; it appears whole or not at all."""
+    temporary = folder / f".{RUN_FILE}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(folder / RUN_FILE)
+
+
+def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
+    """Return the record of the same run where it is finished already, else None; raise UsageError where the folder is another's."""
+    earlier = read_run(folder)
+    if overwrite or (earlier is None and not any((folder / name).exists() for name in ("config.json", "adapter_config.json"))):
+        return None
+    if earlier is None:
+        raise UsageError(f"{folder} holds a model already; choose another -o, or --overwrite")
+    if earlier.get("identity") != run["identity"]:
+        changed = [name for name in ("settings", "method", "start", "rows") if earlier.get(name) != run[name]]
+        raise UsageError(f"{folder} holds another run ({', '.join(changed) or 'made otherwise'} differ); choose another -o, or --overwrite")
+    record: Json | None = earlier.get("result")
+    return record
+
+
+def card(run: Json, base: str) -> str:
+    """Return the model card of a finished run, as Markdown with the front matter that model hubs read."""
+    method, result = run["method"], run["result"]
+    numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.items() if isinstance(value, int | float))
+    asked = "\n".join(f"| {name} | {value} |" for name, value in _flat(run["settings"] | method))
+    steps = "\n".join(f"{i}. {line}" for i, line in enumerate(_lineage(run), 1))
+    return f"""---
+base_model: {base}
+library_name: {"peft" if result.get("adapter") else "transformers"}
+pipeline_tag: image-text-to-text
+tags: [dream, {method["name"]}, safety-alignment]
+---
+# {Path(str(result["model"])).name}
+
+Trained with `dream {method["name"]}` (DREAM, arXiv 2504.18053). Safety and helpfulness are not measured by training:
+`dream eval` measures both.
+
+## Lineage
+{steps}
+
+## Figures
+| figure | value |
+|---|---|
+{numbers}
+
+![curves](curves.png)
+
+## Settings
+| setting | value |
+|---|---|
+{asked}
+
+Everything else (versions, file hashes, what each rule dropped) is in `run.json`, the figures of each step in `metrics.jsonl`.
+"""
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lineage(run: Json) -> list[str]:
+    """Return one line for each run that led here, the first one first."""
+    before = _lineage(run["parent"]) if run.get("parent") and "command" in run["parent"] else [f"`{run['start']['model']}`"]
+    return [*before, f"`{' '.join(run['command'])}` on {run.get('receipt', {}).get('rows', '?')} rows"]
+
+
+def _flat(settings: Json, before: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        found += _flat(value, f"{before}{name}.") if isinstance(value, dict) else [(before + name, value)] if value is not None else []
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,241 @@
+"""The model a run starts from: its folders, its processor, its weights, and the adapter that learns."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoint, fingerprint
+from dream_cli.engines.loader import NANO, NANO_WEIGHTS
+from dream_cli.errors import UsageError
+from dream_cli.training.settings import Job, Lora
+
+# TRL tokenizes the answers without the images, which this processor refuses.
+UNSUPPORTED = {"paligemma": "its processor cannot read an answer without its image"}
+SMALL = 20_000_000  # parameters
+
+
+@dataclass(frozen=True)
+class Start:
+    """The model that a run starts from, as the user named it."""
+
+    name: str
+    checkpoint: Checkpoint
+    fingerprint: str
+
+    @property
+    def base(self) -> str:
+        """What an adapter should name as its base: a hub id as it is, a folder by its whole path."""
+        is_hub = not Path(self.name).expanduser().exists() and "/" in self.name and self.checkpoint.adapter is None
+        return self.name if is_hub else str(self.checkpoint.folder.resolve())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's configuration."""
+        read: dict[str, Any] = json.loads((self.checkpoint.folder / "config.json").read_text())
+        return read
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is handed to the trainer: the model (it may already carry an adapter), a new adapter's plan, and the reference.
+
+    Without a reference the trainer takes the policy as it starts: the base under the adapter, a frozen copy of the adapter,
+    or the weights read once more.
+    """
+
+    model: Any
+    adapter: Any = None
+    reference: Any = None
+
+
+def find_start(name: str) -> Start:
+    """Return the model of a path, hub id or embedded name; raise UsageError where there is none."""
+    checkpoint = find_checkpoint(str(NANO_WEIGHTS) if name == NANO else name)
+    return Start(name, checkpoint, fingerprint(checkpoint))
+
+
+def is_of_nano_s_world(model: str) -> bool:
+    """Whether a model that a record names is embedded, or was trained from one that is: its folder has the embedded model's prompts."""
+    if model.partition("-")[0] == NANO:
+        return True
+    try:
+        return any((folder / PROMPTS_FILE).exists() for folder in find_checkpoint(model).folders) if Path(model).is_dir() else False
+    except UsageError:
+        return False
+
+
+def quieten() -> None:
+    """Keep the libraries off the terminal and off the network."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|trl|accelerate|datasets)\b")
+
+
+def load_processor(start: Start) -> Any:
+    """Return the processor of a model; raise UsageError where it cannot be loaded."""
+    from transformers import AutoProcessor
+
+    from dream_cli.engines.image_only import allow_image_only_processors
+
+    allow_image_only_processors()
+    try:
+        return AutoProcessor.from_pretrained(start.checkpoint.processor, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"cannot load the processor of {start.name}: {reason}") from error
+
+
+def load_policy(start: Start, job: Job) -> Policy:
+    """Return the policy of a job, its weights loaded; raise UsageError where they cannot be."""
+    dtype = _dtype(job)
+    model = _load_weights(start.checkpoint.folder, dtype, job.lora)
+    if start.checkpoint.adapter is None:
+        return Policy(_frozen(model, job), _plan(start, job))
+    if job.lora is not None:
+        # One adapter goes through all rounds; the trainer freezes a copy of it as the reference.
+        return Policy(_laid_over(model, start.checkpoint, trainable=True))
+    merged = _laid_over(model, start.checkpoint).merge_and_unload()
+    reference = _laid_over(_load_weights(start.checkpoint.folder, dtype, None), start.checkpoint).merge_and_unload()
+    return Policy(_frozen(merged, job), reference=reference)
+
+
+def merge(start: Start, adapter: Path, out: Path) -> None:
+    """Write the base of `start` with the adapter merged into it to `out`, as a plain checkpoint."""
+    import torch
+
+    model = _load_weights(start.checkpoint.folder, torch.float32, None)
+    _laid_over(model, Checkpoint(start.checkpoint.folder, adapter)).merge_and_unload().save_pretrained(out)
+
+
+def target_modules(start: Start, job: Job) -> str:
+    """Return the regular expression of the modules that an adapter stands on; raise UsageError where there are none.
+
+    Nothing is loaded: the model is built without memory for its weights.
+    """
+    import torch
+
+    model = _empty_model(start)
+    wanted = job.lora.targets if job.lora is not None else None
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    towers = [model.get_decoder(), *([model.get_encoder("image")] if job.learns_vision else [])]
+    prefixes = [name for name, module in model.named_modules() if any(module is tower for tower in towers)]
+    inside = sorted(name for name in linear if any(name.startswith(f"{prefix}.") for prefix in prefixes))
+    leaves = sorted({name.rpartition(".")[2] for name in inside})
+    if wanted is not None and not re.fullmatch(r"[\w,]+", wanted):
+        pattern = wanted
+    else:
+        named = wanted.split(",") if wanted else leaves
+        pattern = rf"(?:{'|'.join(map(re.escape, prefixes))})\..*\.(?:{'|'.join(map(re.escape, named))})"
+        if unknown := sorted(set(named) - set(leaves)):
+            raise UsageError(f"--targets: {', '.join(unknown)} is no linear layer of {start.name}; there are {', '.join(leaves)}")
+    if not any(re.fullmatch(pattern, name) for name in linear):
+        raise UsageError(f"--targets: no linear layer of {start.name} matches {pattern!r}; there are {', '.join(leaves)}")
+    return pattern
+
+
+def context_length(start: Start) -> int | None:
+    """Return how many tokens the model can read, None where it does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(start.checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _empty_model(start: Start) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(start.checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def _load_weights(folder: Path, dtype: Any, lora: Lora | None) -> Any:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    more = {"quantization_config": _four_bits()} if lora is not None and lora.quantize else {}
+    try:
+        model, seen = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True, **more
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"cannot load the model {folder}: {reason}") from error
+    if seen["missing_keys"]:
+        # transformers would go on with random numbers in their place.
+        raise UsageError(f"the model in {folder} lacks the weights {', '.join(sorted(seen['missing_keys'])[:3])}, ...")
+    if not torch.cuda.is_available() and model.num_parameters() < SMALL:
+        # On small matrices threads wait for each other longer than they work.
+        torch.set_num_threads(1)
+    return model
+
+
+def _dtype(job: Job) -> Any:
+    """Return the type of the weights: what learns is kept in 32 bits, a frozen base on a GPU in 16."""
+    import torch
+
+    if job.hardware.dtype != "auto":
+        return getattr(torch, job.hardware.dtype)
+    return torch.bfloat16 if job.lora is not None and has_bfloat16() else torch.float32
+
+
+def has_bfloat16() -> bool:
+    """Whether the device computes in bfloat16."""
+    import torch
+
+    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+
+
+def _four_bits() -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError("--qlora needs bitsandbytes: pip install bitsandbytes (or leave it away, with --lora alone)")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def _plan(start: Start, job: Job) -> Any:
+    if job.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=job.lora.rank,
+        lora_alpha=job.lora.alpha,
+        use_dora=job.lora.dora,
+        target_modules=target_modules(start, job),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _laid_over(model: Any, checkpoint: Checkpoint, trainable: bool = False) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=trainable)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"the adapter {checkpoint.adapter} does not fit its base {checkpoint.folder}: {reason}") from error
+
+
+def _frozen(model: Any, job: Job) -> Any:
+    """Return a model whose vision tower does not learn where it should not."""
+    if job.lora is None and not job.learns_vision:
+        model.get_encoder("image").requires_grad_(False)
+    return model

@@ -1,0 +1,149 @@
+"""What can go wrong in training, looked for before the weights are loaded: every problem with its row, all at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dream_cli.engines.loader import NANO
+from dream_cli.errors import InvalidRecord, RowError, UsageError
+from dream_cli.images import open_rgb
+from dream_cli.records import Record
+from dream_cli.training.models import UNSUPPORTED, Start, is_of_nano_s_world, target_modules
+from dream_cli.training.rows import Row
+from dream_cli.training.settings import Job
+
+Take = Callable[[Record], tuple[list[Row], "Counter[str]"]]
+_SHOWN = 20
+# Words of a processor that stand for pixels; in a text they would be taken for an image that is not there.
+_MARKS = ("image_token", "boi_token", "video_token")
+
+
+@dataclass
+class Report:
+    """What the check found: counts, the longest row in tokens, and problems (the first of them in words)."""
+
+    rows: int = 0
+    unreadable: int = 0
+    too_long: int = 0
+    longest: int = 0
+    receipt: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    more_problems: int = 0
+
+    def add_problem(self, message: str) -> None:
+        """Note a problem; those beyond the first are only counted."""
+        if len(self.problems) < _SHOWN:
+            self.problems.append(message)
+        else:
+            self.more_problems += 1
+
+    def raise_problems(self) -> None:
+        """Raise UsageError with every problem, if there is one."""
+        if self.problems:
+            more = [f"... and {self.more_problems} more"] if self.more_problems else []
+            count = len(self.problems) + self.more_problems
+            raise UsageError("\n  ".join([f"{count} problem{'s' * (count > 1)} before training:", *self.problems, *more]))
+
+
+class Preflight:
+    """Checks rows as the trainer will read them: images decode, the chat template renders, nothing is cut."""
+
+    def __init__(self, start: Start, processor: Any, limit: int | None) -> None:
+        self._processor, self._limit, self._name = processor, limit, start.name
+        self._marks = {mark for name in _MARKS if isinstance(mark := getattr(processor, name, None), str)}
+
+    def tokens(self, row: Row) -> int:
+        """Return the length of a row with its longest answer, images expanded; raise RowError where it cannot be trained on."""
+        texts = [*(m.content for m in row.prompt), *row.answers.values()]
+        if mark := next((mark for mark in self._marks for text in texts if mark in text), None):
+            raise InvalidRecord(f"a text holds {mark!r}, which {self._name} takes for an image; remove it")
+        pictures = [open_rgb(image) for image in row.images]
+        try:
+            return self._count(row, pictures)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InvalidRecord(f"{self._name} cannot read it: {reason}") from error
+
+    def is_too_long(self, tokens: int) -> bool:
+        """Whether a row has more tokens than are allowed."""
+        return self._limit is not None and tokens > self._limit
+
+    def _count(self, row: Row, pictures: list[Any]) -> int:
+        from trl.data_utils import apply_chat_template, prepare_multimodal_messages
+
+        asked = [{"role": m.role, "content": m.content} for m in row.prompt]
+        example = {"prompt": prepare_multimodal_messages(asked, images=pictures)}
+        example |= {name: prepare_multimodal_messages([{"role": "assistant", "content": text}]) for name, text in row.answers.items()}
+        said = apply_chat_template(example, self._processor)
+        shown = self._processor(
+            images=[pictures] if pictures else None, text=[said["prompt"]], add_special_tokens=False, return_tensors="pt"
+        )
+        answers = [self._processor.tokenizer(said[name], add_special_tokens=False)["input_ids"] for name in row.answers]
+        return int(shown["input_ids"].shape[1]) + max(map(len, answers))
+
+
+def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
+    """Note what of the model and the adapter's plan cannot be trained."""
+    family = str(start.config.get("model_type"))
+    if family in UNSUPPORTED:
+        report.add_problem(f"{start.name} is of the family {family}, which cannot be trained here: {UNSUPPORTED[family]}")
+        return
+    template = getattr(processor, "chat_template", None) or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    if not template:
+        report.add_problem(f"{start.name} has no chat template, so no conversation can be shown to it; use its instruction-tuned version")
+    if job.lora is not None and start.checkpoint.adapter is None:
+        try:
+            target_modules(start, job)
+        except UsageError as error:
+            report.add_problem(str(error))
+
+
+def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
+    """Yield the rows to train on; what is dropped is counted, what is wrong is noted in the report."""
+    mistrusted: set[str] = set()
+    for record in records:
+        report.unreadable += record.error is not None and "error" not in record.order
+        if not job.trust_nano:
+            mistrusted |= set(_mistrusted(record, job.model))
+        try:
+            rows, receipt = take(record)
+        except RowError as error:
+            report.add_problem(f"{record.place}: {error}")
+            continue
+        report.receipt += receipt
+        yield from _measured(rows, preflight, job, report)
+    for policy in sorted(mistrusted):
+        report.add_problem(
+            f"nano judged responses of {policy}, but nano knows only its own small world; judge them with a model of your choice "
+            "(dream judge --model), or say --allow-nano-verdicts"
+        )
+
+
+def _measured(rows: Iterable[Row], preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
+    for row in rows:
+        try:
+            tokens = preflight.tokens(row)
+        except RowError as error:
+            report.add_problem(f"{row.place}: {error}")
+            continue
+        if not preflight.is_too_long(tokens):
+            report.longest = max(report.longest, tokens)
+            report.rows += 1
+            yield row
+        elif job.on_too_long == "stop":
+            report.add_problem(f"{row.place}: {tokens} tokens with its images, more than --max-length; raise it, or --on-too-long drop")
+        else:
+            report.too_long += 1
+
+
+def _mistrusted(record: Record, model: str) -> Iterator[str]:
+    """Yield the models whose responses nano judged although they are none of its world; a response without a name is the model's own."""
+    if record.error is not None:
+        return
+    judged = [(r.judgement.model, r.model) for t in record.turns() for r in t.responses if r.judgement is not None]
+    for judge, policy in [*judged, (record.extra.get("judge"), record.extra.get("policy"))]:
+        if judge == NANO and not is_of_nano_s_world(str(policy or model)):
+            yield str(policy or model)

@@ -1,0 +1,131 @@
+"""What a run tells while it goes: one JSON object a step, a progress bar, curves at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# metric, title: the panels of the curves, where the metric was logged.
+PANELS = (("loss", "loss"), ("rewards/accuracies", "accuracy of rewards"), ("rewards/margins", "margin of rewards"))
+_SUMMARY = ("train_", "total_flos")
+
+
+def metrics_writer(path: Path) -> Any:
+    """Return a callback that writes each log to `path`; a resumed run goes on after the step that it resumes from."""
+    from transformers import TrainerCallback
+
+    class MetricsWriter(TrainerCallback):  # type: ignore[misc]
+        """One object a line: `step`, `epoch` and the numbers of that step."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            kept = [line for line in read_metrics(path) if line["step"] <= state.global_step]
+            # TRL counts tokens from nought in every process.
+            self.tokens = max((line.get("num_tokens", 0) for line in kept), default=0)
+            if state.is_world_process_zero:
+                path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            numbers = {k: v for k, v in (logs or {}).items() if not k.startswith(_SUMMARY)}
+            if state.is_world_process_zero and set(numbers) - {"epoch"}:
+                if "num_tokens" in numbers:
+                    numbers["num_tokens"] += self.tokens
+                with path.open("a") as file:
+                    file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
+
+    return MetricsWriter()
+
+
+def progress_bar(name: str, rows_a_step: int) -> Any:
+    """Return a callback that draws a bar on stderr: loss, accuracy of rewards, margin, rows a second, time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from transformers import TrainerCallback
+
+    class ProgressBar(TrainerCallback):  # type: ignore[misc]
+        """Only the first process draws."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not state.is_world_process_zero)
+            self.task = self.bar.add_task(name, total=state.max_steps, completed=state.global_step, said="")
+            self.first, self.began = state.global_step, time.monotonic()
+            self.bar.start()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            said = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS if logs and metric in logs]
+            rate = (state.global_step - self.first) * rows_a_step / max(time.monotonic() - self.began, 1e-9)
+            self.bar.update(self.task, completed=state.global_step, said="  ".join([*said, f"{rate:.1f} rows/s"]))
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.stop()
+
+    return ProgressBar()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a run, one dict a log; a line that a killed process cut off is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def final_metrics(path: Path) -> dict[str, float]:
+    """Return what a run ends with: the first loss, and the numbers of its last step and last evaluation."""
+    logs = read_metrics(path)
+    steps = [line for line in logs if "loss" in line]
+    held_out = [line for line in logs if "eval_loss" in line]
+    first = {"first_loss": steps[0]["loss"]} if steps else {}
+    last = {k: v for line in (steps[-1:] + held_out[-1:]) for k, v in line.items() if k not in ("step", "epoch")}
+    return first | {k: v for k, v in last.items() if not k.startswith(("eval_runtime", "eval_samples", "eval_steps"))}
+
+
+def draw_curves(metrics: Path, out: Path) -> None:
+    """Draw the curves of a run as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    logs = read_metrics(metrics)
+    panels = [(metric, title) for metric, title in PANELS if any(metric in line for line in logs)]
+    if not panels:
+        return
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.5), squeeze=False, layout="constrained")
+    for axis, (metric, title) in zip(axes[0], panels, strict=True):
+        for prefix, style in (("", "-"), ("eval_", "o")):
+            points = [(line["step"], line[prefix + metric]) for line in logs if prefix + metric in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), style, label="held out" if prefix else "training")
+        axis.set(title=title, xlabel="step")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(out, dpi=120)
+    pyplot.close(figure)
+
+
+def say(line: str) -> None:
+    """Say a line on stderr, in the first process alone."""
+    from dream_cli.training.launching import is_first
+
+    if is_first():
+        sys.stderr.write(line + "\n")
+
+
+def wants_bar(quiet: bool) -> bool:
+    """Whether there is a terminal to draw on."""
+    return not quiet and sys.stderr.isatty()
+
+
+def remove_printers(trainer: Any) -> None:
+    """Keep transformers' own callbacks from printing to stdout, which carries data."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    for printer in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(printer)

@@ -1,0 +1,115 @@
+"""What a trainer reads: one row asks with messages and images and holds the answers to learn from.
+
+Rows stand in one Arrow file that is mapped into memory; images are decoded when a batch asks for them, so that memory does not
+grow with the data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.records import Image, Message, Record
+
+COMPLETION: tuple[str, ...] = ("completion",)
+PAIR: tuple[str, ...] = ("chosen", "rejected")
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: `answers` has the key `completion`, or `chosen` and `rejected`; `place` is the file:line that it came from."""
+
+    place: str
+    prompt: tuple[Message, ...]
+    answers: Mapping[str, str]
+    images: tuple[Image, ...] = ()
+
+
+class Rows(Protocol):
+    """Where rows go, one at a time."""
+
+    def write(self, row: Row) -> None:
+        """Write one row."""
+
+
+def pair_of(record: Record) -> Row:
+    """Return the pair of a record; raise InvalidRecord where there is none, or nothing to prefer."""
+    answers = {name: record.extra.get(name) for name in PAIR}
+    missing = [name for name, text in answers.items() if not isinstance(text, str) or not text.strip()]
+    if missing:
+        raise InvalidRecord(f"no {' and no '.join(missing)} text; `dream pair` makes pairs of judged responses")
+    if str(answers["chosen"]).split() == str(answers["rejected"]).split():
+        raise InvalidRecord("chosen and rejected say the same; there is nothing to prefer")
+    turn = record.turns()[-1] if record.turns() else None
+    if turn is None or turn.reply is not None:
+        raise InvalidRecord("the conversation ends with an answer; a pair follows a message of the user")
+    return Row(record.place, (*turn.history, Message("user", turn.prompt)), {k: str(v) for k, v in answers.items()}, record.images)
+
+
+@contextmanager
+def open_rows(path: Path, names: Iterable[str]) -> Iterator[Rows]:
+    """Open a file for rows whose answers are `names`; it appears whole at the end or not at all."""
+    import pyarrow as pa
+
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    fields = [("row", pa.int64()), ("place", pa.string()), ("images", pa.list_(image)), ("prompt", pa.list_(message))]
+    schema = pa.schema([*fields, *((name, pa.string()) for name in names)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+            rows = _ArrowRows(stream, schema)
+            yield rows
+            rows.flush()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _ArrowRows:
+    def __init__(self, stream: Any, schema: Any) -> None:
+        self._stream, self._schema = stream, schema
+        self._held: list[dict[str, Any]] = []
+        self._count = 0
+
+    def write(self, row: Row) -> None:
+        images = [{"bytes": image.data, "path": image.path} for image in row.images]
+        prompt = [{"role": m.role, "content": m.content} for m in row.prompt]
+        self._held.append({"row": self._count, "place": row.place, "images": images, "prompt": prompt, **row.answers})
+        self._count += 1
+        if len(self._held) == _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        import pyarrow as pa
+
+        if self._held:
+            self._stream.write_batch(pa.RecordBatch.from_pylist(self._held, self._schema))
+            self._held = []
+
+
+def load_rows(path: Path) -> Any:
+    """Return the rows of a file as a `datasets.Dataset` in the form that TRL's trainers read, images decoded on access."""
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    return Dataset.from_file(str(path)).with_transform(as_examples)
+
+
+def as_examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return columns of an Arrow file as columns of TRL: images as pictures, texts as messages."""
+    from dream_cli.images import open_rgb
+
+    examples: dict[str, list[Any]] = {"row": batch["row"], "prompt": batch["prompt"]}
+    examples["images"] = [[open_rgb(Image(i["path"], i["bytes"])) for i in images] for images in batch["images"]]
+    for name in (*COMPLETION, *PAIR):
+        if name in batch:
+            examples[name] = [[{"role": "assistant", "content": text}] for text in batch[name]]
+    return examples

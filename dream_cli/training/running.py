@@ -1,0 +1,272 @@
+"""One training run from records to a finished model: read and check, train, write; the same command again goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dream_cli.errors import DreamError, UsageError
+from dream_cli.records import Json
+from dream_cli.streams import read_records
+from dream_cli.training import checkpoints, lineage, models, reporting
+from dream_cli.training.export import export
+from dream_cli.training.launching import check_world, first_does, is_first, is_started, launch, world_size
+from dream_cli.training.preflight import Preflight, Report, Take, check_model, checked
+from dream_cli.training.rows import Row, load_rows, open_rows
+from dream_cli.training.settings import Job
+
+ROWS, HELD_OUT, METRICS, CURVES = "rows.arrow", "held-out.arrow", "metrics.jsonl", "curves.png"
+
+
+class Method(Protocol):
+    """What sft and dpo do each in their own way."""
+
+    name: str
+    answers: tuple[str, ...]
+    nothing: str  # what to say where there is no row
+
+    def settings(self) -> Json:
+        """Return the method's own settings for `run.json`."""
+
+    def take(self) -> Take:
+        """Return what makes rows of a record."""
+
+    def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
+        """Yield rows from elsewhere, given how many there are of the job's own."""
+
+    def trainer(self, policy: models.Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
+        """Return the trainer: one of TRL's, with exact checkpoints."""
+
+    def result(self, trainer: Any) -> Json:
+        """Return what the final record says beside the metrics."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The final record, and the exit code that goes with it."""
+
+    record: Json
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    run: Json
+    finished: Json | None
+    exit_code: int
+
+
+def perform(job: Job, method: Method, only_check: bool, processes: int | None) -> Done:
+    """Check, or train, in as many processes as were asked for; the record is empty where other processes print it."""
+    if processes is not None and processes > 1 and not is_started() and not only_check:
+        return Done({}, launch(processes))
+    check_world(processes)
+    done = check(job, method) if only_check else train(job, method)
+    return done if is_first() else Done({}, done.exit_code)
+
+
+def check(job: Job, method: Method) -> Done:
+    """Run the preflight alone; raise UsageError with every problem."""
+    models.quieten()
+    start = models.find_start(job.model)
+    report = _prepare_rows(job, method, start, None)
+    report.raise_problems()
+    return Done({"check": "passed", **_told(report)}, int(report.unreadable > 0))
+
+
+def train(job: Job, method: Method) -> Done:
+    """Train and return the final record; an interrupted run is saved, and the same job goes on from there."""
+    models.quieten()
+    start = models.find_start(job.model)
+    prepared = first_does(lambda: _prepare(job, method, start))
+    if prepared.finished is not None:
+        reporting.say(f"{method.name}: {job.out} is finished already; nothing to do")
+        return Done(prepared.finished, prepared.exit_code)
+    stop = checkpoints.stop_on_signal()
+    trainer = _trainer(job, method, start, stop)
+    with _memory_watched(job):
+        last = checkpoints.last_checkpoint(job.out / "checkpoints")
+        if last is not None:
+            reporting.say(f"{method.name}: going on from {last}")
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if stop.signal:
+            reporting.say(f"{method.name}: stopped at step {trainer.state.global_step}, saved; the same command goes on from there")
+            return Done({}, 128 + stop.signal)
+        if trainer.eval_dataset is not None:
+            trainer.evaluate()
+    return Done(_finish(trainer, job, method, start, prepared.run), prepared.exit_code)
+
+
+def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
+    """Read and check the records into the job's folder."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    rows = job.out / f".{ROWS}"
+    report = _prepare_rows(job, method, start, rows)
+    if report.problems:
+        rows.unlink(missing_ok=True)
+        report.raise_problems()
+    run = lineage.manifest(start, {"name": method.name, **method.settings()}, job, rows)
+    run["receipt"] = _told(report)
+    finished = lineage.check_folder(job.out, run, job.overwrite)
+    if finished is None:
+        if job.overwrite:
+            shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+        rows.replace(job.out / ROWS)
+        lineage.write_run(job.out, run)
+    rows.unlink(missing_ok=True)
+    return _Prepared(run, finished, int(report.unreadable > 0))
+
+
+def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | None) -> Report:
+    processor = models.load_processor(start)
+    limit = job.max_length or models.context_length(start)
+    preflight, report = Preflight(start, processor, limit), Report()
+    check_model(start, processor, job, report)
+    report.raise_problems()
+    with _writing(out, method) as write:
+        records = read_records(job.source, image_root=job.image_root, limit=job.limit)
+        for row in checked(records, method.take(), preflight, job, report):
+            write(row)
+        for row in method.more(report.rows, job, preflight, report):
+            write(row)
+    if job.held_out is not None:
+        _prepare_held_out(job, method, preflight, report, out)
+    if not report.rows and not report.problems:
+        raise UsageError(f"{job.source or 'stdin'}: {method.nothing} ({_in_words(report)})")
+    _say_report(job, method, report, limit)
+    return report
+
+
+def _prepare_held_out(job: Job, method: Method, preflight: Preflight, report: Report, out: Path | None) -> None:
+    apart = Report(problems=report.problems)
+    with _writing(out and out.with_name(HELD_OUT), method) as write:
+        for row in checked(read_records(job.held_out, image_root=job.image_root), method.take(), preflight, job, apart):
+            write(row)
+    if not apart.rows:
+        report.add_problem(f"{job.held_out}: {method.nothing}")
+    report.receipt["held out"] = apart.rows
+
+
+@contextmanager
+def _writing(out: Path | None, method: Method) -> Iterator[Any]:
+    if out is None:
+        yield lambda row: None
+        return
+    with open_rows(out, method.answers) as rows:
+        yield rows.write
+
+
+def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
+    policy = models.load_policy(start, job)
+    held_out = job.out / HELD_OUT
+    data = {
+        "train_dataset": load_rows(job.out / ROWS),
+        "eval_dataset": load_rows(held_out) if job.held_out is not None else None,
+        "processing_class": models.load_processor(start),
+    }
+    callbacks = [stop, reporting.metrics_writer(job.out / METRICS)]
+    if reporting.wants_bar(job.quiet):
+        rows_a_step = job.schedule.batch_size * job.schedule.accumulate * world_size()
+        callbacks.append(reporting.progress_bar(method.name, rows_a_step))
+    trainer = method.trainer(policy, arguments(job), data, callbacks)
+    trainer.data_collator = checkpoints.WithRows(trainer.data_collator)
+    reporting.remove_printers(trainer)
+    return trainer
+
+
+def arguments(job: Job) -> Json:
+    """Return the arguments that TRL's configurations share."""
+    import torch
+
+    plan, hardware = job.schedule, job.hardware
+    has_device = bool(torch.accelerator.is_available())
+    checkpointing = has_device if hardware.gradient_checkpointing is None else hardware.gradient_checkpointing
+    return {
+        "output_dir": str(job.out / "checkpoints"),
+        "num_train_epochs": plan.epochs,
+        "max_steps": plan.max_steps or -1,
+        "per_device_train_batch_size": plan.batch_size,
+        "per_device_eval_batch_size": plan.batch_size,
+        "gradient_accumulation_steps": plan.accumulate,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": plan.decay,
+        "warmup_steps": plan.warmup,
+        "seed": plan.seed,
+        "logging_steps": 1,
+        # A loss that is no number is shown as it is.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": hardware.save_every,
+        "report_to": list(hardware.report_to) or "none",
+        "disable_tqdm": True,
+        "use_cpu": not has_device,
+        "bf16": models.has_bfloat16() and hardware.dtype != "float32",
+        "gradient_checkpointing": checkpointing,
+        "dataloader_num_workers": 4 if has_device else 0,
+        "dataloader_pin_memory": has_device,
+        "remove_unused_columns": False,
+        # Rows that are too long are dropped beforehand: cutting one would cut its image.
+        "max_length": None,
+    }
+
+
+def _finish(trainer: Any, job: Job, method: Method, start: models.Start, run: Json) -> Json:
+    export(trainer, start, job)
+    record: Json = {"model": str(job.out), "method": method.name, "steps": trainer.state.global_step}
+    record |= {"rows": len(trainer.train_dataset), **reporting.final_metrics(job.out / METRICS), **method.result(trainer)}
+    if is_first():
+        reporting.draw_curves(job.out / METRICS, job.out / CURVES)
+        record["adapter"] = (job.out / "adapter_config.json").exists()
+        (job.out / "README.md").write_text(lineage.card(run | {"result": record}, start.base))
+        # Written last: a folder with a result is a finished one.
+        lineage.write_run(job.out, run | {"result": record})
+        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+    return record
+
+
+@contextmanager
+def _memory_watched(job: Job) -> Iterator[None]:
+    """Say what to lower where memory ends."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(job) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise _out_of_memory(job) from error
+
+
+def _out_of_memory(job: Job) -> DreamError:
+    half = max(1, job.schedule.batch_size // 2)
+    ways = [f"--batch-size {half} --accumulate {2 * job.schedule.accumulate} (the same update)"] if job.schedule.batch_size > 1 else []
+    ways += [
+        "--max-length",
+        "--gradient-checkpointing",
+        *([] if job.lora else ["--lora"]),
+        *([] if job.lora and job.lora.quantize else ["--qlora"]),
+    ]
+    return DreamError(f"out of memory with --batch-size {job.schedule.batch_size}; lower it by one of: {', '.join(ways)}")
+
+
+def _told(report: Report) -> Json:
+    counts = {k: v for k, v in asdict(report).items() if k in ("rows", "unreadable", "too_long", "longest")}
+    return counts | {"rules": dict(report.receipt)}
+
+
+def _in_words(report: Report) -> str:
+    parts = [f"{n} {name}" for name, n in report.receipt.items()]
+    parts += [f"{report.too_long} too long"] if report.too_long else []
+    return ", ".join(parts) or "no input"
+
+
+def _say_report(job: Job, method: Method, report: Report, limit: int | None) -> None:
+    if not job.quiet:
+        most = f", the longest {report.longest} tokens of {limit or 'any number'} allowed"
+        reporting.say(f"{method.name}: {report.rows} rows to train on{most}: {_in_words(report)}")

@@ -1,0 +1,92 @@
+"""What a training run was asked to do: frozen, checked once, written into its `run.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dream_cli.errors import UsageError
+
+Decay = Literal["linear", "cosine", "constant"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+OnTooLong = Literal["drop", "stop"]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A low-rank adapter (arXiv 2106.09685): its rank, its scale `alpha`, and the modules it stands on.
+
+    `targets` are names of linear layers with commas between them or one regular expression; None for all those of the language model.
+    `dora` splits off the magnitude (arXiv 2402.09353), `quantize` loads the base in 4 bits (arXiv 2305.14314).
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: str | None = None
+    dora: bool = False
+    quantize: bool = False
+    merge: bool = False
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: `batch_size` rows a process and step, `accumulate` of them an update; `warmup` is a share of the steps."""
+
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = 8
+    accumulate: int = 1
+    learning_rate: float = 1e-5
+    decay: Decay = "cosine"
+    warmup: float = 0.03
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """How the work is laid on the machine; None leaves the choice to the device. Nothing here changes what is learnt on purpose."""
+
+    dtype: Dtype = "auto"
+    gradient_checkpointing: bool | None = None
+    save_every: int = 100
+    report_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: from which records and which model, into which folder.
+
+    `max_length` counts tokens with those of the images, None for the model's own limit; `vision` says whether the vision tower
+    learns too, None for only without an adapter.
+    """
+
+    source: str | None
+    model: str
+    out: Path
+    lora: Lora | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    hardware: Hardware = field(default_factory=Hardware)
+    vision: bool | None = None
+    max_length: int | None = None
+    on_too_long: OnTooLong = "drop"
+    held_out: str | None = None
+    image_root: Path | None = None
+    limit: int | None = None
+    trust_nano: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+    @property
+    def learns_vision(self) -> bool:
+        """Whether the vision tower is trained."""
+        return self.lora is None if self.vision is None else self.vision
+
+
+def read_job_name(model: str | None, out: Path | None, check: bool) -> tuple[str, Path]:
+    """Return the model and the folder of a run; raise UsageError that names everything missing at once."""
+    missing = [] if model else ["--model PATH-OR-ID (or DREAM_MODEL): the model to train; nano-policy is a small one for trying"]
+    missing += [] if out or check else ["-o DIR: the folder of the trained model"]
+    if missing or model is None:
+        raise UsageError("missing " + "; missing ".join(missing))
+    return model, out or Path()

@@ -1,0 +1,100 @@
+"""Supervised fine-tuning on risk-aware answers: the student sees image and prompt, never the observations (DREAM, section 3)."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dream_cli.errors import UsageError
+from dream_cli.records import Json, Record
+from dream_cli.streams import read_records
+from dream_cli.training.checkpoints import ExactCheckpoints, WatchedLoss
+from dream_cli.training.models import Policy
+from dream_cli.training.preflight import Preflight, Report, Take, checked
+from dream_cli.training.rows import COMPLETION, Row
+from dream_cli.training.settings import Job
+from dream_cli.training.targets import TAKEN, TargetRules, targets_of
+
+
+@dataclass(frozen=True)
+class Utility:
+    """Answers to harmless prompts that are mixed in: `share` of all rows, in [0, 1)."""
+
+    source: str
+    share: float = 0.2
+
+    def wanted(self, rows: int) -> int:
+        """Return how many of them go with `rows` others."""
+        return round(self.share / (1 - self.share) * rows)
+
+
+@dataclass(frozen=True)
+class Sft:
+    """The method of `dream sft`: loss on the answers alone, each turn of a conversation a row with what came before it."""
+
+    rules: TargetRules = field(default_factory=TargetRules)
+    utility: Utility | None = None
+    name = "sft"
+    answers = COMPLETION
+    nothing = "no answer to learn from; `dream sample` makes responses, `dream judge` scores them"
+
+    def settings(self) -> Json:
+        """Return the settings for `run.json`."""
+        return asdict(self)
+
+    def take(self) -> Take:
+        """Return what makes rows of a record."""
+        return lambda record: targets_of(record, self.rules)
+
+    def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
+        """Yield the utility rows: drawn by the seed from all that pass the rules."""
+        if self.utility is None:
+            return
+        take, passing = self.take(), Counter[str]()
+        for record in read_records(self.utility.source, image_root=job.image_root):
+            passing += take(record)[1]
+        wanted = self.utility.wanted(rows)
+        if passing[TAKEN] < wanted:
+            report.receipt["utility rows missing"] = wanted - passing[TAKEN]
+        drawn = set(random.Random(job.schedule.seed).sample(range(passing[TAKEN]), min(wanted, passing[TAKEN])))
+        apart = Report(problems=report.problems)
+        yield from checked(read_records(self.utility.source, image_root=job.image_root), _only(take, drawn), preflight, job, apart)
+        report.receipt["utility"] = apart.rows
+        report.rows += apart.rows
+
+    def trainer(self, policy: Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
+        """Return TRL's trainer with exact checkpoints."""
+        from trl import SFTConfig, SFTTrainer
+
+        class Trainer(ExactCheckpoints, WatchedLoss, SFTTrainer):  # type: ignore[misc]
+            pass
+
+        return Trainer(policy.model, args=SFTConfig(**arguments), peft_config=policy.adapter, callbacks=callbacks, **data)
+
+    def result(self, trainer: Any) -> Json:
+        """Return nothing beside the metrics."""
+        return {}
+
+
+def _only(take: Take, drawn: set[int]) -> Take:
+    """Return `take` for the rows whose numbers, counted over the whole stream, were drawn."""
+    seen = 0
+
+    def some(record: Record) -> tuple[list[Row], Counter[str]]:
+        nonlocal seen
+        rows, receipt = take(record)
+        kept = [row for number, row in enumerate(rows, seen) if number in drawn]
+        seen += len(rows)
+        return kept, receipt
+
+    return some
+
+
+def read_utility(source: str | None, share: float) -> Utility | None:
+    """Return the utility data that was asked for; raise UsageError for a stream that cannot be read twice."""
+    if source == "-":
+        raise UsageError("--utility is read twice, so it cannot be stdin; name a file")
+    return None if source is None else Utility(source, share)

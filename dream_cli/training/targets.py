@@ -1,0 +1,108 @@
+"""Which answers are worth learning from (context distillation, DREAM section 3): those that see the risks and do no harm."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dream_cli.records import Judgement, Message, Record, Response, Turn
+from dream_cli.training.rows import Row
+
+Pick = Literal["first", "best", "all"]
+
+TAKEN = "taken"
+# Everything a receipt can count, in the order in which the rules are applied and told.
+OUTCOMES = ("error", "no response", "empty", "leaked phrase", "unscored", "harm", "global score", "observation score", "not picked", TAKEN)
+UNJUDGED = "taken without a judgement"
+HARM = 0.5
+
+
+@dataclass(frozen=True)
+class TargetRules:
+    """Which responses are targets, and which of those of one prompt.
+
+    `min_observation_score` is a share of the observations, 0 to 1; `min_global_score` is 0 to 10, where the judge's scale calls
+    an answer harmless from 5 on. An answer that nobody judged passes both, and is counted.
+    """
+
+    pick: Pick = "best"
+    min_observation_score: float = 0.5
+    min_global_score: float = 5.0
+    leaks: bool = False
+
+
+def targets_of(record: Record, rules: TargetRules) -> tuple[list[Row], Counter[str]]:
+    """Return the rows of a record, one for each turn and picked response, and a receipt that counts each response or turn once."""
+    if record.error is not None:
+        return [], Counter(["error"])
+    rows, receipt = [], Counter[str]()
+    for turn in record.turns():
+        passed = []
+        for response in turn.responses:
+            outcome = judge_target(response, rules)
+            receipt[outcome] += outcome != TAKEN
+            passed += [response] if outcome == TAKEN else []
+        receipt["no response"] += not turn.responses
+        picked = _pick(passed, rules.pick)
+        receipt["not picked"] += len(passed) - len(picked)
+        receipt[TAKEN] += len(picked)
+        receipt[UNJUDGED] += sum(r.judgement is None for r in picked)
+        rows += [_row(record, turn, response) for response in picked]
+    return rows, +receipt
+
+
+def judge_target(response: Response, rules: TargetRules) -> str:
+    """Return `taken`, or the first rule that the response breaks."""
+    if not response.text.strip():
+        return "empty"
+    if not rules.leaks and leaked_phrase(response.text):
+        return "leaked phrase"
+    return TAKEN if response.judgement is None else _judged(response.judgement, rules)
+
+
+def leaked_phrase(text: str) -> str | None:
+    """Return the phrase in which an answer speaks of its instructions instead of to the user; None where there is none."""
+    said = " ".join(text.casefold().split())
+    return next((phrase for phrase in _phrases() if phrase in said), None)
+
+
+def _judged(judged: Judgement, rules: TargetRules) -> str:
+    if judged.unscored is not None:
+        return "unscored"
+    if judged.harm is not None and judged.harm >= HARM:
+        return "harm"
+    # Asked this way round so that a score that is not a number stays under the floor.
+    if judged.global_score is not None and not judged.global_score >= rules.min_global_score:
+        return "global score"
+    if judged.observation_score is not None and not judged.observation_score >= rules.min_observation_score:
+        return "observation score"
+    return TAKEN
+
+
+def _pick(passed: Sequence[Response], pick: Pick) -> Sequence[Response]:
+    if pick == "all" or not passed:
+        return passed
+    return [passed[0] if pick == "first" else max(passed, key=_score)]
+
+
+def _score(response: Response) -> float:
+    """Return the score that ranks a response; one without stands below all that have one."""
+    score = response.judgement.score if response.judgement is not None else None
+    return -math.inf if score is None or math.isnan(score) else score
+
+
+def _row(record: Record, turn: Turn, response: Response) -> Row:
+    # The observations are never part of it: the student sees what the user shows.
+    asked = (*(Message(m.role, m.content) for m in turn.history), Message("user", turn.prompt))
+    return Row(record.place, asked, {"completion": response.text}, record.images)
+
+
+@functools.cache
+def _phrases() -> tuple[str, ...]:
+    lines = (Path(__file__).parent / "leaks.txt").read_text("utf-8").splitlines()
+    return tuple(line.casefold() for line in lines if line.strip())
