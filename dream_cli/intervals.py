@@ -67,7 +67,7 @@ def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
         raise ValueError(f"{k} successes of {n}")
     if n == 0:
         return Interval(0.0, 1.0)
-    z, p = _z(level), k / n
+    z, p = normal_quantile(level), k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # At the ends the bound is exactly 0 or 1; the sum would leave a rounding error there.
@@ -163,7 +163,7 @@ def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, lev
     `discordant` is the share of items that come out differently. Before there is a second run it is 2 p (1 - p), as if that run
     were independent of the first at rate p: at most 0.5. 1 where the set can show no difference at all.
     """
-    z, w = _z(level), NormalDist().inv_cdf(power)
+    z, w = normal_quantile(level), NormalDist().inv_cdf(power)
     if n < LEAST_DISCORDANT:
         return 1.0
     # The positive root in d of n d^2 = (z sqrt(discordant) + w sqrt(discordant - d^2))^2.
@@ -171,5 +171,6 @@ def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, lev
     return min(1.0, max(found, LEAST_DISCORDANT / n))
 
 
-def _z(level: float) -> float:
+def normal_quantile(level: float) -> float:
+    """Return how many standard deviations from the mean a two-sided level lies: 1.96 for 0.95."""
     return NormalDist().inv_cdf((1 + level) / 2)

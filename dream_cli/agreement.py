@@ -1,0 +1,217 @@
+"""How far a judge agrees with people, and in which direction it errs: pure functions on labels.
+
+A label is a truth value, a word or a number. What is not defined (one class only, nobody to agree with) is None, never 0 or 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan, sqrt
+from statistics import fmean
+
+from dream_cli.intervals import LEVEL, Interval, Paired, bootstrap, bootstrap_mean, mcnemar, normal_quantile, wilson
+
+Label = bool | int | float | str
+METRICS = ("nominal", "ordinal", "interval")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value in its unit, with its interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Share:
+    """k of n, with Wilson's interval."""
+
+    k: int
+    n: int
+
+    @property
+    def rate(self) -> float | None:
+        """The share, None of nothing."""
+        return self.k / self.n if self.n else None
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's interval."""
+        return wilson(self.k, self.n)
+
+
+def confusion(pairs: Sequence[tuple[Label, Label]]) -> dict[Label, dict[Label, int]]:
+    """Return how often each gold label (outer) was given each label by the judge (inner), every label in both, sorted."""
+    counts, labels = Counter(pairs), sorted({label for pair in pairs for label in pair}, key=str)
+    return {gold: {judged: counts[gold, judged] for judged in labels} for gold in labels}
+
+
+def cohen_kappa(pairs: Sequence[tuple[Label, Label]], level: float = LEVEL) -> Estimate | None:
+    """Return Cohen's kappa of two raters with its asymptotic interval (Fleiss et al. 1969); None where only one label occurs.
+
+    Needs statsmodels.
+    """
+    if len({label for pair in pairs for label in pair}) < 2:
+        return None
+    import numpy as np
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    # Where one rater gave a single label its z-value, which is not used here, is 0/0.
+    with np.errstate(invalid="ignore"):
+        found = cohens_kappa([list(row.values()) for row in confusion(pairs).values()])
+    half = normal_quantile(level) * sqrt(max(0.0, float(found.var_kappa)))
+    kappa = float(found.kappa)
+    return Estimate(kappa, Interval(max(-1.0, kappa - half), min(1.0, kappa + half)))
+
+
+def krippendorff_alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal") -> float | None:
+    """Return Krippendorff's alpha; one sequence of labels a unit, None where a rater gave none (Krippendorff 2011).
+
+    `metric` is the level of measurement: nominal, ordinal (the values must sort) or interval (numbers). Units with fewer than two
+    labels do not count. None where no two labels differ: then there was nothing to agree on.
+
+    Disagreement is squared distance, so that the sum over all pairs of a group is its spread about the mean:
+    alpha = 1 - sum_u m_u/(m_u - 1) spread(u) / (n/(n - 1) spread(all)), m_u labels in unit u, n in all units.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"no such level of measurement: {metric!r}; there are {', '.join(METRICS)}")
+    rated = [[label for label in unit if label is not None] for unit in units]
+    rated = [unit for unit in rated if len(unit) > 1]
+    everything = [label for unit in rated for label in unit]
+    if len(set(everything)) < 2:
+        return None
+    places = _places(everything, metric)
+    expected = len(everything) / (len(everything) - 1) * _spread(everything, places)
+    return 1 - sum(len(unit) / (len(unit) - 1) * _spread(unit, places) for unit in rated) / expected
+
+
+def _places(labels: Sequence[Label], metric: str) -> dict[Label, float] | None:
+    """Return where each label stands on a line; None for nominal labels, which are all equally far apart."""
+    if metric == "nominal":
+        return None
+    if metric == "interval":
+        return {label: float(label) for label in labels}
+    counts, place, below = Counter(labels), {}, 0
+    for label in sorted(counts):
+        # The ordinal distance of two labels is that of their mid-ranks.
+        place[label] = below + counts[label] / 2
+        below += counts[label]
+    return place
+
+
+def _spread(labels: Sequence[Label], places: dict[Label, float] | None) -> float:
+    """Return the sum of squared distances from the mean; nominal labels are the corners of a simplex with sides of length 1."""
+    if places is None:
+        return (len(labels) - sum(n * n for n in Counter(labels).values()) / len(labels)) / 2
+    values = [places[label] for label in labels]
+    mean = fmean(values)
+    return sum((value - mean) ** 2 for value in values)
+
+
+def alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal", level: float = LEVEL, seed: int = 0) -> Estimate | None:
+    """Return Krippendorff's alpha with its bootstrap interval over units; None where it is not defined. Needs numpy."""
+    value = krippendorff_alpha(units, metric)
+    if value is None:
+        return None
+
+    def drawn(indices: Sequence[int]) -> float:
+        found = krippendorff_alpha([units[i] for i in indices], metric)
+        return nan if found is None else found
+
+    return Estimate(value, bootstrap(len(units), drawn, level, resamples=1000, seed=seed))
+
+
+def true_rates(pairs: Sequence[tuple[bool, bool]]) -> tuple[Share, Share]:
+    """Return the true positive and the true negative rate of the judge, pairs being (gold, judged)."""
+    judged = {gold: [j for g, j in pairs if g == gold] for gold in (True, False)}
+    return Share(sum(judged[True]), len(judged[True])), Share(sum(not j for j in judged[False]), len(judged[False]))
+
+
+def corrected_rate(apparent: Share, tpr: Share, tnr: Share, level: float = LEVEL) -> Estimate | None:
+    """Return the rate that a judge of these true rates saw as `apparent` (Rogan and Gladen 1978), in [0, 1].
+
+    The interval counts how well the true rates are known (Lang and Reiczigel 2014, Prev. Vet. Med. 113:13). None where the judge
+    says no more than chance, or where gold has only one of the two classes.
+    """
+    if not (apparent.n and tpr.n and tnr.n):
+        return None
+    p, se, sp = apparent.k / apparent.n, tpr.k / tpr.n, tnr.k / tnr.n
+    if se + sp <= 1:
+        return None
+    return Estimate(min(1.0, max(0.0, (p + sp - 1) / (se + sp - 1))), _lang_reiczigel(apparent, tpr, tnr, normal_quantile(level)))
+
+
+def _lang_reiczigel(apparent: Share, tpr: Share, tnr: Share, z: float) -> Interval:
+    # Every sample is enlarged a little, half of it successes, as Agresti and Coull do for one rate.
+    n, n_se, n_sp = apparent.n + z * z, tpr.n + 2, tnr.n + 2
+    p, se, sp = (apparent.k + z * z / 2) / n, (tpr.k + 1) / n_se, (tnr.k + 1) / n_sp
+    youden = se + sp - 1
+    if youden <= 0:
+        return Interval(0.0, 1.0)
+    true = (p + sp - 1) / youden
+    of_se, of_sp = se * (1 - se) / n_se, sp * (1 - sp) / n_sp
+    shift = 2 * z * z * (true * of_se - (1 - true) * of_sp)
+    half = z * sqrt(p * (1 - p) / n + true**2 * of_se + (1 - true) ** 2 * of_sp) / youden
+    return Interval(min(1.0, max(0.0, true + shift - half)), max(0.0, min(1.0, true + shift + half)))
+
+
+def mean_error(pairs: Sequence[tuple[float, float]], level: float = LEVEL, seed: int = 0) -> Estimate:
+    """Return the mean of judged minus gold, in the unit of the scores, with its bootstrap interval; needs scipy and one pair."""
+    errors = [judged - gold for gold, judged in pairs]
+    return Estimate(fmean(errors), bootstrap_mean(errors, level, seed=seed))
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]], level: float = LEVEL, seed: int = 0) -> Estimate | None:
+    """Return Spearman's rank correlation with its bootstrap interval over pairs; None where one side is constant. Needs scipy."""
+    value = _spearman(pairs)
+    if value is None:
+        return None
+
+    def drawn(indices: Sequence[int]) -> float:
+        found = _spearman([pairs[i] for i in indices])
+        return nan if found is None else found
+
+    return Estimate(value, bootstrap(len(pairs), drawn, level, resamples=1000, seed=seed))
+
+
+def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
+    from scipy.stats import spearmanr
+
+    if len({x for x, _ in pairs}) < 2 or len({y for _, y in pairs}) < 2:
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def length_bias(errors: Sequence[tuple[int, float]], level: float = LEVEL, seed: int = 0) -> Estimate | None:
+    """Return the rank correlation of a response's length in words with the judge's error on it (judged minus gold).
+
+    Above 0 the judge favours long responses beyond what people do. None where every error or every length is the same.
+    """
+    return rank_correlation([(float(words), error) for words, error in errors], level, seed)
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """What swapping the order of two responses did: how often the verdict flipped, and for which place the flipped ones were."""
+
+    flipped: Share
+    first: Share  # of the flipped verdicts, those that twice took the response shown first
+
+    @property
+    def p(self) -> float:
+        """The two-sided exact p for no preference between the two places."""
+        return mcnemar(Paired(0, self.first.k, self.first.n - self.first.k, 0))
+
+
+def position_bias(orders: Sequence[tuple[float, float]]) -> PositionBias:
+    """Return the bias for a place; each pair tells whether the response won (1 or 0) when shown first, and when shown second."""
+    flipped = [(first, second) for first, second in orders if first != second]
+    return PositionBias(Share(len(flipped), len(orders)), Share(sum(first > second for first, second in flipped), len(flipped)))
+
+
+def flip_rate(pairs: Sequence[tuple[Label, Label]]) -> Share:
+    """Return how often a judge that was asked twice gave two different labels."""
+    return Share(sum(one != other for one, other in pairs), len(pairs))
