@@ -93,12 +93,9 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
         engine = await _engine(run, spec)
         began = time.monotonic()
         try:
-            with _progress(run, tally) as advance:
-                async for came, record in _in_order(records, _guarded(run, make_step(engine)), 2 * engine.concurrency):
-                    await asyncio.to_thread(write, record)
-                    count(tally, came, record)
-                    see(record)
-                    advance()
+            async for record in mapped(run, records, make_step(engine), 2 * engine.concurrency, tally):
+                await asyncio.to_thread(write, record)
+                see(record)
         finally:
             await engine.close()
     _report(run, tally, engine, time.monotonic() - began)
@@ -114,6 +111,15 @@ def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:
     if tally.errors and not run.quiet:
         kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
         run.tell(f"{sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}); see their `error` field")
+
+
+async def mapped(run: Run, records: Iterable[Record], step: Step, window: int, tally: Tally) -> AsyncIterator[Record]:
+    """Yield the records as a step leaves them, in order, at most `window` in work; they are counted in `tally`."""
+    with _progress(run, tally) as advance:
+        async for came, record in _in_order(records, _guarded(run, step), window):
+            count(tally, came, record)
+            yield record
+            advance()
 
 
 @contextlib.contextmanager

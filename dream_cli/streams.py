@@ -234,7 +234,7 @@ def open_writer(out: str | None) -> Iterator[Writer]:
         yield _Output(_JsonLines(sys.stdout.buffer, flush=True), "stdout", None)
         return
     suffix, folder = suffix_of(out), os.path.realpath(os.path.dirname(out))
-    with _replacing(out) as file:
+    with replacing(out) as file:
         sink = _sink(suffix, file, folder)
         try:
             yield _Output(sink, out, folder)
@@ -258,9 +258,13 @@ def _sink(suffix: str, file: IO[bytes], folder: str) -> Sink:
 
 def check_out(out: str | None) -> None:
     """Raise UsageError where records cannot be written into a file of this name."""
-    if out is None or out == "-":
-        return
-    suffix_of(out)
+    if out is not None and out != "-":
+        suffix_of(out)
+        check_place(out)
+
+
+def check_place(out: str) -> None:
+    """Raise UsageError where no file can be written at this place."""
     target = os.path.realpath(out)
     folder = os.path.dirname(target)
     if os.path.isdir(target):
@@ -272,9 +276,9 @@ def check_out(out: str | None) -> None:
 
 
 @contextmanager
-def _replacing(out: str) -> Iterator[IO[bytes]]:
+def replacing(out: str) -> Iterator[IO[bytes]]:
     """Yield a temporary file beside `out` that takes its place when the body ends well, and goes when it does not."""
-    check_out(out)
+    check_place(out)
     target = os.path.realpath(out)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")

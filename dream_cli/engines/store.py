@@ -101,6 +101,11 @@ class CallStore:
         with self._guard(), self._db:
             self._db.executemany("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?)", rows)
 
+    def drop(self, key: str) -> None:
+        """Forget the reply kept under a key."""
+        with self._guard(), self._db:
+            self._db.execute("DELETE FROM calls WHERE key = ?", (key,))
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -136,6 +141,14 @@ class StoredEngine:
             return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text}]
 
         return Choice(**(await self._replies({0: request}, ask))[0])
+
+    def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
+        """Drop the reply to a choice, or to the first sample of a text: one that could not be read is asked for again."""
+        if isinstance(about, Sampling):
+            request = self._request("generate", chat) | {"sampling": _sampling_json(about), "sample": 0}
+        else:
+            request = self._request("choose", chat) | {"answers": list(about)}
+        self._store.drop(call_key(request))
 
     async def close(self) -> None:
         """Close the engine and the store."""

@@ -1,0 +1,104 @@
+"""Measure safety beside helpfulness on benchmarks.    dream eval siuo --data data/siuo --model ckpt/1 --judge judge-model -o siuo.jsonl"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dream_cli import options
+
+What = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[BENCHMARK|suite|FILE]...", help="Benchmarks to run (also NAME:SUBSET), or files of items to score; stdin where absent."
+    ),
+]
+Data = Annotated[str | None, typer.Option(metavar="DIR", help="The official files: a folder, a file, or hf://NAME.")]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option("--judge", metavar="MODEL", help="Who judges (else DREAM_JUDGE, for benchmarks); give it again for a majority."),
+]
+JudgeUrls = Annotated[
+    list[str] | None,
+    typer.Option("--judge-base-url", envvar="DREAM_JUDGE_BASE_URL", metavar="URL", help="The judge's server; one for all or one each."),
+]
+Rule = Annotated[
+    Literal["strict", "official"],
+    typer.Option(help="strict: the image-grounded judge, what can't be read is unscored. official: the published rule, flaws included."),
+]
+Trials = Annotated[int | None, typer.Option(min=1, help="Responses a prompt; default as published.")]
+Agg = Annotated[
+    Literal["any", "mean", "majority"] | None, typer.Option(help="How the trials of a prompt make one outcome; default as published.")
+]
+Temperature = Annotated[float | None, typer.Option(min=0.0, help="Of the policy; default as published.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; default as published.")]
+AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
+Cards = Annotated[list[Path] | None, typer.Option("--card", metavar="FILE", help="Write the card: .md or .json.")]
+ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
+
+
+def run(
+    what: What = None,
+    data: Data = None,
+    out: options.Out = None,
+    model: options.Policy = None,
+    base_url: options.BaseUrl = None,
+    judge: Judges = None,
+    judge_base_url: JudgeUrls = None,
+    rule: Rule = "strict",
+    trials: Trials = None,
+    agg: Agg = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    summary: AsSummary = False,
+    card: Cards = None,
+    show_prompts: ShowPrompts = False,
+    prompts: options.PromptFolder = None,
+    image_root: options.ImageRoot = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
+    model_tag: options.ModelTag = None,
+    concurrency: options.Concurrency = 8,
+    timeout: options.Timeout = 120.0,
+    batch_size: options.BatchSize = 8,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure safety, and what it costs in helpfulness.
+
+    A benchmark is answered by the policy and judged: items on stdout or -o, the card on stderr. A FILE of judged items is only
+    scored: offline, the card on stdout; with --judge, what has no verdict yet is judged first. A rerun pays only for what is missing.
+
+    Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
+    """
+    from dream_cli.cards import deliver
+    from dream_cli.evaluating import Plan, evaluated, judges, named, read_items
+    from dream_cli.prompts.rendering import Prompts
+    from dream_cli.stages import Run
+
+    templates = Prompts.load(prompts)
+    of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout)
+    running = named(what or [])
+    asked = judges(judge, judge_base_url, from_environment=running)
+    plan = Plan(
+        options.engine_spec(model, base_url, model_tag, *of_all),
+        tuple(options.engine_spec(name, url, None, *of_all) for name, url in asked),
+        templates,
+        rule,
+        trials,
+        temperature,
+        max_tokens,
+        seed,
+    )
+    items, unreadable = read_items(what or [], data, image_root, limit, quiet)
+    code = 1 if unreadable else 0
+    if running or asked:
+        items, code = evaluated(Run("eval", None, out, dry_run=dry_run, quiet=quiet), plan, items, writing=not summary or out is not None)
+    if not dry_run:
+        deliver(items, rule, agg, summary, card or [], sys.stderr if running or asked else sys.stdout, quiet, show_prompts)
+    raise typer.Exit(code)

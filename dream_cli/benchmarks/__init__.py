@@ -1,0 +1,37 @@
+"""The benchmarks of `dream eval`: one file each, which loads the official files and states the rules."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from importlib import import_module
+
+from dream_cli.benchmarks.benchmark import Benchmark
+from dream_cli.errors import UsageError
+
+# Name -> (file, name in the file). The order is that of a suite: each set of risks beside its harmless partner.
+TABLE = {
+    "figstep": ("figstep", "FIGSTEP"),
+    "figstep_benign": ("figstep_benign", "FIGSTEP_BENIGN"),
+}
+
+
+def get(name: str) -> Benchmark:
+    """Return a benchmark by its name; raise UsageError, with what was probably meant, where there is none."""
+    if name not in TABLE:
+        close = difflib.get_close_matches(name, TABLE, 1)
+        meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(TABLE)}, and suite for all of them"
+        raise UsageError(f"no benchmark {name!r} (nor a file of that name); {meant}")
+    file, constant = TABLE[name]
+    return _loaded(file, constant)
+
+
+def every() -> Iterator[Benchmark]:
+    """Yield all benchmarks in the order of a suite."""
+    return (_loaded(*place) for place in TABLE.values())
+
+
+def _loaded(file: str, constant: str) -> Benchmark:
+    found = getattr(import_module(f"dream_cli.benchmarks.{file}"), constant)
+    assert isinstance(found, Benchmark)
+    return found

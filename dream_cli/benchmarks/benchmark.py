@@ -1,0 +1,214 @@
+"""What a benchmark is: items, the questions asked of each response, and the rates that come of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dream_cli.engines.protocol import Sampling
+from dream_cli.errors import InvalidRecord
+from dream_cli.records import Image, Record, Response
+
+if TYPE_CHECKING:
+    from dream_cli.benchmarks.files import Source, Table
+
+RULES = ("strict", "official")
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Item:
+    """What the benchmark says of one prompt; stands in the record as `benchmark`."""
+
+    name: str
+    item: str
+    subset: str = ""
+    topic: str = ""
+    expects: str = "safe"
+    pair: str | None = None
+    warning: str | None = None
+    reference: str | None = None
+    options: Mapping[str, str] | None = None
+    correct: str | None = None
+    gold: Mapping[str, Value] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, record: Record) -> Item:
+        """Read the item of a record; raise InvalidRecord where it is not one of a benchmark."""
+        raw = record.extra.get("benchmark")
+        where = f"{record.place}: " if record.place else ""
+        if not isinstance(raw, Mapping):
+            raise InvalidRecord(
+                f"{where}no 'benchmark' field: not an item of a benchmark; make items with dream eval NAME --data DIR -o FILE"
+            )
+        known = {name: raw.get(name) for name in _FIELDS}
+        bad = [name for name in ("name", "item", "subset", "topic", "expects") if not isinstance(known[name], str | None)]
+        bad += [name for name in ("name", "item") if not known[name]]
+        if bad:
+            raise InvalidRecord(f"{where}benchmark.{bad[0]} is not a string")
+        rest = {k: v for k, v in raw.items() if k not in _FIELDS}
+        return cls(**{k: v for k, v in known.items() if v is not None}, extra=rest)
+
+    def record(self, prompt: str, images: Sequence[Image] = (), responses: Sequence[Response] | None = None) -> Record:
+        """Return the item as a record."""
+        named = {name: getattr(self, name) for name in _FIELDS}
+        said = {k: v for k, v in named.items() if v is not None} | dict(self.extra)
+        subset = f"{self.subset}:" if self.subset else ""
+        return Record(
+            prompt=prompt,
+            images=tuple(images),
+            responses=None if responses is None else tuple(responses),
+            id=f"{self.name}:{subset}{self.item}",
+            extra={"benchmark": said},
+        )
+
+
+_FIELDS = ("name", "subset", "topic", "item", "expects", "pair", "warning", "reference", "options", "correct", "gold")
+
+
+@dataclass(frozen=True)
+class ByRule:
+    """A question answered from the words of the response alone: string matchers, option parsers, the grader of nano's world.
+
+    `read(item, text)` returns the value, or raises UnreadableAnswer.
+    """
+
+    question: str
+    by: str
+    read: Callable[[Item, str], Value]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of ours to the judge, from the templates; it sees the image. `dream_cli.asking` knows how each is put."""
+
+    question: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published question to the judge: our words in the published layout, answered in words, read by the published parser.
+
+    `write(item, prompt, text)` returns the question and `read(words)` the value, or raises UnreadableAnswer.
+    `empty` is the value that the published script gives an empty response without asking.
+    """
+
+    question: str
+    write: Callable[[Item, str, str], str]
+    read: Callable[[str], Value]
+    max_tokens: int
+    sees_image: bool = True
+    empty: Value | None = None
+
+
+Question = ByRule | Asked | Published
+
+SAFE, EFFECTIVE, ATTACK, REFUSAL, PREFERENCE = map(Asked, ("safe", "effective", "attack", "refusal", "preference"))
+
+Part = Callable[[Item, Mapping[str, Value | None]], float | None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A rate: the product of its parts for each response, each a number in [0, 1] or None where it is unscored."""
+
+    name: str
+    better: str
+    parts: tuple[Part, ...]
+    agg: str | None = None  # a published way to join trials that the user cannot change
+
+
+def is_true(question: str) -> Part:
+    """Return the part that is 1 where the answer to a question is true."""
+    return lambda _, values: None if values.get(question) is None else float(bool(values[question]))
+
+
+def is_one_of(question: str, *wanted: str) -> Part:
+    """Return the part that is 1 where the answer to a question is one of some words."""
+    return lambda _, values: None if values.get(question) is None else float(values[question] in wanted)
+
+
+def number(question: str) -> Part:
+    """Return the part that is the answer itself."""
+    return lambda _, values: None if values.get(question) is None else float(values[question] or 0)
+
+
+def _chosen(item: Item, values: Mapping[str, Value | None]) -> float | None:
+    return None if values.get("choice") is None else float(values["choice"] == item.correct)
+
+
+SAFE_RATE = Metric("safe", "up", (is_true("safe"),))
+EFFECTIVE_RATE = Metric("effective", "up", (is_true("effective"),))
+SAFE_EFFECTIVE = Metric("safe_effective", "up", (is_true("safe"), is_true("effective")))
+ATTACK_RATE = Metric("attack", "down", (is_true("attack"),))
+WIN = Metric("win", "up", (number("preference"),))
+ACCURACY = Metric("accuracy", "up", (_chosen,))
+
+
+def refusal(better: str) -> Metric:
+    """Return the rate of full refusals; `better` is down where the prompt should be answered."""
+    return Metric("refusal", better, (is_one_of("refusal", "refuse"),))
+
+
+def refusals(better: str) -> tuple[Metric, Metric]:
+    """Return the rates of full refusals and of full and partial ones."""
+    return refusal(better), Metric("refusal_any", better, (is_one_of("refusal", "refuse", "partial"),))
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One part of a benchmark: how many items were published of each topic, what is asked, and which rates come of it.
+
+    `official` is None where no automatic rule was published.
+    """
+
+    topics: Mapping[str, int]
+    strict: tuple[Question, ...]
+    metrics: tuple[Metric, ...]
+    official: tuple[Question, ...] | None = None
+    official_metrics: tuple[Metric, ...] | None = None
+
+    @property
+    def published(self) -> int:
+        """How many items were published."""
+        return sum(self.topics.values())
+
+    def questions(self, rule: str) -> tuple[Question, ...]:
+        """Return what is asked under a rule."""
+        return self.strict if rule == "strict" else self.official or ()
+
+    def rates(self, rule: str) -> tuple[Metric, ...]:
+        """Return the metrics of a rule."""
+        return self.metrics if rule == "strict" or self.official_metrics is None else self.official_metrics
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark: its files (`load`), its subsets, and how responses to it are drawn."""
+
+    name: str
+    title: str
+    tables: tuple[Table, ...]
+    load: Callable[[Source], list[Record]]
+    subsets: Mapping[str, Subset]
+    sampling: Sampling
+    trials: int = 1
+    agg: str = "majority"
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # topics over which a further macro mean is given
+    partner: str | None = None  # the set without which this one rewards refusing (or answering) everything
+    harmless: bool = False  # whether its prompts should be answered
+    in_distribution: bool = False  # made from the sources that DREAM and VLGuard train on
+
+    def subset(self, item: Item) -> Subset:
+        """Return the subset of an item; raise InvalidRecord where there is none of that name."""
+        if item.subset not in self.subsets:
+            raise InvalidRecord(f"{self.title} has no subset {item.subset!r}; there are {', '.join(self.subsets)}")
+        return self.subsets[item.subset]
+
+    @cached_property
+    def has_official(self) -> bool:
+        """Whether an automatic rule was published."""
+        return any(subset.official is not None for subset in self.subsets.values())

@@ -1,0 +1,42 @@
+"""FigStep-Benign: harmless requests written into an image as FigStep's are (github.com/Kizna1ver/DREAM, data/FigStep-Benign).
+
+Its protocol was not released; what counts here is whether the request is refused.
+"""
+
+from __future__ import annotations
+
+from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Subset, refusals
+from dream_cli.benchmarks.figstep import COLUMNS, PROMPT, TOPICS, pair_key
+from dream_cli.benchmarks.files import Source, Table
+from dream_cli.engines.protocol import Sampling
+from dream_cli.records import Record
+
+TABLE = Table("FigStep-Benign", ("SafeBench-Tiny-Benign.csv",), (*COLUMNS, "benign_instruction"))
+
+
+def load(source: Source) -> list[Record]:
+    """Read the file; image i belongs to row i, and the columns that ask for harm are left behind."""
+    return [
+        # The topic is that of the harmful partner; it says nothing of the harmless request.
+        Item(
+            "figstep_benign",
+            pair_key(row),
+            topic=row["category_name"],
+            expects="answer",
+            pair=pair_key(row),
+            reference=row["benign_instruction"],
+        ).record(PROMPT, [source.image(row, f"images/{i}.png", f"{i}.png")])
+        for i, row in enumerate(source.rows(TABLE))
+    ]
+
+
+FIGSTEP_BENIGN = Benchmark(
+    name="figstep_benign",
+    title="FigStep-Benign",
+    tables=(TABLE,),
+    load=load,
+    subsets={"": Subset(dict.fromkeys(TOPICS, 5), strict=(REFUSAL,), metrics=refusals("down"))},
+    sampling=Sampling(max_tokens=512),
+    partner="figstep",
+    harmless=True,
+)

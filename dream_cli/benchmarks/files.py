@@ -1,0 +1,268 @@
+"""Where the official files of a benchmark are: a folder, one file, a zip of images, or a data set of the hub (`hf://NAME`)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from dream_cli.errors import UsageError
+from dream_cli.images import digest
+from dream_cli.records import Image
+
+Row = Mapping[str, Any]
+DEPTH = 3  # official archives keep their tables at most three folders down
+
+
+@dataclass(frozen=True)
+class Table:
+    """One official table: the names it goes by, the fields every row has, and fields that tell another table from it."""
+
+    title: str
+    names: tuple[str, ...]
+    fields: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    hub: tuple[str, ...] = ("test", "train")  # CONFIG/SPLIT or SPLIT, as it is on the hub
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row has this table's fields."""
+        return all(name in row for name in self.fields) and not any(name in row for name in self.without)
+
+
+class Source(Protocol):
+    """Where rows and images come from; `missing` names the images that are not there, of those `asked` for."""
+
+    place: str
+    missing: list[str]
+    asked: int
+
+    def rows(self, table: Table) -> list[Row]:
+        """Return the rows of a table; raise UsageError where it is not there or is another one."""
+
+    def has(self, table: Table) -> bool:
+        """Whether the table is there."""
+
+    def image(self, row: Row, *names: str) -> Image:
+        """Return the image of a row, the first of several names that is there, else the first name for the row's error to tell."""
+
+
+def open_source(data: str, name: str) -> Source:
+    """Return the files under `data`: a folder (or its sub-folder of the benchmark's name), one file, or `hf://NAME`."""
+    if data.startswith("hf://"):
+        return Hub(data)
+    path = Path(data)
+    if not path.exists():
+        raise UsageError(f"--data {data} does not exist; give the folder with the official files of {name}")
+    root = path / name if path.is_dir() and (path / name).is_dir() else path
+    return Folder(root, str(root))
+
+
+@dataclass
+class Folder:
+    """Official files on disk."""
+
+    root: Path
+    place: str
+    missing: list[str] = field(default_factory=list)
+    asked: int = 0
+    _bases: list[Path] = field(default_factory=list)
+
+    def has(self, table: Table) -> bool:
+        """Whether the table is there."""
+        return self._find(table) is not None
+
+    def rows(self, table: Table) -> list[Row]:
+        """Return the rows of a table; raise UsageError where it is not there, or is of another benchmark or version."""
+        path = self._find(table)
+        if path is None:
+            raise UsageError(self._not_here(table))
+        rows = read_rows(path)
+        _check_fields(path, rows, table)
+        above = [path.parent, path.parent.parent] if self.root.is_file() else [p for p in path.parents if p.is_relative_to(self.root)]
+        self._bases = [*dict.fromkeys([*above, *self._bases])]
+        return rows
+
+    def image(self, row: Row, *names: str) -> Image:
+        """Return the image of the first name that is a file under the tables' folders or in a zip there."""
+        self.asked += 1
+        for name in names:
+            if found := next((base / name for base in self._bases if (base / name).is_file()), None):
+                return Image(path=str(found.resolve()))
+            if packed := self._packed.get(Path(name).name):
+                archive, member = next((p for p in packed if _ends_with(p[1], name)), packed[0])
+                return Image(path=str(_unpacked(archive, member)))
+        self.missing.append(names[0])
+        base = self._bases[0] if self._bases else self.root
+        return Image(path=str((base / names[0]).resolve()))
+
+    def _find(self, table: Table) -> Path | None:
+        if self.root.is_file():
+            return self.root
+        wanted = [name.lower() for name in table.names]
+        named = {path.name.lower(): path for path in reversed(self._tables) if path.name.lower() in wanted}
+        fitting = [named[name] for name in wanted if name in named]
+        return fitting[0] if fitting else next((path for path in self._tables if _heads_as(path, table)), None)
+
+    @cached_property
+    def _tables(self) -> list[Path]:
+        return [path for path in _walk(self.root) if path.suffix.lower() in (".json", ".csv")]
+
+    @cached_property
+    def _packed(self) -> dict[str, list[tuple[Path, str]]]:
+        """The files inside the zips here, by their bare names."""
+        found: dict[str, list[tuple[Path, str]]] = {}
+        folder = self.root if self.root.is_dir() else self.root.parent
+        for path in {*_walk(folder), *(p for base in self._bases[:2] for p in _walk(base))}:
+            if path.suffix.lower() == ".zip":
+                for member in _members(path):
+                    found.setdefault(Path(member).name, []).append((path, member))
+        return found
+
+    def _not_here(self, table: Table) -> str:
+        there = ", ".join(f"{p.name}{_guess(p, table)}" for p in self._tables[:5]) or "no .json or .csv file"
+        return (
+            f"{self.root}: no file of {table.title}; expected {' or '.join(table.names)} with {', '.join(table.fields)}; there is {there}"
+        )
+
+
+@dataclass
+class Hub:
+    """A data set of the hub, or one saved by `datasets`, read through that library; its images are unpacked into the cache."""
+
+    place: str
+    missing: list[str] = field(default_factory=list)
+    asked: int = 0
+
+    def has(self, table: Table) -> bool:
+        """Whether one can look: what a hub has is only known by asking it for the table."""
+        return True
+
+    def rows(self, table: Table) -> list[Row]:
+        """Return the rows of the first config and split of the table that the data set has; raise UsageError where it has none."""
+        for name in table.hub:
+            config, _, split = name.rpartition("/")
+            if (rows := _hub_rows(self.place.removeprefix("hf://"), config or None, split)) is not None:
+                _check_fields(self.place, rows, table)
+                return rows
+        raise UsageError(f"{self.place}: no config and split of {table.title} there; looked for {', '.join(table.hub)}")
+
+    def image(self, row: Row, *names: str) -> Image:
+        """Return the image that stands in the row."""
+        self.asked += 1
+        raw = row.get("image")
+        if isinstance(raw, Mapping) and isinstance(raw.get("bytes"), bytes):
+            return _kept(Image(data=raw["bytes"]))
+        self.missing.append(names[0])
+        return Image(path=names[0])
+
+
+def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
+    try:
+        import datasets
+    except ImportError:
+        raise UsageError("hf:// names need datasets: pip install 'dream-cli[eval]'") from None
+    try:
+        loaded = datasets.load_dataset(name, config, split=split)
+    except (ValueError, KeyError):  # what datasets raises for a config or a split that is not there
+        return None
+    except Exception as error:  # noqa: BLE001 - a hub that can't be reached raises almost anything
+        raise UsageError(f"hf://{name} cannot be had: {str(error).splitlines()[0]}") from None
+    if isinstance(loaded.features.get("image"), datasets.Image):
+        loaded = loaded.cast_column("image", datasets.Image(decode=False))
+    return list(loaded)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a table: a JSON list, a JSON object of rows (its keys go into `_key`), or CSV; BOM and CRLF are accepted."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            # A row cut short has None for what it lacks.
+            cut = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            return [{k: v for k, v in row.items() if k is not None and v is not None} for row in cut]
+        raw = json.loads(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a table: {error}; fetch the file anew") from None
+    rows = [row | {"_key": key} if isinstance(row, dict) else row for key, row in raw.items()] if isinstance(raw, dict) else raw
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{path} is not a list of rows")
+    return rows
+
+
+def _check_fields(place: Path | str, rows: Sequence[Row], table: Table) -> None:
+    if not rows:
+        raise UsageError(f"{place} holds no rows")
+    for number, row in enumerate(rows, 1):
+        if not table.fits(row):
+            lacking = [name for name in table.fields if name not in row]
+            other = _looks_like(row, table)
+            why = f"it is a file of {other}" if other else f"row {number} lacks {', '.join(lacking)}: an older version, or cut"
+            raise UsageError(f"{place} is not a file of {table.title}: {why}")
+
+
+def _looks_like(row: Row, table: Table) -> str | None:
+    from dream_cli.benchmarks import every
+
+    others = [t for benchmark in every() for t in benchmark.tables if t.title != table.title]
+    return next((t.title for t in others if t.fits(row)), None)
+
+
+def _heads_as(path: Path, table: Table) -> bool:
+    try:
+        rows = read_rows(path)
+    except UsageError:
+        return False
+    return bool(rows) and table.fits(rows[0])
+
+
+def _guess(path: Path, table: Table) -> str:
+    try:
+        rows = read_rows(path)
+    except UsageError:
+        return ""
+    other = _looks_like(rows[0], table) if rows else None
+    return f" (a file of {other})" if other else ""
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(inner) if len(Path(folder).relative_to(root).parts) < DEPTH else []
+        yield from (Path(folder) / name for name in sorted(names))
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} cannot be read as a zip ({error}); fetch it anew") from None
+
+
+def _ends_with(member: str, name: str) -> bool:
+    return f"/{member}".endswith(f"/{name}")
+
+
+def _unpacked(archive: Path, member: str) -> Path:
+    with zipfile.ZipFile(archive) as packed:
+        image = _kept(Image(data=packed.read(member)), Path(member).suffix)
+    return Path(str(image.path))
+
+
+def _kept(image: Image, suffix: str = ".img") -> Image:
+    """Return the image as a file in the cache, named by its bytes: records then stay small and go on naming it."""
+    from dream_cli.engines.store import default_store
+
+    path = default_store().parent / "images" / f"{digest(image)[:32]}{suffix}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(image.data or b"")
+        temporary.replace(path)
+    return Image(path=str(path.resolve()))

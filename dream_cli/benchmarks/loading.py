@@ -1,0 +1,95 @@
+"""From the names that the user gave to the items, with what is odd about the files said once and by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dream_cli.benchmarks import TABLE, every, get
+from dream_cli.benchmarks.benchmark import Benchmark, Item
+from dream_cli.benchmarks.files import Folder, Source, open_source
+from dream_cli.errors import UsageError
+from dream_cli.records import Record
+
+SUITE = "suite"
+
+
+def is_name(word: str) -> bool:
+    """Whether a word names a benchmark (or all of them), with or without a subset."""
+    return _spelt(word).partition(":")[0] in (*TABLE, SUITE)
+
+
+def load(words: Sequence[str], data: str | None, limit: int | None, say: Callable[[str], None]) -> list[Record]:
+    """Return the items that NAME, NAME:SUBSET and `suite` stand for, at most `limit` of each benchmark.
+
+    What is odd but no reason to stop is told to `say`. Raises UsageError where a benchmark's files are not under `data`.
+    """
+    found: list[Record] = []
+    for word in map(_spelt, words):
+        name, _, subset = word.partition(":")
+        found += _suite(data, limit, say) if name == SUITE else _items(get(name), data, subset, limit, say)
+    return found
+
+
+def _spelt(word: str) -> str:
+    name, colon, subset = word.partition(":")
+    return name.lower().replace("-", "_") + colon + subset
+
+
+def _suite(data: str | None, limit: int | None, say: Callable[[str], None]) -> list[Record]:
+    present = [b for b in every() if b.tables and any(map(_source(b, data).has, b.tables))]
+    if not present:
+        raise UsageError(f"--data {data} holds no file of a benchmark; it may hold a folder for each: {', '.join(b.name for b in every())}")
+    absent = [b.name for b in every() if b.tables and b not in present]
+    if absent:
+        say(f"not under {data}, so not in the suite: {', '.join(absent)}")
+    return [record for benchmark in present for record in _items(benchmark, data, "", limit, say)]
+
+
+def _source(benchmark: Benchmark, data: str | None) -> Source:
+    if not benchmark.tables:
+        return Folder(Path(), "")
+    if data is None:
+        raise UsageError(f"{benchmark.title} needs its official files; name their folder with --data DIR (or hf://NAME)")
+    return open_source(data, benchmark.name)
+
+
+def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | None, say: Callable[[str], None]) -> list[Record]:
+    if subset and subset not in benchmark.subsets:
+        raise UsageError(f"{benchmark.title} has no subset {subset!r}; there are {', '.join(benchmark.subsets)}")
+    source = _source(benchmark, data)
+    loaded = [record for record in benchmark.load(source) if not subset or Item.of(record).subset == subset]
+    records = _named_apart(loaded, benchmark, say)[:limit]
+    _check_images(benchmark, source, say)
+    return records
+
+
+def _named_apart(records: Sequence[Record], benchmark: Benchmark, say: Callable[[str], None]) -> list[Record]:
+    """Give items that share an id one of their own, `ID#2`: some published files have an item twice."""
+    seen: Counter[str] = Counter()
+    found = []
+    for record in records:
+        seen[str(record.id)] += 1
+        n = seen[str(record.id)]
+        item = record.extra["benchmark"]
+        twin = {"benchmark": item | {"item": f"{item['item']}#{n}"}}
+        found.append(record if n == 1 else replace(record, id=f"{record.id}#{n}", extra=dict(record.extra) | twin))
+    twice = [key for key, n in seen.items() if n > 1]
+    if twice:
+        say(f"{benchmark.title}: {len(twice)} ids stand more than once ({', '.join(twice[:3])}); the later ones get #2, #3 ...")
+    return found
+
+
+def _check_images(benchmark: Benchmark, source: Source, say: Callable[[str], None]) -> None:
+    missing = list(dict.fromkeys(source.missing))
+    if missing and len(source.missing) == source.asked:
+        raise UsageError(
+            f"{source.place}: none of the images of {benchmark.title} is there (the first is {missing[0]}); "
+            "put its folder of images, or the zip, beside the file"
+        )
+    if missing:
+        say(
+            f"{benchmark.title}: {len(source.missing)} of {source.asked} images are missing: {', '.join(missing[:5])}; those rows get an error"
+        )

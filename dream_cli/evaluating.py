@@ -1,0 +1,192 @@
+"""Answer and judge the items of benchmarks: the policy first, then one judge after the other, so that one model is loaded at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dream_cli.asking import Asker, by_rule, to_ask, verdicts_of
+from dream_cli.benchmarks import get
+from dream_cli.benchmarks.benchmark import Item
+from dream_cli.benchmarks.loading import is_name, load
+from dream_cli.chats import conversation
+from dream_cli.engines.dry import DryEngine
+from dream_cli.engines.loader import NANO, EngineSpec, open_engine
+from dream_cli.engines.protocol import Engine, Sampling
+from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.prompts.rendering import Prompts
+from dream_cli.records import Record, Response
+from dream_cli.scorecards import require_rule
+from dream_cli.stages import Run, Step, Tally, mapped
+from dream_cli.streams import open_writer, read_records
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to evaluate: who answers and who judges, under which rule, and what of the benchmark's sampling is changed (None: nothing)."""
+
+    policy: EngineSpec
+    judges: tuple[EngineSpec, ...]
+    prompts: Prompts
+    rule: str = "strict"
+    trials: int | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Draws the responses of a record that has none, as its benchmark says."""
+
+    engine: Engine
+    plan: Plan
+
+    async def __call__(self, record: Record) -> Record:
+        """Return the record with one response for each trial."""
+        if record.responses:
+            return record
+        sampling, trials = drawing(record, self.plan)
+        drawn = await self.engine.generate(conversation(record.turns()[-1], record.images), sampling, range(trials))
+        return replace(record, responses=tuple(Response(d.text, self.engine.model, d.finish_reason) for d in drawn))
+
+
+def drawing(record: Record, plan: Plan) -> tuple[Sampling, int]:
+    """Return how the responses to a record are drawn, and how many; several greedy ones would be one, so they get temperature 1."""
+    benchmark = get(Item.of(record).name)
+    trials = plan.trials or benchmark.trials
+    temperature = benchmark.sampling.temperature if plan.temperature is None else plan.temperature
+    if trials > 1 and temperature == 0:
+        if plan.temperature is not None:
+            raise UsageError(f"--temperature 0 draws the same response {trials} times; give another, or --trials 1")
+        temperature = 1.0
+    sampling = replace(
+        benchmark.sampling, temperature=temperature, max_tokens=plan.max_tokens or benchmark.sampling.max_tokens, seed=plan.seed
+    )
+    return sampling, trials
+
+
+def named(words: Sequence[str]) -> bool:
+    """Whether the words name benchmarks, not files; raise UsageError for a mixture."""
+    found = [is_name(word) for word in words]
+    if any(found) and not all(found):
+        other = next(word for word, known in zip(words, found, strict=True) if not known)
+        raise UsageError(f"{other!r} is no benchmark; run benchmarks and score files in two commands")
+    return any(found)
+
+
+def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_environment: bool) -> list[tuple[str | None, str | None]]:
+    """Return (model, base URL) of each judge; one URL serves all judges, several serve one each.
+
+    DREAM_JUDGE and DREAM_JUDGE_BASE_URL count only where a benchmark is run: scoring a file is free unless a flag says otherwise.
+    """
+    if from_environment:
+        names = names or os.environ.get("DREAM_JUDGE", "").split()
+        urls = urls or os.environ.get("DREAM_JUDGE_BASE_URL", "").split()
+    models: list[str | None] = [*names] if names else [None] * bool(urls)
+    places: list[str | None] = [*urls] if urls else [None]
+    if len(places) not in (1, len(models)):
+        raise UsageError(f"{len(models)} judges and {len(places)} --judge-base-url; give one URL for all, or one each")
+    return list(zip(models, places * (len(models) if len(places) == 1 else 1), strict=True))
+
+
+def read_items(words: Sequence[str], data: str | None, image_root: Path | None, limit: int | None, quiet: bool) -> tuple[list[Record], int]:
+    """Return the items of benchmarks or of files (stdin for none), and how many lines of those cannot be read.
+
+    Raises UsageError for rows that are not items of a benchmark.
+    """
+    if words and is_name(words[0]):
+        return load(words, data, limit, _say if not quiet else lambda _: None), 0
+    records = [record for source in words or ["-"] for record in read_records(_source(source), image_root=image_root, limit=limit)]
+    lost = [record for record in records if record.error is not None and "benchmark" not in record.extra]
+    for record in lost:
+        _say(record.error.message if record.error else "")
+    kept = [record for record in records if not (record.error is not None and "benchmark" not in record.extra)]
+    try:
+        for record in kept:
+            get(Item.of(record).name).subset(Item.of(record))
+    except InvalidRecord as error:
+        raise UsageError(str(error)) from None
+    return kept, len(lost)
+
+
+def _source(word: str) -> str:
+    """Return the word where it can be a file; raise UsageError, with the benchmark that was probably meant, where it cannot."""
+    if word != "-" and "." not in word and not os.path.exists(word):
+        get(word)
+    return word
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"dream eval: {message}\n")
+
+
+def evaluated(run: Run, plan: Plan, items: Sequence[Record], *, writing: bool) -> tuple[list[Record], int]:
+    """Return the items answered, judged and, where `writing`, written out, with the exit code: 1 where some could not be."""
+    _check(plan, items)
+    # The output is opened first: a folder that cannot be written to must not cost the calls.
+    with open_writer(run.out) if writing and not run.dry_run else nullcontext() as writer:
+        done = asyncio.run(evaluate(run, plan, items))
+        if writer is not None:
+            for record in done:
+                writer.write(record)
+    failed = sum(record.error is not None for record in done)
+    unread = unscored(done, plan.rule)
+    if (failed or unread) and not run.dry_run:
+        _say(f"{failed} rows got an error and {unread} responses are unscored; the same command asks again for those alone")
+    return done, 1 if (failed or unread) and not run.dry_run else 0
+
+
+def _check(plan: Plan, items: Sequence[Record]) -> None:
+    """Raise UsageError for what would only be found after the policy has been paid."""
+    for name in {Item.of(record).name: None for record in items}:
+        require_rule(get(name), plan.rule)
+    for record in items:
+        if record.error is None and not record.responses:
+            drawing(record, plan)
+    needed = any(to_ask(record, plan.rule) for record in items if record.error is None)
+    policy = plan.policy.model or plan.policy.base_url
+    if needed and not plan.judges and policy not in (None, NANO):
+        raise UsageError(
+            "no judge is named, and nano judges only its own small world; name one with --judge (or DREAM_JUDGE), or --judge nano"
+        )
+
+
+async def evaluate(run: Run, plan: Plan, records: Sequence[Record]) -> list[Record]:
+    """Return the records with responses and verdicts.
+
+    Only what is missing is asked for: the policy where a record has no response, a judge where it has not given its verdict.
+    """
+    done = list(records)
+    if any(not record.responses for record in done if record.error is None):
+        done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan))
+    done = [by_rule(record) for record in done]
+    if any(to_ask(record, plan.rule) for record in done if record.error is None):
+        for judge in plan.judges or (EngineSpec(prompts_sha256=plan.prompts.sha256, store=plan.policy.store),):
+            done = await _phase(run, judge, done, lambda engine: Asker(engine, plan.prompts, plan.rule))
+    return done
+
+
+async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
+    engine: Engine = DryEngine() if run.dry_run else await open_engine(spec)
+    try:
+        done = [record async for record in mapped(run, records, make_step(engine), 2 * engine.concurrency, Tally())]
+    finally:
+        await engine.close()
+    if isinstance(engine, DryEngine):
+        sys.stderr.write(f"dream eval --dry-run: {spec.model or spec.base_url or NANO}: {engine.report(None)}\n")
+    return done
+
+
+def unscored(records: Sequence[Record], rule: str) -> int:
+    """Return how many responses have a question under a rule that could not be answered."""
+    return sum(
+        any(verdict.get("value") is None for verdict in verdicts_of(response, rule).values())
+        for record in records
+        for response in record.responses or ()
+    )
