@@ -48,11 +48,13 @@ class PairRules:
 
 
 class Scored(NamedTuple):
-    """A response's text, its score in [0, 1], and what its floor is measured on, 0 to 10."""
+    """A response's text, its score in [0, 1], what its floor is measured on (0 to 10), and the models that wrote and judged it."""
 
     text: str
     score: float
     quality: float
+    model: str | None = None
+    judge: str | None = None
 
 
 class Pair(NamedTuple):
@@ -96,7 +98,7 @@ def _scored(response: Response) -> Scored | None:
     judged = response.judgement
     if judged is None or judged.unscored is not None or judged.score is None or not math.isfinite(judged.score):
         return None
-    return Scored(response.text, judged.score, _quality(judged, judged.score))
+    return Scored(response.text, judged.score, _quality(judged, judged.score), response.model, judged.model)
 
 
 def _quality(judged: Judgement, score: float) -> float:
@@ -166,6 +168,8 @@ def _pair_record(record: Record, turn: Turn, pair: Pair, number: int) -> Record:
         "chosen_score": pair.chosen.score,
         "rejected_score": pair.rejected.score,
     }
+    # Whose verdicts these are: training asks for it.
+    made |= {name: value for name, value in (("policy", pair.rejected.model), ("judge", pair.rejected.judge)) if value is not None}
     return replace(
         record,
         id=record.id if record.id is None or number == 1 else f"{record.id}#{number}",

@@ -1,0 +1,94 @@
+"""Train a model on preference pairs.    dream dpo pairs.jsonl --model ckpt/0 -o ckpt/1 --lora"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from dream_cli.options import ImageRoot, Limit, Quiet, Seed, Source
+from dream_cli.training import options as o
+
+Loss = Annotated[
+    Literal["sigmoid", "hinge", "ipo", "robust", "sigmoid_norm"],
+    typer.Option(help="The preference loss; sigmoid is DPO, sigmoid_norm per token."),
+]
+Beta = Annotated[float, typer.Option(help="How strongly the policy is held to its reference.")]
+Smoothing = Annotated[float, typer.Option("--label-smoothing", help="With robust: the share of pairs that may be the wrong way round.")]
+SftWeight = Annotated[float, typer.Option("--sft-weight", help="Weight of the likelihood of the chosen responses beside the loss.")]
+
+
+def run(
+    source: Source = None,
+    out: o.Out = None,
+    model: o.Model = None,
+    loss: Loss = "sigmoid",
+    beta: Beta = 0.1,
+    label_smoothing: Smoothing = 0.0,
+    sft_weight: SftWeight = 0.0,
+    lora: o.UseLora = False,
+    rank: o.Rank = 16,
+    alpha: o.Alpha = 32.0,
+    targets: o.Targets = None,
+    dora: o.Dora = False,
+    qlora: o.Qlora = False,
+    merge: o.Merge = False,
+    vision: o.Vision = None,
+    epochs: o.Epochs = 1.0,
+    max_steps: o.MaxSteps = None,
+    batch_size: o.Batch = 8,
+    accumulate: o.Accumulate = 1,
+    lr: o.Rate = None,
+    schedule: o.Decay = "cosine",
+    warmup: o.Warmup = 0.03,
+    max_length: o.MaxLength = None,
+    on_too_long: o.OnTooLong = "drop",
+    held_out: o.HeldOut = None,
+    dtype: o.Dtype = "auto",
+    gradient_checkpointing: o.Checkpointing = None,
+    save_every: o.SaveEvery = 100,
+    report_to: o.ReportTo = None,
+    nproc: o.Processes = None,
+    check: o.Check = False,
+    allow_nano_verdicts: o.TrustNano = False,
+    overwrite: o.Overwrite = False,
+    image_root: ImageRoot = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model to prefer the chosen responses of pairs over the rejected ones.
+
+    The reference is the model as the run starts. Prints one record at the end; the same command again goes on where it was stopped.
+
+    Example: dream dpo pairs.jsonl --model ckpt/0 -o ckpt/1 --lora | jq -r .model
+    """
+    from dream_cli.training.dpo import Dpo
+    from dream_cli.training.losses import PreferenceLoss
+    from dream_cli.training.running import perform
+    from dream_cli.training.settings import Job, Schedule, read_job_name
+
+    model, out = read_job_name(model, out, check)
+    adapter = o.adapter(lora, rank, alpha, targets, dora, qlora, merge)
+    method = Dpo(PreferenceLoss(loss, beta, label_smoothing, sft_weight))
+    rate = lr if lr is not None else 1e-5 if adapter else 1e-6
+    plan = Schedule(epochs, max_steps, batch_size, accumulate, rate, schedule, warmup, seed)
+    machine = o.hardware(dtype, gradient_checkpointing, save_every, report_to)
+    job = Job(
+        source,
+        model,
+        out,
+        adapter,
+        plan,
+        machine,
+        vision,
+        max_length,
+        on_too_long,
+        held_out,
+        image_root,
+        limit,
+        allow_nano_verdicts,
+        overwrite,
+        quiet,
+    )
+    o.say_result(perform(job, method, check, nproc))
