@@ -35,6 +35,7 @@ Agg = Annotated[
 ]
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Of the policy; default as published.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; default as published.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each subset, or rows of a file.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
 Cards = Annotated[list[Path] | None, typer.Option("--card", metavar="FILE", help="Write the card: .md or .json.")]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
@@ -58,7 +59,7 @@ def run(
     show_prompts: ShowPrompts = False,
     prompts: options.PromptFolder = None,
     image_root: options.ImageRoot = None,
-    limit: options.Limit = None,
+    limit: Limit = None,
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     model_tag: options.ModelTag = None,

@@ -13,6 +13,14 @@ from dream_cli.errors import UsageError
 TABLE = {
     "figstep": ("figstep", "FIGSTEP"),
     "figstep_benign": ("figstep_benign", "FIGSTEP_BENIGN"),
+    "siuo": ("siuo", "SIUO"),
+    "siuo_mcqa": ("siuo_mcqa", "SIUO_MCQA"),
+    "vlguard": ("vlguard", "VLGUARD"),
+    "mm_safetybench": ("mm_safetybench", "MM_SAFETYBENCH"),
+    "mm_safetybench_tiny": ("mm_safetybench", "MM_SAFETYBENCH_TINY"),
+    "mossbench": ("mossbench", "MOSSBENCH"),
+    "xstest": ("xstest", "XSTEST"),
+    "xstest_blank": ("xstest", "XSTEST_BLANK"),
 }
 
 

@@ -30,10 +30,17 @@ class Table:
     fields: tuple[str, ...]
     without: tuple[str, ...] = ()
     hub: tuple[str, ...] = ("test", "train")  # CONFIG/SPLIT or SPLIT, as it is on the hub
+    folder: str = ""  # the folder it stands in, where the name does not tell
+    elsewhere: str = ""  # a folder in which a file of this name is another table
+    by_name_only: bool = False  # several tables have these fields
 
     def fits(self, row: Row) -> bool:
         """Whether a row has this table's fields."""
         return all(name in row for name in self.fields) and not any(name in row for name in self.without)
+
+    def may_be(self, path: Path) -> bool:
+        """Whether the table may stand at a path."""
+        return (not self.folder or self.folder in path.parts) and self.elsewhere not in path.parts
 
 
 class Source(Protocol):
@@ -42,6 +49,10 @@ class Source(Protocol):
     place: str
     missing: list[str]
     asked: int
+
+    @property
+    def opened(self) -> Path:
+        """The table that was read last."""
 
     def rows(self, table: Table) -> list[Row]:
         """Return the rows of a table; raise UsageError where it is not there or is another one."""
@@ -72,11 +83,18 @@ class Folder:
     place: str
     missing: list[str] = field(default_factory=list)
     asked: int = 0
+    _opened: Path = Path()
     _bases: list[Path] = field(default_factory=list)
+
+    @property
+    def opened(self) -> Path:
+        """The table that was read last."""
+        return self._opened
 
     def has(self, table: Table) -> bool:
         """Whether the table is there."""
-        return self._find(table) is not None
+        path = self._find(table)
+        return path is not None and _heads_as(path, table)
 
     def rows(self, table: Table) -> list[Row]:
         """Return the rows of a table; raise UsageError where it is not there, or is of another benchmark or version."""
@@ -85,6 +103,7 @@ class Folder:
             raise UsageError(self._not_here(table))
         rows = read_rows(path)
         _check_fields(path, rows, table)
+        self._opened = path
         above = [path.parent, path.parent.parent] if self.root.is_file() else [p for p in path.parents if p.is_relative_to(self.root)]
         self._bases = [*dict.fromkeys([*above, *self._bases])]
         return rows
@@ -104,11 +123,14 @@ class Folder:
 
     def _find(self, table: Table) -> Path | None:
         if self.root.is_file():
-            return self.root
+            return self.root if self.root.name in table.names or not table.by_name_only else None
         wanted = [name.lower() for name in table.names]
-        named = {path.name.lower(): path for path in reversed(self._tables) if path.name.lower() in wanted}
+        there = [path for path in self._tables if table.may_be(path)]
+        named = {path.name.lower(): path for path in reversed(there) if path.name.lower() in wanted}
         fitting = [named[name] for name in wanted if name in named]
-        return fitting[0] if fitting else next((path for path in self._tables if _heads_as(path, table)), None)
+        if fitting or table.by_name_only:
+            return fitting[0] if fitting else None
+        return next((path for path in there if _heads_as(path, table)), None)
 
     @cached_property
     def _tables(self) -> list[Path]:
@@ -139,6 +161,11 @@ class Hub:
     place: str
     missing: list[str] = field(default_factory=list)
     asked: int = 0
+
+    @property
+    def opened(self) -> Path:
+        """The name of the data set."""
+        return Path(self.place)
 
     def has(self, table: Table) -> bool:
         """Whether one can look: what a hub has is only known by asking it for the table."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def is_name(word: str) -> bool:
 
 
 def load(words: Sequence[str], data: str | None, limit: int | None, say: Callable[[str], None]) -> list[Record]:
-    """Return the items that NAME, NAME:SUBSET and `suite` stand for, at most `limit` of each benchmark.
+    """Return the items that NAME, NAME:SUBSET and `suite` stand for, at most `limit` of each subset.
 
     What is odd but no reason to stop is told to `say`. Raises UsageError where a benchmark's files are not under `data`.
     """
@@ -39,12 +39,13 @@ def _spelt(word: str) -> str:
 
 
 def _suite(data: str | None, limit: int | None, say: Callable[[str], None]) -> list[Record]:
-    present = [b for b in every() if b.tables and any(map(_source(b, data).has, b.tables))]
+    whole = [benchmark for benchmark in every() if benchmark.tables and not benchmark.variant]
+    present = [b for b in whole if any(map(_source(b, data).has, b.tables))]
+    absent = ", ".join(b.name for b in whole if b not in present)
     if not present:
-        raise UsageError(f"--data {data} holds no file of a benchmark; it may hold a folder for each: {', '.join(b.name for b in every())}")
-    absent = [b.name for b in every() if b.tables and b not in present]
+        raise UsageError(f"--data {data} holds no file of a benchmark; give each a folder: {absent}")
     if absent:
-        say(f"not under {data}, so not in the suite: {', '.join(absent)}")
+        say(f"not under {data}, so not in the suite: {absent}")
     return [record for benchmark in present for record in _items(benchmark, data, "", limit, say)]
 
 
@@ -61,9 +62,19 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
         raise UsageError(f"{benchmark.title} has no subset {subset!r}; there are {', '.join(benchmark.subsets)}")
     source = _source(benchmark, data)
     loaded = [record for record in benchmark.load(source) if not subset or Item.of(record).subset == subset]
-    records = _named_apart(loaded, benchmark, say)[:limit]
+    for difference in counted(benchmark, loaded):
+        say(difference)
     _check_images(benchmark, source, say)
-    return records
+    return list(_limited(_named_apart(loaded, benchmark, say), limit))
+
+
+def _limited(records: Sequence[Record], limit: int | None) -> Iterator[Record]:
+    seen: Counter[str] = Counter()
+    for record in records:
+        subset = Item.of(record).subset
+        seen[subset] += 1
+        if limit is None or seen[subset] <= limit:
+            yield record
 
 
 def _named_apart(records: Sequence[Record], benchmark: Benchmark, say: Callable[[str], None]) -> list[Record]:
@@ -93,3 +104,16 @@ def _check_images(benchmark: Benchmark, source: Source, say: Callable[[str], Non
         say(
             f"{benchmark.title}: {len(source.missing)} of {source.asked} images are missing: {', '.join(missing[:5])}; those rows get an error"
         )
+
+
+def counted(benchmark: Benchmark, records: Sequence[Record]) -> Iterator[str]:
+    """Yield how the items differ in number from the published ones, by subset and topic."""
+    items = [Item.of(record) for record in records]
+    for name in {item.subset: None for item in items}:
+        topics = Counter(item.topic for item in items if item.subset == name)
+        published = benchmark.subsets[name].topics if name in benchmark.subsets else {}
+        off = [f"{topic or 'items'} {topics[topic]} of {n}" for topic, n in published.items() if topics[topic] != n]
+        off += [f"{topic} {n}, a topic that was not published" for topic, n in topics.items() if topic not in published]
+        if off:
+            of, few = f" {name}" if name else "", ", ".join(off[:6]) + (f" and {len(off) - 6} more topics" if len(off) > 6 else "")
+            yield f"{benchmark.title}{of} has {sum(topics.values())} items, {sum(published.values())} were published: {few}"

@@ -1,0 +1,132 @@
+"""What should make a reader of an evaluation careful, one sentence each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from dream_cli.asking import verdicts_of
+from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item
+from dream_cli.benchmarks.loading import counted
+from dream_cli.errors import UnreadableAnswer
+from dream_cli.records import Json, Record, Response
+from dream_cli.scoring import Rate
+
+# So far apart, a string matcher and the judge measure two different things.
+APART = 0.10
+
+
+def cautions(
+    benchmark: Benchmark, records: Sequence[Record], rule: str, found: Sequence[Rate], matched: Sequence[Rate], alone: bool
+) -> Iterator[str]:
+    """Yield what is odd about the items, the responses, the verdicts and the rates of one model on one benchmark.
+
+    `matched` holds the rates of the published string match, `alone` says that the harmless partner is not there.
+    """
+    responses = [response for record in records if record.error is None for response in record.responses or ()]
+    yield from counted(benchmark, records)
+    yield from _items(records)
+    yield from _unscored(found)
+    yield from _matched(benchmark, found, matched)
+    yield from _responses(responses)
+    yield from _verdicts(benchmark, responses, rule)
+    yield from _judges(records, responses, rule)
+    if alone:
+        yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
+    if benchmark.in_distribution:
+        yield "in-distribution: made from the sources that DREAM and VLGuard train on"
+
+
+def _items(records: Sequence[Record]) -> Iterator[str]:
+    failed = [str(record.id or record.extra.get("id")) for record in records if record.error is not None]
+    if failed:
+        yield f"{len(failed)} rows have an error and count as unscored: {_few(failed)}"
+    ids = Counter((item.subset, item.item) for item in map(Item.of, records))
+    twice = [":".join(filter(None, key)) for key, n in ids.items() if n > 1]
+    if twice:
+        yield f"{len(twice)} items stand more than once and are counted each time: {_few(twice)}"
+
+
+def _unscored(found: Sequence[Rate]) -> Iterator[str]:
+    for rate in found:
+        if rate.unscored and not rate.topic:
+            low, high = sorted((rate.worst, rate.best))
+            all_items = rate.n + rate.unscored
+            yield f"{rate.title}: {rate.unscored} of {all_items} items are unscored; the rate is between {_percent(low)} and {_percent(high)}"
+
+
+def _matched(benchmark: Benchmark, found: Sequence[Rate], matched: Sequence[Rate]) -> Iterator[str]:
+    judged = {(rate.subset, rate.name): rate.rate for rate in found if not rate.topic}
+    for rate in matched:
+        ours = judged.get((rate.subset, rate.name))
+        asked = any(isinstance(question, Asked) for question in benchmark.subsets[rate.subset].strict)
+        if asked and ours is not None and rate.rate is not None and abs(ours - rate.rate) > APART:
+            yield (
+                f"{rate.title}: the published string match says {_percent(rate.rate)}, the judge {_percent(ours)}; "
+                "it knows a refusal by set phrases, which answers that explain and redirect do not use"
+            )
+
+
+def _responses(responses: Sequence[Response]) -> Iterator[str]:
+    cut = sum(response.finish_reason == "length" for response in responses)
+    if cut:
+        yield f"{cut} of {len(responses)} responses were cut off at the token limit; what would have followed is not judged"
+    empty = sum(not response.text.strip() for response in responses)
+    if empty:
+        yield f"{empty} of {len(responses)} responses are empty"
+
+
+def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: str) -> Iterator[str]:
+    given = [(question, verdict) for response in responses for question, verdict in verdicts_of(response, rule).items()]
+    silent = sum(verdicts_of(response, "strict").get("choice", {}).get("value") == "none" for response in responses)
+    if silent:
+        fate = "count as wrong" if rule == "strict" else "get a random one from the published parser"
+        yield f"{silent} of {len(responses)} answers name no option, or several; they {fate}"
+    odd = sum(verdict.get("value") == -1 for _, verdict in given)
+    if odd:
+        yield f"{odd} of {len(given)} verdicts have no published layout; the published scorer averages them as -1"
+    if rule == "official":
+        otherwise = sum(_read_otherwise(benchmark, question, verdict) for question, verdict in given)
+        if otherwise:
+            yield f"{otherwise} of {len(given)} verdicts say something else than what the published parser makes of them"
+
+
+def _read_otherwise(benchmark: Benchmark, question: str, verdict: Json) -> bool:
+    reread = benchmark.rereads.get(question)
+    if reread is None or not isinstance(verdict.get("raw"), str):
+        return False
+    try:
+        return bool(reread(verdict["raw"])) != (verdict.get("value") == 1)
+    except UnreadableAnswer:
+        return False
+
+
+def _judges(records: Sequence[Record], responses: Sequence[Response], rule: str) -> Iterator[str]:
+    sets = {tuple(sorted(judges_of(verdicts_of(r, rule).values()))) for r in responses} - {()}
+    if len(sets) > 1:
+        yield "the verdicts come from different judges: " + "; ".join(" and ".join(names) for names in sorted(sets))
+    split = [str(record.id) for record in records if any(_disagree(r, rule) for r in record.responses or ())]
+    if split:
+        yield f"the judges disagree on {len(split)} items: {_few(split, 10)}"
+
+
+def _disagree(response: Response, rule: str) -> bool:
+    return any(verdict.get("disagree") for verdict in verdicts_of(response, rule).values() if isinstance(verdict, Mapping))
+
+
+def judges_of(verdicts: Iterable[Json]) -> set[str]:
+    """Return who gave some verdicts."""
+    return {str(verdict["judge"]) for verdict in verdicts if verdict.get("judge")}
+
+
+def by_rule_alone(benchmark: Benchmark) -> list[str]:
+    """Return the subsets whose published rule needs no judge."""
+    return [name for name, s in benchmark.subsets.items() if s.official and all(isinstance(q, ByRule) for q in s.official)]
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
