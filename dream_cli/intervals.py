@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import comb, isnan, nan, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
+
+from dream_cli.errors import UsageError
 
 LEVEL = 0.95
 # Fewer discordant items can't reach p < 0.05 in McNemar's exact test: 2 * 0.5**6 = 0.031, 2 * 0.5**5 = 0.0625.
@@ -169,6 +172,12 @@ def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, lev
     # The positive root in d of n d^2 = (z sqrt(discordant) + w sqrt(discordant - d^2))^2.
     found = sqrt(discordant) * (z * sqrt(n) + w * sqrt(max(0.0, n - z * z + w * w))) / (n + w * w)
     return min(1.0, max(found, LEAST_DISCORDANT / n))
+
+
+def require_scipy() -> None:
+    """Raise UsageError, with the mend, where the library that draws and integrates is not installed."""
+    if find_spec("scipy") is None:
+        raise UsageError("intervals by resampling need scipy: pip install 'dream-cli[eval]'")
 
 
 def normal_quantile(level: float) -> float:

@@ -1,0 +1,44 @@
+"""Name the benchmark items that stand in training data.    dream leak pairs.jsonl siuo.jsonl"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dream_cli.options import ImageRoot, Quiet
+
+Train = Annotated[str, typer.Argument(metavar="TRAIN", help="Training data: records or pairs; - for stdin.")]
+Items = Annotated[
+    list[str], typer.Argument(metavar="BENCHMARK|FILE...", help="Benchmarks (their files under --data), or files that dream eval wrote.")
+]
+Data = Annotated[str | None, typer.Option(metavar="DIR", help="The official files of the benchmarks: a folder, or hf://NAME.")]
+
+
+def run(
+    train: Train,
+    items: Items,
+    data: Data = None,
+    image_root: ImageRoot = None,
+    quiet: Quiet = False,
+) -> None:
+    """Name the benchmark items that stand in training data, one line of JSON each: the row, the item, and what they share.
+
+    They share the image (byte for byte), an image that looks the same (recompressed, scaled), or the prompt (case, spacing and
+    punctuation aside). The words themselves are not printed. Nothing on stdout is no leak; what could not be compared is said.
+
+    Example: dream leak pairs.jsonl siuo --data data/siuo
+    """
+    from dream_cli.evaluating import read_items
+    from dream_cli.leaks import Unseen, in_distribution, leaks
+    from dream_cli.streams import dumps, read_records
+
+    known, unreadable = read_items(items, data, image_root, None, quiet)
+    unseen, found = Unseen(rows=unreadable), 0
+    for leak in leaks(read_records(train, image_root=image_root), known, unseen):
+        found += 1
+        sys.stdout.write(dumps(leak.to_dict()).decode() + "\n")
+    if not quiet:
+        sys.stderr.writelines(f"dream leak: {line}\n" for line in (f"{found} leaks", *in_distribution(known), *unseen.report()))
+    raise typer.Exit(1 if unseen else 0)

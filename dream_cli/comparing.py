@@ -1,0 +1,211 @@
+"""Two evaluations of the same items, before and after: what changed, and whether that is more than chance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dream_cli.asking import verdicts_of
+from dream_cli.errors import UsageError
+from dream_cli.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, require_scipy, smallest_difference
+from dream_cli.records import Json, Record
+from dream_cli.scoring import Outcome, outcomes
+
+# One rate is told apart by its benchmark, subset and metric.
+Key = tuple[str, str, str]
+SHOWN = 10  # item names in a line; the JSON has them all
+
+
+@dataclass(frozen=True)
+class Change:
+    """One item in both evaluations."""
+
+    before: Outcome
+    after: Outcome
+
+    @property
+    def scored(self) -> bool:
+        """Whether both evaluations could be read."""
+        return self.before.value is not None and self.after.value is not None
+
+    @property
+    def difference(self) -> float:
+        """The value after minus the value before; 0 where either is unscored."""
+        return (self.after.value or 0.0) - (self.before.value or 0.0) if self.scored else 0.0
+
+    @property
+    def gain(self) -> float:
+        """The difference, above 0 where the item became better."""
+        return self.difference if self.after.better == "up" else -self.difference
+
+
+def compare(before: Sequence[Record], after: Sequence[Record], rule: str = "strict", agg: str | None = None, seed: int = 0) -> list[Json]:
+    """Return one row for each rate that both evaluations have, items paired by id; pure and offline, but for scipy.
+
+    An item counts where both could be read; `worst` and `best` bound the difference with the others read against and for it.
+    Raises UsageError where the two have no item in common, or where one holds an item twice.
+    """
+    require_scipy()
+    sides = [_by_item(outcomes(records, rule, agg)) for records in (before, after)]
+    keys = [key for key in sides[0] if set(sides[0][key]) & set(sides[1].get(key, ()))]
+    if not keys:
+        raise UsageError(f"the two files have no item in common to compare: {_named(sides[0])} before, {_named(sides[1])} after")
+    warnings = _warnings(before, after, rule)
+    return [_row(sides[0][key], sides[1][key], seed) | {"warnings": warnings.get(key[0], [])} for key in keys]
+
+
+def _named(side: Mapping[Key, object]) -> str:
+    return ", ".join(dict.fromkeys("/".join(filter(None, key[:2])) for key in side)) or "no item"
+
+
+def _by_item(found: Iterable[Outcome]) -> dict[Key, dict[str, Outcome]]:
+    sides: dict[Key, dict[str, Outcome]] = defaultdict(dict)
+    for outcome in found:
+        items = sides[outcome.benchmark, outcome.subset, outcome.metric]
+        if outcome.item in items:
+            raise UsageError(
+                f"{outcome.benchmark}:{outcome.item} stands twice in one file, answered by {items[outcome.item].model or 'nobody'} and "
+                f"{outcome.model or 'nobody'}; compare files of one model each"
+            )
+        items[outcome.item] = outcome
+    return dict(sides)
+
+
+def _row(before: Mapping[str, Outcome], after: Mapping[str, Outcome], seed: int) -> Json:
+    pairs = {item: Change(before[item], after[item]) for item in before if item in after}
+    scored = {item: change for item, change in pairs.items() if change.scored}
+    first = next(iter(pairs.values())).after
+    return {
+        "benchmark": first.benchmark,
+        "subset": first.subset,
+        "metric": first.metric,
+        "rule": first.rule,
+        "better": first.better,
+        "models": [_models(before.values()), _models(after.values())],
+        "n": len(scored),
+        **_numbers(list(scored.values()), seed),
+        **_bounds(list(pairs.values())),
+        "gained": [item for item, change in scored.items() if change.gain > 0],
+        "lost": [item for item, change in scored.items() if change.gain < 0],
+        "unscored": len(pairs) - len(scored),
+        "only_before": [item for item in before if item not in after],
+        "only_after": [item for item in after if item not in before],
+    }
+
+
+def _models(found: Iterable[Outcome]) -> str:
+    return ", ".join(dict.fromkeys(outcome.model for outcome in found if outcome.model))
+
+
+def _numbers(scored: Sequence[Change], seed: int) -> Json:
+    """Return the rates, their difference with its intervals, and McNemar's p where every value is 0 or 1."""
+    names = ("before", "after", "difference", "low", "high", "bootstrap", "p", "smallest")
+    if not scored:
+        return dict.fromkeys(names)
+    n, values = len(scored), [(change.before.value or 0.0, change.after.value or 0.0) for change in scored]
+    drawn = bootstrap_mean([b - a for a, b in values], seed=seed)
+    binary = all(value in (0.0, 1.0) for pair in values for value in pair)
+    paired = Paired.count([(bool(a), bool(b)) for a, b in values]) if binary else None
+    interval = paired_difference(paired) if paired else drawn
+    changed = sum(change.difference != 0 for change in scored) / n
+    before, after = (sum(side) / n for side in zip(*values, strict=True))
+    numbers = (before, after, after - before, interval.low, interval.high, list(drawn), mcnemar(paired) if paired else None)
+    return dict(zip(names, (*map(_rounded, numbers), _rounded(smallest_difference(n, changed))), strict=True))
+
+
+def _rounded(value: float | list[float] | None) -> float | list[float] | None:
+    if isinstance(value, list):
+        return [round(v, 6) for v in value]
+    return None if value is None else round(value, 6)
+
+
+def _bounds(pairs: Sequence[Change]) -> Json:
+    against = sum(change.after.worst - change.before.best for change in pairs) / len(pairs)
+    for_it = sum(change.after.best - change.before.worst for change in pairs) / len(pairs)
+    return {"worst": round(against, 6), "best": round(for_it, 6)}
+
+
+def _warnings(before: Sequence[Record], after: Sequence[Record], rule: str) -> dict[str, list[str]]:
+    """Return, by benchmark, what makes the two no fair comparison: other items, other prompts, other judges, other trials."""
+    sides = [_by_benchmark(records) for records in (before, after)]
+    return {name: list(_unlike(sides[0][name], sides[1][name], rule)) for name in sides[0] if name in sides[1]}
+
+
+def _by_benchmark(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
+    groups: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in records:
+        benchmark = record.extra.get("benchmark") or {}
+        groups[str(benchmark.get("name"))][f"{benchmark.get('subset', '')}:{benchmark.get('item')}"] = record
+    return groups
+
+
+def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: str) -> Iterable[str]:
+    for side, missing in (("before", before.keys() - after.keys()), ("after", after.keys() - before.keys())):
+        if missing:
+            yield f"{len(missing)} items stand only in the file {side}; they are left out"
+    both = [(before[key], after[key]) for key in before if key in after]
+    other = sum(a.prompt != b.prompt for a, b in both if a.error is None and b.error is None)
+    if other:
+        yield f"{other} items have another prompt in the two files: these are not the same versions of the benchmark"
+    judges = [_judges(side.values(), rule) for side in (before, after)]
+    if judges[0] != judges[1]:
+        yield (
+            f"the verdicts come from different judges ({judges[0]} before, {judges[1]} after): the difference may be theirs; judge both alike"
+        )
+    trials = [max((len(record.responses or ()) for record in side.values()), default=0) for side in (before, after)]
+    if trials[0] != trials[1]:
+        yield f"{trials[0]} trials a prompt before, {trials[1]} after; with --agg any more trials alone make a rate rise"
+
+
+def _judges(records: Iterable[Record], rule: str) -> str:
+    verdicts = (v for record in records for response in record.responses or () for v in verdicts_of(response, rule).values())
+    return " and ".join(sorted({str(v["judge"]) for v in verdicts if v.get("judge")})) or f"nobody under the {rule} rule"
+
+
+def table(rows: Sequence[Json]) -> str:
+    """Return the comparison as a Markdown table, loud about what makes it unfair, and with the items that came out differently."""
+    models = dict.fromkeys(f"{row['models'][0] or '?'} -> {row['models'][1] or '?'}" for row in rows)
+    lines = [f"Compared: {'; '.join(models)} ({rows[0]['rule']} rule)", ""]
+    lines += [
+        f"WARNING {name}: {said}" for name, said in dict.fromkeys((row["benchmark"], said) for row in rows for said in row["warnings"])
+    ]
+    lines += ["| | n | before | after | change | 95 % interval | p | |", "|---|---:|---:|---:|---:|---:|---:|---|"]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    lines += [""] + [line for row in rows for line in _items(row)]
+    lines.append(
+        "Change in points; interval by Newcombe for paired rates, p by McNemar's exact test, not corrected for the number of rows."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Json) -> list[str]:
+    name = _title(row)
+    if not row["n"]:
+        return [name, "0", *["-"] * 5, f"no item could be read in both; {row['unscored']} unscored"]
+    p = "" if row["p"] is None else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+    interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    rates = [f"{100 * row[side]:.1f} %" for side in ("before", "after")]
+    return [name, str(row["n"]), *rates, f"{100 * row['difference']:+.1f}", interval, p, _said(row)]
+
+
+def _said(row: Json) -> str:
+    """Say what the interval shows, or how large a change would have had to be."""
+    toward = 1 if row["better"] == "up" else -1
+    if row["low"] > 0 or row["high"] < 0:
+        shown = "better" if row["difference"] * toward > 0 else "WORSE"
+    else:
+        shown = f"not shown; this set can show {100 * row['smallest']:.1f} points"
+    bounds = f"; {row['unscored']} unscored, so between {100 * row['worst']:+.1f} and {100 * row['best']:+.1f}" if row["unscored"] else ""
+    return shown + bounds
+
+
+def _items(row: Json) -> Iterable[str]:
+    for side in ("gained", "lost"):
+        if row[side]:
+            more = f" and {len(row[side]) - SHOWN} more" if len(row[side]) > SHOWN else ""
+            yield f"{_title(row)} {side} {len(row[side])}: {', '.join(row[side][:SHOWN])}{more}"
+
+
+def _title(row: Json) -> str:
+    return " ".join(filter(None, (row["benchmark"], row["subset"], row["metric"])))
