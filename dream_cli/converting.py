@@ -2,73 +2,138 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from dream_cli.errors import InvalidRecord
-from dream_cli.formats.llava import explode, fix_flags, from_llava, is_llava, to_llava
-from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Record
-from dream_cli.streams import open_writer, read_records, to_row
+from dream_cli.errors import InvalidRecord, RowError
+from dream_cli.formats.llava import explode, fix_flags
+from dream_cli.formats.sources import Source, open_source
+from dream_cli.formats.table import OURS, dialect, is_ours, recognise
+from dream_cli.formats.targets import Target, open_target
+from dream_cli.images import extracted, is_inline, locate, read_bytes
+from dream_cli.records import Image, Record
+from dream_cli.streams import to_row
+
+Images = Literal["inline", "extract", "paths"]
 
 
 @dataclass(frozen=True)
-class Dialects:
-    """What is read (None: found by looking at each row) and what is written."""
+class Conversion:
+    """How rows are read (`source` None: found by looking at each) and written, and what becomes of their images.
+
+    `images` None is as the target wants them; `image_folder` is where those go that are extracted.
+    """
 
     source: str | None = None
-    target: str = "dream"
+    target: str = OURS
+    images: Images | None = None
+    image_folder: Path = Path("images")
+    by_turn: bool = False
+    fix_flags: bool = False
 
 
-def convert(
-    source: str | None,
-    out: str | None,
-    dialects: Dialects,
-    by_turn: bool = False,
-    flags: bool = False,
-    image_root: Path | None = None,
-    limit: int | None = None,
-) -> int:
-    """Convert a file and return how many rows could not be read; those go on as rows with an error."""
-    taxonomy = Taxonomy.load()
-    folder = image_root or (Path(source).parent if source and source != "-" else Path())
-    failed = 0
-    with open_writer(out) as writer:
-        for row in read_records(source, image_root=image_root, limit=limit):
-            record = row if dialects.source == "dream" else understood(row, taxonomy, folder.resolve(), flags)
-            failed += record.error is not None and "error" not in record.order
-            for one in explode(record) if by_turn else (record,):
-                writer.write(_foreign(one, out) if dialects.target == "llava" else one)
-    return failed
+@dataclass
+class Receipt:
+    """What happened to the rows: what they were read as, what the target had no place for, which met an error and where those are."""
+
+    read: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+    written: int = 0
+    rejects: str | None = None
+
+    def fail(self, record: Record) -> None:
+        """Count a row that met an error."""
+        if record.error is not None:
+            self.errors[record.error.kind] += 1
+            self.first = self.first or f"{record.place}: {record.error.message.removeprefix(f'{record.place}: ')}"
+
+    def report(self, target: str) -> str:
+        """Return what was read and written, what was left out by field, and the errors by kind."""
+        read = ", ".join(f"{n} {name}" for name, n in self.read.most_common()) or "none"
+        lines = [f"rows read: {read}; written as {target}: {self.written}"]
+        if self.left_out:
+            lines.append(f"{target} has no place for " + ", ".join(f"{name} ({n} rows)" for name, n in self.left_out.most_common()))
+        if self.errors:
+            kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
+            where = self.rejects or "their `error` field"
+            lines.append(f"{self.errors.total()} rows met an error ({kinds}), see {where}; the first: {self.first}")
+        return "".join(f"dream convert: {line}\n" for line in lines)
 
 
-def understood(row: Record, taxonomy: Taxonomy, folder: Path, flags: bool = False) -> Record:
-    """Return a row that is no record of ours as the record it means; rows of unknown form stay as they are, with their error.
+def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
+    """Convert a file or a folder and return what happened to its rows.
+
+    Among our records a row that meets an error stays in its place; other readers would stumble over it, so there it goes beside them.
+    """
+    receipt = Receipt()
+    with open_target(out, how.target, how.images != "paths") as target:
+        for row in open_source(source):
+            name, record = understood(row, how, source.folder)
+            receipt.read[name] += 1
+            for one in explode(record) if how.by_turn else (record,):
+                done = _written(one, target, how, receipt)
+                if done.error is not None:
+                    target.reject(done)
+                    # One that came with its error is none of ours.
+                    if "error" not in row.order:
+                        receipt.fail(done)
+        receipt.rejects = target.rejects
+    return receipt
+
+
+def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) -> Record:
+    """Write a record and return it, with its error where it met one."""
+    if record.error is not None:
+        return record
+    try:
+        receipt.left_out.update(target.write(_with_images(record, how)))
+    except RowError as error:
+        return record.failed("convert", error)
+    receipt.written += 1
+    return record
+
+
+def understood(row: Record, how: Conversion, folder: str) -> tuple[str, Record]:
+    """Return what a row was read as, and the record it means; a row that cannot be read stays as it is, with its error.
 
     Relative image paths are seen from `folder`.
     """
-    if row.error is None or row.error.kind != "invalid" or not is_llava(row.extra):
-        return row
+    if row.error is not None and (row.error.kind != "invalid" or "error" in row.order):
+        return "error" if "error" in row.order else row.error.kind, row
+    if how.source == OURS:
+        return OURS if row.error is None else "invalid", row
+    raw = row.extra if row.error is not None else to_row(row, None)
+    if how.source is None and row.error is None and is_ours(raw):
+        return OURS, row
     try:
-        known: dict[str, Any] = from_llava(row.extra, row.place, taxonomy)
-        if flags:
+        name = how.source or recognise(raw)
+        known = dialect(name).read(raw)
+        if how.fix_flags:
             fix_flags(known)
-        if "images" in known:
-            known["images"] = [os.path.normpath(folder / path) for path in known["images"]]
-        return Record.from_dict(known, row.place)
+        if known.get("images") is not None:
+            known["images"] = [locate(image, folder) for image in known["images"]]
+        return name, Record.from_dict(known, row.place)
     except InvalidRecord as error:
-        return Record(extra=row.extra, order=row.order, place=row.place).failed("convert", error)
+        return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
 
 
-def _foreign(record: Record, out: str | None) -> Record:
-    """Return the record as a row of LLaVA form, all of it in `extra`: the writer writes it as it stands."""
-    if record.error is not None:
-        return record
-    folder = None if out in (None, "-") else os.path.realpath(os.path.dirname(str(out)))
-    try:
-        row = to_llava(to_row(record, folder))
-    except InvalidRecord as error:
-        return record.failed("convert", error)
-    return Record(extra=row, order=tuple(row))
+def _with_images(record: Record, how: Conversion) -> Record:
+    """Return the record with its images inline or in files, where that is asked for; raise ImageError where one cannot be read."""
+    wanted = how.images or ("inline" if how.target != OURS and "paths" not in dialect(how.target).TAKES else None)
+    if wanted == "inline":
+        return replace(record, images=tuple(_inline(image) for image in record.images))
+    if wanted == "extract":
+        return replace(record, images=tuple(_in_file(image, how.image_folder) for image in record.images))
+    return record
+
+
+def _inline(image: Image) -> Image:
+    return Image(path=None if is_inline(image.path) else image.path, data=read_bytes(image))
+
+
+def _in_file(image: Image, folder: Path) -> Image:
+    return Image(path=extracted(image, folder)) if image.data is not None or is_inline(image.path) else image

@@ -110,6 +110,26 @@ def without_bytes(raw: Any) -> Any:
     return raw
 
 
+def is_inline(raw: Any) -> bool:
+    """Whether an image as a record names it holds its bytes: a `data:` URI or `{bytes, path}`."""
+    if isinstance(raw, dict):
+        return raw.get("bytes") is not None or is_inline(raw.get("path"))
+    return isinstance(raw, str) and raw[:5].lower() == "data:"
+
+
+def extracted(image: Image, folder: Path) -> str:
+    """Write an image's bytes into a file named by their hash, and return its path; raise ImageError where it has none to be read."""
+    data = read_bytes(image)
+    kind = _mime(data).partition("/")[2]
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.{'bin' if kind == 'octet-stream' else kind.replace('jpeg', 'jpg')}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    return str(path.absolute())
+
+
 def _is_file(path: str) -> bool:
     return path != "" and path[:5].lower() != "data:" and "://" not in path
 
@@ -123,7 +143,7 @@ def _mime(data: bytes) -> str:
 
 
 def _is_data_uri(image: Image) -> bool:
-    return image.path is not None and image.path[:5].lower() == "data:"
+    return is_inline(image.path)
 
 
 def _name(image: Image) -> str:

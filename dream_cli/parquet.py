@@ -66,10 +66,10 @@ def _rows(file: Any) -> Iterator[Json]:
     with file:
         for batch in file.iter_batches(batch_size=_BATCH):
             for row in batch.to_pylist():
-                yield _to_json(row)
+                yield to_json(row)
 
 
-def _to_json(row: Json) -> Json:
+def to_json(row: Json) -> Json:
     """Return a row as it was before it was cut into columns: empty cells are absent fields, `extra` is spread out."""
     fields = {k: v for k, v in row.items() if v is not None or k not in _FEATURES}
     rest = _spread(fields.get("extra"))
@@ -100,15 +100,15 @@ def _plain_observation(item: Any) -> Any:
 class ParquetRows:
     """Rows on their way into a Parquet file, gathered into row groups of bounded size."""
 
-    def __init__(self, file: IO[bytes], folder: str) -> None:
-        self.folder = folder
+    def __init__(self, file: IO[bytes], folder: str, embed: bool = True) -> None:
+        self.folder, self.embed = folder, embed
         self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
         self.rows: list[Json] = []
         self.held = 0
 
     def write(self, row: Json) -> None:
         """Write one row; an image file that cannot be read keeps its path alone."""
-        columns = _to_columns(row, self.folder)
+        columns = _to_columns(row, self.folder if self.embed else None)
         self.rows.append(columns)
         self.held += len(columns.get("extra") or "") + sum(len(image["bytes"] or b"") for image in columns.get("images", ()))
         if len(self.rows) >= GROUP_ROWS or self.held >= GROUP_BYTES:
@@ -127,11 +127,11 @@ class ParquetRows:
             self.writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
-def _to_columns(row: Json, folder: str) -> Json:
+def _to_columns(row: Json, folder: str | None) -> Json:
     typed = {name: row[name] for name in _FEATURES if name in row and _fits(name, row[name])}
     rest = {name: value for name, value in row.items() if name not in typed}
     if "images" in typed:
-        typed["images"] = [_embed(image, folder) for image in typed["images"]]
+        typed["images"] = [embedded(image, folder) for image in typed["images"]]
     return typed | ({"extra": dumps(rest).decode()} if rest else {})
 
 
@@ -173,9 +173,10 @@ def _is_observation(value: Any) -> bool:
     return all(_is_text(value.get(name)) for name in OBSERVATION) and ("confidence" not in value or _is_number(value["confidence"]))
 
 
-def _embed(image: Any, folder: str) -> Json:
-    if isinstance(image, dict):
-        return image
+def embedded(image: Any, folder: str | None) -> Json:
+    """Return an image as `{bytes, path}`, its bytes read from where `folder` sees it (None: left where they are)."""
+    if isinstance(image, dict) or folder is None:
+        return image if isinstance(image, dict) else {"bytes": None, "path": image}
     try:
         data = read_bytes(Image(path=locate(image, folder)))
     except ImageError:

@@ -41,7 +41,7 @@ class Observation:
             "risk_category": self.risk_category,
         }
         certainty = {} if self.confidence is None else {"confidence": self.confidence}
-        return known | certainty | dict(self.extra)
+        return _with_rest(known | certainty, self.extra)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Judgement:
         known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.recognised is not None:
             known["recognised"] = list(self.recognised)
-        return known | dict(self.extra)
+        return _with_rest(known, self.extra)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Response:
             known["model"] = self.model
         if self.finish_reason is not None:
             known["finish_reason"] = self.finish_reason
-        known |= dict(self.extra)
+        known = _with_rest(known, self.extra)
         if self.judgement is not None:
             known["judgement"] = self.judgement.to_dict()
         return known
@@ -197,7 +197,9 @@ class Record:
             return {}
         known: Json = {}
         if self.id is not None:
-            known["id"] = self.id
+            # A number is read as a string, and written as it came.
+            came = self.extra.get("id")
+            known["id"] = self.id if came is None or str(came) != self.id else came
         if self.prompt is not None:
             known["prompt"] = self.prompt
         if self.messages:
@@ -281,7 +283,7 @@ def _read_record(raw: Mapping[str, Any], place: str) -> Record:
         observations=read_observations(raw, "observations"),
         responses=_read_responses(raw),
         id=_identifier(raw),
-        extra={k: v for k, v in raw.items() if k not in _OURS or v is None},
+        extra=_rest(raw, *_OURS) | ({"id": raw["id"]} if isinstance(raw.get("id"), int) else {}),
         order=tuple(raw),
         place=place,
     )
@@ -310,7 +312,7 @@ def _read_response(raw: Any, index: int) -> Response:
     text = _object(raw, where).get("text")
     if not isinstance(text, str):
         raise InvalidRecord(f"{where} has no 'text' string")
-    rest = {k: v for k, v in raw.items() if k not in ("text", "model", "finish_reason", "judgement")}
+    rest = _rest(raw, "text", "model", "finish_reason", "judgement")
     return Response(text, _text(raw, "model"), _text(raw, "finish_reason"), read_judgement(raw.get("judgement"), where), rest)
 
 
@@ -327,7 +329,7 @@ def read_judgement(raw: Any, where: str) -> Judgement | None:
         recognised=None if recognised is None else tuple(_number({"recognised": r}, "recognised", where) for r in recognised),
         model=_text(raw, "model"),
         unscored=_text(raw, "unscored"),
-        extra={k: v for k, v in raw.items() if k not in names},
+        extra=_rest(raw, *names),
         **numbers,
     )
 
@@ -345,7 +347,7 @@ def _read_observation(raw: Any, where: str) -> Observation:
         if not isinstance(value, str):
             raise InvalidRecord(f"{where} has no '{name}' string")
         parts.append(value)
-    rest = {k: v for k, v in raw.items() if k not in ("malicious_content", "source", "risk_category", "confidence")}
+    rest = _rest(raw, "malicious_content", "source", "risk_category", "confidence")
     content, source, category = parts
     return Observation(content, source, category, _number(raw, "confidence", where), rest)
 
@@ -357,7 +359,7 @@ def _read_message(raw: Any, index: int) -> Message:
         raise InvalidRecord(f"{where} has no 'role' of system, user or assistant")
     if not isinstance(content, str):
         raise InvalidRecord(f"{where} has no 'content' string")
-    rest = {k: v for k, v in raw.items() if k not in ("role", "content", "observations", "judgement")}
+    rest = _rest(raw, "role", "content", "observations", "judgement")
     return Message(role, content, read_observations(raw, "observations"), read_judgement(raw.get("judgement"), where), rest)
 
 
@@ -371,6 +373,15 @@ def _read_image(raw: Any) -> Image:
         if data is None and isinstance(path, str) and path:
             return Image(path=path)
     raise InvalidRecord("an image is a path, a data: URI or {bytes, path}; this is " + (_kind(raw) if raw else "empty"))
+
+
+def _rest(raw: Mapping[str, Any], *names: str) -> Json:
+    """Return the fields that are not ours, and those of ours that are null: they go out as they came."""
+    return {name: value for name, value in raw.items() if name not in names or value is None}
+
+
+def _with_rest(known: Json, rest: Mapping[str, Any]) -> Json:
+    return known | {name: value for name, value in rest.items() if name not in known}
 
 
 def _items(raw: Mapping[str, Any], name: str) -> list[Any] | None:

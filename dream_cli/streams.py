@@ -47,7 +47,7 @@ def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
     if suffix == ".parquet":
         from dream_cli.parquet import open_rows
 
-        return _read_rows(open_rows(source), source, folder)
+        return read_rows(open_rows(source), source, folder)
     if suffix == ".json":
         return _read_items(source, folder)
     return _read_file(source, folder)
@@ -132,7 +132,7 @@ def _read_line(line: bytes, name: str, number: int, folder: str) -> Record:
     except (ValueError, RecursionError) as error:
         cut = "" if line.endswith(b"\n") else "; the last line looks cut off"
         return unreadable(name, number, f"{name}:{number}: not JSON: {error}{cut}")
-    return _to_record(raw, name, number, folder)
+    return to_record(raw, name, number, folder)
 
 
 def _refuse_constant(name: str) -> float:
@@ -162,23 +162,25 @@ def _read_items(source: str, folder: str) -> Iterator[Record]:
         try:
             for raw in ijson.items(file, "item", use_float=True):
                 number += 1
-                yield _to_record(raw, source, number, folder)
+                yield to_record(raw, source, number, folder)
         except (ijson.JSONError, OSError, ValueError) as error:
             said = " ".join(str(error).split())
             yield unreadable(source, number + 1, f"{source}:{number + 1}: not JSON in item {number + 1} of the array: {said}")
 
 
-def _read_rows(rows: Iterator[Json], source: str, folder: str) -> Iterator[Record]:
+def read_rows(rows: Iterator[Json], source: str, folder: str) -> Iterator[Record]:
+    """Return the records of rows that are JSON objects already; `source` names them, relative image paths are seen from `folder`."""
     number = 0
     try:
         for raw in rows:
             number += 1
-            yield _to_record(raw, source, number, folder)
+            yield to_record(raw, source, number, folder)
     except (OSError, ValueError) as error:
         yield unreadable(source, number + 1, f"{source}:{number + 1}: the file is damaged from this row on ({error}); make it anew")
 
 
-def _to_record(raw: Any, name: str, number: int, folder: str) -> Record:
+def to_record(raw: Any, name: str, number: int, folder: str) -> Record:
+    """Return the record of a JSON object, row `number` of a file, relative image paths seen from `folder`; malformed, with its error."""
     place = f"{name}:{number}"
     if not isinstance(raw, dict):
         return unreadable(name, number, f"{place}: a record is a JSON object {{...}}; this is {json.dumps(raw)[:40]}")
@@ -220,7 +222,7 @@ class _Output:
 
     def write(self, record: Record) -> None:
         row = to_row(record, self.folder)
-        with _clearly(self.name):
+        with clearly(self.name):
             self.sink.write(row)
 
 
@@ -230,24 +232,39 @@ def open_writer(out: str | None) -> Iterator[Writer]:
 
     Raises UsageError for a file that cannot be written; a closed pipe on stdout raises BrokenPipeError.
     """
-    if out is None or out == "-":
-        yield _Output(_JsonLines(sys.stdout.buffer, flush=True), "stdout", None)
+    with open_sink(out, sink_of) as sink:
+        folder = folder_of(out)
+        yield _Output(sink, "stdout" if folder is None else str(out), folder)
+
+
+@contextmanager
+def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> Iterator[Sink]:
+    """Open a file for rows of any form, or stdout for JSON; `make` gets the name, the open file and its folder."""
+    folder = folder_of(out)
+    if out is None or folder is None:
+        yield _JsonLines(sys.stdout.buffer, flush=True)
         return
-    suffix, folder = suffix_of(out), os.path.realpath(os.path.dirname(out))
     with replacing(out) as file:
-        sink = _sink(suffix, file, folder)
+        sink = make(out, file, folder)
         try:
-            yield _Output(sink, out, folder)
+            yield sink
         except BaseException:
             # The sink must let go of the file before it is removed; what it says by then is of no use.
             with suppress(Exception):
                 sink.close()
             raise
-        with _clearly(out):
+        with clearly(out):
             sink.close()
 
 
-def _sink(suffix: str, file: IO[bytes], folder: str) -> Sink:
+def folder_of(out: str | None) -> str | None:
+    """Return the folder that image paths in an output are seen from; None for stdout, where they are absolute."""
+    return None if out is None or out == "-" else os.path.realpath(os.path.dirname(out))
+
+
+def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
+    """Return the sink for a file by its suffix; raise UsageError for one that is not known."""
+    suffix = suffix_of(out)
     if suffix == ".parquet":
         from dream_cli.parquet import ParquetRows
 
@@ -282,11 +299,11 @@ def replacing(out: str) -> Iterator[IO[bytes]]:
     target = os.path.realpath(out)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    with _clearly(out):
+    with clearly(out):
         file = open(temporary, "wb")  # noqa: SIM115 - closed on both ways out
     try:
         yield file
-        with _clearly(out):
+        with clearly(out):
             file.close()
             os.replace(temporary, target)
     except BaseException:
@@ -298,7 +315,7 @@ def replacing(out: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _clearly(name: str) -> Iterator[None]:
+def clearly(name: str) -> Iterator[None]:
     """Turn the system's refusals into a UsageError; a closed pipe is no failure and passes as it is."""
     try:
         yield

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.formats.llava import explode, fix_flags, from_llava, is_llava, to_llava
+from dream_cli.formats.llava import explode, fix_flags, from_llava, refusal, to_llava
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records import Record
 
@@ -122,15 +122,15 @@ def test_a_malformed_row_is_told_with_its_place(row: dict[str, Any], message: st
 
 
 def test_what_has_no_llava_form_says_so() -> None:
-    with pytest.raises(InvalidRecord, match="without 'messages'"):
-        to_llava({"prompt": "Hello"})
+    with pytest.raises(InvalidRecord, match="without 'prompt' and 'messages'"):
+        to_llava({"id": "1"})
     with pytest.raises(InvalidRecord, match="write the images to files"):
         to_llava(from_llava(ROW, "", TAXONOMY) | {"images": [{"bytes": b"..."}]})
 
 
 def test_only_the_dialect_is_taken_for_it() -> None:
-    assert is_llava(ROW)
-    assert not is_llava({"prompt": "Hello", "conversations": []}) and not is_llava({"messages": []}) and not is_llava({})
+    assert refusal(ROW) == ""
+    assert refusal({"prompt": "Hello", "conversations": []}) and refusal({"messages": []}) and refusal({})
 
 
 def test_explode_gives_each_turn_its_own_record() -> None:

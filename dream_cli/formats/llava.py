@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from dream_cli.errors import InvalidRecord
+from dream_cli.formats.dialogue import dialogue
+from dream_cli.formats.places import placed, unplaced
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records import Json, Record, Turn
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}
-_TAGS = {"head": re.compile(r"\A(?:<image>\n?)+"), "tail": re.compile(r"(?:\n?<image>)+\n?\Z")}
 
 
-def is_llava(row: Mapping[str, Any]) -> bool:
-    """Whether a row is in this dialect and not in ours."""
-    return "conversations" in row and "messages" not in row and "prompt" not in row
+FEATURES: Mapping[str, Any] = {}
+TAKES = ("paths",)
+
+
+def refusal(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is."""
+    return "" if "conversations" in row and "messages" not in row and "prompt" not in row else "no 'conversations'"
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    return from_llava(row, "", _taxonomy())
+
+
+def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
+    """Return one of our records as a row, and no fields left out: what is not the dialect's own stands beside it."""
+    return to_llava(record), ()
+
+
+@cache
+def _taxonomy() -> Taxonomy:
+    return Taxonomy.load()
 
 
 def from_llava(row: Mapping[str, Any], place: str, taxonomy: Taxonomy) -> Json:
@@ -34,15 +54,26 @@ def from_llava(row: Mapping[str, Any], place: str, taxonomy: Taxonomy) -> Json:
 
 
 def to_llava(record: Mapping[str, Any]) -> Json:
-    """Return one of our conversations (as JSON) as a LLaVA row: the inverse of `from_llava`."""
-    if not isinstance(record.get("messages"), list):
-        raise InvalidRecord("a record without 'messages' has no LLaVA form")
+    """Return one of our records (as JSON) as a LLaVA row: for conversations the inverse of `from_llava`."""
+    if not record.get("messages"):
+        record = _conversation(record)
     renamed = ("images", "image_is_list", "messages")
     row = {name: value for name, value in record.items() if name not in renamed}
     images = [_path(image) for image in record.get("images") or ()]
     if images or record.get("image_is_list"):
         row["image"] = images[0] if len(images) == 1 and not record.get("image_is_list") else images
-    return row | {"conversations": [_said(message) for message in record["messages"]]}
+    said = placed(record["messages"], len(images), "\n")
+    return row | {"conversations": [_said(message) for message in said]}
+
+
+def _conversation(record: Mapping[str, Any]) -> Json:
+    """Return a prompt with its plain response as a conversation; answers that are more than a text stay beside it."""
+    if record.get("prompt") is None:
+        raise InvalidRecord("a record without 'prompt' and 'messages' has no LLaVA form")
+    answer = record.get("response")
+    said = [*dialogue({name: record[name] for name in ("prompt", "image_tag") if name in record}).messages]
+    said += [] if answer is None else [{"role": "assistant", "content": answer}]
+    return {name: value for name, value in record.items() if name not in ("prompt", "response", "image_tag")} | {"messages": said}
 
 
 def explode(record: Record) -> Iterator[Record]:
@@ -80,8 +111,8 @@ def _record(row: Mapping[str, Any], taxonomy: Taxonomy) -> Json:
     if record.get("image") is not None:
         image = record.pop("image")
         record |= {"images": _images(image)} | ({"image_is_list": True} if isinstance(image, list) else {})
-    has_image = bool(record.get("images"))
-    return record | {"messages": [_message(m, f"conversations[{i}]", has_image, taxonomy) for i, m in enumerate(said)]}
+    messages = [_message(m, f"conversations[{i}]", taxonomy) for i, m in enumerate(said)]
+    return record | {"messages": unplaced(messages, len(record.get("images") or ()), "\n")}
 
 
 def _images(image: Any) -> list[str]:
@@ -98,27 +129,16 @@ def _path(image: Any) -> str:
     return path
 
 
-def _message(raw: Any, where: str, has_image: bool, taxonomy: Taxonomy) -> Json:
+def _message(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
     if not isinstance(raw, Mapping) or raw.get("from") not in _ROLES or not isinstance(raw.get("value"), str):
         raise InvalidRecord(f"{where} is not {{from: human, gpt or system, value: a text}}")
     rest = {name: value for name, value in raw.items() if name not in ("from", "value", "observe")}
     if overlap := {"role", "content", "observations", "image_tag"} & rest.keys():
         raise InvalidRecord(f"{where} mixes two forms: it has both 'from' and {', '.join(map(repr, sorted(overlap)))}")
-    content, tag = _without_tag(raw["value"]) if has_image and raw["from"] == "human" else (raw["value"], {})
-    message = {"role": _ROLES[raw["from"]], "content": content} | rest | ({"image_tag": tag} if tag else {})
+    message = {"role": _ROLES[raw["from"]], "content": raw["value"]} | rest
     if raw.get("observe") is None:
         return message
     return message | {"observations": _observations(raw["observe"], f"{where}.observe", taxonomy)}
-
-
-def _without_tag(text: str) -> tuple[str, dict[str, str]]:
-    """Return the text without the placeholders at its ends, and these; between words they stay, where they say something."""
-    tag = {}
-    for end, pattern in _TAGS.items():
-        if found := pattern.search(text):
-            tag[end] = found[0]
-            text = text[: found.start()] + text[found.end() :]
-    return text, tag
 
 
 def _observations(raw: Any, where: str, taxonomy: Taxonomy) -> list[Json]:
@@ -136,10 +156,8 @@ def _canonical(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
 
 
 def _said(message: Mapping[str, Any]) -> Json:
-    renamed = ("role", "content", "image_tag", "observations")
-    tag = message.get("image_tag", {})
-    value = tag.get("head", "") + message["content"] + tag.get("tail", "")
-    turn = {"from": _SPEAKERS[message["role"]], "value": value} | {k: v for k, v in message.items() if k not in renamed}
+    renamed = ("role", "content", "observations")
+    turn = {"from": _SPEAKERS[message["role"]], "value": message["content"]} | {k: v for k, v in message.items() if k not in renamed}
     return turn if message.get("observations") is None else turn | {"observe": [_raw(o) for o in message["observations"]]}
 
 

@@ -1,0 +1,82 @@
+"""The Alpaca form: `instruction`, `input`, `output`, `history`, and for pairs `chosen` and `rejected`; with `images` as LLaMA-Factory reads it.
+
+Source: `llamafactory/data/converter.py` of LLaMA-Factory 0.9.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats.dialogue import dialogue
+from dream_cli.formats.features import IMAGES, TEXT
+from dream_cli.formats.llamafactory import require_turns
+from dream_cli.formats.reading import images_of, rest_of, to_record
+from dream_cli.records import Json
+
+_OWN = ("instruction", "input", "output", "history", "system", "images", "chosen", "rejected")
+
+COLUMNS = {
+    "prompt": "instruction",
+    "query": "input",
+    "response": "output",
+    "history": "history",
+    "system": "system",
+    "images": "images",
+    "chosen": "chosen",
+    "rejected": "rejected",
+}
+
+
+_TURNS = {"feature": {"feature": TEXT, "_type": "List"}, "_type": "List"}
+FEATURES: Mapping[str, Any] = {"id": TEXT, "history": _TURNS, "images": IMAGES} | dict.fromkeys(
+    ["instruction", "input", "output", "chosen", "rejected", "system"], TEXT
+)
+TAKES = ("paths",)
+
+
+def refusal(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is."""
+    if not isinstance(row.get("instruction"), str):
+        return "no 'instruction'"
+    return "" if "output" in row or "chosen" in row else "no 'output' and no 'chosen'"
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    asked = [text for text in (row.get("instruction"), row.get("input")) if text]
+    said = [*_history(row), {"role": "user", "content": "\n".join(map(_string, asked))}]
+    images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
+    if row.get("chosen") is None and row.get("rejected") is None:
+        return to_record(said, rest, images, response=None if row.get("output") is None else _string(row["output"]))
+    return to_record(said, rest, images, chosen=_string(row.get("chosen")), rejected=_string(row.get("rejected")))
+
+
+def _history(row: Mapping[str, Any]) -> list[Json]:
+    said = [{"role": "system", "content": _string(row["system"])}] if row.get("system") else []
+    turns = row.get("history") or []
+    if not isinstance(turns, list) or not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in turns):
+        raise InvalidRecord("'history' is not a list of [prompt, answer]")
+    for asked, answered in turns:
+        said += [{"role": "user", "content": _string(asked)}, {"role": "assistant", "content": _string(answered)}]
+    return said
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidRecord(f"an instruction, input, output, chosen or rejected is not a text but {type(value).__name__}")
+    return value
+
+
+def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
+    """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where the reader would drop it."""
+    said = dialogue(record)
+    require_turns(said)
+    texts = [m["content"] for m in said.texts()]
+    system = texts.pop(0) if said.messages[0]["role"] == "system" else ""
+    row = {"id": record["id"]} if "id" in record else {}
+    row |= {"instruction": texts[-1], "input": ""}
+    row |= {"output": said.answer} if said.chosen is None else {"chosen": said.chosen, "rejected": said.rejected}
+    turns = [texts[i : i + 2] for i in range(0, len(texts) - 1, 2)]
+    return row | {"system": system, "history": turns, "images": list(said.images)}, said.left_out

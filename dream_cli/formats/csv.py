@@ -1,0 +1,116 @@
+"""CSV: the first line names the columns; texts stand as they are, everything else as JSON in its cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from dream_cli.errors import UsageError
+from dream_cli.records import Failure, Json, Record
+from dream_cli.streams import MAX_LINE, dumps, to_record
+
+# The columns are those of the rows until then; what comes later and is new goes into a last column as JSON.
+_HEAD = 1000
+_MORE = "extra"
+# Cells of these columns are never read as JSON: an answer may well be `7` or `null`.
+_TEXTS = {"prompt", "response", "chosen", "rejected", "instruction", "input", "output", "question"}
+
+
+def read_csv(source: str, folder: str) -> Iterator[Record]:
+    """Yield the records of a CSV file, relative image paths seen from `folder`; raise UsageError for a file without columns."""
+    csv.field_size_limit(MAX_LINE)
+    # A byte that is no UTF-8 is kept as half a surrogate: the row can be told and passed on.
+    with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        lines = csv.reader(file)
+        columns = next(lines, [])
+        if not any(columns) or len(set(columns)) < len(columns):
+            raise UsageError(
+                f"{source}: the first line of a CSV file names its columns, each once; this one has {', '.join(columns) or 'none'}"
+            )
+        for number, cells in enumerate(lines, 2):
+            if cells:
+                yield _record(columns, cells, source, number, folder)
+
+
+def _record(columns: list[str], cells: list[str], source: str, number: int, folder: str) -> Record:
+    row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
+    if len(cells) > len(columns):
+        message = f"{source}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a comma in quotes"
+        return Record(error=Failure("read", "unreadable", message), extra=row | {"cells": cells}, order=(*row, "cells"))
+    more = row.pop(_MORE, None)
+    return to_record(row | (more if isinstance(more, dict) else {} if more is None else {_MORE: more}), source, number, folder)
+
+
+def _value(name: str, cell: str) -> Any:
+    """Return a cell as JSON where it is just that, else as a text."""
+    if cell[:1] not in '"[{' and name in _TEXTS:
+        return cell
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    # 1.50 and 1e3 are texts that a number would not give back.
+    same = dumps(value).decode() == cell or isinstance(value, str)
+    return value if same and (name not in _TEXTS or isinstance(value, str) or _is_messages(value)) else cell
+
+
+def _is_messages(value: Any) -> bool:
+    messages = value if isinstance(value, list) else [value]
+    return bool(messages) and all(isinstance(message, dict) for message in messages)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None and name in _TEXTS:
+        return ""
+    if isinstance(value, str) and value != "" and _is_utf8(value) and _value(name, value) == value:
+        return value
+    return json.dumps(value) if isinstance(value, str) and not _is_utf8(value) else dumps(value).decode()
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class CsvRows:
+    """Rows on their way into a CSV file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        self.lines = csv.writer(self.file, lineterminator="\n")
+        self.columns: dict[str, None] = {}
+        self.head: list[Json] | None = []
+
+    def write(self, row: Json) -> None:
+        """Write one row."""
+        if self.head is None:
+            self._line(row)
+            return
+        self.head.append(row)
+        self.columns |= dict.fromkeys(row)
+        if len(self.head) >= _HEAD:
+            self._begin()
+
+    def close(self) -> None:
+        """Write what is still held back; the file stays open."""
+        if self.head is not None:
+            self._begin()
+        self.file.detach()
+
+    def _begin(self) -> None:
+        rows, self.head = self.head or [], None
+        self.columns.pop(_MORE, None)
+        self.lines.writerow([*self.columns, _MORE])
+        for row in rows:
+            self._line(row)
+
+    def _line(self, row: Mapping[str, Any]) -> None:
+        more = {name: value for name, value in row.items() if name not in self.columns}
+        cells = [_cell(name, row[name]) if name in row else "" for name in self.columns]
+        self.lines.writerow([*cells, dumps(more).decode() if more else ""])

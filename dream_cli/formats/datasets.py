@@ -1,0 +1,130 @@
+"""Data sets of Hugging Face: a folder of Parquet files or of `save_to_disk`, or one on a hub by its name; out as a folder with a data card."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from dream_cli.errors import UsageError
+from dream_cli.parquet import open_rows, to_json
+from dream_cli.records import Json
+
+HUB = "hf://datasets/"
+# Where the rows of a folder stand that we write.
+DATA = "data/train.parquet"
+# A split's files are named SPLIT.parquet, SPLIT-00000-of-00002.parquet or SPLIT/anything.parquet.
+_SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
+_PLACES = ("data", "default", "")
+
+
+def open_folder(source: str, split: str | None) -> Iterator[Json]:
+    """Return the rows of a data set's folder; raise UsageError where it is none, or has several splits and none is named."""
+    folder = Path(source)
+    if (folder / "dataset_dict.json").is_file():
+        names = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        return _saved(folder / _chosen(names, split, source))
+    if (folder / "state.json").is_file():
+        return _saved(folder)
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        files.setdefault(_split_of(path.relative_to(folder)), []).append(path)
+    if not files:
+        raise UsageError(f"{source} is a folder without .parquet files and without the state.json of save_to_disk; name a file in it")
+    return (row for path in files[_chosen(list(files), split, source)] for row in open_rows(str(path)))
+
+
+def _split_of(path: Path) -> str:
+    parent = path.parent.name
+    return parent if parent not in _PLACES else _SHARD.sub("", path.stem)
+
+
+def _chosen(names: list[str], split: str | None, source: str) -> str:
+    if split is None and len(names) == 1:
+        return names[0]
+    if split not in names:
+        said = "name one with --split" if split is None else f"there is no {split!r}"
+        raise UsageError(f"{source} has the splits {', '.join(names)}; {said}")
+    return split
+
+
+def _saved(folder: Path) -> Iterator[Json]:
+    """Yield the rows of a folder written by `save_to_disk`: Arrow streams, named in state.json."""
+    import pyarrow as pa
+
+    for file in json.loads((folder / "state.json").read_text())["_data_files"]:
+        with pa.memory_map(str(folder / file["filename"])) as mapped, pa.ipc.open_stream(mapped) as batches:
+            for batch in batches:
+                # A batch holds a thousand rows; a few at a time keep their pictures out of memory.
+                for at in range(0, batch.num_rows, 16):
+                    yield from map(to_json, batch.slice(at, 16).to_pylist())
+
+
+def open_hub(name: str, split: str | None) -> Iterator[Json]:
+    """Return the rows of a data set on a hub, read as they are asked for; raise UsageError where it cannot be had."""
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise UsageError("to read from a hub, datasets must be installed: pip install 'dream-cli[hub]'") from None
+    try:
+        splits = load_dataset(name.removeprefix(HUB), streaming=True)
+    except Exception as error:  # noqa: BLE001 - a hub fails in many ways, each of them told
+        raise UsageError(f"{name} cannot be read from the hub ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+    rows = splits[_chosen(list(splits), split, name)].decode(False)
+    return map(to_json, rows)
+
+
+def push(folder: str, name: str, public: bool) -> str:
+    """Upload a data set's folder to a hub, as a private repository unless `public`, and return its address."""
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise UsageError("to write to a hub, huggingface_hub must be installed: pip install 'dream-cli[hub]'") from None
+    api = HfApi()
+    try:
+        address = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
+        api.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise UsageError(
+            f"{folder} is written, but not uploaded to {name} ({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from None
+    return str(address)
+
+
+def write_card(folder: str, dialect: str) -> None:
+    """Write the data card of a folder: what its rows are, how many, and which columns they have."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(os.path.join(folder, DATA))
+    size = next(label for limit, label in _SIZES if metadata.num_rows < limit)
+    columns = "\n".join(f"| `{field.name}` | `{field.type}` |" for field in metadata.schema.to_arrow_schema())
+    name = os.path.basename(os.path.realpath(folder))
+    Path(folder, "README.md").write_text(
+        _CARD.format(path=DATA, size=size, name=name, rows=metadata.num_rows, dialect=dialect, columns=columns)
+    )
+
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (float("inf"), "n>1M"))
+_CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: {path}
+size_categories:
+- {size}
+tags:
+- multimodal-safety
+---
+
+# {name}
+
+{rows} rows in the form `{dialect}`, made by `dream convert`.
+They may show and quote harmful content: they are there to train and to measure models that notice it.
+
+| column | type |
+|---|---|
+{columns}
+"""

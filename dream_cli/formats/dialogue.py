@@ -1,0 +1,103 @@
+"""What a training set holds of a record: a conversation, the answer or the two answers to its last prompt, and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats.places import IMAGE, is_placed, placed
+from dream_cli.records import Json
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A record as a training set sees it.
+
+    `messages` ({role, content, image_tag?}) end with the last prompt, which `answer` answers, or `chosen` better than `rejected`;
+    `whole` is whether prompt and answer came as one conversation. `left_out` names the fields of the record that stand in none of these.
+    """
+
+    messages: tuple[Json, ...]
+    images: tuple[Any, ...] = ()
+    answer: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    whole: bool = False
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def placed(self) -> bool:
+        """Whether an image stands elsewhere than before the first words of the user."""
+        return bool(self.images) and is_placed(self.messages)
+
+    def texts(self, ending: str = "") -> list[Json]:
+        """Return the messages as {role, content} with `<image>` in its place; `ending` follows it at the head of the first prompt.
+
+        Raises InvalidRecord where there are not as many places as images.
+        """
+        said = placed(self.messages, len(self.images), ending)
+        if self.images and (places := sum(m["content"].count(IMAGE) for m in said)) != len(self.images):
+            raise InvalidRecord(f"the texts have {places} places {IMAGE!r} for {len(self.images)} images; write one for each, or none")
+        return said
+
+    def plain(self) -> list[Json]:
+        """Return the messages as {role, content}, without a word about images."""
+        return [{"role": m["role"], "content": m["content"]} for m in self.messages]
+
+
+def dialogue(record: Mapping[str, Any]) -> Dialogue:
+    """Return what a training set holds of a record (as JSON); raise InvalidRecord where it is no single training example."""
+    held = {"images", "messages" if record.get("messages") else "prompt"}
+    said = list(record.get("messages") or [_prompt(record)])
+    answer = None
+    pair = {name: record[name] for name in ("chosen", "rejected") if isinstance(record.get(name), str)}
+    if len(pair) == 2:
+        held |= pair.keys()
+        if said[-1]["role"] != "user":
+            raise InvalidRecord("'messages' ends with an answer beside 'chosen' and 'rejected'; it should end with the user")
+    elif said[-1]["role"] == "assistant":
+        answer = said.pop()["content"]
+    else:
+        answer, name = _answer(record)
+        held.add(name)
+    left = _left_out(record, held)
+    whole = bool(record.get("messages")) and answer is not None
+    both = pair if len(pair) == 2 else {}
+    return Dialogue(tuple(map(_bare, said)), tuple(record.get("images") or ()), answer, **both, whole=whole, left_out=left)
+
+
+def _prompt(record: Mapping[str, Any]) -> Json:
+    tag = {"image_tag": record["image_tag"]} if isinstance(record.get("image_tag"), dict) else {}
+    return {"role": "user", "content": record.get("prompt") or ""} | tag
+
+
+def _bare(message: Mapping[str, Any]) -> Json:
+    return {name: message[name] for name in ("role", "content", "image_tag") if name in message}
+
+
+def _answer(record: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return the one answer and the field that holds it."""
+    responses = record.get("responses")
+    if not responses:
+        return record.get("response"), "response"
+    if len(responses) > 1:
+        raise InvalidRecord(f"{len(responses)} responses are no single answer; make pairs of them first (dream pair)")
+    only = responses[0]
+    return (only if isinstance(only, str) else only["text"]), "responses"
+
+
+def _left_out(record: Mapping[str, Any], held: set[str]) -> tuple[str, ...]:
+    ours = {"messages": ("role", "content", "image_tag"), "responses": ("text",)}
+    top = [name for name in record if name not in held | {"id", "image_tag"}]
+    nested = (
+        f"{name}[].{field}"
+        for name, fields in ours.items()
+        if name in held
+        for item in record.get(name) or ()
+        if isinstance(item, Mapping)
+        for field in item
+        if field not in fields
+    )
+    return (*top, *dict.fromkeys(nested))

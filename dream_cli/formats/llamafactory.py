@@ -1,0 +1,89 @@
+"""The ShareGPT form that LLaMA-Factory reads: `conversations` with `<image>` in the texts, `images`, and for pairs `chosen` and `rejected`.
+
+Source: `llamafactory/data/converter.py` of LLaMA-Factory 0.9.5. The file's entry in `dataset_info.json` names its columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats.dialogue import Dialogue, dialogue
+from dream_cli.formats.features import IMAGES, TEXT
+from dream_cli.formats.reading import images_of, messages_of, rest_of, to_record
+from dream_cli.records import Json
+
+_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+_SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}
+_OWN = ("conversations", "system", "images", "chosen", "rejected")
+
+COLUMNS = {"messages": "conversations", "system": "system", "images": "images", "chosen": "chosen", "rejected": "rejected"}
+TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt", "system_tag": "system"}
+
+
+_SAID = {"from": TEXT, "value": TEXT}
+FEATURES: Mapping[str, Any] = {
+    "id": TEXT,
+    "conversations": {"feature": _SAID, "_type": "List"},
+    "chosen": _SAID,
+    "rejected": _SAID,
+    "images": IMAGES,
+}
+TAKES = ("paths",)
+
+
+def refusal(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is. With `image`, or neither images nor a pair, it is LLaVA's."""
+    if "conversations" not in row or "messages" in row or "prompt" in row:
+        return "no 'conversations'"
+    pair = isinstance(row.get("chosen"), Mapping) and isinstance(row.get("rejected"), Mapping)
+    return "" if pair or ("images" in row and "image" not in row) else "no 'images', and no pair of 'chosen' and 'rejected' messages"
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    said = messages_of(row.get("conversations"), "conversations", "from", "value", _ROLES)
+    if row.get("system") and said[0]["role"] != "system":
+        said.insert(0, {"role": "system", "content": row["system"]})
+    images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
+    if row.get("chosen") is None and row.get("rejected") is None:
+        return to_record(said, rest, images)
+    return to_record(said, rest, images, chosen=_answer(row, "chosen"), rejected=_answer(row, "rejected"))
+
+
+def _answer(row: Mapping[str, Any], name: str) -> str:
+    (said,) = messages_of([row.get(name)], name, "from", "value", _ROLES)
+    if said["role"] != "assistant":
+        raise InvalidRecord(f"{name!r} is not a message of the assistant")
+    return str(said["content"])
+
+
+def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
+    """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where the reader would drop it."""
+    said = dialogue(record)
+    require_turns(said)
+    row = {"id": record["id"]} if "id" in record else {}
+    asked = [_message(m["role"], m["content"]) for m in said.texts()]
+    if said.chosen is None:
+        return row | {"conversations": [*asked, _message("assistant", said.answer)], "images": list(said.images)}, said.left_out
+    pair = {"chosen": _message("assistant", said.chosen), "rejected": _message("assistant", said.rejected)}
+    return row | {"conversations": asked} | pair | {"images": list(said.images)}, said.left_out
+
+
+def require_turns(said: Dialogue) -> None:
+    """Raise InvalidRecord unless user and assistant take turns and the last prompt has an answer: other rows are dropped by the reader."""
+    if said.answer is None and said.chosen is None:
+        raise InvalidRecord("no response, and no 'chosen' and 'rejected'; LLaMA-Factory trains on answers alone")
+    if not taking_turns([m["role"] for m in said.messages]):
+        raise InvalidRecord("user and assistant do not take turns, or a system message is not the first; LLaMA-Factory drops such a row")
+
+
+def taking_turns(roles: Sequence[str]) -> bool:
+    """Whether the roles are user, assistant, user ... user, after at most one system message."""
+    turns = list(roles[1:] if roles[:1] == ["system"] else roles)
+    return len(turns) % 2 == 1 and all(role == ("user", "assistant")[i % 2] for i, role in enumerate(turns))
+
+
+def _message(role: str, text: str | None) -> Json:
+    return {"from": _SPEAKERS[role], "value": text}

@@ -1,0 +1,44 @@
+"""The pairs of RLAIF-V: those of SPA-VL under an `idx`, with where they come from.
+
+Source: `muffin/data/datasets.py` of RLAIF-V (0861b17) and the columns of https://huggingface.co/datasets/openbmb/RLAIF-V-Dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats import spa_vl
+from dream_cli.formats.features import TEXT
+from dream_cli.records import Json
+
+# Beside the pair; its trainer reads each of them.
+_ORIGIN = {"ds_name": "dream", "origin_dataset": "dream", "origin_split": "{}", "image_path": ""}
+
+
+FEATURES: Mapping[str, Any] = {**spa_vl.FEATURES, **dict.fromkeys([*_ORIGIN, "idx"], TEXT)}
+TAKES = ("paths",)
+
+
+def refusal(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is."""
+    return spa_vl.refusal(row) or ("" if "idx" in row else "no 'idx'")
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our pairs; what it says of its origin stays beside. Raise InvalidRecord where it is malformed."""
+    return spa_vl.read(row)
+
+
+def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
+    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is no such pair."""
+    row, left = spa_vl.write(record)
+    if (index := record.get("idx", record.get("id"))) is None:
+        raise InvalidRecord("no 'id' to be its 'idx'; give each record one")
+    image = row["image"]
+    path = image.get("path") if isinstance(image, Mapping) else image
+    origin = _ORIGIN | {"image_path": path or "", "idx": index}
+    origin |= {name: record[name] for name in origin if name in record}
+    kept = {name: value for name, value in row.items() if name != "id" or "idx" in record}
+    return kept | origin, tuple(name for name in left if name not in origin)

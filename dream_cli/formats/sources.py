@@ -1,0 +1,53 @@
+"""Where rows come from: a file of records, CSV, the folder of a data set, or a hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from dream_cli.records import Record
+from dream_cli.streams import read_records, read_rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, a folder, a name on a hub (`hf://datasets/ORG/NAME`), or stdin; `split` is for data sets with several."""
+
+    name: str | None
+    image_root: Path | None = None
+    split: str | None = None
+    limit: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder that relative image paths are seen from."""
+        if self.image_root is not None:
+            return os.path.realpath(self.image_root)
+        if self.name is None or self.name == "-":
+            return os.path.realpath("")
+        return os.path.realpath(self.name if os.path.isdir(self.name) else os.path.dirname(self.name))
+
+
+def open_source(source: Source) -> Iterator[Record]:
+    """Return the rows of a source, read as they are asked for; raise UsageError where it cannot be one."""
+    return islice(_open(source), source.limit)
+
+
+def _open(source: Source) -> Iterator[Record]:
+    name = source.name or "-"
+    if name.startswith("hf://"):
+        from dream_cli.formats.datasets import open_hub
+
+        return read_rows(open_hub(name, source.split), name, source.folder)
+    if os.path.isdir(name):
+        from dream_cli.formats.datasets import open_folder
+
+        return read_rows(open_folder(name, source.split), name, source.folder)
+    if name.lower().endswith(".csv") and os.path.isfile(name):
+        from dream_cli.formats.csv import read_csv
+
+        return read_csv(name, source.folder)
+    return read_records(source.name, image_root=source.image_root)

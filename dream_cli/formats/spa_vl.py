@@ -1,0 +1,52 @@
+"""The pairs of SPA-VL: one image, a question, the better and the worse answer.
+
+Source: the columns of https://huggingface.co/datasets/sqrti/SPA-VL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats.dialogue import dialogue
+from dream_cli.formats.features import IMAGE, TEXT
+from dream_cli.formats.reading import images_of
+from dream_cli.records import Json
+
+COLUMNS = ("image", "question", "chosen", "rejected")
+
+
+FEATURES: Mapping[str, Any] = {"id": TEXT, "image": IMAGE, "question": TEXT, "chosen": TEXT, "rejected": TEXT}
+TAKES = ("paths",)
+
+
+def refusal(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is."""
+    missing = [name for name in COLUMNS if name not in row]
+    return f"no {', '.join(map(repr, missing))}" if missing else ""
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our pairs; raise InvalidRecord where it is malformed."""
+    texts = {name: row.get(name) for name in COLUMNS[1:]}
+    if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
+        raise InvalidRecord(f"{', '.join(map(repr, wrong))} is not a text")
+    images = images_of(row.get("image"), "image")
+    record = {"id": row["id"]} if "id" in row else {}
+    record |= {"prompt": texts.pop("question")} | ({} if images is None else {"images": images}) | texts
+    return record | {name: value for name, value in row.items() if name not in (*COLUMNS, "id")}
+
+
+def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
+    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is no such pair."""
+    said = dialogue(record)
+    if said.chosen is None:
+        raise InvalidRecord("no 'chosen' and 'rejected'; make pairs first (dream pair)")
+    if len(said.messages) != 1 or len(said.images) != 1:
+        raise InvalidRecord(
+            f"{len(said.messages)} messages and {len(said.images)} images; a pair of this form is one question to one image"
+        )
+    row = {"id": record["id"]} if "id" in record else {}
+    row |= {"image": said.images[0], "question": said.messages[0]["content"], "chosen": said.chosen, "rejected": said.rejected}
+    return row, (*said.left_out, *(["image_tag"] if said.placed else []))

@@ -1,0 +1,135 @@
+"""Where rows go: a file of records, or one in another dialect: JSON, CSV, Parquet with typed columns, or the folder of a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import IO, Protocol
+
+from dream_cli.errors import ImageError, InvalidRecord
+from dream_cli.formats.table import OURS, Dialect, dialect
+from dream_cli.images import is_inline, without_bytes
+from dream_cli.parquet import ParquetRows
+from dream_cli.records import Json, Record
+from dream_cli.streams import Sink, Writer, clearly, folder_of, open_sink, open_writer, sink_of, to_row
+
+# The columns that tell what kind of example a row is; a reader wants one kind in a file.
+_KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")
+
+
+class Target(Protocol):
+    """Rows on their way out."""
+
+    @property
+    def rejects(self) -> str | None:
+        """The file that took the rows which could not be written, if there are any."""
+
+    def write(self, record: Record) -> tuple[str, ...]:
+        """Write one record and return the fields that were left out; raise RowError where it has no place here."""
+
+    def reject(self, record: Record) -> None:
+        """Pass on a record that met an error."""
+
+
+@contextmanager
+def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Target]:
+    """Open a file, by its suffix, a folder (its name ends in /) or stdout; what is written appears whole at the end or not at all."""
+    if out is not None and is_folder(out):
+        from dream_cli.formats.datasets import DATA, write_card
+
+        file = os.path.join(out, DATA)
+        with clearly(out):
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+        with _open_file(file, name, embed, out.rstrip("/")) as target:
+            yield target
+        write_card(out, name)
+        return
+    with _open_file(out, name, embed, out) as target:
+        yield target
+
+
+def is_folder(out: str) -> bool:
+    """Whether an output is the folder of a data set."""
+    return out.endswith("/") or os.path.isdir(out)
+
+
+@contextmanager
+def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> Iterator[Target]:
+    form = None if name == OURS else dialect(name)
+    typed = form is not None and bool(form.FEATURES) and out is not None and out.lower().endswith(".parquet")
+
+    def make(out: str, file: IO[bytes], folder: str) -> Sink:
+        if out.lower().endswith(".csv"):
+            from dream_cli.formats.csv import CsvRows
+
+            return CsvRows(file)
+        if not out.lower().endswith(".parquet"):
+            return sink_of(out, file, folder)
+        if form is None or not form.FEATURES:
+            return ParquetRows(file, folder, embed)
+        from dream_cli.formats.features import TypedRows
+
+        return TypedRows(file, folder, form.FEATURES, embed)
+
+    with open_sink(out, make) as sink, ExitStack() as later:
+        yield _Ours(sink, out) if form is None else _Theirs(sink, out, form, typed, label, later)
+
+
+class _Ours:
+    """Records as they are; one with an error stays in its place."""
+
+    rejects = None
+
+    def __init__(self, sink: Sink, out: str | None) -> None:
+        self.sink, self.name, self.folder = sink, str(out), folder_of(out)
+
+    def write(self, record: Record) -> tuple[str, ...]:
+        with clearly(self.name):
+            self.sink.write(to_row(record, self.folder))
+        return ()
+
+    def reject(self, record: Record) -> None:
+        self.write(record)
+
+
+class _Theirs:
+    """Rows of another dialect, all of one kind. On stdout a row with an error stays in its place, else it goes into a file beside."""
+
+    def __init__(self, sink: Sink, out: str | None, form: Dialect, typed: bool, label: str | None, later: ExitStack) -> None:
+        self.sink, self.name, self.folder = sink, str(out), folder_of(out)
+        self.form, self.typed, self.later = form, typed, later
+        self.beside = None if self.folder is None else f"{label}.errors.jsonl"
+        self.kind: tuple[str, ...] | None = None
+        self.writer: Writer | None = None
+
+    @property
+    def rejects(self) -> str | None:
+        return self.beside if self.writer is not None else None
+
+    def write(self, record: Record) -> tuple[str, ...]:
+        row, left_out = self.form.write(self._json(record))
+        kind = tuple(name for name in _KINDS if name in row)
+        if self.kind not in (None, kind):
+            raise InvalidRecord(f"a row of {', '.join(kind)} in a file of {', '.join(self.kind or ())}; its reader takes one kind a file")
+        with clearly(self.name):
+            self.sink.write(row)
+        self.kind = kind
+        return left_out
+
+    def reject(self, record: Record) -> None:
+        if self.beside is None:
+            self.sink.write(to_row(record, None))
+            return
+        if self.writer is None:
+            self.writer = self.later.enter_context(open_writer(self.beside))
+        self.writer.write(record)
+
+    def _json(self, record: Record) -> Json:
+        row = to_row(record, self.folder)
+        if self.typed or not isinstance(row.get("images"), list):
+            return row
+        images = [without_bytes(image) for image in row["images"]]
+        if "inline" not in self.form.TAKES and any(map(is_inline, images)):
+            raise ImageError("its reader takes images as files only; write them to files (--images extract) or write Parquet")
+        return row | {"images": images}

@@ -1,0 +1,87 @@
+"""What TRL's trainers read: messages; prompt and completion; prompt, chosen and rejected; each with `images`.
+
+Source: the dataset formats of TRL 1.16 (`docs/source/dataset_formats.md`); the vision trainers want the prompt apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats.dialogue import dialogue
+from dream_cli.formats.features import IMAGES, MESSAGES, TEXT
+from dream_cli.formats.reading import images_of, messages_of, rest_of, to_record
+from dream_cli.records import Json
+
+_OWN = ("messages", "prompt", "completion", "chosen", "rejected", "images", "image")
+
+
+FEATURES: Mapping[str, Any] = {"id": TEXT, "images": IMAGES} | dict.fromkeys(
+    ["messages", "prompt", "completion", "chosen", "rejected"], MESSAGES
+)
+TAKES = ("paths",)
+
+
+def refusal(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is. Plain messages, or texts alone, are records of ours already."""
+    if "completion" in row or isinstance(row.get("prompt"), list) or isinstance(row.get("chosen"), list):
+        return ""
+    parts = any(isinstance(m, Mapping) and isinstance(m.get("content"), list) for m in row.get("messages") or ())
+    return "" if parts else "no 'completion', no list of messages in 'prompt' or 'chosen', no 'messages' in parts"
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    images = images_of(row.get("images", row.get("image")), "images")
+    rest = rest_of(row, *_OWN)
+    if row.get("messages") is not None:
+        return to_record(messages_of(row["messages"], "messages"), rest, images)
+    if row.get("prompt") is None:
+        return _implicit(row, rest, images)
+    asked = _said(row["prompt"], "prompt", "user")
+    if row.get("chosen") is None and row.get("rejected") is None:
+        return to_record(asked, rest, images, response=_text(row, "completion"))
+    return to_record(asked, rest, images, chosen=_text(row, "chosen", True), rejected=_text(row, "rejected", True))
+
+
+def _implicit(row: Mapping[str, Any], rest: Json, images: list[Any] | None) -> Json:
+    """Read a pair whose prompt is what both conversations begin with."""
+    chosen, rejected = (_said(row.get(name), name, "assistant") for name in ("chosen", "rejected"))
+    if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
+        raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt")
+    return to_record(chosen[:-1], rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+
+
+def _said(raw: Any, name: str, role: str) -> list[Json]:
+    return [{"role": role, "content": raw}] if isinstance(raw, str) else messages_of(raw, name)
+
+
+def _text(row: Mapping[str, Any], name: str, needed: bool = False) -> str | None:
+    if row.get(name) is None and not needed:
+        return None
+    said = _said(row.get(name), name, "assistant")
+    if len(said) != 1 or said[0]["role"] != "assistant":
+        raise InvalidRecord(f"{name!r} is not a text or one message of the assistant")
+    return str(said[0]["content"])
+
+
+def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
+    """Return one of our records as a row, and the fields that it has no place for.
+
+    TRL puts the images before the first words of the user itself; another place for them is lost.
+    """
+    said = dialogue(record)
+    row = {"id": record["id"]} if "id" in record else {}
+    left = (*said.left_out, *(["image_tag"] if said.placed else []))
+    # Without a column of images a first row with none would make a text-only set of it.
+    row |= {"images": list(said.images)}
+    if said.chosen is not None:
+        return row | {"prompt": said.plain(), "chosen": _answer(said.chosen), "rejected": _answer(str(said.rejected))}, left
+    if said.whole:
+        return row | {"messages": said.plain() + _answer(str(said.answer))}, left
+    return row | {"prompt": said.plain()} | ({} if said.answer is None else {"completion": _answer(said.answer)}), left
+
+
+def _answer(text: str) -> list[Json]:
+    return [{"role": "assistant", "content": text}]
