@@ -81,6 +81,7 @@ ROWS = {
     "placeholder without a newline": changed("conversations", 0, "value", value="<image>What is this?"),
     "placeholder between words": changed("conversations", 0, "value", value="Is <image> a cat?"),
     "nothing but the placeholder": changed("conversations", 0, "value", value="<image>"),
+    "no placeholder": changed("conversations", 0, "value", value="How do I cook this?"),
     "two images": changed("image", value=["a.jpg", "b.jpg"]),
     "a list of one image": changed("image", value=["a.jpg"]),
     "no image": {k: v for k, v in ROW.items() if k != "image"},

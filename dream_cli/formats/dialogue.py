@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.formats.places import IMAGE, is_placed, placed
+from dream_cli.formats.places import IMAGE, displaced, is_placed, placed
 from dream_cli.records import Json
 
 
@@ -43,8 +43,8 @@ class Dialogue:
         return said
 
     def plain(self) -> list[Json]:
-        """Return the messages as {role, content}, without a word about images."""
-        return [{"role": m["role"], "content": m["content"]} for m in self.messages]
+        """Return the messages as {role, content}, without a trace of where the images stand."""
+        return displaced(self.messages) if self.images else [{"role": m["role"], "content": m["content"]} for m in self.messages]
 
 
 def dialogue(record: Mapping[str, Any]) -> Dialogue:

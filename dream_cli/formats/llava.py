@@ -9,7 +9,7 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
-from dream_cli.formats.places import placed, unplaced
+from dream_cli.formats.places import is_placed, placed, unplaced
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records import Json, Record, Turn
 
@@ -112,6 +112,9 @@ def _record(row: Mapping[str, Any], taxonomy: Taxonomy) -> Json:
         image = record.pop("image")
         record |= {"images": _images(image)} | ({"image_is_list": True} if isinstance(image, list) else {})
     messages = [_message(m, f"conversations[{i}]", taxonomy) for i, m in enumerate(said)]
+    if record.get("images") and not is_placed(messages):
+        # Noted, so that none is written on the way back.
+        return record | {"messages": [messages[0] | {"image_tag": {}}, *messages[1:]]}
     return record | {"messages": unplaced(messages, len(record.get("images") or ()), "\n")}
 
 

@@ -28,7 +28,7 @@ def placed(messages: Sequence[Mapping[str, Any]], count: int, ending: str = "") 
 
 def unplaced(messages: Sequence[Mapping[str, Any]], count: int, ending: str = "") -> list[Json]:
     """Return messages without the `<image>` at the ends of their prompts: the inverse of `placed`."""
-    if not count:
+    if not count or not is_placed(messages):
         return [dict(m) for m in messages]
     said = [_untagged(m) if m["role"] == "user" else dict(m) for m in messages]
     plain = [{k: v for k, v in m.items() if k != "image_tag"} for m in said]
@@ -37,14 +37,16 @@ def unplaced(messages: Sequence[Mapping[str, Any]], count: int, ending: str = ""
             return plain
     except InvalidRecord:
         pass
-    if not is_placed(said):
-        # Images without any place: noted, so that none is written on the way back.
-        return [m | {"image_tag": {}} if m["role"] == "user" else m for m in said]
     return said
 
 
 def is_placed(messages: Sequence[Mapping[str, Any]]) -> bool:
     return any("image_tag" in m or IMAGE in m["content"] for m in messages)
+
+
+def displaced(messages: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Return messages without a trace of where an image stands in them."""
+    return [{"role": m["role"], "content": m["content"].replace(f"{IMAGE}\n", "").replace(IMAGE, "")} for m in messages]
 
 
 def _first_prompt(messages: list[Json]) -> Json:
