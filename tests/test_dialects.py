@@ -81,7 +81,7 @@ def test_a_record_comes_back_but_for_what_was_named(name: str, record: Json) -> 
 @given(record=records)
 def test_a_row_is_known_by_its_look(name: str, record: Json) -> None:
     try:
-        row, left = dialect(name).write(record)
+        row, _ = dialect(name).write(record)
     except InvalidRecord:
         return
     _, found = understood(to_record(row, "rows.jsonl", 1, "/"), Conversion(), "/")
