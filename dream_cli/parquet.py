@@ -20,30 +20,43 @@ from dream_cli.streams import dumps
 
 TEXTS = ("id", "prompt", "chosen", "rejected")
 OBSERVATION = ("malicious_content", "source", "risk_category")
+RESPONSE = ("text", "model", "finish_reason")
+# In the order in which a judgement is written; all but `recognised` are texts or numbers.
+JUDGED_TEXTS = ("rubric", "model", "unscored")
+JUDGEMENT = ("rubric", "global_score", "recognised", "observation_score", "helpfulness", "harm", "score", "model", "unscored")
 
 # A row group is held in memory while it is written and while it is read.
-GROUP_ROWS = 512
+GROUP_ROWS = 4096
 GROUP_BYTES = 32 * 1024 * 1024
 _BATCH = 16
 
 _TEXT = {"dtype": "string", "_type": "Value"}
 _NUMBER = {"dtype": "float64", "_type": "Value"}
+_JUDGEMENT_FEATURES = {
+    name: {"feature": _NUMBER, "_type": "List"} if name == "recognised" else _TEXT if name in JUDGED_TEXTS else _NUMBER
+    for name in JUDGEMENT
+}
 _FEATURES = {
     "id": _TEXT,
     "prompt": _TEXT,
     "images": {"feature": {"_type": "Image"}, "_type": "List"},
     "observations": {"feature": {name: _TEXT for name in OBSERVATION} | {"confidence": _NUMBER}, "_type": "List"},
+    "responses": {"feature": dict.fromkeys(RESPONSE, _TEXT) | {"judgement": _JUDGEMENT_FEATURES}, "_type": "List"},
     "chosen": _TEXT,
     "rejected": _TEXT,
     "margin": _NUMBER,
     "extra": _TEXT,
 }
+_JUDGEMENT_TYPES = [
+    (name, pa.list_(pa.float64()) if name == "recognised" else pa.string() if name in JUDGED_TEXTS else pa.float64()) for name in JUDGEMENT
+]
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("prompt", pa.string()),
         ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
         ("observations", pa.list_(pa.struct([*((name, pa.string()) for name in OBSERVATION), ("confidence", pa.float64())]))),
+        ("responses", pa.list_(pa.struct([*((name, pa.string()) for name in RESPONSE), ("judgement", pa.struct(_JUDGEMENT_TYPES))]))),
         ("chosen", pa.string()),
         ("rejected", pa.string()),
         ("margin", pa.float64()),
@@ -75,7 +88,7 @@ def to_json(row: Json) -> Json:
     rest = _spread(fields.get("extra"))
     if rest is not None:
         fields = {k: v for k, v in fields.items() if k != "extra"} | rest
-    for name, restore in (("images", _plain_image), ("observations", _plain_observation)):
+    for name, restore in (("images", _plain_image), ("observations", _plain_observation), ("responses", _plain_response)):
         if isinstance(row.get(name), list):
             fields[name] = [restore(item) for item in row[name]]
     return fields
@@ -97,6 +110,14 @@ def _plain_observation(item: Any) -> Any:
     return {k: v for k, v in item.items() if k != "confidence" or v is not None} if isinstance(item, dict) else item
 
 
+def _plain_response(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return item
+    response = {k: v for k, v in item.items() if k == "text" or v is not None}
+    judgement = response.get("judgement")
+    return response | {"judgement": {k: v for k, v in judgement.items() if v is not None}} if isinstance(judgement, dict) else response
+
+
 class ParquetRows:
     """Rows on their way into a Parquet file, gathered into row groups of bounded size."""
 
@@ -110,7 +131,9 @@ class ParquetRows:
         """Write one row; an image file that cannot be read keeps its path alone."""
         columns = _to_columns(row, self.folder if self.embed else None)
         self.rows.append(columns)
-        self.held += len(columns.get("extra") or "") + sum(len(image["bytes"] or b"") for image in columns.get("images", ()))
+        self.held += sum(len(columns.get(name) or "") for name in (*TEXTS, "extra"))
+        self.held += sum(len(image["bytes"] or b"") for image in columns.get("images", ()))
+        self.held += sum(len(response["text"]) for response in columns.get("responses", ()))
         if len(self.rows) >= GROUP_ROWS or self.held >= GROUP_BYTES:
             self._flush()
 
@@ -143,7 +166,8 @@ def _fits(name: str, value: Any) -> bool:
         return _is_number(value)
     if name == "extra" or not isinstance(value, list):
         return False
-    return all(map(_is_image if name == "images" else _is_observation, value))
+    fits = {"images": _is_image, "observations": _is_observation, "responses": _is_response}[name]
+    return all(map(fits, value))
 
 
 def _is_text(value: Any) -> bool:
@@ -171,6 +195,27 @@ def _is_observation(value: Any) -> bool:
     if not isinstance(value, dict) or not value.keys() <= {*OBSERVATION, "confidence"}:
         return False
     return all(_is_text(value.get(name)) for name in OBSERVATION) and ("confidence" not in value or _is_number(value["confidence"]))
+
+
+def _is_response(value: Any) -> bool:
+    if not isinstance(value, dict) or not {"text"} <= value.keys() <= {*RESPONSE, "judgement"}:
+        return False
+    return all(_is_text(value[name]) for name in RESPONSE if name in value) and (
+        "judgement" not in value or _is_judgement(value["judgement"])
+    )
+
+
+def _is_judgement(value: Any) -> bool:
+    # An empty struct would come back as none.
+    if not isinstance(value, dict) or not value or not value.keys() <= {*JUDGEMENT}:
+        return False
+    return all(_fits_judgement(name, part) for name, part in value.items())
+
+
+def _fits_judgement(name: str, part: Any) -> bool:
+    if name == "recognised":
+        return isinstance(part, list) and all(p is None or _is_number(p) for p in part)
+    return _is_text(part) if name in JUDGED_TEXTS else _is_number(part)
 
 
 def embedded(image: Any, folder: str | None) -> Json:

@@ -39,7 +39,7 @@ def read_records(source: str | None, *, image_root: Path | None = None, limit: i
 
 
 def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
-    if _is_pipe(source):
+    if is_pipe(source):
         return _read_file(source, str((image_root or Path()).resolve()))
     check_source(source)
     folder = os.path.realpath(os.path.dirname(source))
@@ -62,7 +62,7 @@ def suffix_of(path: str) -> str:
     raise UsageError(f"{path}: the format goes by the suffix, one of {', '.join(SUFFIXES)}; use - for JSONL on stdin and stdout")
 
 
-def _is_pipe(path: str) -> bool:
+def is_pipe(path: str) -> bool:
     """Whether the path is a pipe or a device, such as the shell's <(command): read as stdin is."""
     with suppress(OSError, ValueError):
         mode = os.stat(path).st_mode
@@ -72,7 +72,7 @@ def _is_pipe(path: str) -> bool:
 
 def check_source(source: str | None) -> None:
     """Raise UsageError where a file of records cannot be read, or has not the format that its suffix says."""
-    if source is None or source == "-" or _is_pipe(source):
+    if source is None or source == "-" or is_pipe(source):
         return
     if os.path.isdir(source):
         raise UsageError(f"{source} is a directory; name a file in it{_did_you_mean(source + '/')}")

@@ -1,0 +1,62 @@
+"""A file to look into, also where records come through a pipe or from an array that breaks off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from dream_cli.streams import check_source, is_pipe, open_writer, read_records, suffix_of
+
+
+@contextmanager
+def file_of(source: str | None, image_root: Path | None) -> Iterator[tuple[str, str]]:
+    """Yield the path of a file that holds the source, and the folder where its relative image paths start."""
+    root = str((image_root or Path()).resolve())
+    if source is None or source == "-":
+        with _spooled(sys.stdin.buffer) as path:
+            yield path, root
+    elif is_pipe(source):
+        with open(source, "rb") as pipe, _spooled(pipe) as path:
+            yield path, root
+    else:
+        check_source(source)
+        with _plainly_named(os.path.abspath(source)) as path:
+            yield path, os.path.realpath(os.path.dirname(source))
+
+
+@contextmanager
+def _plainly_named(path: str) -> Iterator[str]:
+    """Yield a name of the file in which DuckDB sees no pattern."""
+    if not set("*?[") & set(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="dream-") as folder:
+        link = os.path.join(folder, "records" + suffix_of(path))
+        os.symlink(path, link)
+        yield link
+
+
+@contextmanager
+def _spooled(stream: IO[bytes]) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="dream-") as folder:
+        path = os.path.join(folder, "stdin.jsonl")
+        with open(path, "wb") as file:
+            shutil.copyfileobj(stream, file)
+        yield path
+
+
+@contextmanager
+def spooled_records(source: str) -> Iterator[str]:
+    """Yield a JSONL file of the records that the stages read from a source; what is unreadable in it are rows with an error."""
+    with tempfile.TemporaryDirectory(prefix="dream-") as folder:
+        path = os.path.join(folder, "records.jsonl")
+        with open_writer(path) as writer:
+            for record in read_records(source):
+                writer.write(record)
+        yield path

@@ -1,0 +1,201 @@
+"""A file of records as SQL: the views `records`, `observations` and `responses`, which DuckDB reads from the file itself.
+
+A row is numbered `n` from 1, in the order of the file. A line that is no JSON object has no fields but its number.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dream_cli.errors import UsageError
+from dream_cli.streams import MAX_LINE
+from dream_cli.viewing import shapes
+from dream_cli.viewing.shapes import KNOWN, identifier, literal
+from dream_cli.viewing.spooling import file_of, spooled_records
+
+# Further fields are named after what stands in the first rows.
+SAMPLED = 2048
+_OURS = {*KNOWN, "images", "extra", "n", "doc", "file_row_number"}
+_TYPED = {"BIGINT": "DOUBLE", "UBIGINT": "DOUBLE", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "VARCHAR": "VARCHAR"}
+_KEYS = """SELECT key, mode(json_type(doc, '/' || replace(replace(key, '~', '~0'), '/', '~1'))) FROM (
+    SELECT doc, unnest(json_keys(doc)) AS key FROM ({source} LIMIT {n}) WHERE json_type(doc) = 'OBJECT'
+) GROUP BY key ORDER BY count(*) DESC, key"""
+
+
+@dataclass
+class Tables:
+    """An open file: its connection, its name for messages, where its relative image paths start, its columns where it is Parquet."""
+
+    con: Any
+    path: str
+    shown: str
+    folder: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    in_doc: frozenset[str] | None = None  # the keys that occur in `doc`, where all of it has been seen
+    _sampled: dict[str, str] | None = None
+
+    @property
+    def has_extra(self) -> bool:
+        """Whether fields without a column of their own stand in the column `extra`, as JSON."""
+        return self.columns.get("extra") == "VARCHAR"
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows that answer a query of ours."""
+        return list(self.run(sql).fetchall())
+
+    def run(self, sql: str, values: Any = None) -> Any:
+        """Return the cursor of one query; what DuckDB has against it becomes a UsageError of one line."""
+        import duckdb
+
+        try:
+            return self.con.execute(sql, values)
+        except duckdb.Error as error:
+            mend = (
+                f"; no line may be longer than {MAX_LINE // 2**20} MB, keep images in files" if "maximum_object_size" in str(error) else ""
+            )
+            raise UsageError(f"{self.shown}: {one_line(str(error))}{mend}") from None
+
+    def source(self) -> str:
+        """Return the query for the file as it is: `n`, `doc` (JSON, NULL where it is none) and, of Parquet, its columns."""
+        file = literal(self.path)
+        if self.columns:
+            doc = "CASE WHEN json_valid(extra) THEN extra END" if self.has_extra else "NULL::VARCHAR"
+            return f"SELECT file_row_number + 1 AS n, {doc} AS doc, * FROM read_parquet({file}, file_row_number=true)"
+        form = "format='array'" if self.path.lower().endswith(".json") else "format='newline_delimited', ignore_errors=true"
+        packed = ", compression='gzip'" if self.path.lower().endswith(".gz") else ""
+        return (
+            f"SELECT row_number() OVER () AS n, json AS doc FROM read_json_objects({file}, {form}{packed}, maximum_object_size={MAX_LINE})"
+        )
+
+    def rows(self, *parts: str, also: Mapping[str, str] | None = None) -> str:
+        """Return the query for `n`, `doc`, the known parts named, and what else is computed of the source's columns.
+
+        No other part is read or parsed.
+        """
+        of_doc = {part: KNOWN[part] for part in parts if part not in self.columns and self._may_be_in_doc(part)}
+        read = f", json_transform(doc, {literal(json.dumps(of_doc))}) AS t" if of_doc else ""
+        named = {part: self._part(part) for part in parts} | dict(also or {})
+        columns = "".join(f", {expression} AS {identifier(column)}" for column, expression in named.items())
+        return f"SELECT n, doc{columns} FROM (SELECT *{read} FROM ({self.source()}))"
+
+    def _may_be_in_doc(self, part: str) -> bool:
+        return (not self.columns or self.has_extra) and (self.in_doc is None or part in self.in_doc)
+
+    def _part(self, part: str) -> str:
+        if part not in self.columns:
+            of_t = shapes.RESPONSES_OF_DOC if part == "responses" else f"t.{part}"
+            return of_t if self._may_be_in_doc(part) else f"NULL::{shapes.sql_type(KNOWN[part])}"
+        column = shapes.of_column(part, self.columns[part])
+        if not self._may_be_in_doc(part):
+            return column
+        # A value that did not fit its column stands in `extra`.
+        return f"COALESCE({column}, json_transform(doc, {literal(json.dumps({part: KNOWN[part]}))}).{part})"
+
+    def keys(self) -> dict[str, str]:
+        """Return the keys of `doc` in the first rows, each with its most frequent JSON type."""
+        if self._sampled is None:
+            self._sampled = dict(self.ask(_KEYS.format(source=self.source(), n=SAMPLED))) if not self.columns or self.has_extra else {}
+        return self._sampled
+
+    def further(self) -> dict[str, str]:
+        """Return the fields that are not ours, as the first rows name them, each with the expression that reads it."""
+        of_docs = {key: _of_doc(key, _TYPED.get(kind)) for key, kind in self.keys().items()}
+        found = of_docs | {column: identifier(column) for column in self.columns}
+        # SQL's names are one whatever their case.
+        first = {key.casefold(): key for key in reversed(found)}
+        return {key: read for key, read in found.items() if key and first[key.casefold()] == key and key.casefold() not in _OURS}
+
+    def images(self) -> str:
+        """Return the expression for a record's images as a list of text; of embedded pictures only the names."""
+        kind = self.columns.get("images")
+        if kind is None:
+            return "json_transform(doc->'images', '[\"VARCHAR\"]')"
+        if kind.startswith("STRUCT") and "path VARCHAR" in kind:
+            return "[i.path for i in images]"
+        return "CAST(images AS VARCHAR[])" if kind.endswith("[]") else "[CAST(images AS VARCHAR)]"
+
+    def make_views(self) -> None:
+        """Create the views that a person's SQL may use."""
+        further = self.further()
+        names = "".join(f", {identifier(key)}" for key in further)
+        records = self.rows("id", "prompt", "messages", "error", also={"images": self.images()} | further)
+        observed = self.rows("id", "messages", "observations")
+        answered = self.rows("id", "messages", "response", "responses")
+        judged = ", ".join(f"r.judgement.{part}" for part in ("rubric", *shapes.SCORES, "unscored"))
+        self.run(f"CREATE VIEW records AS SELECT n, id, {shapes.PROMPT} AS prompt, images, error{names}, doc FROM ({records})")
+        self.run(
+            f"CREATE VIEW observations AS SELECT n, id, {', '.join(f'o.{part}' for part in shapes.OBSERVATION)} "
+            f"FROM (SELECT n, id, unnest({shapes.OBSERVATIONS}) AS o FROM ({observed}))"
+        )
+        self.run(
+            f"CREATE VIEW responses AS SELECT n, id, r.text, r.model, r.finish_reason, {judged}, r.judgement.model AS judge "
+            f"FROM (SELECT n, id, unnest({shapes.RESPONSES}) AS r FROM ({answered}))"
+        )
+
+
+@contextmanager
+def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[Tables]:
+    """Open a file, or stdin, to be asked; raise UsageError where it cannot be.
+
+    From then on nothing but this file can be read, nothing written, and nothing fetched.
+    """
+    duckdb = _duckdb()
+    with ExitStack() as stack:
+        path, folder = stack.enter_context(file_of(source, image_root))
+        if path.lower().endswith(".json") and not _is_array(duckdb, path):
+            path = stack.enter_context(spooled_records(path))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dream-"))
+        con = stack.enter_context(duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": scratch}))
+        _lock(con, path)
+        tables = Tables(con, path, source if source and source != "-" else "stdin", folder)
+        if path.lower().endswith(".parquet"):
+            tables.columns = dict(tables.ask(_COLUMNS.format(literal(path))))
+        yield tables
+
+
+_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "2GB"}
+_COLUMNS = "SELECT column_name, replace(column_type, '\"', '') FROM (DESCRIBE SELECT * FROM read_parquet({}))"
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError("looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'") from None
+    return duckdb
+
+
+def _is_array(duckdb: Any, path: str) -> bool:
+    """Whether a JSON file is an array from its beginning to its end."""
+    with duckdb.connect(":memory:", config=_SETTINGS) as con:
+        try:
+            con.execute(f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')")
+        except duckdb.Error:
+            return False
+    return True
+
+
+def _lock(con: Any, path: str) -> None:
+    con.execute("SET enable_progress_bar = false")
+    con.execute(f"SET allowed_paths = [{literal(path)}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+def _of_doc(key: str, typed: str | None) -> str:
+    at = literal(shapes.pointer(key))
+    if typed is None:
+        return f"doc->{at}"
+    return f"doc->>{at}" if typed == "VARCHAR" else f"TRY_CAST(doc->>{at} AS {typed})"
+
+
+def one_line(message: str) -> str:
+    """Return the first paragraph of what DuckDB says as one line, without its drawing of the place."""
+    lines = [line.strip() for line in message.split("\n\n")[0].splitlines() if line.strip()]
+    return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
