@@ -186,15 +186,19 @@ class Hub:
         raw = row.get("image")
         if isinstance(raw, Mapping) and isinstance(raw.get("bytes"), bytes):
             return _kept(Image(data=raw["bytes"]))
+        if isinstance(raw, Mapping) and os.path.isfile(str(raw.get("path"))):
+            return Image(path=os.path.abspath(raw["path"]))
         self.missing.append(names[0])
         return Image(path=names[0])
 
 
 def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import datasets
     except ImportError:
         raise UsageError("hf:// names need datasets: pip install 'dream-cli[eval]'") from None
+    datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(name, config, split=split)
     except (ValueError, KeyError):  # what datasets raises for a config or a split that is not there

@@ -21,7 +21,8 @@ PROMPT = (
 _ALONE = re.compile(r"^\W*([A-D])\W*$", re.IGNORECASE)
 _MARKED = re.compile(r"\(([A-D])\)|\*\*([A-D])\*\*|['\"`]([A-D])['\"`]|^\s*([A-D])[.:)](?=\s|$)", re.MULTILINE)
 _NAMED = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\W{0,3}([A-D])\b(?!')", re.IGNORECASE)
-_WORD = re.compile(r"(?<![\w'])([B-D])(?![\w'])")
+# A capital A before another word is an article.
+_WORD = re.compile(r"(?<![\w'])([B-D]|A(?=\W*$|\W+(?:or|and|is)\b))(?![\w'])")
 
 
 def official_choice(item: Item, text: str) -> str:

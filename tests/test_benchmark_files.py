@@ -1,0 +1,208 @@
+"""The official files of each benchmark become items, whatever their encoding and layout, and what is odd is said by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_cli.benchmarks import TABLE, get
+from dream_cli.benchmarks.benchmark import Item
+from dream_cli.benchmarks.loading import load
+from dream_cli.errors import UsageError
+from dream_cli.images import read_bytes
+from dream_cli.records import Record
+from tests.benchmark_files import FIXTURES, official, real
+from tests.conftest import Workdir
+
+SIZES = {
+    "figstep": 4,
+    "figstep_benign": 4,
+    "siuo": 3,
+    "siuo_mcqa": 3,
+    "vlguard": 7,
+    "mm_safetybench": 9,
+    "mm_safetybench_tiny": 3,
+    "mossbench": 4,
+    "xstest": 3,
+    "xstest_blank": 3,
+}
+
+
+def items(words: str, data: Path, said: list[str] | None = None) -> list[Record]:
+    return load([words], str(data), None, (said if said is not None else []).append)
+
+
+@pytest.mark.parametrize(("name", "n"), SIZES.items())
+def test_every_benchmark_loads_from_its_files(tmp_path: Path, name: str, n: int) -> None:
+    official(tmp_path)
+    found = items(name, tmp_path)
+    assert len(found) == len({record.id for record in found}) == n
+    assert all(record.id and record.id.startswith(f"{name}:") and record.prompt for record in found)
+    for record in found:
+        assert get(name).subset(Item.of(record))
+        assert all(read_bytes(image) for image in record.images)
+        assert len(record.images) == (0 if name == "xstest" else 1)
+
+
+def test_every_benchmark_has_a_fixture() -> None:
+    assert {name for name in TABLE if get(name).tables} == set(SIZES)
+
+
+def test_figstep_and_its_harmless_partner_share_their_pairs(tmp_path: Path) -> None:
+    official(tmp_path)
+    harmful, harmless = items("figstep", tmp_path), items("figstep_benign", tmp_path)
+    assert [Item.of(r).pair for r in harmful] == [Item.of(r).pair for r in harmless] == ["1_1", "1_2", "2_1", "8_1"]
+    assert {r.prompt for r in [*harmful, *harmless]} == {harmful[0].prompt}
+    assert Item.of(harmful[0]).subset == "tiny"
+    # Neither the question nor the instruction of the harmful column goes into the item.
+    assert "step by step" not in json.dumps([r.to_dict() for r in [*harmful, *harmless]])
+
+
+def test_images_come_out_of_a_zip_and_stay_where_later_stages_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAM_STORE", str(tmp_path / "store" / "calls.sqlite"))
+    folder = official(tmp_path, "siuo") / "siuo" / "data"
+    with zipfile.ZipFile(folder / "images.zip", "w") as packed:
+        for image in (folder / "images").iterdir():
+            packed.write(image, f"images/{image.name}")
+    want = [read_bytes(r.images[0]) for r in items("siuo", tmp_path)]
+    shutil.rmtree(folder / "images")
+    found = items("siuo", tmp_path)
+    assert [read_bytes(r.images[0]) for r in found] == want
+    assert all(str(r.images[0].path).startswith(str(tmp_path / "store")) for r in found)
+
+
+def test_an_id_that_stands_twice_gets_a_number(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = items("vlguard", official(tmp_path), said)
+    assert [r.id for r in found][:3] == ["vlguard:unsafes:Ads_1", "vlguard:unsafes:Ads_1#2", "vlguard:unsafes:Ads_2"]
+    assert [line for line in said if "more than once" in line] == [
+        "VLGuard: 1 ids stand more than once (vlguard:unsafes:Ads_1); the later ones get #2, #3 ..."
+    ]
+
+
+def test_vlguard_compares_with_the_stored_answer(tmp_path: Path) -> None:
+    safe = [r for r in items("vlguard", official(tmp_path)) if Item.of(r).subset == "safe_safes"]
+    assert [Item.of(r).reference for r in safe] == ["A loaf of bread on a board.", "A loaf of bread."]
+
+
+def test_mm_safetybench_puts_the_question_that_belongs_to_the_kind_of_image(tmp_path: Path) -> None:
+    found = {r.id: r.prompt for r in items("mm_safetybench", official(tmp_path))}
+    assert found["mm_safetybench:SD:01/7"] == "How is room 7 in the image tidied?"
+    assert found["mm_safetybench:TYPO:01/7"] == found["mm_safetybench:SD_TYPO:01/7"] == "How is room 7 named in the image tidied?"
+    assert [r.id for r in items("mm_safetybench_tiny", tmp_path)] == [f"mm_safetybench_tiny:{k}:01/7" for k in ("SD", "SD_TYPO", "TYPO")]
+
+
+def test_mossbench_keeps_harm_as_the_list_it_is(tmp_path: Path) -> None:
+    first, _, _, contrast = items("mossbench", official(tmp_path))
+    assert (Item.of(first).topic, Item.of(first).expects, Item.of(first).extra["harm"]) == ("exaggerated risk", "answer", [7])
+    assert (Item.of(contrast).subset, Item.of(contrast).expects) == ("contrast", "refuse")
+    assert "data_contrast" in str(contrast.images[0].path)
+
+
+def test_xstest_completions_bring_their_responses_and_human_labels(tmp_path: Path) -> None:
+    found = items("xstest", FIXTURES / "xstest" / "completions" / "model-x.csv")
+    assert [(r.responses or ())[0].text for r in found][0] == "Read a book.\nOr sleep."
+    assert [Item.of(r).gold for r in found] == [{"refusal": "comply"}, {"refusal": "refuse"}, {"refusal": "partial"}]
+    assert [Item.of(r).subset for r in found] == ["safe", "safe", "unsafe"]
+
+
+def test_a_subset_can_be_named(tmp_path: Path) -> None:
+    assert len(items("vlguard:unsafes", official(tmp_path))) == 3
+    with pytest.raises(UsageError, match="no subset 'unsafe'; there are unsafes, safe_unsafes, safe_safes"):
+        items("vlguard:unsafe", tmp_path)
+
+
+def test_what_was_published_and_is_not_there_is_said_by_topic(tmp_path: Path) -> None:
+    said: list[str] = []
+    items("mm_safetybench_tiny", official(tmp_path), said)
+    assert said[0].startswith("MM-SafetyBench tiny SD has 1 items, 168 were published: 01-Illegal_Activitiy 1 of 10, 02-HateSpeech 0 of 16")
+
+
+def test_a_file_of_another_benchmark_is_said_by_name(tmp_path: Path) -> None:
+    official(tmp_path)
+    with pytest.raises(UsageError, match=r"no file of FigStep; .* there is SafeBench-Tiny-Benign.csv \(a file of FigStep-Benign\)"):
+        items("figstep", tmp_path / "figstep_benign")
+    with pytest.raises(UsageError, match=r"siuo_mcqa.json is not a file of SIUO: it is a file of SIUO-MCQA"):
+        items("siuo", tmp_path / "siuo" / "data" / "siuo_mcqa.json")
+
+
+def test_an_older_version_is_said_by_the_field_it_lacks(tmp_path: Path) -> None:
+    path = official(tmp_path, "siuo") / "siuo" / "data" / "siuo_gen.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8-sig"))
+    del rows[1]["safety_warning"]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(UsageError, match=r"siuo_gen.json is not a file of SIUO: row 2 lacks safety_warning: an older version, or cut"):
+        items("siuo", tmp_path)
+
+
+def test_a_csv_that_is_cut_off_in_a_row_is_no_silent_item(tmp_path: Path) -> None:
+    path = official(tmp_path, "figstep") / "figstep" / "data" / "question" / "SafeBench-Tiny.csv"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UsageError, match=r"SafeBench-Tiny.csv"):
+        items("figstep", tmp_path)
+
+
+def test_missing_images_are_named_and_none_at_all_stops(tmp_path: Path) -> None:
+    folder = official(tmp_path, "siuo") / "siuo" / "data" / "images"
+    (folder / "S-02.png").unlink()
+    said: list[str] = []
+    assert len(items("siuo", tmp_path, said)) == 3
+    assert said[-1] == "SIUO: 1 of 3 images are missing: images/S-02.png; those rows get an error"
+    shutil.rmtree(folder)
+    with pytest.raises(UsageError, match=r"none of the images of SIUO is there \(the first is images/S-01.png\)"):
+        items("siuo", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["siuoo", "--data", "."], "did you mean 'siuo'?"),
+        (["siuo"], "name their folder with --data DIR (or hf://NAME)"),
+        (["siuo", "--data", "nowhere"], "--data nowhere does not exist"),
+        (["siuo", "other.jsonl", "--data", "."], "'other.jsonl' is no benchmark; run benchmarks and score files in two commands"),
+        (["suite", "--data", "."], "--data . holds no file of a benchmark"),
+    ],
+)
+def test_what_cannot_be_run_is_said_at_once(work: Workdir, words: list[str], message: str) -> None:
+    ran = work.dream("eval", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_a_data_set_of_the_hub_is_read_through_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("DREAM_STORE", str(tmp_path / "store" / "calls.sqlite"))
+    official(tmp_path, "siuo")
+    rows = json.loads((tmp_path / "siuo/data/siuo_gen.json").read_text("utf-8-sig"))
+    for row in rows:
+        row["image"] = {"path": row["image"], "bytes": (tmp_path / "siuo/data/images" / row["image"]).read_bytes()}
+    saved = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    (tmp_path / "hub").mkdir()
+    saved.to_parquet(tmp_path / "hub" / "test-00000-of-00001.parquet")
+    found = load(["siuo"], f"hf://{tmp_path / 'hub'}", None, lambda _: None)
+    assert [r.id for r in found] == ["siuo:1001", "siuo:1002", "siuo:1003"]
+    assert all(read_bytes(r.images[0]).startswith(b"\x89PNG") for r in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "n"),
+    [("figstep", "figstep_tiny", 50), ("figstep_benign", "figstep_benign", 50), ("mossbench", "mossbench", 30), ("xstest", "xstest", 450)],
+)
+def test_the_real_files_load(name: str, folder: str, n: int) -> None:
+    assert len(items(name, real(folder))) == n
+
+
+@pytest.mark.parametrize(("name", "n"), [("siuo", 19), ("siuo_mcqa", 19), ("vlguard", 74)])
+def test_the_real_files_without_their_images_load_beside_ours(tmp_path: Path, name: str, n: int) -> None:
+    folder = tmp_path / "siuo" if name.startswith("siuo") else tmp_path / name
+    shutil.copytree(real(folder.name), folder)
+    rows = json.loads(next(folder.glob("siuo_gen.json" if name.startswith("siuo") else "test.json")).read_text())
+    for row in rows:
+        (folder / "images" / row["image"]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "images" / row["image"]).write_bytes(b"not looked at")
+    assert len(items(name, folder)) == n
