@@ -36,6 +36,7 @@ Agg = Annotated[
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Of the policy; default as published.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; default as published.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each subset, or rows of a file.")]
+Compare = Annotated[bool, typer.Option("--compare", help="Paired tests between two files of the same items, before and after.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
 Cards = Annotated[list[Path] | None, typer.Option("--card", metavar="FILE", help="Write the card: .md or .json.")]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
@@ -54,6 +55,7 @@ def run(
     agg: Agg = None,
     temperature: Temperature = None,
     max_tokens: MaxTokens = None,
+    compare: Compare = False,
     summary: AsSummary = False,
     card: Cards = None,
     show_prompts: ShowPrompts = False,
@@ -77,14 +79,18 @@ def run(
 
     Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
     """
-    from dream_cli.cards import deliver
-    from dream_cli.evaluating import Plan, evaluated, judges, named, read_items
+    from dream_cli.benchmarks.loading import named, read_items
+    from dream_cli.cards import compared, deliver
+    from dream_cli.evaluating import Plan, evaluated, judges
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.stages import Run
 
+    words = what or []
+    if compare:
+        raise typer.Exit(compared(words, rule, agg, summary, seed))
     templates = Prompts.load(prompts)
     of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout)
-    running = named(what or [])
+    running = named(words)
     asked = judges(judge, judge_base_url, from_environment=running)
     plan = Plan(
         options.engine_spec(model, base_url, model_tag, *of_all),
@@ -96,10 +102,11 @@ def run(
         max_tokens,
         seed,
     )
-    items, unreadable = read_items(what or [], data, image_root, limit, quiet)
-    code = 1 if unreadable else 0
+    items, lost = read_items(words, data, image_root, limit, quiet)
+    code = 0
     if running or asked:
-        items, code = evaluated(Run("eval", None, out, dry_run=dry_run, quiet=quiet), plan, items, writing=not summary or out is not None)
+        stage = Run("eval", None, out, dry_run=dry_run, quiet=quiet)
+        items, code = evaluated(stage, plan, items, writing=not summary or out is not None)
     if not dry_run:
         deliver(items, rule, agg, summary, card or [], sys.stderr if running or asked else sys.stdout, quiet, show_prompts)
-    raise typer.Exit(code)
+    raise typer.Exit(1 if lost else code)

@@ -30,7 +30,7 @@ def run(
 
     Example: dream leak pairs.jsonl siuo --data data/siuo
     """
-    from dream_cli.evaluating import read_items
+    from dream_cli.benchmarks.loading import read_items
     from dream_cli.leaks import Unseen, in_distribution, leaks
     from dream_cli.streams import dumps, read_records
 

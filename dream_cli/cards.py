@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from dream_cli.benchmarks.loading import read_items
 from dream_cli.errors import UsageError
 from dream_cli.records import Json, Record
 from dream_cli.scorecards import summaries
@@ -38,6 +39,18 @@ def deliver(
         text(found, talk)
     if show_prompts:
         talk.write(prompts(records) + "\n")
+
+
+def compared(sources: Sequence[str], rule: str, agg: str | None, as_json: bool, seed: int) -> int:
+    """Print paired tests between two files of the same items; return 1 where a line could not be read."""
+    from dream_cli.comparing import compare, table
+
+    if len(sources) != 2:
+        raise UsageError(f"--compare takes two files, before and after; {len(sources)} given")
+    (before, lost), (after, missed) = (read_items([source]) for source in sources)
+    rows = compare(before, after, rule, agg, seed)
+    sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) if as_json else table(rows) + "\n")
+    return int(bool(lost or missed))
 
 
 def write(file: Path, found: Sequence[Json]) -> None:

@@ -8,22 +8,21 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from dream_cli.asking import Asker, by_rule, to_ask, verdicts_of
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Item
-from dream_cli.benchmarks.loading import is_name, load
+from dream_cli.benchmarks.loading import tell
 from dream_cli.chats import conversation
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.loader import NANO, EngineSpec, open_engine
 from dream_cli.engines.protocol import Engine, Sampling
-from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.errors import UsageError
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records import Record, Response
 from dream_cli.scorecards import require_rule
 from dream_cli.stages import Run, Step, Tally, mapped
-from dream_cli.streams import open_writer, read_records
+from dream_cli.streams import open_writer
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,6 @@ def drawing(record: Record, plan: Plan) -> tuple[Sampling, int]:
     return sampling, trials
 
 
-def named(words: Sequence[str]) -> bool:
-    """Whether the words name benchmarks, not files; raise UsageError for a mixture."""
-    found = [is_name(word) for word in words]
-    if any(found) and not all(found):
-        other = next(word for word, known in zip(words, found, strict=True) if not known)
-        raise UsageError(f"{other!r} is no benchmark; run benchmarks and score files in two commands")
-    return any(found)
-
-
 def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_environment: bool) -> list[tuple[str | None, str | None]]:
     """Return (model, base URL) of each judge; one URL serves all judges, several serve one each.
 
@@ -95,37 +85,6 @@ def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_envi
     return list(zip(models, places * (len(models) if len(places) == 1 else 1), strict=True))
 
 
-def read_items(words: Sequence[str], data: str | None, image_root: Path | None, limit: int | None, quiet: bool) -> tuple[list[Record], int]:
-    """Return the items of benchmarks or of files (stdin for none), and how many lines of those cannot be read.
-
-    Raises UsageError for rows that are not items of a benchmark.
-    """
-    if words and is_name(words[0]):
-        return load(words, data, limit, _say if not quiet else lambda _: None), 0
-    records = [record for source in words or ["-"] for record in read_records(_source(source), image_root=image_root, limit=limit)]
-    lost = [record for record in records if record.error is not None and "benchmark" not in record.extra]
-    for record in lost:
-        _say(record.error.message if record.error else "")
-    kept = [record for record in records if not (record.error is not None and "benchmark" not in record.extra)]
-    try:
-        for record in kept:
-            get(Item.of(record).name).subset(Item.of(record))
-    except InvalidRecord as error:
-        raise UsageError(str(error)) from None
-    return kept, len(lost)
-
-
-def _source(word: str) -> str:
-    """Return the word where it can be a file; raise UsageError, with the benchmark that was probably meant, where it cannot."""
-    if word != "-" and "." not in word and not os.path.exists(word):
-        get(word)
-    return word
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"dream eval: {message}\n")
-
-
 def evaluated(run: Run, plan: Plan, items: Sequence[Record], *, writing: bool) -> tuple[list[Record], int]:
     """Return the items answered, judged and, where `writing`, written out, with the exit code: 1 where some could not be."""
     _check(plan, items)
@@ -138,7 +97,7 @@ def evaluated(run: Run, plan: Plan, items: Sequence[Record], *, writing: bool) -
     failed = sum(record.error is not None for record in done)
     unread = unscored(done, plan.rule)
     if (failed or unread) and not run.dry_run:
-        _say(f"{failed} rows got an error and {unread} responses are unscored; the same command asks again for those alone")
+        tell(f"{failed} rows got an error and {unread} responses are unscored; the same command asks again for those alone")
     return done, 1 if (failed or unread) and not run.dry_run else 0
 
 

@@ -106,7 +106,7 @@ def test_mossbench_keeps_harm_as_the_list_it_is(tmp_path: Path) -> None:
 
 def test_xstest_completions_bring_their_responses_and_human_labels(tmp_path: Path) -> None:
     found = items("xstest", FIXTURES / "xstest" / "completions" / "model-x.csv")
-    assert [(r.responses or ())[0].text for r in found][0] == "Read a book.\nOr sleep."
+    assert (found[0].responses or ())[0].text == "Read a book.\nOr sleep."
     assert [Item.of(r).gold for r in found] == [{"refusal": "comply"}, {"refusal": "refuse"}, {"refusal": "partial"}]
     assert [Item.of(r).subset for r in found] == ["safe", "safe", "unsafe"]
 

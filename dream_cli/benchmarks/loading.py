@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -10,10 +12,16 @@ from pathlib import Path
 from dream_cli.benchmarks import TABLE, every, get
 from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.benchmarks.files import Folder, Source, open_source
-from dream_cli.errors import UsageError
+from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records import Record
+from dream_cli.streams import read_records
 
 SUITE = "suite"
+
+
+def tell(message: str) -> None:
+    """Say one line on stderr."""
+    sys.stderr.write(f"dream eval: {message}\n")
 
 
 def is_name(word: str) -> bool:
@@ -21,7 +29,28 @@ def is_name(word: str) -> bool:
     return _spelt(word).partition(":")[0] in (*TABLE, SUITE)
 
 
-def load(words: Sequence[str], data: str | None, limit: int | None, say: Callable[[str], None]) -> list[Record]:
+def named(words: Sequence[str]) -> bool:
+    """Whether the words name benchmarks, not files; raise UsageError for a mixture."""
+    found = [is_name(word) for word in words]
+    if any(found) and not all(found):
+        other = next(word for word, known in zip(words, found, strict=True) if not known)
+        raise UsageError(f"{other!r} is no benchmark; run benchmarks and score files in two commands")
+    return any(found)
+
+
+def read_items(
+    words: Sequence[str], data: str | None = None, image_root: Path | None = None, limit: int | None = None, quiet: bool = False
+) -> tuple[list[Record], int]:
+    """Return the items of benchmarks, or those in files (stdin for no word), and how many lines could not be read; those are told.
+
+    Raises UsageError for files that are not there or not the benchmark's, and for rows that are not items of a benchmark.
+    """
+    if named(words):
+        return load(words, data, limit, (lambda _: None) if quiet else tell), 0
+    return _read_files(words, image_root, limit)
+
+
+def load(words: Sequence[str], data: str | None, limit: int | None = None, say: Callable[[str], None] = tell) -> list[Record]:
     """Return the items that NAME, NAME:SUBSET and `suite` stand for, at most `limit` of each subset.
 
     What is odd but no reason to stop is told to `say`. Raises UsageError where a benchmark's files are not under `data`.
@@ -31,6 +60,27 @@ def load(words: Sequence[str], data: str | None, limit: int | None, say: Callabl
         name, _, subset = word.partition(":")
         found += _suite(data, limit, say) if name == SUITE else _items(get(name), data, subset, limit, say)
     return found
+
+
+def _read_files(sources: Sequence[str], image_root: Path | None, limit: int | None) -> tuple[list[Record], int]:
+    rows = [row for source in sources or ["-"] for row in read_records(_file(source), image_root=image_root, limit=limit)]
+    items = [row for row in rows if row.error is None or "benchmark" in row.extra]
+    for row in rows:
+        if row.error is not None and "benchmark" not in row.extra:
+            tell(row.error.message)
+    try:
+        for row in items:
+            get(Item.of(row).name).subset(Item.of(row))
+    except InvalidRecord as error:
+        raise UsageError(str(error)) from None
+    return items, len(rows) - len(items)
+
+
+def _file(word: str) -> str:
+    """Return a word that can be a file; raise UsageError, with the benchmark that was probably meant, for one that cannot."""
+    if word != "-" and "." not in word and not os.path.exists(word):
+        get(word)
+    return word
 
 
 def _spelt(word: str) -> str:
