@@ -1,0 +1,54 @@
+"""Hold a judge's labels against those of people.    dream agree gold.jsonl judged.jsonl"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import typer
+
+from dream_cli.options import Quiet
+
+Gold = Annotated[
+    str, typer.Argument(metavar="GOLD", help="Rows with an id and gold: {question: label}, or a list of these, one a response.")
+]
+Judged = Annotated[
+    list[str], typer.Argument(metavar="JUDGED...", help="Files that dream eval or dream judge wrote; several for several judges.")
+]
+Rule = Annotated[Literal["strict", "official"], typer.Option(help="Whose verdicts of dream eval are held against the labels.")]
+
+
+def run(gold: Gold, judged: Judged, rule: Rule = "strict", quiet: Quiet = False) -> None:
+    """Hold a judge's labels against those of people: how often they agree, and which way the judge errs.
+
+    One line of JSON for each question and judge, and one for several judges among each other; in words on stderr. Questions are
+    those of the files: safe, effective, attack, refusal, choice, preference, global_score, score ... Labels are true/false, words
+    or numbers. The rate is corrected for the judge's errors over all it judged, also where people labelled only a part.
+
+    Example: dream agree gold.jsonl judged.jsonl
+    """
+    from dream_cli.agreeing import among, gold_labels, judged_voices, matched, report, text, unreadable
+    from dream_cli.errors import UsageError
+    from dream_cli.streams import dumps, read_records
+
+    people = list(read_records(gold))
+    judges = [record for file in judged for record in read_records(file)]
+    labels, voices = gold_labels(people), judged_voices(judges, rule)
+    found = [report(one) for one in matched(labels, voices)]
+    if not found:
+        raise UsageError(
+            f"{gold} labels no question that a judge answered in {', '.join(judged)}: {_questions(labels)} against {_questions(voices)}"
+        )
+    failed = sum(map(unreadable, [*people, *judges]))
+    for row in [*found, *among(voices)]:
+        sys.stdout.write(dumps(row).decode() + "\n")
+        if not quiet:
+            sys.stderr.write(text(row))
+    if failed:
+        sys.stderr.write(f"dream agree: {failed} rows could not be read\n")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _questions(found: Iterable[tuple[object, ...]]) -> str:
+    return ", ".join(sorted({str(key[-1]) for key in found})) or "none"
