@@ -1,56 +1,48 @@
-"""The embedded model: what it was trained on, and that it loads and plays its roles."""
+"""The embedded model: what it was trained on, that it loads and plays its roles, and how its figures are counted."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 from random import Random
 
 import pytest
 
-from dream_cli.nano import examples, lessons, tokens
-from dream_cli.nano.figures import WEIGHTS, Reader, micro_f1
-from dream_cli.nano.pictures import draw, patch_labels
-from dream_cli.nano.world import PLACES, Picture, is_held_out, item
+from dream_cli.nano import packing, tokens
+from dream_cli.nano.answers import altered
+from dream_cli.nano.figures import WEIGHTS, calibration_error, micro_f1, spearman
+from dream_cli.nano.lessons import ROLES, Lesson, Teacher, able
+from dream_cli.nano.pictures import Picture, draw
+from dream_cli.nano.reader import Reader
+from dream_cli.nano.recipe import draw_packs
+from dream_cli.nano.world import PLACES, item
 from dream_cli.prompts.parsing import parse_observations, parse_score, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Observation, Record
+from dream_cli.records import Observation
 
 PROMPTS = Prompts.load()
 
 
-def test_the_training_part_holds_no_held_out_combination() -> None:
-    for place in PLACES:
-        trained = {key for seed in range(200) for key in item(Random(seed), place=place).keys}
-        kept = [item(Random(seed), held_out=True, place=place) for seed in range(50)]
-        assert not any(is_held_out(key) for key in trained)
-        assert all(any(key not in trained for key in thing.keys) for thing in kept)
-
-
-def test_the_world_follows_from_the_seed() -> None:
-    def drawn() -> list[lessons.Lesson]:
-        rng = Random(5)
-        return [lessons.lesson(PROMPTS, rng, role) for role in lessons.ROLES for _ in range(5)]
+def test_the_lessons_follow_from_the_seed() -> None:
+    def drawn() -> object:
+        return draw_packs(Teacher(PROMPTS, Random(5)), 0.5)
 
     assert drawn() == drawn()
 
 
 def test_importing_the_world_needs_no_torch() -> None:
-    code = "import sys, dream_cli.nano.recipe, dream_cli.nano.figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, dream_cli.nano.recipe, dream_cli.nano.tower, dream_cli.nano.figures, dream_cli.nano.grader; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_harmless_item_has_no_observations_and_a_risky_one_has_some() -> None:
+def test_a_wrong_claim_differs_from_the_right_one_and_is_answered_no() -> None:
+    teacher = Teacher(PROMPTS, Random(3))
     for place in PLACES:
-        assert item(Random(1), place=place, risky=True).observations
-    for place in ("text", "words", "sign", "pair"):
-        assert not item(Random(1), place=place, risky=False).observations
-
-
-def test_a_picture_says_its_words_and_a_blank_says_nothing() -> None:
-    assert draw(Picture()).getextrema() == ((255, 255),) * 3
-    assert {chr(label) for label in patch_labels(Picture(words="mom")) if label} == {"m", "o"}
-    assert max(patch_labels(Picture(sign="sun sign"))) >= 128
+        for _ in range(30):
+            thing = item(teacher.rng, place=place, risky=True)
+            risk = thing.observations[0]
+            assert altered(risk, teacher.rng) != risk
+            assert teacher.verify(thing, right=False).answer == "No"
+            assert not any(PROMPTS.verify(thing.prompt, o) == teacher.verify(thing, right=False).prompt for o in thing.observations)
 
 
 def test_f1_matches_one_to_one() -> None:
@@ -60,12 +52,10 @@ def test_f1_matches_one_to_one() -> None:
     assert micro_f1([([], [one])]) == 0.0
 
 
-def test_examples_are_records_with_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["examples", str(tmp_path)])
-    examples.main()
-    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
-    assert len(rows) >= 24 and any("response" in row for row in rows)
-    assert all((tmp_path / str(Record.from_dict(row).images[0].path)).is_file() for row in rows)
+def test_calibration_and_rank_correlation_by_hand() -> None:
+    # Two bins: 0.9 said and 0.5 true of two; 0.2 said and none true of two: (0.8 + 0.4) / 4.
+    assert calibration_error([0.9, 0.9, 0.2, 0.2], [True, False, False, False]) == pytest.approx(0.3)
+    assert spearman([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(0.8)
 
 
 def test_the_weights_were_trained_on_these_prompts() -> None:
@@ -81,7 +71,7 @@ def nano() -> Reader:
 
 @pytest.mark.local
 def test_each_fixed_part_of_the_prompts_is_one_token(nano: Reader) -> None:
-    for piece in tokens.whole_pieces(PROMPTS):
+    for piece in (*tokens.whole_parts(PROMPTS), *tokens.whole_words(PROMPTS)):
         assert len(nano.processor.tokenizer(piece)["input_ids"]) == 1, piece
 
 
@@ -92,14 +82,36 @@ def test_the_chat_template_writes_what_was_trained_on(nano: Reader) -> None:
 
 
 @pytest.mark.local
+def test_packed_lessons_are_seen_as_if_each_stood_alone(nano: Reader) -> None:
+    import torch
+
+    picture = Picture("How to bake a cake")
+    pack = [Lesson("read", "Read the image.", picture.words, picture), Lesson("answer", "Follow the image.", "Sure.", picture)]
+    packer = packing.Packer(nano.processor.tokenizer)
+    together, alone = packer.batch([pack]), packer.batch([[pack[1]]])
+    inner = nano.model.model
+
+    def told(batch: packing.Batch) -> torch.Tensor:
+        given = {"inputs_embeds": inner.get_input_embeddings()(batch.ids), "attention_mask": batch.mask, "position_ids": batch.positions}
+        seen: torch.Tensor = inner.language_model(**given).last_hidden_state
+        return seen
+
+    with torch.inference_mode():
+        last = int((alone.labels >= 0).sum())
+        assert torch.allclose(told(together)[:, -last:], told(alone)[:, -last:], atol=1e-4)
+
+
+@pytest.mark.local
 def test_each_role_gives_an_answer_that_can_be_read(nano: Reader) -> None:
-    rng = Random(11)
-    asked = [lessons.lesson(PROMPTS, rng, role) for role in lessons.ROLES]
-    said = dict(zip(lessons.ROLES, nano.answer(asked, [draw(one.picture or Picture()) for one in asked]), strict=True))
+    teacher = Teacher(PROMPTS, Random(11))
+    things = {role: item(teacher.rng, place="words", risky=role != "judge_helpfulness") for role in ROLES}
+    asked = [teacher.lesson(role, thing) for role, thing in things.items() if able(role, thing)]
+    said = dict(zip(ROLES, nano.answer(asked, [draw(one.picture or Picture()) for one in asked]), strict=True))
     for role in ("observe_image", "observe_text", "observe_joint"):
         parse_observations(said[role], PROMPTS.taxonomy)
-    for role in ("verify", "judge_observation", "judge_harm"):
+    for role in ("verify", "judge_observation", "judge_harm", "judge_effective"):
         parse_yes_no(said[role])
     for role in ("judge_global", "judge_helpfulness"):
         parse_score(said[role])
+    assert said["judge_refusal"] in ("Comply", "Partial", "Refuse")
     assert said["answer"] and said["respond_observed"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dream_cli.nano import lessons
-from dream_cli.nano.pictures import draw
+from dream_cli.nano.items import png
+from dream_cli.nano.wordings import aware, complied
 from dream_cli.nano.world import PLACES, Item, item
 
 SEED = 3
@@ -29,20 +29,20 @@ def _things() -> list[tuple[str, Item]]:
     named = [(f"{place}-{'risk' if risky else 'harmless'}-{n}", place, risky) for place, risky, n in kinds]
     chosen: dict[str, Item] = {}
     for name, place, risky in named:
-        thing = item(rng, held_out=True, place=place, risky=risky)
-        while any(thing.deed == other.deed for other in chosen.values()):
-            thing = item(rng, held_out=True, place=place, risky=risky)
+        thing = item(rng, "held-out", place, risky)
+        while any(deed in other.truth.deeds for other in chosen.values() for deed in thing.truth.deeds):
+            thing = item(rng, "held-out", place, risky)
         chosen[name] = thing
     return list(chosen.items())
 
 
 def _record(folder: Path, name: str, thing: Item, index: int) -> dict[str, Any]:
     """Return the record; every third one comes with an answer, careful and careless in turn."""
-    draw(thing.picture).save(folder / "images" / f"{name}.png")
+    (folder / "images" / f"{name}.png").write_bytes(png(thing.picture))
     record: dict[str, Any] = {"id": name, "prompt": thing.prompt, "images": [f"images/{name}.png"]}
     if index % 3 == 0:
         careful = index % 2 == 0 and thing.observations
-        record["response"] = (lessons.aware if careful else lessons.complied)(thing, Random(index))
+        record["response"] = aware(thing.truth, Random(index)) if careful else complied(thing.truth.deeds, Random(index))
     return record
 
 

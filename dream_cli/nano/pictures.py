@@ -1,28 +1,71 @@
-"""Draw the pictures of the world, and say which character lies under each patch."""
+"""Draw the pictures of the world, and say which character lies under each spot of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 from typing import TYPE_CHECKING
 
 from dream_cli.errors import UsageError
-from dream_cli.nano.world import Picture, signs
+from dream_cli.nano.lexicon import LIST, SIGNS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-SIDE, PATCH = 96, 8
+SIDE, PATCH = 128, 16
 GRID = SIDE // PATCH
-_SIZE, _LINE, _MARGIN = 16, 18, 2
-_BOX = (20, 20, 76, 76)
+# A patch has SPOTS places whose character the vision tower learns to name: SPOT_ROWS rows of SPOT_COLUMNS.
+SPOT_ROWS, SPOT_COLUMNS = 2, 4
+SPOTS = SPOT_ROWS * SPOT_COLUMNS
+# The labels of the spots: nothing (0), characters below 128, then one for each sign.
+LABELS = 128 + len(SIGNS)
 _TINTS = {"red": (210, 30, 30), "blue": (30, 60, 210), "green": (20, 140, 50), "black": (20, 20, 20)}
-# The labels of the patches: characters below 128, then one label for each sign.
-LABELS = 128 + len(signs())
 
 
-@lru_cache(maxsize=4096)
+@dataclass(frozen=True)
+class Look:
+    """How words are set: size of the letters, left and upper margin, pitch of the lines, all in pixels.
+
+    `advance` is the width of every letter in a typewriter's hand, 0 where each has its own; `bold` thickens the strokes.
+    """
+
+    size: int = 14
+    left: int = 2
+    top: int = 0
+    pitch: int = 16
+    advance: float = 0
+    bold: bool = False
+
+
+LOOKS = (Look(), Look(left=6, top=1), Look(size=13, left=4), Look(size=15, left=1), Look(size=13, left=3, top=1, advance=7.5))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What an image shows: words, with an empty numbered list under them or not, a sign, or nothing."""
+
+    words: str = ""
+    sign: str = ""
+    listed: bool = False
+    look: Look = LOOKS[0]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines of the words as they are set."""
+        return _lines(self.words, self.look) + (LIST if self.listed else ())
+
+
+def any_look(rng: Random) -> Look:
+    """Draw a look from a wide range: what the vision tower learns to read."""
+    size = rng.randint(11, 17)
+    advance = rng.choice([0, 0, rng.uniform(0.5, 0.62) * size])
+    return Look(size, rng.randint(0, 10), rng.randint(0, 14), size + rng.randint(0, 5), advance, rng.random() < 0.3)
+
+
+@lru_cache(maxsize=2048)
 def draw(picture: Picture) -> Image:
     """Return the picture as an RGB image of SIDE by SIDE; the caller must not change it."""
     import PIL.Image
@@ -30,64 +73,101 @@ def draw(picture: Picture) -> Image:
 
     image = PIL.Image.new("RGB", (SIDE, SIDE), "white")
     pen = Draw(image)
-    for row, line in enumerate(_lines(picture.words)):
-        pen.text((_MARGIN, _MARGIN + row * _LINE), line, fill="black", font=_font())
+    for row, line in enumerate(picture.lines):
+        _write(pen, line, picture.look, picture.look.top + row * picture.look.pitch)
     if picture.sign:
-        shape, colour, _ = signs()[picture.sign]
-        _draw_shape(pen, shape, _TINTS[colour])
+        shape, colour, _ = SIGNS[picture.sign]
+        _draw_shape(pen, shape, _TINTS[colour], _box(picture.look))
     return image
 
 
-@lru_cache(maxsize=4096)
-def patch_labels(picture: Picture) -> tuple[int, ...]:
-    """Return what lies at the middle of each patch, row by row: a character, a sign, or nothing (0)."""
-    labels = [0] * (GRID * GRID)
-    for row, line in enumerate(_lines(picture.words)):
-        top = _MARGIN + row * _LINE
-        edges = [_MARGIN + _font().getlength(line[:k]) for k in range(len(line) + 1)]
-        for cell in range(GRID * GRID):
-            x, y = cell % GRID * PATCH + PATCH / 2, cell // GRID * PATCH + PATCH / 2
-            under = [c for c, left, right in zip(line, edges, edges[1:], strict=False) if left <= x < right]
-            if top <= y < top + _LINE and under:
-                labels[cell] = ord(under[0]) % 128
+def spot_labels(picture: Picture) -> list[int]:
+    """Return what lies at each spot, patch by patch and in rows within it: a character, a sign, or nothing (0)."""
+    cells = _cells(picture)
+    patches = [(top, left) for top in range(GRID) for left in range(GRID)]
+    spots = [(row, column) for row in range(SPOT_ROWS) for column in range(SPOT_COLUMNS)]
+    return [cells[top * SPOT_ROWS + row][left * SPOT_COLUMNS + column] for top, left in patches for row, column in spots]
+
+
+def _cells(picture: Picture) -> list[list[int]]:
+    """Return the labels by row and column of the whole picture."""
+    wide, high = PATCH / SPOT_COLUMNS, PATCH / SPOT_ROWS
+    rows, columns = GRID * SPOT_ROWS, GRID * SPOT_COLUMNS
+    cells = [[0] * columns for _ in range(rows)]
     if picture.sign:
-        known = 128 + list(signs()).index(picture.sign)
-        labels = [known if 3 <= cell % GRID <= 8 and 3 <= cell // GRID <= 8 else 0 for cell in range(GRID * GRID)]
-    return tuple(labels)
+        left, top, right, bottom = _box(picture.look)
+        known = 128 + list(SIGNS).index(picture.sign)
+        for y in range(rows):
+            for x in range(columns):
+                inside = left <= (x + 0.5) * wide < right and top <= (y + 0.5) * high < bottom
+                cells[y][x] = known if inside else 0
+        return cells
+    lines, look = picture.lines, picture.look
+    edges = [_edges(line, look) for line in lines]
+    for y in range(rows):
+        line = int(((y + 0.5) * high - look.top) // look.pitch)
+        if 0 <= line < len(lines):
+            for letter, start, end in zip(lines[line], edges[line], edges[line][1:], strict=False):
+                for x in range(max(0, round(start / wide)), min(columns, round(end / wide))):
+                    cells[y][x] = ord(letter) % 128 if letter != " " else 0
+    return cells
 
 
-def _lines(words: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def _lines(words: str, look: Look) -> tuple[str, ...]:
     lines = [""]
     for word in words.split():
         longer = f"{lines[-1]} {word}".strip()
-        if _font().getlength(longer) < SIDE - 2 * _MARGIN:
+        if not lines[-1] or _edges(longer, look)[-1] <= SIDE:
             lines[-1] = longer
         else:
             lines.append(word)
-    return lines
+    return tuple(lines)
 
 
-@lru_cache(maxsize=1)
-def _font() -> FreeTypeFont:
+def _edges(line: str, look: Look) -> list[float]:
+    """Return where each letter begins, and where the last one ends."""
+    if look.advance:
+        return [look.left + look.advance * k for k in range(len(line) + 1)]
+    font = _font(look.size)
+    return [look.left + font.getlength(line[:k]) for k in range(len(line) + 1)]
+
+
+def _write(pen: ImageDraw, line: str, look: Look, top: float) -> None:
+    font, stroke = _font(look.size), 0.4 if look.bold else 0
+    if not look.advance:
+        pen.text((look.left, top), line, fill="black", font=font, stroke_width=stroke)
+        return
+    for letter, left in zip(line, _edges(line, look), strict=False):
+        pen.text((left + (look.advance - font.getlength(letter)) / 2, top), letter, fill="black", font=font, stroke_width=stroke)
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> FreeTypeFont:
     from PIL.ImageFont import FreeTypeFont, load_default
 
-    font = load_default(size=_SIZE)
+    font = load_default(size=size)
     if not isinstance(font, FreeTypeFont):
         raise UsageError("nano draws its world with FreeType; this Pillow was built without it")
     return font
 
 
-def _draw_shape(pen: ImageDraw, shape: str, tint: tuple[int, int, int]) -> None:
-    left, top, right, bottom = _BOX
-    middle = (left + right) // 2
+def _box(look: Look) -> tuple[int, int, int, int]:
+    left, top = 4 * look.left, 12 + 8 * look.top
+    return left, top, left + 6 * look.size, top + 6 * look.size
+
+
+def _draw_shape(pen: ImageDraw, shape: str, tint: tuple[int, int, int], box: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = box
+    across, down = (left + right) // 2, (top + bottom) // 2
     if shape == "circle":
-        pen.ellipse(_BOX, fill=tint)
+        pen.ellipse(box, fill=tint)
     elif shape == "square":
-        pen.rectangle(_BOX, fill=tint)
+        pen.rectangle(box, fill=tint)
     elif shape == "triangle":
-        pen.polygon([(middle, top), (right, bottom), (left, bottom)], fill=tint)
+        pen.polygon([(across, top), (right, bottom), (left, bottom)], fill=tint)
     elif shape == "diamond":
-        pen.polygon([(middle, top), (right, middle), (middle, bottom), (left, middle)], fill=tint)
+        pen.polygon([(across, top), (right, down), (across, bottom), (left, down)], fill=tint)
     else:
-        pen.rectangle((left, middle - 8, right, middle + 8), fill=tint)
-        pen.rectangle((middle - 8, top, middle + 8, bottom), fill=tint)
+        pen.rectangle((left, down - 10, right, down + 10), fill=tint)
+        pen.rectangle((across - 10, top, across + 10, bottom), fill=tint)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from dream_cli.nano.pictures import GRID, PATCH, SIDE
+from dream_cli.nano.pictures import PATCH, SIDE
 from dream_cli.prompts.rendering import NAMES, Prompts
 
 PAD, END, IMAGE = "<|pad|>", "<|end|>", "<image>"
 ROLES = tuple(f"<|{role}|>" for role in ("system", "user", "assistant"))
 SPECIAL = (PAD, END, IMAGE, *ROLES)
-SEATS = GRID * GRID
-MERGED = 700
+# Enough merges for nearly every word of the world to be one token.
+MERGED = 1200
+VERDICTS = ("Yes", "No", "Comply", "Partial", "Refuse", "10", *"0123456789")
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -27,12 +29,16 @@ def chat(prompt: str, image: bool) -> str:
     return f"{ROLES[1]}{IMAGE if image else ''}{prompt}{END}{ROLES[2]}"
 
 
-def whole_pieces(prompts: Prompts) -> list[str]:
-    """Return the texts that are one token each: parts of prompts, of the JSON answers, names and verdicts."""
+def whole_parts(prompts: Prompts) -> list[str]:
+    """Return the parts of prompts and of JSON answers that are one token each."""
     parts = [part for name in NAMES for part in prompts.fixed_parts(name)]
     layout = ['[{"malicious_content": "', '{"malicious_content": "', '", "source": "', '", "risk_category": "', '"}, ', '"}]', "[]"]
-    names = [term.name for term in (*prompts.taxonomy.sources, *prompts.taxonomy.categories)]
-    return list(dict.fromkeys(part for part in [*parts, *layout, *names, "Yes", "No", "10", *"0123456789"] if part))
+    return list(dict.fromkeys(part for part in [*parts, *layout] if part))
+
+
+def whole_words(prompts: Prompts) -> list[str]:
+    """Return the names and verdicts that are one token each where they stand as words of their own."""
+    return [*(term.name for term in (*prompts.taxonomy.sources, *prompts.taxonomy.categories)), *VERDICTS]
 
 
 def build_processor(prompts: Prompts, texts: Iterable[str]) -> Any:
@@ -55,6 +61,13 @@ def build_processor(prompts: Prompts, texts: Iterable[str]) -> Any:
     )
 
 
+def load_processor(folder: Path) -> Any:
+    """Return the processor that was saved in a folder."""
+    from transformers import LlavaProcessor
+
+    return LlavaProcessor.from_pretrained(folder)
+
+
 def _tokenizer(prompts: Prompts, texts: Iterable[str]) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -64,5 +77,6 @@ def _tokenizer(prompts: Prompts, texts: Iterable[str]) -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=MERGED, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in whole_pieces(prompts)])
+    tokenizer.add_tokens([AddedToken(part, normalized=False) for part in whole_parts(prompts)])
+    tokenizer.add_tokens([AddedToken(word, normalized=False, single_word=True) for word in whole_words(prompts)])
     return tokenizer

@@ -1,0 +1,98 @@
+"""Teach the vision tower alone which character lies at each spot: `python -m dream_cli.nano.tower --out DIR`.
+
+A reader is slow to come about from answers alone; the renderer knows what lies where, so the tower is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import string
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from dream_cli.nano.lexicon import SIGNS, WORDS
+from dream_cli.nano.model import TOWER, build_tower, pixels
+from dream_cli.nano.parallel import average_gradients, in_parallel
+from dream_cli.nano.pictures import LABELS, LOOKS, SPOTS, Picture, any_look, spot_labels
+
+# The batch is that of one process.
+STEPS, BATCH, RATE = 3000, 16, 2e-3
+EMPTY_SHARE = 0.1
+SAY_EVERY = 100
+FILE = "tower.pt"
+
+
+def main() -> None:
+    """Train for the given steps and leave the tower's weights in a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    told = parser.parse_args()
+    in_parallel(teach, told.out, told.steps, told.seed)
+
+
+def teach(rank: int, out: Path, steps: int, seed: int) -> None:
+    """Teach a new tower and write its weights to `out`/tower.pt."""
+    import torch
+
+    torch.manual_seed(seed)
+    rng, start = Random(f"{seed}/{rank}"), time.monotonic()
+    tower, head = build_tower(), torch.nn.Linear(TOWER["hidden_size"], SPOTS * LABELS)
+    parameters = [*tower.parameters(), *head.parameters()]
+    learner = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.02)
+    for step in range(steps):
+        learner.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 60) * (0.52 + 0.48 * math.cos(math.pi * step / steps))
+        pictures = [crowded(rng) for _ in range(BATCH)]
+        loss, right = patch_loss(tower(pixels(pictures)).last_hidden_state[:, 1:], head, pictures)
+        loss.backward()
+        average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        learner.step()
+        learner.zero_grad()
+        if step % SAY_EVERY == SAY_EVERY - 1 and rank == 0:
+            sys.stderr.write(
+                f"tower {step + 1}: loss {loss.item():.3f}, {right:.3f} of the inked spots right, {time.monotonic() - start:.0f} s\n"
+            )
+            out.mkdir(parents=True, exist_ok=True)
+            torch.save({"tower": tower.state_dict(), "head": head.state_dict()}, out / FILE)
+
+
+def crowded(rng: Random) -> Picture:
+    """Draw a picture that shows much at once; half of them in the looks of the world."""
+    look = rng.choice(LOOKS) if rng.random() < 0.5 else any_look(rng)
+    if rng.random() < 0.08:
+        return Picture(sign=rng.choice(list(SIGNS)), look=rng.choice(LOOKS))
+    words = [rng.choice(WORDS) if rng.random() < 0.6 else _letters(rng) for _ in range(rng.randint(3, 12))]
+    return Picture(" ".join(words), listed=rng.random() < 0.3, look=look)
+
+
+def patch_loss(seen: Any, head: Any, pictures: list[Picture]) -> tuple[Any, float]:
+    """Return the loss of naming what lies at each spot, and the share of inked spots named right.
+
+    `seen` is what the tower says of each patch, of shape (pictures, patches, width).
+    """
+    import torch
+
+    truth = torch.tensor([spot_labels(p) for p in pictures]).flatten()
+    logits = head(seen).reshape(-1, LABELS)
+    inked = truth > 0
+    right = (logits.argmax(-1) == truth)[inked].float().mean().item()
+    each = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
+    weight = torch.where(inked, 1.0, EMPTY_SHARE)
+    return (each * weight).sum() / weight.sum(), right
+
+
+def _letters(rng: Random) -> str:
+    word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 9)))
+    word = word.capitalize() if rng.random() < 0.25 else word
+    mark: str = rng.choice(["", "", "", *".,:?!-'0123456789"])
+    return word + mark
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The world that nano lives in: its splits, its twins, its pictures, and records of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dream_cli.nano import examples, items
+from dream_cli.nano.lexicon import ALARMING, CATEGORIES, CATEGORY, HARMLESS, PAIRS, SIGNS, TWINS
+from dream_cli.nano.pictures import LOOKS, Picture, draw, spot_labels
+from dream_cli.nano.truth import Truth
+from dream_cli.nano.world import PLACES, SKILLS, SPLITS, harmless_twin, item, split_of
+from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records import Record
+
+
+@given(st.integers(), st.sampled_from([*PLACES, *SKILLS]), st.sampled_from(SPLITS))
+def test_an_item_of_a_split_holds_no_combination_that_is_withheld_further(seed: int, place: str, split: str) -> None:
+    thing = item(Random(seed), split, place)
+    assert thing.split == split
+    assert all(SPLITS.index(split_of(key)) <= SPLITS.index(split) for key in thing.keys)
+    assert any(split_of(key) == split for key in thing.keys)
+
+
+def test_no_combination_of_the_held_out_items_is_ever_trained_on() -> None:
+    rng = Random(0)
+    trained = {key for _ in range(4000) for key in item(rng, "train", rng.choice([*PLACES, *SKILLS])).keys}
+    for split in ("development", "held-out"):
+        assert all(any(key not in trained for key in thing.keys) for thing in items.drawn(split, 300, 0))
+
+
+def test_every_phrase_and_sign_can_be_trained_on_in_some_combination() -> None:
+    rng = Random(1)
+    seen = {deed.name for _ in range(20_000) for deed in item(rng).truth.deeds}
+    assert {*CATEGORY, *HARMLESS, *SIGNS} <= seen
+
+
+def test_the_world_has_the_nine_categories_in_each_place() -> None:
+    names = {term.name for term in Taxonomy.load().categories}
+    assert set(CATEGORIES) == set(PAIRS) == {risk for _, _, risk in SIGNS.values() if risk} == names
+
+
+def test_each_risk_has_a_harmless_twin_and_alarming_words_are_harmless() -> None:
+    assert len(TWINS) == 72 and set(TWINS) == set(CATEGORY)
+    assert not set(CATEGORY) & set(HARMLESS) and set(ALARMING) < set(HARMLESS)
+
+
+@given(st.integers(), st.sampled_from(PLACES))
+def test_the_twin_of_a_picture_has_its_layout_and_takes_the_risk_out(seed: int, place: str) -> None:
+    thing = item(Random(seed), place=place, risky=True)
+    twin = harmless_twin(thing, Random(seed))
+    assert not any(risk in twin.words for risk in CATEGORY) and (not twin.sign or SIGNS[twin.sign][2] is None)
+    if place == "words":
+        assert (twin.listed, twin.look) == (thing.picture.listed, thing.picture.look) and twin.words != thing.picture.words
+
+
+@given(st.integers(), st.sampled_from(PLACES), st.booleans())
+def test_a_risk_stands_where_the_place_says(seed: int, place: str, risky: bool) -> None:
+    thing = item(Random(seed), place=place, risky=risky)
+    for risk in thing.observations:
+        where = thing.prompt if risk.source in ("text instruction", "text content") else thing.picture.sign or thing.picture.words
+        assert risk.malicious_content in where
+    if place != "both":
+        assert bool(thing.observations) == risky
+    assert Truth.from_dict(json.loads(json.dumps(thing.truth.to_dict()))) == thing.truth
+
+
+def test_a_pair_is_a_risk_only_where_question_and_thing_belong_together() -> None:
+    rng = Random(2)
+    for _ in range(300):
+        thing = item(rng, place="pair")
+        (deed,) = thing.truth.deeds
+        together = [c for c, (questions, things) in PAIRS.items() if thing.prompt in questions and deed.name in things]
+        assert [deed.risk.risk_category] == together if deed.risk else not together
+
+
+def test_a_picture_says_its_words_its_list_and_its_sign() -> None:
+    assert draw(Picture()).getextrema() == ((255, 255),) * 3
+    assert {chr(label) for label in spot_labels(Picture(words="mom")) if label} == {"m", "o"}
+    assert {chr(label) for label in spot_labels(Picture(words="mom", listed=True)) if label} == set("mo123.")
+    assert max(spot_labels(Picture(sign="sun sign"))) >= 128
+    assert draw(Picture(words="mom", look=LOOKS[0])).tobytes() != draw(Picture(words="mom", look=LOOKS[1])).tobytes()
+
+
+def test_items_are_distinct_records_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    made = items.records("development", 64, 5)
+    assert len({(r.prompt, r.images[0].data) for r in made}) == 64
+    assert [r.to_dict() for r in made] == [r.to_dict() for r in items.records("development", 64, 5)]
+    items.write(tmp_path, made)
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert all((tmp_path / row["images"][0]).is_file() for row in rows)
+    subsets = {row["benchmark"]["subset"]: row for row in rows}
+    assert subsets["risk"]["truth"]["deeds"][0].keys() == {"name", "risk"} and subsets["skill"]["truth"]["reading"]
+
+
+def test_items_from_the_command_line(tmp_path: Path) -> None:
+    told = [sys.executable, "-m", "dream_cli.nano.items", "--split", "held-out", "--count", "16", "--out", str(tmp_path)]
+    assert subprocess.run(told, check=False).returncode == 0
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == len(list((tmp_path / "images").iterdir())) == 16
+
+
+def test_examples_are_records_with_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["examples", str(tmp_path)])
+    examples.main()
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert len(rows) >= 24 and any("response" in row for row in rows)
+    assert all((tmp_path / str(Record.from_dict(row).images[0].path)).is_file() for row in rows)
