@@ -17,7 +17,7 @@ from dream_cli.engines.store import StoredEngine
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.prompts.parsing import YES_NO, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Json, Record, Response
+from dream_cli.records import Image, Json, Record, Response
 from dream_cli.verdicts import MIN_COVERED
 
 REFUSALS = ("Comply", "Partial", "Refuse")
@@ -109,7 +109,7 @@ class Asker:
         if isinstance(asked, Published):
             return await self._published(asked, item, record, response)
         if asked.question == "preference":
-            return await self._preference(item, record, response)
+            return await self.prefer(prompt, text, item.reference or "", images)
         if asked.question == "refusal":
             return await self._choose(question(self.prompts.judge_refusal(prompt, text), images), REFUSALS, refusal)
         wordings = {
@@ -119,12 +119,11 @@ class Asker:
         }
         return await self._choose(question(wordings[asked.question](), images), YES_NO, yes_no)
 
-    async def _preference(self, item: Item, record: Record, response: Response) -> Json:
-        """Ask twice, the response first and then second, so that a liking for one place cancels out."""
-        prompt, ours, theirs = record.turns()[-1].transcript, response.text, item.reference or ""
+    async def prefer(self, prompt: str, ours: str, theirs: str, images: Sequence[Image]) -> Json:
+        """Ask which of two responses is better, ours first and then second, so that a liking for one place cancels out."""
         orders = []
         for first, second, name in ((ours, theirs, "A"), (theirs, ours, "B")):
-            chat = question(self.prompts.judge_preference(prompt, first, second), record.images)
+            chat = question(self.prompts.judge_preference(prompt, first, second), images)
             orders.append(float((await self._choose(chat, SIDES, side))["value"] == name))
         return {"value": sum(orders) / 2, "orders": orders}
 

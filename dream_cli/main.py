@@ -15,7 +15,7 @@ from dream_cli import __version__
 from dream_cli.arguments import Command
 from dream_cli.errors import DreamError, UsageError
 
-COMMANDS = ("disentangle", "sample", "judge", "pair", "sft", "dpo", "eval", "agree", "convert", "leak", "view")
+COMMANDS = ("disentangle", "sample", "judge", "pair", "sft", "dpo", "eval", "agree", "prefer", "convert", "leak", "view")
 
 
 def load(name: str) -> Any:

@@ -1,0 +1,89 @@
+"""Which of two responses to the same prompt is better: a judge is asked in both orders, and what it owes to the order is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from dream_cli.agreement import position_bias
+from dream_cli.asking import Asker, verdicts_of, with_verdicts
+from dream_cli.errors import RowError, UsageError
+from dream_cli.intervals import wilson
+from dream_cli.records import Json, Record, Response
+from dream_cli.stages import Tally, identified
+
+
+class NoRival(RowError):
+    """There is nothing to compare with."""
+
+    kind = "no-rival"
+
+
+def rivals(records: Iterable[Record]) -> dict[str, Record]:
+    """Return the records of the other model by id; raise UsageError where an id stands twice."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.error is None:
+            name = str(identified(record).id)
+            if name in found:
+                raise UsageError(f"{record.place}: {name} stands twice; compare files of one model each")
+            found[name] = record
+    return found
+
+
+@dataclass(frozen=True)
+class Preferrer:
+    """Adds the verdict `preference` to every response: 1.0 it is better than the other's, 0.0 worse, 0.5 the two orders disagree."""
+
+    asker: Asker
+    others: Mapping[str, Record]
+
+    async def __call__(self, record: Record) -> Record:
+        """Return the record with a verdict for each response; raise NoRival where the other model has none to the same prompt."""
+        other = self.others.get(str(record.id))
+        if other is None or not other.responses or not record.responses:
+            raise NoRival(f"{record.id} has no response in both files; sample the same prompts with both models")
+        prompt = record.turns()[-1].transcript
+        if other.turns()[-1].transcript != prompt:
+            raise NoRival(f"{record.id} has another prompt in the other file; compare responses to the same prompts")
+        theirs = [other.responses[min(i, len(other.responses) - 1)] for i in range(len(record.responses))]
+        judged = [await self._judged(record, prompt, *pair) for pair in zip(record.responses, theirs, strict=True)]
+        return replace(record, responses=tuple(judged))
+
+    async def _judged(self, record: Record, prompt: str, ours: Response, theirs: Response) -> Response:
+        judge = {"judge": self.asker.engine.model, "other": theirs.model}
+        if ours.text.strip() == theirs.text.strip():
+            # Nothing to ask: neither is better, in whichever order.
+            return with_verdicts(ours, "strict", {"preference": {"value": 0.5} | judge})
+        try:
+            verdict = await self.asker.prefer(prompt, ours.text, theirs.text, record.images)
+        except RowError as error:
+            verdict = {"value": None, "unscored": f"{error.kind}: {error}"}
+        return with_verdicts(ours, "strict", {"preference": verdict | judge})
+
+
+@dataclass
+class Wins:
+    """The preferences that pass by."""
+
+    verdicts: list[Json] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Take in the preferences of one record."""
+        found = [verdicts_of(r, "strict").get("preference") for r in record.responses or () if record.error is None]
+        self.verdicts += [verdict for verdict in found if verdict]
+
+    def report(self, tally: Tally) -> str:
+        """Return the win rate, and what the judge owes to the order, as lines of text."""
+        values = [verdict["value"] for verdict in self.verdicts if verdict["value"] is not None]
+        bias = position_bias([(v["orders"][0], v["orders"][1]) for v in self.verdicts if v.get("orders")])
+        lines = [f"prefer: {tally.rows} rows, {len(values)} comparisons, {len(self.verdicts) - len(values)} unscored"]
+        if values:
+            lines.append(f"  win rate {100 * sum(values) / len(values):.1f} % {wilson(sum(values), len(values))}")
+            lines.append(f"  {values.count(1.0)} better in both orders, {values.count(0.0)} worse in both, {values.count(0.5)} neither")
+        if bias.flipped.k:
+            lines.append(
+                f"  swapping the order flips {bias.flipped.k} of {bias.flipped.n}; "
+                f"of these {bias.first.k} for the response shown first (p {bias.p:.3f})"
+            )
+        return "\n".join(lines) + "\n"
