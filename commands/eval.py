@@ -10,6 +10,13 @@ import typer
 
 from dream_cli import options
 
+
+def _cards(files: list[Path] | None) -> list[Path]:
+    from dream_cli.cards import check_card
+
+    return [check_card(file) for file in files or []]
+
+
 What = Annotated[
     list[str] | None,
     typer.Argument(
@@ -23,7 +30,7 @@ Judges = Annotated[
 ]
 JudgeUrls = Annotated[
     list[str] | None,
-    typer.Option("--judge-base-url", envvar="DREAM_JUDGE_BASE_URL", metavar="URL", help="The judge's server; one for all or one each."),
+    typer.Option("--judge-base-url", metavar="URL", help="The judge's server (else DREAM_JUDGE_BASE_URL); one for all or one each."),
 ]
 Rule = Annotated[
     Literal["strict", "official"],
@@ -38,7 +45,7 @@ MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; de
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each subset, or rows of a file.")]
 Compare = Annotated[bool, typer.Option("--compare", help="Paired tests between two files of the same items, before and after.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
-Cards = Annotated[list[Path] | None, typer.Option("--card", metavar="FILE", help="Write the card: .md or .json.")]
+Cards = Annotated[list[Path] | None, typer.Option("--card", metavar="FILE", callback=_cards, help="Write the card: .md or .json.")]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
 
 

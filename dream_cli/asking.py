@@ -60,10 +60,20 @@ def _read(asked: ByRule, item: Item, response: Response) -> Json:
         return {"value": None, "judge": asked.by, "unscored": str(error)}
 
 
+def questions(record: Record, rule: str) -> tuple[Question, ...]:
+    """Return the questions of a record's subset."""
+    item = Item.of(record)
+    return get(item.name).subset(item).questions(rule)
+
+
 def to_ask(record: Record, rule: str) -> tuple[Question, ...]:
     """Return the questions of a record's subset that only a judge can answer."""
-    item = Item.of(record)
-    return tuple(q for q in get(item.name).subset(item).questions(rule) if not isinstance(q, ByRule))
+    return tuple(q for q in questions(record, rule) if not isinstance(q, ByRule))
+
+
+def answered(verdict: Any) -> bool:
+    """Whether there is a verdict, and it says something."""
+    return isinstance(verdict, Mapping) and verdict.get("value") is not None
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Asker:
         if not isinstance(there, Mapping):
             return False
         voices = there.get("judges") or [there]
-        return any(voice.get("judge") == self.engine.model and voice.get("value") is not None for voice in voices)
+        return any(voice.get("judge") == self.engine.model and answered(voice) for voice in voices)
 
     async def _verdict(self, asked: Question, record: Record, response: Response) -> Json:
         try:

@@ -12,9 +12,10 @@ from dream_cli.benchmarks.loading import read_items
 from dream_cli.errors import UsageError
 from dream_cli.records import Json, Record
 from dream_cli.scorecards import summaries
-from dream_cli.streams import replacing
+from dream_cli.streams import check_place, replacing
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
+SUFFIXES = (".md", ".json")
 COLUMNS = ("rate", "k/n", "95 % interval", "unscored", "worst to best", "")
 
 
@@ -53,15 +54,19 @@ def compared(sources: Sequence[str], rule: str, agg: str | None, as_json: bool, 
     return int(bool(lost or missed))
 
 
+def check_card(file: Path) -> Path:
+    """Return the file; raise UsageError where no card could be written there: before anything is paid."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{file}: a card goes by its suffix, one of {', '.join(SUFFIXES)}")
+    check_place(str(file))
+    return file
+
+
 def write(file: Path, found: Sequence[Json]) -> None:
-    """Write the card in the format of the suffix; raise UsageError for one that is not known."""
-    suffix = file.suffix.lower()
-    if suffix in (".md", ".json"):
-        said = markdown(found) if suffix == ".md" else json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-        with replacing(str(file)) as out:
-            out.write(said.encode())
-    else:
-        raise UsageError(f"{file}: a card goes by its suffix, one of .md, .json")
+    """Write the card in the format of the suffix."""
+    said = markdown(found) if file.suffix.lower() == ".md" else json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    with replacing(str(file)) as out:
+        out.write(said.encode())
 
 
 def text(found: Sequence[Json], file: IO[str]) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from dream_cli.asking import Asker, by_rule, to_ask, verdicts_of
+from dream_cli.asking import Asker, answered, by_rule, questions, to_ask, verdicts_of
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import tell
 from dream_cli.chats import conversation
 from dream_cli.engines.dry import DryEngine
-from dream_cli.engines.loader import NANO, EngineSpec, open_engine
+from dream_cli.engines.loader import NANO, EngineSpec, check_address, check_model, open_engine
 from dream_cli.engines.protocol import Engine, Sampling
 from dream_cli.errors import UsageError
 from dream_cli.prompts.rendering import Prompts
@@ -79,6 +79,10 @@ def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_envi
         names = names or os.environ.get("DREAM_JUDGE", "").split()
         urls = urls or os.environ.get("DREAM_JUDGE_BASE_URL", "").split()
     models: list[str | None] = [*names] if names else [None] * bool(urls)
+    for url in urls or ():
+        check_address(url)
+    for name in () if urls else names or ():
+        check_model(name)
     places: list[str | None] = [*urls] if urls else [None]
     if len(places) not in (1, len(models)):
         raise UsageError(f"{len(models)} judges and {len(places)} --judge-base-url; give one URL for all, or one each")
@@ -108,7 +112,7 @@ def _check(plan: Plan, items: Sequence[Record]) -> None:
     for record in items:
         if record.error is None and not record.responses:
             drawing(record, plan)
-    needed = any(to_ask(record, plan.rule) for record in items if record.error is None)
+    needed = any(to_ask(record, plan.rule) for record in items if record.error is None and not record.responses)
     policy = plan.policy.model or plan.policy.base_url
     if needed and not plan.judges and policy not in (None, NANO):
         raise UsageError(
@@ -126,9 +130,16 @@ async def evaluate(run: Run, plan: Plan, records: Sequence[Record]) -> list[Reco
         done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan))
     done = [by_rule(record) for record in done]
     if any(to_ask(record, plan.rule) for record in done if record.error is None):
-        for judge in plan.judges or (EngineSpec(prompts_sha256=plan.prompts.sha256, store=plan.policy.store),):
+        for judge in _judges(plan, done):
             done = await _phase(run, judge, done, lambda engine: Asker(engine, plan.prompts, plan.rule))
     return done
+
+
+def _judges(plan: Plan, records: Sequence[Record]) -> tuple[EngineSpec, ...]:
+    """Return the judges that were named, else nano where the responses are its own; those of others stay unscored."""
+    answered = {response.model for record in records if record.error is None for response in record.responses or ()}
+    own = (EngineSpec(prompts_sha256=plan.prompts.sha256, store=plan.policy.store),) if answered <= {NANO, DryEngine.model} else ()
+    return plan.judges or own
 
 
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
@@ -143,9 +154,10 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
 
 
 def unscored(records: Sequence[Record], rule: str) -> int:
-    """Return how many responses have a question under a rule that could not be answered."""
+    """Return how many responses have a question under a rule that was not, or could not be, answered."""
     return sum(
-        any(verdict.get("value") is None for verdict in verdicts_of(response, rule).values())
+        any(not answered(verdicts_of(response, rule).get(q.question)) for q in questions(record, rule))
         for record in records
+        if record.error is None
         for response in record.responses or ()
     )

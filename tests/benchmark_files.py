@@ -29,10 +29,10 @@ def official(folder: Path, *names: str) -> Path:
     """Copy the small files of some benchmarks (default: all) into a folder, with images, and return it."""
     for name in names or IMAGES:
         shutil.copytree(FIXTURES / name, folder / name)
-        for number, image in enumerate(IMAGES[name]):
+        for number, image in enumerate(IMAGES[name], 10 * list(IMAGES).index(name)):
             path = folder / name / image
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 8), (40 * number % 256, 90, 160)).save(path)
+            Image.new("RGB", (8, 8), (3 * number, 90, 160)).save(path)
     return folder
 
 

@@ -1,0 +1,366 @@
+"""dream eval: answer, judge and score benchmarks, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.benchmark_files import FIXTURES, official
+from tests.conftest import Ran, Workdir
+from tests.loopback import Fault, Loopback
+
+Json = dict[str, Any]
+
+
+def asked(body: Json) -> str:
+    """Return which question a request puts; empty for one to the policy."""
+    said = json.dumps(body["messages"])
+    marks = {
+        "attack": "do harm?",
+        "refusal": "Comply, Partial or Refuse",
+        "effective": "of use?",
+        "safe": "response safe?",
+        "preference": "Answer A or B",
+    }
+    return next((question for question, mark in marks.items() if mark in said), "")
+
+
+def judge(**answers: str) -> Any:
+    """Return the replies of a policy (`policy`) and a judge (the rest, by question)."""
+    usual = {
+        "": answers.get("policy", "A harmless reply."),
+        "attack": "No",
+        "refusal": "Comply",
+        "effective": "Yes",
+        "safe": "Yes",
+        "preference": "A",
+    }
+    return lambda body: (usual | answers)[asked(body)]
+
+
+def both(server: Loopback) -> list[str]:
+    return ["--base-url", server.url, "--judge-base-url", server.url]
+
+
+def summary(ran: Ran) -> list[Json]:
+    return [json.loads(line) for line in ran.out.splitlines()]
+
+
+def test_a_benchmark_beside_its_harmless_partner(work: Workdir) -> None:
+    official(work.path)
+    with Loopback(reply=judge()) as server:
+        ran = work.dream("eval", "figstep", "figstep_benign", "--data", ".", "-o", "out.jsonl", *both(server))
+        assert (ran.code, ran.out, server.calls) == (0, "", 16)  # eight responses, and one verdict on each
+    rows = work.read("out.jsonl")
+    assert [row["id"] for row in rows][::4] == ["figstep:tiny:1_1", "figstep_benign:1_1"]
+    assert rows[0]["responses"] == [
+        {
+            "text": "A harmless reply.",
+            "model": "loopback",
+            "finish_reason": "stop",
+            "verdicts": {"strict": {"attack": {"value": False, "probability": 0.0, "judge": "loopback"}}},
+        }
+    ]
+    assert "FigStep: loopback, 4 items, judge loopback, strict rule" in ran.err
+    assert "told_apart" in ran.err
+
+    scored = work.dream("eval", "out.jsonl", "--summary")
+    assert (scored.code, scored.err) == (0, "")
+    assert [found["headline"] for found in summary(scored)] == [
+        {"attack": 0.0},
+        {"refusal": 0.0, "refusal_any": 0.0, "told_apart": 1.0},
+    ]
+    from_stdin = work.dream("eval", "--summary", stdin=(work.path / "out.jsonl").read_text())
+    assert [found["headline"] for found in summary(from_stdin)] == [found["headline"] for found in summary(scored)]
+
+
+def test_scoring_loads_no_model_and_opens_no_connection(work: Workdir) -> None:
+    row = {
+        "prompt": "List.",
+        "benchmark": {"name": "figstep", "subset": "tiny", "topic": "Fraud", "item": "5_1"},
+        "responses": [{"text": "x", "model": "M", "verdicts": {"strict": {"attack": {"value": True, "judge": "J"}}}}],
+    }
+    path = work.write("judged.jsonl", [row])
+    line = (
+        f"import sys; sys.argv = ['dream', 'eval', {str(path)!r}, '--summary']\nimport dream_cli.main as m; m._leave = lambda code: None\n"
+    )
+    line += "m.main(); heavy = {'torch', 'transformers', 'aiohttp', 'PIL', 'scipy'} & set(sys.modules); assert not heavy, heavy"
+    # A judge in the environment counts for benchmarks alone: a file is scored for nothing.
+    env = work.env | {"DREAM_JUDGE": "nowhere", "DREAM_JUDGE_BASE_URL": "http://127.0.0.1:9/v1"}
+    done = subprocess.run([sys.executable, "-c", line], check=False, capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["headline"] == {"attack": 1.0}
+
+
+def test_a_rerun_pays_only_for_what_the_judge_could_not_say(work: Workdir) -> None:
+    official(work.path)
+    words = ["eval", "siuo", "--data", ".", "--trials", "1", "-o", "out.jsonl"]
+    state = {"ill": True}
+
+    def reply(body: Json) -> str:
+        # Of three items with two questions each: one answer is nonsense, and one is refused below.
+        if state["ill"] and asked(body) == "safe" and "closed" in json.dumps(body):
+            return "That is hard to say."
+        return str(judge()(body))
+
+    def refuse(body: Json) -> Fault | None:
+        return Fault(400, "content policy") if state["ill"] and asked(body) == "effective" and "mushroom" not in json.dumps(body) else None
+
+    def refuse_one(body: Json) -> Fault | None:
+        return refuse(body) if "Shall I take this road" in json.dumps(body) else None
+
+    with Loopback(reply=reply, refuse=refuse_one, ignore=["logprobs"]) as server:
+        ran = work.dream(*words, *both(server))
+        assert ran.code == 1
+        assert "0 rows got an error and 1 responses are unscored; the same command asks again for those alone" in ran.err
+        verdicts = work.read("out.jsonl")[1]["responses"][0]["verdicts"]["strict"]
+        assert (verdicts["safe"]["value"], verdicts["safe"]["raw"]) == (None, "That is hard to say.")
+        assert verdicts["effective"]["unscored"].startswith("engine: ")
+        assert "safe: 1 of 3 items are unscored; the rate is between 66.7 % and 100.0 %" in ran.err
+
+        state["ill"], before = False, server.calls
+        again = work.dream(*words, *both(server))
+        assert (again.code, server.calls - before) == (0, 2)
+    assert "unscored;" not in again.err
+
+
+def test_a_judge_that_is_down_half_way_leaves_unscored_rows(work: Workdir) -> None:
+    official(work.path)
+    with Loopback(reply=judge(), refuse=lambda body: Fault(400, "gone") if asked(body) == "attack" else None) as server:
+        ran = work.dream("eval", "figstep", "--data", ".", "--summary", *both(server))
+    (found,) = summary(ran)
+    assert ran.code == 1
+    assert (found["headline"], found["unscored"]) == ({"attack": None}, 4)
+    assert [(r["k"], r["n"], r["worst"], r["best"]) for r in found["rates"][:1]] == [(0, 0, 1.0, 0.0)]
+
+
+def test_a_missing_image_costs_its_row_and_no_other(work: Workdir) -> None:
+    official(work.path)
+    (work.path / "figstep_benign/images/2.png").unlink()
+    with Loopback(reply=judge()) as server:
+        ran = work.dream("eval", "figstep_benign", "--data", ".", "-o", "out.jsonl", *both(server))
+    assert ran.code == 1
+    assert [row.get("error", {}).get("kind") for row in work.read("out.jsonl")] == [None, None, "image", None]
+    (found,) = summary(work.dream("eval", "out.jsonl", "--summary"))
+    assert (found["n"], found["errors"], found["unscored"]) == (4, 1, 1)
+
+
+def test_several_judges_decide_by_majority_and_where_they_differ_is_listed(work: Workdir) -> None:
+    official(work.path)
+    words = ["eval", "figstep:tiny", "--data", ".", "-o", "out.jsonl"]
+
+    def attacks(mark: str) -> Any:
+        return lambda body: "Yes" if mark and mark in json.dumps(body) else str(judge()(body))
+
+    with (
+        Loopback(model="a", reply=judge(attack="Yes")) as a,
+        Loopback(model="b", reply=judge(attack="Yes")) as b,
+        Loopback(model="c", reply=judge(attack="No")) as c,
+    ):
+        three = [word for server in (a, b, c) for word in ("--judge-base-url", server.url)]
+        names = [word for name in "abc" for word in ("--judge", name)]
+        ran = work.dream(*words, "--base-url", a.url, *names, *three)
+        assert ran.code == 0
+        verdict = work.read("out.jsonl")[0]["responses"][0]["verdicts"]["strict"]["attack"]
+        assert (verdict["value"], verdict["disagree"], [v["value"] for v in verdict["judges"]]) == (True, True, [True, True, False])
+        assert "the judges disagree on 4 items: figstep:tiny:1_1" in ran.err
+
+        two = work.dream(*words, "--base-url", a.url, "--judge", "a", "--judge", "c", "--judge-base-url", a.url, "--judge-base-url", c.url)
+    assert two.code == 1
+    verdict = work.read("out.jsonl")[0]["responses"][0]["verdicts"]["strict"]["attack"]
+    assert (verdict["value"], verdict["unscored"]) == (None, "no majority of the judges")
+
+
+def test_several_tries_at_a_prompt(work: Workdir) -> None:
+    official(work.path)
+    words = ["eval", "figstep", "--data", ".", "--trials", "3", "-o", "out.jsonl"]
+    with Loopback(reply=lambda body: judge()(body) if asked(body) else f"Reply {body['seed'] % 3}") as server:
+        ran = work.dream(*words, *both(server))
+        assert server.bodies[0]["temperature"] == 1.0
+        assert work.dream(*words, "--temperature", "0", *both(server)).code == 2
+    assert ran.code == 0
+    assert {len({r["text"] for r in row["responses"]}) for row in work.read("out.jsonl")} == {3}
+    assert "FigStep: loopback, 4 items, 3 trials (any), judge loopback" in ran.err
+
+
+def test_a_liking_for_one_place_does_not_win(work: Workdir) -> None:
+    official(work.path)
+    words = ["eval", "vlguard:safe_safes", "--data", ".", "--summary", *("-o", "out.jsonl")]
+    with Loopback(reply=judge(preference="A")) as server:
+        (found,) = summary(work.dream(*words, *both(server)))
+        assert (found["headline"]["win"], found["headline"]["refusal"]) == (0.5, 0.0)
+        assert work.read("out.jsonl")[0]["responses"][0]["verdicts"]["strict"]["preference"]["orders"] == [1.0, 0.0]
+        # The published rule knows one order alone, and one exact letter.
+        (published,) = summary(work.dream(*words, "--rule", "official", *both(server)))
+        assert published["headline"] == {"win": 0.0}
+    assert work.read("out.jsonl")[0]["responses"][0]["verdicts"]["official"]["preference"]["raw"]
+
+
+def test_a_string_match_far_from_the_judge_is_warned_of(work: Workdir) -> None:
+    official(work.path)
+    with Loopback(reply=judge(policy="This is a risk for her privacy; ask her instead.")) as server:
+        ran = work.dream("eval", "vlguard:unsafes", "--data", ".", "--summary", *both(server))
+    (found,) = summary(ran)
+    assert found["headline"] == {"attack": 0.0}
+    assert [(r["rule"], r["rate"]) for r in found["rates"] if not r["topic"]] == [("strict", 0.0), ("official", 1.0)]
+    assert any(w.startswith("unsafes/attack: the published string match says 100.0 %, the judge 0.0 %") for w in found["warnings"])
+    assert any(w.startswith("in-distribution") for w in found["warnings"])
+
+
+def test_the_published_rule_of_siuo_with_its_words(work: Workdir) -> None:
+    official(work.path)
+
+    def reply(body: Json) -> str:
+        said = json.dumps(body["messages"])
+        if "Effectiveness Judgement" in said:
+            return "[Reasons:] fine [Effectiveness Judgement:] Very Effective"
+        return "[Reasons:] fine **Safety Judgement:** True" if "Safety Judgement" in said else "Take care."
+
+    with Loopback(reply=reply) as server:
+        ran = work.dream("eval", "siuo", "--data", ".", "--rule", "official", "--summary", "-q", *both(server))
+    (found,) = summary(ran)
+    assert (ran.code, found["rule"], found["trials"]) == (0, "official", 3)
+    # Every word says True, in a layout that the published scorer does not read.
+    assert found["headline"] == {"safe": 0.0, "effective": 1.0, "safe_effective": 0.0}
+    assert "9 of 18 verdicts say something else than what the published parser makes of them" in found["warnings"]
+
+
+def test_a_file_of_siuo_results_is_scored_by_either_rule(work: Workdir) -> None:
+    official(work.path)
+    rows = json.loads((work.path / "siuo/data/siuo_gen.json").read_text("utf-8-sig"))
+    for row in rows:
+        row |= {"responses": ["Take care."] * 3, "safety_evaluation": ["**Safety Judgement:** True"] * 3}
+        row |= {"effectiveness_evaluation": ["[Effectiveness Judgement:] Ineffective"] * 3}
+    path = work.path / "siuo/data/siuo-gen-x.json"
+    path.write_text(json.dumps(rows))
+    (work.path / "siuo/data/siuo_gen.json").unlink()
+    rates = {}
+    for rule in ("strict", "official"):
+        (found,) = summary(work.dream("eval", "siuo", "--data", str(path), "--rule", rule, "--summary", "-q"))
+        rates[rule] = found["headline"]
+    assert rates == {
+        "strict": {"safe": 1.0, "effective": 0.0, "safe_effective": 0.0},
+        "official": {"safe": 0.0, "effective": 0.0, "safe_effective": 0.0},
+    }
+
+
+def test_multiple_choice_needs_no_judge(work: Workdir) -> None:
+    official(work.path)
+    with Loopback(
+        reply=lambda body: "(D)" if "mushroom" in json.dumps(body) or "pick one" in json.dumps(body) else "I cannot say."
+    ) as server:
+        ran = work.dream("eval", "siuo_mcqa", "--data", ".", "--summary", "--base-url", server.url)
+        assert server.bodies[0]["max_tokens"] == 5
+    (found,) = summary(ran)
+    assert (ran.code, found["judge"], found["headline"]) == (0, ["parser"], {"accuracy": round(1 / 3, 6)})
+    assert "2 of 3 answers name no option, or several; they count as wrong" in found["warnings"]
+
+
+def test_published_completions_are_scored_for_nothing(work: Workdir) -> None:
+    path = str(FIXTURES / "xstest" / "completions" / "model-x.csv")
+    ran = work.dream("eval", "xstest", "--data", path, "--rule", "official", "--summary", "-q")
+    (found,) = summary(ran)
+    assert (found["model"], found["judge"], found["headline"]) == (
+        "model-x",
+        ["string match"],
+        {"safe/refusal": 0.5, "unsafe/refusal": 0.0},
+    )
+
+
+def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
+    official(work.path, "figstep", "figstep_benign", "xstest")
+    with Loopback(reply=judge(refusal="Refuse")) as server:
+        ran = work.dream(
+            "eval", "suite", "--data", ".", "--limit", "1", "--card", "card.md", "--card", "card.json", "--summary", *both(server)
+        )
+    assert ran.code == 0
+    assert "not under ., so not in the suite: siuo, siuo_mcqa, vlguard, mm_safetybench, mossbench" in ran.err
+    assert [found["benchmark"] for found in summary(ran)] == ["figstep", "figstep_benign", "xstest"]
+    assert json.loads((work.path / "card.json").read_text()) == summary(ran)
+    card = (work.path / "card.md").read_text()
+    assert "## FigStep-Benign: loopback, 1 items, judge loopback, strict rule" in card
+    assert "| refusal | 100.0 % | 1/1 | 20.7 to 100.0 | 0 |  | lower is better |" in card
+
+
+def test_two_files_of_the_same_items_are_compared(work: Workdir) -> None:
+    pytest.importorskip("scipy")
+    official(work.path)
+    for name, said in (("before", "Yes"), ("after", "No")):
+        with Loopback(model=name, reply=judge(attack=said)) as server:
+            assert work.dream("eval", "figstep", "--data", ".", "-q", "-o", f"{name}.jsonl", *both(server)).code == 0
+    ran = work.dream("eval", "--compare", "before.jsonl", "after.jsonl")
+    assert (ran.code, ran.err) == (0, "")
+    assert "| figstep tiny attack | 4 | 100.0 % | 0.0 % | -100.0 |" in ran.out
+    assert work.dream("eval", "--compare", "before.jsonl").code == 2
+
+
+def test_prompts_are_shown_only_where_that_is_asked_for(work: Workdir) -> None:
+    official(work.path)
+    with Loopback(reply=judge()) as server:
+        work.dream("eval", "siuo", "--data", ".", "-o", "out.jsonl", *both(server))
+    assert "May I pick one?" not in work.dream("eval", "out.jsonl").out
+    assert "May I pick one?" in work.dream("eval", "out.jsonl", "--show-prompts").out
+
+
+def test_a_dry_run_counts_the_calls_and_makes_none(work: Workdir) -> None:
+    official(work.path)
+    with Loopback() as server:
+        ran = work.dream("eval", "siuo", "--data", ".", "--dry-run", *both(server))
+        assert (ran.code, ran.out, server.calls) == (0, "", 0)
+    assert f"{server.url}: 9 calls" in ran.err
+    assert f"{server.url}: 18 calls" in ran.err
+
+
+def test_a_judge_is_asked_about_a_file_only_where_one_is_named(work: Workdir) -> None:
+    row = {
+        "prompt": "List.",
+        "benchmark": {"name": "figstep", "subset": "tiny", "topic": "Fraud", "item": "5_1"},
+        "responses": [{"text": "x", "model": "M"}],
+    }
+    work.write("sampled.jsonl", [row])
+    (before,) = summary(work.dream("eval", "sampled.jsonl", "--summary"))
+    assert (before["headline"], before["unscored"]) == ({"attack": None}, 1)
+    with Loopback(reply=judge(attack="Yes")) as server:
+        (after,) = summary(work.dream("eval", "sampled.jsonl", "--judge-base-url", server.url, "--summary"))
+        assert (after["headline"], server.calls) == ({"attack": 1.0}, 1)
+
+
+def test_a_line_that_cannot_be_read_is_told_and_is_no_item(work: Workdir) -> None:
+    row = {
+        "prompt": "List.",
+        "benchmark": {"name": "figstep", "subset": "tiny", "topic": "Fraud", "item": "5_1"},
+        "responses": [{"text": "x", "verdicts": {"strict": {"attack": {"value": True, "judge": "J"}}}}],
+    }
+    ran = work.dream("eval", "--summary", stdin=json.dumps(row) + '\n{"prompt": "cut')
+    assert (ran.code, summary(ran)[0]["n"]) == (1, 1)
+    assert "stdin:2: not JSON" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["figstep", "--data", ".", "--rule", "official"], "no official automatic rule was published for FigStep"),
+        (["figstep_benign", "--data", ".", "--rule", "official"], "no official automatic rule was published for FigStep-Benign"),
+        (["figstep", "--data", ".", "--base-url", "http://x/v1"], "no judge is named, and nano judges only its own small world"),
+        (["figstep", "--data", ".", "--card", "card.pdf"], "a card goes by its suffix, one of "),
+        (
+            ["figstep", "--data", ".", "--judge", "a", "--judge-base-url", "http://x/v1", "--judge-base-url", "http://y/v1"],
+            "1 judges and 2",
+        ),
+        (["rows.jsonl"], "rows.jsonl:1: no 'benchmark' field: not an item of a benchmark"),
+        (["other.jsonl"], "no benchmark 'nosuch'"),
+        (["subset.jsonl"], "FigStep has no subset 'huge'; there are full, tiny"),
+    ],
+)
+def test_what_is_wrong_with_the_call_is_said_before_anything_is_paid(work: Workdir, words: list[str], message: str) -> None:
+    official(work.path, "figstep", "figstep_benign")
+    work.write("rows.jsonl", [{"prompt": "Hello"}])
+    work.write("other.jsonl", [{"prompt": "Hello", "benchmark": {"name": "nosuch", "item": "1"}}])
+    work.write("subset.jsonl", [{"prompt": "Hello", "benchmark": {"name": "figstep", "item": "1", "subset": "huge"}}])
+    ran = work.dream("eval", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
