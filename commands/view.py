@@ -1,30 +1,54 @@
-"""Look into a file of records.    dream view judged.jsonl --where "score < 0.5" """
+"""Look into a file of records.    dream view judged.jsonl --where "risk_category = 'Privacy' and score < 0.5" """
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from dream_cli.options import ImageRoot, Source
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Count = Annotated[int | None, typer.Option("-n", "--limit", min=1, help="Show this many records.  [default: 10]", show_default=False)]
+Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="Show the record with this id.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SQL", help="Show records of which this holds: columns of records, observations and responses; one match is enough."
+    ),
+]
+Sort = Annotated[str | None, typer.Option(metavar="SQL", help="Sort by a column or expression; -score sorts the greatest first.")]
+Sql = Annotated[str | None, typer.Option(metavar="SQL", help="Answer a question about the views records, observations, responses.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables: a summary, rows, or whole records.")]
+Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw pictures, as well as the terminal can.")]
 
 
-def run(source: Source = None, as_json: AsJson = False, image_root: ImageRoot = None) -> None:
-    """Look into a file of records: its fields, risks, scores, lengths, images and errors.
+def run(
+    source: Source = None,
+    limit: Count = None,
+    id_: Id = None,
+    where: Where = None,
+    sort: Sort = None,
+    sql: Sql = None,
+    as_json: AsJson = False,
+    images: Images = None,
+    image_root: ImageRoot = None,
+) -> None:
+    """Look into a file of records: what is in it, or single records as a person reads them.
 
-    Example: dream view examples/records.jsonl
+    Without options: its fields, risks, scores, lengths, images and errors. The file is never written.
+
+    Example: dream view examples/records.jsonl -n 2
     """
-    from dream_cli.streams import dumps
-    from dream_cli.viewing.printing import print_summary
-    from dream_cli.viewing.summary import summarise
+    from dream_cli.viewing import looking
+    from dream_cli.viewing.selecting import Selection
     from dream_cli.viewing.tables import open_tables
 
+    selection = Selection(id_, where, sort)
+    looking.check(selection, limit, sql)
     with open_tables(source, image_root) as tables:
-        summary = summarise(tables)
-    if as_json:
-        sys.stdout.buffer.write(dumps(summary.to_dict()) + b"\n")
-    else:
-        print_summary(summary)
+        if sql is not None:
+            looking.answer(tables, sql, as_json)
+        elif selection.is_everything and limit is None:
+            looking.tell(tables, as_json)
+        else:
+            looking.show(tables, selection, limit, as_json, images)

@@ -58,7 +58,7 @@ def prepare(image: Image) -> Image:
     raw = read_bytes(image)
     with _opened(image, raw) as picture:
         data = raw if _is_plain(picture, raw) else _png(_flatten(_upright(picture)))
-    return Image(path=None if _is_data_uri(image) else image.path, data=data)
+    return Image(path=None if is_data_uri(image) else image.path, data=data)
 
 
 def digest(image: Image) -> str:
@@ -142,12 +142,13 @@ def _mime(data: bytes) -> str:
     return next((mime for magic, mime in _MAGIC if data.startswith(magic)), "application/octet-stream")
 
 
-def _is_data_uri(image: Image) -> bool:
+def is_data_uri(image: Image) -> bool:
+    """Whether the path of an image is a `data:` URI."""
     return is_inline(image.path)
 
 
 def _name(image: Image) -> str:
-    if _is_data_uri(image):
+    if is_data_uri(image):
         return "the data: URI"
     return f"image {image.path}" if image.path else "the image"
 
@@ -156,7 +157,7 @@ def _fetch(image: Image) -> bytes:
     path = image.path
     if not path:
         raise ImageError("the image has neither bytes nor a path; give one of them")
-    if _is_data_uri(image):
+    if is_data_uri(image):
         return _decode_uri(path)
     if path.lower().startswith(("http://", "https://")):
         raise ImageError(f"image {path} is a URL, and URLs are not fetched; download the file and name its path")

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from dream_cli.errors import UsageError
+from dream_cli.viewing.looking import answer, show
+from dream_cli.viewing.selecting import Selection
+from dream_cli.viewing.tables import open_tables
 from tests.conftest import Workdir
 
 RISK = {"malicious_content": "an address", "source": "text in the image", "risk_category": "Privacy"}
@@ -163,3 +167,110 @@ def test_without_duckdb_the_mend_is_named(work: Workdir, tmp_path: Path) -> None
     work.env["PYTHONPATH"] = str(tmp_path)
     ran = work.dream("view", "rows.jsonl")
     assert (ran.code, ran.err) == (2, "dream: looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'\n")
+
+
+def shown(work: Workdir, *args: str) -> list[str]:
+    """Return the ids of the records that are shown, through the JSON of them."""
+    ran = work.dream("view", *args, "--json")
+    assert ran.code == 0, ran.err
+    return [row["id"] for row in ran.rows]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_records_are_chosen_by_any_match(work: Workdir, name: str) -> None:
+    in_every_format(work)
+    assert shown(work, name, "-n", "2") == ["a", "b"]
+    assert shown(work, name, "--where", "risk_category = 'Privacy' and score < 0.5") == ["a"]
+    assert shown(work, name, "--where", "risk_category = 'Violence'") == []
+    assert shown(work, name, "--where", "unscored is not null or error.kind = 'engine' -- or so") == ["c", "d"]
+    assert shown(work, name, "--where", "len(images) = 2 and topic = 'plants'") == ["b"]
+    assert shown(work, name, "--id", "c") == ["c"]
+    assert shown(work, name, "--sort", "-length(prompt)") == ["b", "a", "c", "d"]
+    assert shown(work, name, "--sort", "score", "-n", "1", "--where", "score > 0.5") == ["a"]
+
+
+def test_chosen_records_come_out_whole(work: Workdir) -> None:
+    in_every_format(work)
+    rows = work.dream("view", "rows.jsonl", "--where", "id <> 'b'", "--json").rows
+    assert rows == [ROWS[0] | {"images": [str(work.path / "a.png")]}, ROWS[2], ROWS[3]]
+
+
+def test_a_record_as_a_person_reads_it(work: Workdir) -> None:
+    recognised = judged(global_score=8.0, recognised=[0.9, 0.1], score=0.8) | {"finish_reason": "length"}
+    work.write("rows.jsonl", [ROWS[0] | {"images": [], "responses": [*ROWS[0]["responses"][1:], recognised], "note": "\x1b]0;x\x07"}])
+    lines = [line.rstrip() for line in work.dream("view", "rows.jsonl", "-n", "1").out.splitlines()]
+    assert lines[1:] == [
+        "prompt     Whose is it?",
+        "risk 1     Privacy, text in the image: an address",
+        "risk 2     Privacy, Text Content: an address",
+        "response   score 0.80 · global 8.0 · recognises 1 of 2 · by m · cut off",
+        "           I see an address.",
+        "response   score 0.20 · global 2.0 · by m",
+        "           I see an address.",
+        "note       ␛]0;x␇",
+    ]
+
+
+def test_sql_answers_questions_as_a_table_and_as_json(work: Workdir) -> None:
+    in_every_format(work)
+    question = "select source, count(*) as n from observations group by all order by source"
+    assert work.dream("view", "rows.parquet", "--sql", question, "--json").rows == [
+        {"source": "Text Content", "n": 1},
+        {"source": "text in the image", "n": 1},
+    ]
+    lines = [line.split() for line in work.dream("view", "rows.parquet", "--sql", question).out.splitlines()]
+    assert lines == [["source", "n"], ["Text", "Content", "1"], ["text", "in", "the", "image", "1"]]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "copy (select 1) to 'out.csv'",
+        "copy records to 'rows.jsonl'",
+        "select 1; create table t as select 1",
+        "attach 'other.db'",
+        "set enable_external_access = true",
+        "install httpfs",
+        "select * from read_text('/etc/hostname')",
+        "select * from read_csv('https://example.org/x.csv')",
+        "selec 1",
+        "select nothing from records",
+    ],
+)
+def test_sql_that_writes_reaches_out_or_fails_is_refused_in_one_line(tmp_path: Path, sql: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a"}\n')
+    with open_tables(str(path)) as tables:
+        with pytest.raises(UsageError) as refused:
+            answer(tables, sql, True)
+        with pytest.raises(UsageError) as refused_too:
+            show(tables, Selection(where=f"true); {sql}"), None, True, None)
+    assert "\n" not in str(refused.value) + str(refused_too.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert path.read_text() == '{"prompt": "a"}\n'
+
+
+def test_a_refusal_is_an_exit_code_of_two(work: Workdir) -> None:
+    work.write("rows.jsonl", ROWS)
+    ran = work.dream("view", "rows.jsonl", "--sql", "copy records to 'rows.jsonl'")
+    assert (ran.code, ran.out, ran.err) == (
+        2,
+        "",
+        "dream: only one question is answered (SELECT ...); files are looked at and never written\n",
+    )
+    assert work.read("rows.jsonl") == ROWS
+
+
+def test_a_conversation_counts_with_all_its_turns(work: Workdir) -> None:
+    said = {"role": "assistant", "content": "I see it.", "observations": [RISK], "judgement": {"score": 0.9}}
+    messages = [{"role": "user", "content": "Look."}, said, {"role": "user", "content": "And now?"}]
+    work.write(
+        "rows.jsonl", [{"id": "t", "messages": messages}, {"id": "p", "prompt": "x", "response": "y"}, {"id": "s", "responses": ["z"]}]
+    )
+    told = work.dream("view", "rows.jsonl", "--sql", "select id, text, score from responses order by n", "--json").rows
+    assert told == [
+        {"id": "t", "text": "I see it.", "score": 0.9},
+        {"id": "p", "text": "y", "score": None},
+        {"id": "s", "text": "z", "score": None},
+    ]
+    assert shown(work, "rows.jsonl", "--where", "source = 'text in the image' and score > 0.8 and prompt = 'And now?'") == ["t"]

@@ -61,17 +61,19 @@ class Tables:
             )
             raise UsageError(f"{self.shown}: {one_line(str(error))}{mend}") from None
 
+    def reader(self) -> str:
+        """Return the query for the columns of a Parquet file, with `file_row_number` from 0."""
+        return f"SELECT * FROM read_parquet({literal(self.path)}, file_row_number=true)"
+
     def source(self) -> str:
         """Return the query for the file as it is: `n`, `doc` (JSON, NULL where it is none) and, of Parquet, its columns."""
-        file = literal(self.path)
         if self.columns:
             doc = "CASE WHEN json_valid(extra) THEN extra END" if self.has_extra else "NULL::VARCHAR"
-            return f"SELECT file_row_number + 1 AS n, {doc} AS doc, * FROM read_parquet({file}, file_row_number=true)"
+            return f"SELECT file_row_number + 1 AS n, {doc} AS doc, * FROM ({self.reader()})"
         form = "format='array'" if self.path.lower().endswith(".json") else "format='newline_delimited', ignore_errors=true"
         packed = ", compression='gzip'" if self.path.lower().endswith(".gz") else ""
-        return (
-            f"SELECT row_number() OVER () AS n, json AS doc FROM read_json_objects({file}, {form}{packed}, maximum_object_size={MAX_LINE})"
-        )
+        reading = f"read_json_objects({literal(self.path)}, {form}{packed}, maximum_object_size={MAX_LINE})"
+        return f"SELECT row_number() OVER () AS n, json AS doc FROM {reading}"
 
     def rows(self, *parts: str, also: Mapping[str, str] | None = None) -> str:
         """Return the query for `n`, `doc`, the known parts named, and what else is computed of the source's columns.
@@ -128,13 +130,15 @@ class Tables:
         observed = self.rows("id", "messages", "observations")
         answered = self.rows("id", "messages", "response", "responses")
         judged = ", ".join(f"r.judgement.{part}" for part in ("rubric", *shapes.SCORES, "unscored"))
-        self.run(f"CREATE VIEW records AS SELECT n, id, {shapes.PROMPT} AS prompt, images, error{names}, doc FROM ({records})")
         self.run(
-            f"CREATE VIEW observations AS SELECT n, id, {', '.join(f'o.{part}' for part in shapes.OBSERVATION)} "
+            f"CREATE OR REPLACE TEMP VIEW records AS SELECT n, id, {shapes.PROMPT} AS prompt, images, error{names}, doc FROM ({records})"
+        )
+        self.run(
+            f"CREATE OR REPLACE TEMP VIEW observations AS SELECT n, id, {', '.join(f'o.{part}' for part in shapes.OBSERVATION)} "
             f"FROM (SELECT n, id, unnest({shapes.OBSERVATIONS}) AS o FROM ({observed}))"
         )
         self.run(
-            f"CREATE VIEW responses AS SELECT n, id, r.text, r.model, r.finish_reason, {judged}, r.judgement.model AS judge "
+            f"CREATE OR REPLACE TEMP VIEW responses AS SELECT n, id, r.text, r.model, r.finish_reason, {judged}, r.judgement.model AS judge "
             f"FROM (SELECT n, id, unnest({shapes.RESPONSES}) AS r FROM ({answered}))"
         )
 

@@ -1,0 +1,69 @@
+"""What `dream view` prints: a summary, records, or the answer to a question; for a person, or as JSON lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from dream_cli.errors import UsageError
+from dream_cli.streams import dumps, open_writer
+from dream_cli.viewing.printing import console, print_rows, print_summary
+from dream_cli.viewing.record_printing import print_record
+from dream_cli.viewing.selecting import Selection, check_question, choose, fetch
+from dream_cli.viewing.summary import summarise
+from dream_cli.viewing.tables import Tables
+from dream_cli.viewing.terminal_images import shower
+
+SHOWN = 10
+ROWS_SHOWN = 1000
+
+
+def check(selection: Selection, limit: int | None, sql: str | None) -> None:
+    """Raise UsageError where two things are asked for at once."""
+    if sql is not None and (limit is not None or not selection.is_everything):
+        raise UsageError("--sql says itself which rows it wants; leave out -n, --id, --where and --sort, or write them in the SQL")
+
+
+def tell(tables: Tables, as_json: bool) -> None:
+    """Print the summary of a file."""
+    summary = summarise(tables)
+    print_json(summary.to_dict()) if as_json else print_summary(summary)
+
+
+def show(tables: Tables, selection: Selection, limit: int | None, as_json: bool, images: bool | None) -> None:
+    """Print records: ten where no limit is given, as JSON all of them."""
+    tables.make_views()
+    found = choose(tables, selection)
+    records = fetch(tables, limit if limit is not None or as_json else SHOWN)
+    if as_json:
+        with open_writer(None) as writer:
+            for _, record in records:
+                writer.write(record)
+        return
+    out, draw = console(), shower(images)
+    for n, record in records:
+        print_record(out, n, record, draw)
+    if found > (limit or SHOWN):
+        sys.stderr.write(f"dream view: {limit or SHOWN:,} of {found:,} records; more with -n\n")
+    if not found:
+        sys.stderr.write("dream view: no record is like that\n")
+
+
+def answer(tables: Tables, sql: str, as_json: bool) -> None:
+    """Print the answer to a question in SQL; raise UsageError for anything else."""
+    tables.make_views()
+    check_question(tables, sql)
+    cursor = tables.run(sql)
+    names = [column[0] for column in cursor.description]
+    if as_json:
+        while row := cursor.fetchone():
+            print_json(dict(zip(names, row, strict=True)))
+        return
+    print_rows(names, cursor.fetchmany(ROWS_SHOWN))
+    if cursor.fetchone():
+        sys.stderr.write(f"dream view: the first {ROWS_SHOWN:,} rows; all of them with --json\n")
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON."""
+    sys.stdout.buffer.write(dumps(value) + b"\n")

@@ -1,0 +1,118 @@
+"""One record as a person reads it: the prompt, its risks, its responses from the best to the worst, and what each recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from dream_cli.images import is_data_uri
+from dream_cli.records import Image, Judgement, Observation, Record, Response, Turn
+from dream_cli.streams import dumps
+from dream_cli.viewing.visible import visible, visible_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dream_cli.viewing.terminal_images import Show
+
+# From this probability on, a response is taken to recognise an observation.
+RECOGNISED = 0.5
+LABEL = 10
+
+
+class Line(NamedTuple):
+    """One line of what a record says: a label, text, and the picture that it names."""
+
+    label: str
+    text: str
+    image: Image | None = None
+
+
+def print_record(out: Console, n: int, record: Record, show: Show) -> None:
+    """Print a record; `show` draws a picture where the terminal can."""
+    from rich.rule import Rule
+    from rich.table import Table
+    from rich.text import Text
+
+    name = record.id or record.extra.get("id") or ""
+    out.print(Rule(Text(visible_line(f"{n}  {name}")), align="left", style="dim"))
+    for line in lines(record):
+        row = Table.grid(padding=(0, 1))
+        row.add_column(width=LABEL, style="dim")
+        row.add_column(overflow="fold")
+        row.add_row(Text(line.label), Text(line.text))
+        out.print(row)
+        if line.image is not None:
+            show(out, line.image)
+
+
+def lines(record: Record) -> Iterator[Line]:
+    """Yield everything that a record says, made visible."""
+    if record.error is not None:
+        yield Line("error", visible(f"{record.error.stage}: {record.error.kind}: {record.error.message}"))
+    yield from (Line("image", image_name(image), image) for image in record.images)
+    # A record with an error was not looked into: all it says stands in `extra`.
+    for turn in record.turns() if record.prompt is not None or record.messages else ():
+        yield from _turn(turn)
+    shown = {"error"} | ({"response"} if record.responses else set())
+    for name, value in record.extra.items():
+        if name not in shown:
+            yield Line(visible_line(name), visible(value if isinstance(value, str) else dumps(value).decode()))
+
+
+def image_name(image: Image) -> str:
+    """Return what an image is called: its path, or that it stands in the record."""
+    if image.path is None or is_data_uri(image):
+        return "in the record"
+    return visible_line(image.path)
+
+
+def _turn(turn: Turn) -> Iterator[Line]:
+    yield from (Line(message.role, visible(message.content)) for message in turn.history if message.role == "system")
+    yield Line("prompt", visible(turn.transcript))
+    if turn.observations is not None:
+        yield from (Line(f"risk {i}", observed(o)) for i, o in enumerate(turn.observations, 1))
+        if not turn.observations:
+            yield Line("risks", "none found")
+    for response in ranked(turn.responses):
+        yield Line("response", " · ".join(verdict(response)) or "not judged")
+        yield Line("", visible(response.text))
+
+
+def observed(observation: Observation) -> str:
+    """Return an observation as one line."""
+    sure = "" if observation.confidence is None else f" ({observation.confidence:.2f})"
+    said = f"{observation.risk_category}, {observation.source}: {observation.malicious_content}"
+    return visible_line(said) + sure
+
+
+def ranked(responses: Sequence[Response]) -> list[Response]:
+    """Return responses from the best to the worst, those without a score last, equals as they came."""
+    return sorted(responses, key=lambda r: -r.judgement.score if r.judgement and r.judgement.score is not None else 2.0)
+
+
+def verdict(response: Response) -> Iterator[str]:
+    """Yield what the judge said of a response, and whose it is, as short phrases."""
+    judged = response.judgement
+    if judged is not None:
+        yield from _scores(judged)
+    if response.model is not None:
+        yield f"by {visible_line(response.model)}"
+    if response.finish_reason == "length":
+        yield "cut off"
+
+
+def _scores(judged: Judgement) -> Iterator[str]:
+    if judged.unscored is not None:
+        yield visible_line(f"unscored: {judged.unscored}")
+    if judged.score is not None:
+        yield f"score {judged.score:.2f}"
+    if judged.global_score is not None:
+        yield f"global {judged.global_score:.1f}"
+    if judged.helpfulness is not None:
+        yield f"helpfulness {judged.helpfulness:.2f}"
+    if judged.harm is not None:
+        yield f"harm {judged.harm:.2f}"
+    if judged.recognised is not None:
+        noticed = [str(i) for i, p in enumerate(judged.recognised, 1) if p is not None and p >= RECOGNISED]
+        yield f"recognises {', '.join(noticed) or 'none'} of {len(judged.recognised)}"

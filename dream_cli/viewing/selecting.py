@@ -1,0 +1,97 @@
+"""Which records of a file, and in which order: by id, by an SQL condition on the views, sorted by an expression."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dream_cli.errors import UsageError
+from dream_cli.records import Record, unreadable
+from dream_cli.streams import to_record
+from dream_cli.viewing.shapes import literal
+from dream_cli.viewing.tables import Tables, one_line
+
+_BATCH = 16
+# A record counts where any of its observations together with any of its responses does.
+_TOGETHER = """records LEFT JOIN (SELECT * EXCLUDE (id) FROM observations) AS observations USING (n)
+    LEFT JOIN (SELECT * EXCLUDE (id) FROM responses) AS responses USING (n)"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to choose: `where` and `sort` are SQL on the views; a leading minus sorts the greatest first."""
+
+    id: str | None = None
+    where: str | None = None
+    sort: str | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing was asked for."""
+        return self == Selection()
+
+
+def choose(tables: Tables, selection: Selection) -> int:
+    """Choose records, to be fetched in their order; return how many there are.
+
+    Raises UsageError where the SQL fails or is more than a question.
+    """
+    query = _query(tables, selection)
+    check_question(tables, query)
+    tables.run(f"CREATE OR REPLACE TEMP TABLE chosen AS {query}")
+    return int(tables.ask("SELECT count(*) FROM chosen")[0][0])
+
+
+def _query(tables: Tables, selection: Selection) -> str:
+    if selection.is_everything:
+        return f"SELECT n, n AS place FROM ({tables.source()})"
+    conditions = [f"records.id = {literal(selection.id)}"] if selection.id is not None else []
+    # The line end closes a comment that the condition may end with.
+    conditions += [f"({selection.where}\n)"] if selection.where else []
+    last = (selection.sort or "").startswith("-")
+    # Among the values of one record the one that sorts it first counts.
+    key = f"{'max' if last else 'min'}({(selection.sort or '').removeprefix('-') or 'NULL'}\n)"
+    source = _TOGETHER if selection.where or selection.sort else "records"
+    matched = f"SELECT n, {key} AS key FROM {source} WHERE {' AND '.join(conditions) or 'true'} GROUP BY n"
+    return f"SELECT n, row_number() OVER (ORDER BY key {'DESC' if last else 'ASC'} NULLS LAST, n) AS place FROM ({matched})"
+
+
+def check_question(tables: Tables, sql: str) -> None:
+    """Raise UsageError unless the SQL is one question that changes nothing."""
+    import duckdb
+
+    try:
+        statements = tables.con.extract_statements(sql)
+    except duckdb.Error as error:
+        raise UsageError(f"{tables.shown}: {one_line(str(error))}") from None
+    if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise UsageError("only one question is answered (SELECT ...); files are looked at and never written")
+
+
+def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator[tuple[int, Record]]:
+    """Yield (number of the row, record) of those chosen, in their order, the pictures of Parquet with them."""
+    places = f"place > {offset}" + ("" if limit is None else f" AND place <= {offset + limit}")
+    some = f"SELECT n, place, n - 1 AS file_row_number FROM chosen WHERE {places}"
+    if tables.columns:
+        # Joined on the reader's own number, so that row groups without a chosen row are not read.
+        cursor = tables.run(f"SELECT c.n, f.* FROM ({tables.reader()}) f JOIN ({some}) c USING (file_row_number) ORDER BY c.place")
+    else:
+        cursor = tables.run(f"SELECT c.n, f.doc FROM ({tables.source()}) f JOIN ({some}) c USING (n) ORDER BY c.place")
+    names = [column[0] for column in cursor.description][1:]
+    while rows := cursor.fetchmany(_BATCH):
+        for n, *cells in rows:
+            yield n, _record(tables, n, dict(zip(names, cells, strict=True)))
+
+
+def _record(tables: Tables, n: int, cells: dict[str, Any]) -> Record:
+    if tables.columns:
+        from dream_cli.parquet import to_json
+
+        return to_record(to_json({k: v for k, v in cells.items() if k != "file_row_number"}), tables.shown, n, tables.folder)
+    doc = cells["doc"]
+    try:
+        return to_record(json.loads(doc), tables.shown, n, tables.folder)
+    except (TypeError, ValueError):
+        return unreadable(tables.shown, n, f"{tables.shown}: row {n} is not JSON")
