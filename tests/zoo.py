@@ -90,6 +90,18 @@ QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 QWEN_VISION: dict[str, Any] = {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
 
 
+def qwen2_vl() -> tuple[Any, Any]:
+    """Qwen2-VL: as many patches as the image is large, positions in three directions."""
+    import transformers as hf
+
+    words, pictures, marks = qwen(14)
+    processor = hf.Qwen2VLProcessor(image_processor=pictures, tokenizer=words, chat_template=template(QWEN_IMAGE))
+    rope = {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    config = hf.Qwen2VLConfig(text_config=text_config(words, rope_scaling=rope), vision_config=vision, **marks)
+    return hf.Qwen2VLForConditionalGeneration(config), processor
+
+
 def qwen2_5_vl() -> tuple[Any, Any]:
     """Qwen2.5-VL: as many patches as the image is large, positions in three directions."""
     import transformers as hf
@@ -177,6 +189,7 @@ def internvl() -> tuple[Any, Any]:
 
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "llava": llava,
+    "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
     "idefics3": idefics3,

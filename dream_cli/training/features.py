@@ -1,0 +1,108 @@
+"""The features of images whose tower is frozen: computed once, kept on disk within a limit, given to the model in place of pixels.
+
+Features are kept for all the images of a row together, as the model lays them on the row's image tokens: (tokens, width), and for
+Qwen3-VL a further such matrix for each depth that goes into the language model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Features = dict[str, "Tensor"]
+
+
+class FeatureStore:
+    """Features by the key of their images, at most `limit` bytes of them, in a folder or, without one, in memory."""
+
+    def __init__(self, folder: Path | None, limit: int) -> None:
+        self._folder, self._limit = folder, limit
+        self._memory: dict[str, Features] = {}
+        self.bytes = 0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+    def get(self, key: str) -> Features | None:
+        """Return the features of the images, None where they are not here."""
+        if self._folder is None:
+            return self._memory.get(key)
+        file = self._folder / f"{key}.safetensors"
+        if not file.exists():
+            return None
+        from safetensors.torch import load_file
+
+        return dict(load_file(file))
+
+    def put(self, key: str, features: Features) -> None:
+        """Keep the features of the images, unless that would go over the limit."""
+        size = sum(tensor.nbytes for tensor in features.values())
+        if self.bytes + size > self._limit or self.get(key) is not None:
+            return
+        self.bytes += size
+        # a clone owns its memory: a slice would keep, and write, the whole batch
+        own = {name: tensor.detach().cpu().clone() for name, tensor in features.items()}
+        if self._folder is None:
+            self._memory[key] = own
+            return
+        from safetensors.torch import save_file
+
+        temporary = self._folder / f".{key}.{os.getpid()}"
+        save_file(own, temporary)
+        temporary.replace(self._folder / f"{key}.safetensors")
+
+
+def vision_weights(model: Any) -> list[tuple[str, Tensor]]:
+    """Return the named parameters that make features of pixels: all but those of the language model and its head."""
+    language = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
+    return [(name, p) for name, p in model.named_parameters() if id(p) not in language]
+
+
+def is_frozen(model: Any) -> bool:
+    """Return whether no parameter that makes features of pixels is trained."""
+    return not any(p.requires_grad for _, p in vision_weights(model))
+
+
+def encode(backbone: Any, vision: Mapping[str, Any], tokens: Sequence[int]) -> list[Features]:
+    """Return the features of each row, of which `tokens` gives the number of image tokens; `vision` holds the pixels."""
+    import torch
+
+    with torch.no_grad():
+        out = backbone.get_image_features(**vision, return_dict=True)
+    levels = {"pooled": out.pooler_output}
+    levels |= {f"depth{n}": level for n, level in enumerate(getattr(out, "deepstack_features", None) or ())}
+    rows: list[Features] = [{} for _ in tokens]
+    for name, level in levels.items():
+        for row, part in zip(rows, _flat(level).split(list(tokens)), strict=True):
+            row[name] = part
+    return rows
+
+
+def as_encoder_outputs(family: str, rows: Iterable[Features], device: Any) -> dict[str, Any]:
+    """Return features of rows in the form in which the model takes them in place of pixels."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    rows = list(rows)
+    levels = {name: torch.cat([row[name].to(device) for row in rows]) for name in rows[0]}
+    pooled = levels.pop("pooled")
+    if levels:
+        from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+        depths = [[levels[name]] for name in sorted(levels)]
+        return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=[pooled], deepstack_features=depths)}
+    # InternVL alone takes one tensor where the others take one an image
+    return {"image": BaseModelOutputWithPooling(pooler_output=pooled if family == "internvl" else [pooled])}
+
+
+def _flat(level: Any) -> Tensor:
+    """Return the features of all images as one matrix, (tokens, width)."""
+    import torch
+
+    parts = level if isinstance(level, list | tuple) else [level]
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])

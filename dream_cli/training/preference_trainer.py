@@ -1,0 +1,238 @@
+"""TRL's `DPOTrainer`, with each pair in one sequence and everything that does not change computed once.
+
+The loop, the loss and what is logged are TRL's. Ours is how a batch is laid out, the forward pass over it, and where the
+reference's log-probabilities and the features of frozen towers come from. What cannot go this way goes TRL's, and says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch  # noqa: TID253 - the module is for those who have decided to train
+from trl import DPOTrainer  # noqa: TID253 - a class needs its base
+
+from dream_cli.training import features, prefix
+from dream_cli.training.prefix_batch import PairCollator, render
+from dream_cli.training.reference import ReferenceStore, reference_weights, short_hash, weights_hash
+
+GIB = 1 << 30
+SHARED, PLAIN = "shared-prefix", "plain"
+
+
+@dataclass(frozen=True)
+class FastPath:
+    """Where what is computed once is kept (None: in memory), how many bytes of image features, and whether to go this way at all."""
+
+    folder: Path | None = None
+    feature_bytes: int = 8 * GIB
+    enabled: bool = True
+
+
+class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+    """A `DPOTrainer` that takes the shared prefix where the model can: `path` says which way it goes, `reason` why the plain one.
+
+    The reference is the policy as it is handed in (with an adapter: the base with a frozen copy of the adapter), never a second model.
+    """
+
+    data_collator: Any
+
+    def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *, settings: FastPath | None = None, **others: Any) -> None:
+        self.settings = settings or FastPath()
+        self.reason = _objection(self.settings, model, ref_model, args, others)
+        self.path = PLAIN if self.reason else SHARED
+        alone = self.path == SHARED and not hasattr(model, "peft_config") and others.get("peft_config") is None
+        super().__init__(model, _NoReference(model.config) if alone else ref_model, args, **others)
+        if self.path == SHARED:
+            self.ref_model, self.precompute_ref_logps = None, True
+            self._pairs = PairCollator(self.processing_class, self._bare.config.image_token_id, self.args.max_length, self.data_collator)
+            self.data_collator = self._pairs
+            self._reference: ReferenceStore | None = None
+            self._features: features.FeatureStore | None = None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as TRL does, after the reference has scored every pair that it has not scored before."""
+        if self.path == SHARED:
+            self._open_stores()
+            self._score_with_reference(self.train_dataset)
+            for rows in _datasets(self.eval_dataset):
+                self._score_with_reference(rows)
+        return super().train(*args, **kwargs)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Return TRL's loss of a batch, on the log-probabilities of the shared sequences where the batch has them."""
+        if self.path == PLAIN:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        batch = dict(inputs)
+        pairs, pictures = batch.pop("pairs"), batch.pop("pictures")
+        chosen, rejected = self._reference_of(pairs, batch["input_ids"].device)
+        reference = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+        if "answers" not in batch:
+            return super().compute_loss(model, {**batch, **reference}, return_outputs, num_items_in_batch)
+        scores = self._scores(model, batch, pictures)
+        return super().compute_loss(lambda **_: scores, {**prefix.as_trl_batch(batch), **reference}, False, num_items_in_batch)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as TRL does; a data set that came only now is scored by the reference first, if the policy has not moved off it."""
+        if self.path == SHARED and eval_dataset is not None and not isinstance(eval_dataset, str):
+            self._open_stores()
+            for rows in _datasets(eval_dataset):
+                self._score_with_reference(rows)
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    @property
+    def _bare(self) -> Any:
+        """The model without wrappers and adapter."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "peft_config") else model
+
+    def _scores(self, model: Any, batch: Mapping[str, Any], pictures: Sequence[str]) -> SimpleNamespace:
+        return prefix.score(model, self._bare, batch, self._vision(batch, pictures))
+
+    def _vision(self, batch: Mapping[str, Any], pictures: Sequence[str]) -> dict[str, Any]:
+        """Return what the model gets of the images of a batch: the pixels, or the features where the tower is frozen."""
+        pixels = {name: value for name, value in batch.items() if name not in prefix.TEXT_KEYS}
+        if not pixels or self._features is None:
+            return pixels
+        tokens = (batch["input_ids"] == self._bare.config.image_token_id).sum(1).tolist()
+        kept = [self._features.get(key) if key else None for key in pictures]
+        rows = [row for row in kept if row is not None]
+        if len(rows) < sum(1 for key in pictures if key):
+            fresh = features.encode(self._bare.base_model, pixels, tokens)
+            rows = [row for row, key in zip(fresh, pictures, strict=True) if key]
+            for row, key in zip(rows, filter(None, pictures), strict=True):
+                self._features.put(key, row)
+        return {"mm_encoder_outputs": features.as_encoder_outputs(self._bare.config.model_type, rows, batch["input_ids"].device)}
+
+    def _open_stores(self) -> None:
+        """Open what is kept of this reference and, where the tower is frozen, of its images; the weights must be those of the start."""
+        if self._reference is not None:
+            return
+        folder, model = self.settings.folder, self.accelerator.unwrap_model(self.model)
+        images = self.processing_class.image_processor.to_dict()
+        how = [str(model.dtype), self.args.mixed_precision if hasattr(self.args, "mixed_precision") else self.accelerator.mixed_precision]
+        named = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length)
+        self._reference = ReferenceStore(folder, named, self.accelerator.process_index)
+        if features.is_frozen(self._bare):
+            tower = short_hash(weights_hash(features.vision_weights(self._bare)), how, images)
+            self._features = features.FeatureStore(folder / f"features-{tower}" if folder else None, self.settings.feature_bytes)
+
+    def _reference_of(self, pairs: Sequence[str], device: Any) -> tuple[Any, Any]:
+        if self._reference is None:
+            raise RuntimeError("the reference has not scored any pair yet; call train() or evaluate()")
+        chosen, rejected = self._reference.of(pairs)
+        return torch.tensor(chosen, device=device), torch.tensor(rejected, device=device)
+
+    def _score_with_reference(self, rows: Any) -> None:
+        """Let the reference score the pairs of a data set that it has not scored; each process takes its share."""
+        from accelerate.utils import gather_object
+        from torch.utils.data import DataLoader, Subset
+
+        assert self._reference is not None
+        share = Subset(rows, range(self.accelerator.process_index, len(rows), self.accelerator.num_processes))
+        loader = DataLoader(
+            share,
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=_Unscored(self._pairs, self._reference),
+            num_workers=self.args.dataloader_num_workers,
+        )
+        found: dict[str, tuple[float, float]] = {}
+        with self._as_reference() as model:
+            for batch in filter(None, loader):
+                scored = self._reference_scores(model, self._prepare_inputs(batch))
+                self._reference.add(scored)
+                found |= scored
+        self._reference.merge(gather_object([found]))
+
+    def _reference_scores(self, model: Any, batch: dict[str, Any]) -> dict[str, tuple[float, float]]:
+        pairs, pictures = batch.pop("pairs"), batch.pop("pictures")
+        if "answers" in batch:
+            scored = self._scores(model, batch, pictures).log_probs.sum(1).chunk(2)
+        else:
+            scored = self.compute_ref_log_probs(model, batch)
+        chosen, rejected = (part.float().tolist() for part in scored)
+        return dict(zip(pairs, zip(chosen, rejected, strict=True), strict=True))
+
+    @contextlib.contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """Give the model as it was at the start: without its adapter, or with the frozen copy of the adapter that it started with."""
+        from trl.trainer.utils import use_adapter
+
+        model = self.accelerator.unwrap_model(self.model)
+        adapted = hasattr(model, "peft_config")
+        if not adapted and self.state.global_step:
+            raise RuntimeError("the policy has moved off its reference; give this data set to the trainer as eval_dataset")
+        name = "ref" if adapted and "ref" in model.peft_config else None
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), self.accelerator.autocast(), use_adapter(model, name) if adapted else contextlib.nullcontext():
+            yield model
+        model.train(was_training)
+
+
+@dataclass(frozen=True)
+class _Unscored:
+    """Collates those of the rows that the reference has not scored, None where there are none."""
+
+    collate: PairCollator
+    known: ReferenceStore
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        fresh = [row for row in rows if render(row, self.collate.processor).key not in self.known]
+        return self.collate(fresh) if fresh else None
+
+
+class _NoReference(torch.nn.Module):  # type: ignore[misc]
+    """Stands where TRL would load a second copy of the weights as the reference."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self) -> None:
+        """Never called."""
+
+
+def _datasets(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    return list(given.values()) if isinstance(given, dict) else [given]
+
+
+def _objection(settings: FastPath, model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> str:
+    """Return why a run must go TRL's way, "" where it need not."""
+    from transformers import ProcessorMixin
+
+    rows = others.get("train_dataset")
+    objections = {
+        "switched off": not settings.enabled,
+        "the model is given by name": isinstance(model, str),
+        "no arguments are given": args is None,
+        "a reference model of its own is given": ref_model is not None,
+        "a collator of its own is given": others.get("data_collator") is not None,
+        "metrics of its own are given": others.get("compute_metrics") is not None,
+        "the rows have no images": not isinstance(others.get("processing_class"), ProcessorMixin) or not _has_images(rows),
+        "the rows are streamed": not hasattr(rows, "__len__"),
+    }
+    if any(objections.values()):
+        return next(reason for reason, holds in objections.items() if holds)
+    objections = {
+        "the reference moves along (sync_ref_model)": args.sync_ref_model,
+        "ld_alpha needs the reference's single tokens": args.ld_alpha is not None,
+        "the weights are sharded (FSDP or DeepSpeed)": bool(args.fsdp or args.deepspeed),
+        "virtual tokens stand before the prompt": _learns_prompts(model, others.get("peft_config")),
+    }
+    return next((reason for reason, holds in objections.items() if holds), "") or prefix.why_not(model.config)
+
+
+def _has_images(rows: Any) -> bool:
+    return bool({"image", "images"} & set(next(iter(rows))))
+
+
+def _learns_prompts(model: Any, fresh: Any) -> bool:
+    adapters = [*getattr(model, "peft_config", {}).values(), *([fresh] if fresh is not None else [])]
+    return any(adapter.is_prompt_learning for adapter in adapters)

@@ -1,0 +1,156 @@
+"""A pair in one sequence: prompt with its images | chosen | rejected, so that what both share goes through the model once.
+
+After "Accelerating Direct Preference Optimization with Prefix Sharing" (arXiv 2410.20305). P is the longest prompt of a batch
+without its last token, A the longest answer, L = P + 2 A. Prompts end at column P, then come two branches of A columns. A branch
+reads the last token of the prompt and the answer without its last token, so that column j of a branch predicts token j of its
+answer, the first one too. Both branches count their positions on from the same prompt, and neither sees the other: each is what
+it would be alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "internvl")
+ATTENTIONS = ("sdpa", "eager", "flex_attention")
+# What a batch holds beside the inputs of the vision tower.
+TEXT_KEYS = ("input_ids", "attention_mask", "answers", "mm_token_type_ids")
+
+
+def why_not(config: Any) -> str:
+    """Return why a model of this configuration cannot read a pair as one sequence, "" where it can."""
+    text = config.get_text_config()
+    layers = {kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"}
+    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
+    if config.model_type not in FAMILIES:
+        return f"{config.model_type} is not one of the families whose masks are known ({', '.join(FAMILIES)})"
+    if layers or window:
+        return f"layers with a mask of their own ({', '.join(sorted(layers)) or f'a window of {window} tokens'}) cannot take the mask of a pair"
+    if text._attn_implementation not in ATTENTIONS:
+        return f"{text._attn_implementation} takes no mask of ours; load the model with one of {', '.join(ATTENTIONS)}"
+    return ""
+
+
+def visible(real: Tensor, answer_length: int) -> Tensor:
+    """Return which key each query sees, bool of shape (B, 1, L, L), from which of the (B, L) tokens are no padding.
+
+    A query sees what came before it in the prompt and in its own branch. Padding sees itself: a row of the softmax needs something.
+    """
+    import torch
+
+    length = real.shape[1]
+    column = torch.arange(length, device=real.device)
+    query, key = column[:, None], column[None, :]
+    sees = may_see(query, key, length - 2 * answer_length, answer_length)
+    return ((sees[None] & real.bool()[:, None, :]) | (query == key))[:, None]
+
+
+def may_see(query: Any, key: Any, prompt_length: int, answer_length: int) -> Any:
+    """Return whether the column `query` may see the column `key`; both are integers or tensors of them."""
+    in_prompt = key < prompt_length
+    same_branch = (query - prompt_length) // answer_length == (key - prompt_length) // answer_length
+    return (query >= key) & (in_prompt | same_branch)
+
+
+def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any) -> Any:
+    """Return the mask of a batch in the form that the attention asks for: bool, added to the scores, or blocks on a GPU."""
+    import torch
+
+    if attention == "flex_attention":
+        return _block_mask(real.bool(), answer_length)
+    sees = visible(real, answer_length)
+    if attention == "eager":
+        return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
+    return sees
+
+
+def _block_mask(real: Tensor, answer_length: int) -> Any:
+    """Return the same mask for FlexAttention, which skips the blocks in which nothing is visible."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rows, length = real.shape
+    prompt_length = length - 2 * answer_length
+
+    def mask(row: Any, head: Any, query: Any, key: Any) -> Any:
+        return (may_see(query, key, prompt_length, answer_length) & real[row, key]) | (query == key)
+
+    return create_block_mask(mask, rows, None, length, length, device=real.device)
+
+
+def positions(backbone: Any, batch: Mapping[str, Any]) -> Tensor:
+    """Return the position of every token, (B, L), or (3, B, L) for the families with positions in three directions.
+
+    The prompt has the positions that the model itself gives it; both branches go on from the same one.
+    """
+    import torch
+
+    answer_length = batch["answers"].shape[-1]
+    real = batch["attention_mask"][:, : -2 * answer_length]
+    prompt = _prompt_positions(backbone, batch, real)
+    following = prompt.masked_fill(real == 0, -1).amax(-1, keepdim=True) + 1
+    branch = following + torch.arange(answer_length, device=real.device)
+    return torch.cat([prompt, branch, branch], -1)
+
+
+def _prompt_positions(backbone: Any, batch: Mapping[str, Any], real: Tensor) -> Tensor:
+    import torch
+
+    if not hasattr(backbone, "get_rope_index"):
+        return (real.cumsum(-1) - 1).clamp(min=0)
+    ids = batch["input_ids"][:, : real.shape[1]]
+    kinds = batch.get("mm_token_type_ids")
+    kinds = torch.zeros_like(ids) if kinds is None else kinds
+    return backbone.get_rope_index(ids, kinds, image_grid_thw=batch.get("image_grid_thw"), attention_mask=real)[0]
+
+
+def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], vision: Mapping[str, Any]) -> SimpleNamespace:
+    """Return what TRL's fused head says of the answers, each field of shape (2 B, A): the chosen rows, then the rejected ones.
+
+    `model` is called; `unwrapped` is the same without its wrappers, with TRL's fused head on it. `vision` is what the model gets
+    of the images: pixels, or features. Logits are made at the columns of the answers only.
+    """
+    backbone, text = unwrapped.base_model, unwrapped.config.get_text_config()
+    answers = batch["answers"]
+    rows, _, length = answers.shape
+    with last_columns(backbone, 2 * length):
+        out = model(
+            input_ids=batch["input_ids"],
+            attention_mask=attention_mask(batch["attention_mask"], length, text._attn_implementation, unwrapped.dtype),
+            position_ids=positions(backbone, batch),
+            shift_labels=answers.view(rows, 2 * length),
+            fused_lm_head=True,
+            **vision,
+        )
+    by_answer = {k: v.view(rows, 2, length).transpose(0, 1).reshape(2 * rows, length) for k, v in out.items() if v.ndim == 2}
+    return SimpleNamespace(**by_answer)
+
+
+@contextmanager
+def last_columns(backbone: Any, count: int) -> Iterator[None]:
+    """Let the backbone return the hidden states of its last `count` columns only."""
+
+    def narrow(module: Any, inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[:, -count:]
+        return output
+
+    hook = backbone.register_forward_hook(narrow)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def as_trl_batch(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the answers of a batch in the layout that TRL's loss reads: chosen rows, then rejected, one column before the answer."""
+    import torch
+
+    answers = batch["answers"].transpose(0, 1).flatten(0, 1)
+    ids = torch.nn.functional.pad(answers.clamp(min=0), (1, 0))
+    mask = torch.nn.functional.pad((answers != -100).long(), (1, 0))
+    return {"input_ids": ids, "completion_mask": mask, "attention_mask": batch["attention_mask"]}

@@ -1,0 +1,91 @@
+"""The reference's log-probabilities of each pair, computed once and kept in a file, over epochs, restarts and runs.
+
+One file belongs to one reference: its name holds a hash of the weights and of whatever else the numbers depend on. A line is one
+pair: {"pair": hash of texts and images, "chosen": log pi_ref, "rejected": log pi_ref}. Lines are only ever added, so a killed
+run has lost at most the line it was writing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ReferenceStore:
+    """What is known of one reference; without a folder it is known for the length of a run."""
+
+    def __init__(self, folder: Path | None, fingerprint: str, process: int = 0) -> None:
+        self._known: dict[str, tuple[float, float]] = {}
+        self._file = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in sorted(folder.glob(f"reference-{fingerprint}.*.jsonl")):
+                self._known.update(_read(file))
+            # one file a process: several may share the folder
+            self._file = folder / f"reference-{fingerprint}.{process}.jsonl"
+
+    def __contains__(self, pair: str) -> bool:
+        return pair in self._known
+
+    def missing(self, pairs: Iterable[str]) -> list[str]:
+        """Return those of the pairs that are not known."""
+        return [pair for pair in pairs if pair not in self._known]
+
+    def add(self, known: Mapping[str, tuple[float, float]]) -> None:
+        """Keep the log-probabilities (chosen, rejected) of some pairs; they are in the file when this returns."""
+        self._known.update(known)
+        if self._file is not None:
+            with self._file.open("a") as file:
+                # a line that a killed run left half written must not swallow the first of these
+                file.write("".join(f"\n{json.dumps({'pair': k, 'chosen': c, 'rejected': r})}" for k, (c, r) in known.items()))
+
+    def merge(self, others: Iterable[Mapping[str, tuple[float, float]]]) -> None:
+        """Learn what other processes have found; they keep it themselves."""
+        for other in others:
+            self._known.update(other)
+
+    def of(self, pairs: Sequence[str]) -> tuple[list[float], list[float]]:
+        """Return the log-probabilities of the chosen and of the rejected answers of the pairs; raises KeyError for an unknown one."""
+        known = [self._known[pair] for pair in pairs]
+        return [chosen for chosen, _ in known], [rejected for _, rejected in known]
+
+
+def _read(file: Path) -> Iterator[tuple[str, tuple[float, float]]]:
+    for line in file.read_text().splitlines():
+        try:
+            row = json.loads(line)
+            yield row["pair"], (float(row["chosen"]), float(row["rejected"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # empty, or half written by a run that was killed: computed again
+
+
+def weights_hash(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Return a hash of names, types, shapes and values of some tensors."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def reference_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the named weights that the reference consists of: with an adapter the base and the frozen copy, if there is one.
+
+    The base has the same names with an adapter around it as without, so that both find the same file.
+    """
+    for name, tensor in model.state_dict().items():
+        if ".default." not in name:
+            yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), tensor
+
+
+def short_hash(*parts: Any) -> str:
+    """Return a hash of some values of JSON, short enough for a file name."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
