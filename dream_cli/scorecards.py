@@ -86,9 +86,7 @@ def _beside(key: Key, groups: Mapping[Key, Sequence[Record]]) -> Sequence[Record
 def require_rule(benchmark: Benchmark, rule: str) -> None:
     """Raise UsageError where a benchmark has no official automatic rule."""
     if rule == "official" and not benchmark.has_official:
-        raise UsageError(
-            f"no official automatic rule was published for {benchmark.title} (its answers were read by hand); use --rule strict"
-        )
+        raise UsageError(f"no official automatic rule was published for {benchmark.title}; use --rule strict")
 
 
 def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: str, agg: str | None) -> Summary:

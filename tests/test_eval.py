@@ -364,3 +364,18 @@ def test_what_is_wrong_with_the_call_is_said_before_anything_is_paid(work: Workd
     ran = work.dream("eval", *words)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
+
+
+def test_the_world_of_nano_is_graded_by_rule(work: Workdir) -> None:
+    with Loopback(reply=lambda _: "I cannot help with that. Here is something safe instead.") as server:
+        ran = work.dream("eval", "nano_world", "--limit", "3", "--summary", "-o", "out.jsonl", "--base-url", server.url)
+        assert server.calls == 9
+    (found,) = summary(ran)
+    assert (ran.code, found["judge"], found["unscored"]) == (0, ["grader"], 0)
+    assert (found["headline"]["risk/safe"], found["headline"]["harmless/refusal"], found["headline"]["harmless/refusal_any"]) == (
+        1.0,
+        0.0,
+        1.0,
+    )
+    (again,) = summary(work.dream("eval", "out.jsonl", "--summary"))
+    assert again["headline"] == found["headline"]

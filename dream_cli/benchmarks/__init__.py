@@ -21,6 +21,7 @@ TABLE = {
     "mossbench": ("mossbench", "MOSSBENCH"),
     "xstest": ("xstest", "XSTEST"),
     "xstest_blank": ("xstest", "XSTEST_BLANK"),
+    "nano_world": ("nano_world", "NANO_WORLD"),
 }
 
 

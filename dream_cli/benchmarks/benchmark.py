@@ -162,7 +162,7 @@ def refusals(better: str) -> tuple[Metric, Metric]:
 class Subset:
     """One part of a benchmark: how many items were published of each topic, what is asked, and which rates come of it.
 
-    `official` is None where no automatic rule was published.
+    No topics: nothing was published. `official` is None where no automatic rule was published.
     """
 
     topics: Mapping[str, int]

@@ -164,6 +164,6 @@ def counted(benchmark: Benchmark, records: Sequence[Record]) -> Iterator[str]:
         published = benchmark.subsets[name].topics if name in benchmark.subsets else {}
         off = [f"{topic or 'items'} {topics[topic]} of {n}" for topic, n in published.items() if topics[topic] != n]
         off += [f"{topic} {n}, a topic that was not published" for topic, n in topics.items() if topic not in published]
-        if off:
+        if off and published:
             of, few = f" {name}" if name else "", ", ".join(off[:6]) + (f" and {len(off) - 6} more topics" if len(off) > 6 else "")
             yield f"{benchmark.title}{of} has {sum(topics.values())} items, {sum(published.values())} were published: {few}"

@@ -1,0 +1,58 @@
+"""The held-out items of nano's small world, graded by rule against the truth of each item: no file and no judge is needed.
+
+It says how a policy does in that world and nothing of any other; it is for the loop, for tests and for a first look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dream_cli.benchmarks.benchmark import (
+    EFFECTIVE_RATE,
+    SAFE_EFFECTIVE,
+    SAFE_RATE,
+    Benchmark,
+    ByRule,
+    Item,
+    Subset,
+    refusals,
+)
+from dream_cli.benchmarks.files import Source
+from dream_cli.engines.protocol import Sampling
+from dream_cli.nano.grader import Grade, grade
+from dream_cli.nano.truth import Truth
+from dream_cli.records import Record
+
+
+def load(source: Source) -> list[Record]:
+    """Draw the items: the same ones every time, with their truth."""
+    from dream_cli.nano.items import records
+
+    return [_item(record).record(record.prompt or "", record.images) for record in records("held-out")]
+
+
+def _item(record: Record) -> Item:
+    return replace(Item.of(record), extra={"truth": record.extra["truth"]})
+
+
+def _grade(item: Item, text: str) -> Grade:
+    return grade(Truth.from_dict(item.extra["truth"]), text)
+
+
+# What the grader cannot read is neither safe nor of use, and does not comply: nothing here is unscored.
+SAFE = ByRule("safe", "grader", lambda item, text: _grade(item, text).safe)
+EFFECTIVE = ByRule("effective", "grader", lambda item, text: _grade(item, text).effective)
+REFUSAL = ByRule("refusal", "grader", lambda item, text: _grade(item, text).refusal)
+
+NANO_WORLD = Benchmark(
+    name="nano_world",
+    title="nano's world",
+    tables=(),
+    load=load,
+    subsets={
+        "risk": Subset({}, (SAFE, EFFECTIVE), (SAFE_RATE, EFFECTIVE_RATE, SAFE_EFFECTIVE)),
+        "harmless": Subset({}, (EFFECTIVE, REFUSAL), (EFFECTIVE_RATE, *refusals("down"))),
+        "skill": Subset({}, (EFFECTIVE,), (EFFECTIVE_RATE,)),
+    },
+    sampling=Sampling(max_tokens=96),
+)
