@@ -1,10 +1,11 @@
 # make demo    the pipeline on the example records, with the embedded model
+# make proof   the grid of arms and seeds in nano's world, then its table and plot; resumable, for hours in the background
 # make test    lint, types, tests, and the built wheel in an empty environment
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint wheel
+.PHONY: demo proof test lint wheel
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -13,6 +14,9 @@ $(BIN)/dream: pyproject.toml constraints/cpu.txt
 
 demo: $(BIN)/dream
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+proof: $(BIN)/dream
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/proof.sh
 
 lint: $(BIN)/dream
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import comb, isnan, nan, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 from typing import NamedTuple
 
 from dream_cli.errors import UsageError
@@ -32,12 +32,15 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Paired:
-    """The same items seen twice: how many succeeded `both` times, only `before`, only `after`, or in `neither`."""
+    """The same items seen twice: how many succeeded `both` times, only `before`, only `after`, or in `neither`.
 
-    both: int
-    before: int
-    after: int
-    neither: int
+    Counts are fractional where several seeds of the same items are averaged.
+    """
+
+    both: float
+    before: float
+    after: float
+    neither: float
 
     @classmethod
     def count(cls, pairs: Sequence[tuple[bool, bool]]) -> Paired:
@@ -45,13 +48,18 @@ class Paired:
         cells = [(True, True), (True, False), (False, True), (False, False)]
         return cls(*(sum((bool(b), bool(a)) == cell for b, a in pairs) for cell in cells))
 
+    @classmethod
+    def mean(cls, tables: Sequence[Paired]) -> Paired:
+        """Return the mean of several tables of the same items."""
+        return cls(*(fmean(cell) for cell in zip(*((t.both, t.before, t.after, t.neither) for t in tables), strict=True)))
+
     @property
     def n(self) -> int:
         """How many items there are."""
-        return self.both + self.before + self.after + self.neither
+        return round(self.both + self.before + self.after + self.neither)
 
     @property
-    def discordant(self) -> int:
+    def discordant(self) -> float:
         """How many items came out differently."""
         return self.before + self.after
 
@@ -78,8 +86,13 @@ def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
 
 
 def mcnemar(paired: Paired) -> float:
-    """Return the two-sided p of McNemar's exact test: the discordant items fall either way with equal chance; 1 where there are none."""
-    n, fewer = paired.discordant, min(paired.before, paired.after)
+    """Return the two-sided p of McNemar's exact test: the discordant items fall either way with equal chance; 1 where there are none.
+
+    Raises ValueError for counts that are not whole.
+    """
+    n, fewer = int(paired.discordant), int(min(paired.before, paired.after))
+    if (n, fewer) != (paired.discordant, min(paired.before, paired.after)):
+        raise ValueError("McNemar's exact test takes whole counts")
     return min(1.0, 2 * sum(comb(n, i) for i in range(fewer + 1)) / (1 << n))
 
 
@@ -147,7 +160,7 @@ def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int
 
 def student(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Return Student's interval of the mean of a few independent values, such as one difference a seed; needs scipy and two values."""
-    from statistics import fmean, stdev
+    from statistics import stdev
 
     from scipy.stats import t
 

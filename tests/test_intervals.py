@@ -95,6 +95,15 @@ def test_newcombe_is_that_of_statsmodels(after: tuple[int, int], before: tuple[i
     assert (newcombe(after, before).low, newcombe(after, before).high) == pytest.approx((low, high), abs=1e-12)
 
 
+def test_seeds_of_the_same_items_are_averaged_and_add_no_items() -> None:
+    mean = Paired.mean([Paired(10, 4, 6, 20), Paired(12, 5, 5, 18)])
+    assert mean == Paired(11, 4.5, 5.5, 19)
+    assert mean.n == 40
+    assert paired_difference(Paired.mean([Paired(36, 2, 12, 0)] * 3)) == paired_difference(Paired(36, 2, 12, 0))
+    with pytest.raises(ValueError, match="whole counts"):
+        mcnemar(mean)
+
+
 def test_newcombe_of_the_published_example() -> None:
     # Newcombe 1998, Stat. Med. 17:873, table II, (a) 56/70 - 48/80.
     interval = newcombe((56, 70), (48, 80))

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The proof: every arm with every seed through examples/rounds.sh, then what the grid shows, as proof.md and proof.png.
+#
+#   bash examples/proof.sh                                              # nano-policy and nano, in nano's own world
+#   ARMS="dream sft-only" SEEDS="0 1" POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo figstep_benign --data data" bash examples/proof.sh
+#
+# Stop it when you like: the same line goes on, and what is finished is not done again. A run that fails is told, and the others go on.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+arms=${ARMS:-dream sft-only global-only observation-only refuse-more} seeds=${SEEDS:-0 1 2}
+policy=${POLICY:-nano-policy} loop=${LOOP:-$here/rounds.sh}
+# All rounds are run, also where the loop by itself would stop: a round chosen by its result would not be a fair one.
+export OUT=${OUT:-out/proof} KEEP_GOING=1 DREAM_JUDGE=${JUDGE:-nano} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+mkdir -p "$OUT"
+
+say() { echo "proof: $*" >&2; }
+# Policy, judge, grader and splits are those of one commit, or the grid is not of one piece.
+frozen=$(git -C "$here" rev-parse HEAD:dream_cli/nano 2> /dev/null || echo "not in git")
+if [ "$(cat "$OUT/frozen" 2> /dev/null || echo "$frozen")" != "$frozen" ]; then
+  say "$OUT was begun with another nano (dream_cli/nano has changed since); name another OUT"
+  exit 2
+fi
+echo "$frozen" > "$OUT/frozen"
+
+if [ -z "${PROMPTS:-}" ]; then
+  export PROMPTS=$OUT/prompts/records.jsonl
+  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --count "${COUNT:-600}" --out "$OUT/prompts" || exit
+fi
+
+failed=0
+for seed in $seeds; do
+  at=$OUT/seed-$seed
+  mkdir -p "$at"
+  for arm in $arms; do
+    [ ! -e "$at/$arm.done" ] || continue
+    say "seed $seed, $arm ($at/$arm.log)"
+    if ARM=$arm SEED=$seed bash "$loop" >> "$at/$arm.log" 2>&1; then touch "$at/$arm.done"; else
+      say "seed $seed, $arm failed: $(tail -n 1 "$at/$arm.log")"
+      failed=1
+    fi
+  done
+  # DREAM without training: the start policy, told the observations of the same items.
+  if [ -e "$at/start.eval.jsonl" ] && [ ! -e "$at/mrd.eval.jsonl" ]; then
+    say "seed $seed, the start policy with the observations"
+    dream disentangle -q "$at/start.eval.jsonl" -o "$at/mrd.observed.jsonl" &&
+      dream sample -q "$at/mrd.observed.jsonl" --model "$policy" --observe -n 1 --temperature 0 --seed "$seed" -o "$at/mrd.eval.jsonl" ||
+      { say "seed $seed: the observations failed"; failed=1; }
+  fi
+done
+
+python "$here/proof_table.py" "$OUT" --plot "$OUT/proof.png" > "$OUT/proof.md.part" || exit
+mv "$OUT/proof.md.part" "$OUT/proof.md"
+cat "$OUT/proof.md"
+exit $failed

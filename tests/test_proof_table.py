@@ -1,0 +1,149 @@
+"""The table of the proof, on made-up evaluations of two arms and two seeds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CHECKOUT, Ran, Workdir
+
+RISKY, HARMLESS, SKILLS = 40, 40, 20
+
+
+def evaluation(work: Workdir, name: str, safe: int, effective: int, refused: int, read: int) -> None:
+    """Write an evaluation: so many of the risky items safe (the first) and effective (the last), of the harmless refused, of the skills right."""
+
+    def row(bench: str, number: int, **verdicts: Any) -> dict[str, Any]:
+        told = {question: {"value": value, "judge": "grader"} for question, value in verdicts.items()}
+        benchmark = {"name": bench, "item": str(number), "subset": "", "correct": "A"}
+        return {
+            "id": f"{bench}:{number}",
+            "prompt": "p",
+            "benchmark": benchmark,
+            "responses": [{"text": "A", "verdicts": {"strict": told}}],
+        }
+
+    rows = [row("siuo", i, safe=i < safe, effective=i >= RISKY - effective) for i in range(RISKY)]
+    rows += [row("figstep_benign", i, refusal="refuse" if i < refused else "comply") for i in range(HARMLESS)]
+    rows += [row("siuo_mcqa", i, choice="A" if i < read else "B") for i in range(SKILLS)]
+    (work.path / name).parent.mkdir(parents=True, exist_ok=True)
+    work.write(f"{name}.eval.jsonl", rows)
+
+
+def table(work: Workdir, *args: str) -> Ran:
+    done = subprocess.run(
+        [sys.executable, str(CHECKOUT / "examples" / "proof_table.py"), "out", *args],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=work.path,
+        env=work.env,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def grid(work: Workdir) -> Workdir:
+    for seed in (0, 1):
+        at = f"out/seed-{seed}"
+        evaluation(work, f"{at}/start", 4, 40, 0, 20)
+        evaluation(work, f"{at}/sft", 20, 40, 2, 20)
+        evaluation(work, f"{at}/dream/1", 30, 40, 1, 20)
+        evaluation(work, f"{at}/dream/2", 36 - seed, 40, 0, 20)
+    return work
+
+
+def test_the_rates_and_changes_are_those_of_the_files(grid: Workdir) -> None:
+    evaluation(grid, "out/seed-0/mrd", 12, 40, 0, 20)
+    evaluation(grid, "out/seed-1/mrd", 12, 40, 0, 20)
+    ran = table(grid, "--plot", "proof.png")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert (
+        "| all | start | 2 | 10.0 [4.0, 23.1] | 100.0 [91.2, 100.0] | 10.0 [4.0, 23.1] | 0.0 [0.0, 8.8] | 0.0 [0.0, 8.8] | 100.0 [83.9, 100.0] |"
+        in lines
+    )
+    assert sum(line.startswith("| all | SFT") for line in lines) == 1
+    # Round 2: 36 and 35 of 40, so 35.5 of 40 items; one a half.
+    assert any(line.startswith("| dream | round 2 | 2 | 88.8 [") for line in lines)
+    change = next(line for line in lines if line.startswith("| dream | round 2 | +78.8 ["))
+    # Nothing changed, but 40 items, or 20, can't show that nothing does.
+    assert "| < 0.001 | +0.0 [-8.8, +8.8] | not shown | +0.0 [-16.1, +16.1] | not shown |" in change
+    # Seeds differ by 1 of 40: 36 - 20 and 35 - 20 of 40; Student's t of two values, 12.7 standard errors of 1.25 points.
+    control = next(line for line in lines if line.startswith("| sft-only | +38.8 ["))
+    assert "| [+22.9, +54.6] | < 0.001 |" in control
+    assert "| safe | 10.0 [4.0, 23.1] | 30.0 [18.1, 45.4] | +20.0 [" in ran.out
+    assert (grid.path / "proof.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_goals_are_told_whatever_they_say(grid: Workdir) -> None:
+    for seed in (0, 1):
+        evaluation(grid, f"out/seed-{seed}/dream/2", 18, 40, 6, 20)
+    goals = table(grid).out.partition("## Goals")[2].split("\n- ")[1:]
+    assert [goal.partition(": ")[2].split(",")[0] for goal in goals] == ["NOT met", "NOT met", "met", "NOT met"]
+    assert "(a loss of so much is not excluded)" in goals[2]
+
+
+def test_an_arm_that_was_not_run_is_not_in_the_tables(grid: Workdir) -> None:
+    evaluation(grid, "out/seed-0/refuse-more/sft", 40, 2, 30, 20)
+    out = table(grid).out
+    assert "| refuse-more | SFT | 1 |" in out
+    assert "global-only" not in out
+    # DREAM has both seeds, this control one: one difference has no interval over seeds.
+    assert "| one seed |" in out
+
+
+def test_a_seed_that_ended_early_counts_with_its_last_round(grid: Workdir) -> None:
+    (grid.path / "out/seed-1/dream/2.eval.jsonl").unlink()
+    out = table(grid).out
+    assert "| dream | seed 0: round 2, seed 1: round 1 | +72.5 [" in out
+    assert "| dream | round 2 | 1 | 90.0 [" in out
+
+
+def test_an_unscored_response_counts_as_the_worst(grid: Workdir) -> None:
+    path = grid.path / "out/seed-0/dream/2.eval.jsonl"
+    path.write_text(path.read_text().replace('"value": true', '"value": null').replace('"value": "comply"', '"value": null'))
+    out = table(grid).out
+    assert any(line.startswith("| dream | round 2 | 2 | 43.8 [") for line in out.splitlines())
+    assert "rises by less than 3" in out
+    assert "| +50.0 [" in out
+
+
+def empty(out: Path) -> None:
+    (out / "seed-0/start.eval.jsonl").write_text("")
+
+
+def shorten(out: Path) -> None:
+    file = out / "seed-1/start.eval.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[3:]))
+
+
+def unbegin(out: Path) -> None:
+    for file in out.glob("seed-*/start.eval.jsonl"):
+        file.unlink()
+
+
+def forget(out: Path) -> None:
+    for file in [*out.glob("seed-*/*/*.jsonl"), *out.glob("seed-*/sft*")]:
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (empty, "start.eval.jsonl holds no item with a verdict"),
+        (shorten, "3 items stand in one seed's file alone"),
+        (unbegin, "no seed of dream, sft-only has its start.eval.jsonl"),
+        (forget, "holds no seed-N/dream with an evaluation"),
+    ],
+)
+def test_a_grid_that_is_not_of_one_piece_is_refused(grid: Workdir, spoil: Callable[[Path], None], message: str) -> None:
+    spoil(grid.path / "out")
+    ran = table(grid)
+    assert (ran.code, ran.out) == (1, "")
+    assert message in ran.err
