@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from dream_cli.benchmarks import get
@@ -84,6 +86,11 @@ class Asker:
     prompts: Prompts
     rule: str
 
+    @cached_property
+    def identity(self) -> str:
+        """Tells this judge from one of the same name with other weights or other prompts."""
+        return hashlib.sha256(f"{self.engine.fingerprint}\0{self.prompts.sha256}".encode()).hexdigest()[:12]
+
     async def __call__(self, record: Record) -> Record:
         """Return the record with this judge's verdicts."""
         asked = to_ask(record, self.rule)
@@ -101,7 +108,7 @@ class Asker:
         if not isinstance(there, Mapping):
             return False
         voices = there.get("judges") or [there]
-        return any(voice.get("judge") == self.engine.model and answered(voice) for voice in voices)
+        return any(voice.get("judge_id") == self.identity and answered(voice) for voice in voices)
 
     async def _verdict(self, asked: Question, record: Record, response: Response) -> Json:
         try:
@@ -111,7 +118,7 @@ class Asker:
         except RowError as error:
             # The judge was down or would not answer: the response is unscored, and a rerun asks again.
             verdict = {"value": None, "unscored": f"{error.kind}: {error}"}
-        return verdict | {"judge": self.engine.model}
+        return verdict | {"judge": self.engine.model, "judge_id": self.identity}
 
     async def _ask(self, asked: Question, record: Record, response: Response) -> Json:
         item = Item.of(record)
@@ -203,7 +210,8 @@ def joined(there: Any, new: Json) -> Json:
         return new
     values = [voice.get("value") for voice in voices]
     most = max(values, key=values.count)
-    said = {"judge": " + ".join(str(v["judge"]) for v in voices), "judges": voices, "disagree": len({repr(v) for v in values}) > 1}
+    names = {key: " + ".join(str(v.get(key)) for v in voices) for key in ("judge", "judge_id")}
+    said = names | {"judges": voices, "disagree": len({repr(v) for v in values}) > 1}
     if most is not None and 2 * values.count(most) > len(values):
         return {"value": most} | said
     return {"value": None, "unscored": "no majority of the judges"} | said

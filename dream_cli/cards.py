@@ -115,7 +115,9 @@ def rows(summary: Json) -> list[list[str]]:
         where = "/".join(part for part in (rate["subset"], rate["name"]) if part)
         rule = f" ({rate['rule']})" if rate["rule"] != summary["rule"] else ""
         found.append([f"  {rate['topic']}" if rate["topic"] else where + rule, *_cells(rate)])
-        found += [[f"  mean of {name}", _percent(value), *[""] * 5] for name, value in (rate.get("macro") or {}).items()]
+        found += [
+            [f"  mean of {name}", _percent(value), *[""] * 5] for name, value in (rate.get("macro") or {}).items() if value is not None
+        ]
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dream_cli.asking import verdicts_of
@@ -102,9 +102,16 @@ def _read_otherwise(benchmark: Benchmark, question: str, verdict: Json) -> bool:
 
 
 def _judges(records: Sequence[Record], responses: Sequence[Response], rule: str) -> Iterator[str]:
-    sets = {tuple(sorted(judges_of(verdicts_of(r, rule).values()))) for r in responses} - {()}
-    if len(sets) > 1:
-        yield "the verdicts come from different judges: " + "; ".join(" and ".join(names) for names in sorted(sets))
+    voices: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+    for response in responses:
+        for question, verdict in verdicts_of(response, rule).items():
+            voices[question][str(verdict.get("judge")), str(verdict.get("judge_id"))] = None
+    for question, found in voices.items():
+        names = list(dict.fromkeys(name for name, _ in found))
+        if len(names) > 1:
+            yield f"{question}: the verdicts come from different judges: {', '.join(names)}"
+        elif len(found) > 1:
+            yield f"{question}: the verdicts come from {len(found)} judges of the name {names[0]}, with other weights or other prompts"
     split = [str(record.id) for record in records if any(_disagree(r, rule) for r in record.responses or ())]
     if split:
         yield f"the judges disagree on {len(split)} items: {_few(split, 10)}"

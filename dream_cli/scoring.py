@@ -228,12 +228,13 @@ def _with_topics(benchmark: Benchmark, group: Sequence[Outcome]) -> list[Rate]:
     each = {topic: rate(found, topic) for topic, found in topics.items() if topic}
     if len(each) < 2:
         return [rate(group)]
-    macro = {f"{len(each)} topics": _mean([r.rate for r in each.values()])}
+    macro = {f"{len(each)} topics": _mean(list(each.values()))}
     for name, wanted in benchmark.groups.items():
-        macro[name] = _mean([r.rate for topic, r in each.items() if topic in wanted])
+        macro[name] = _mean([one for topic, one in each.items() if topic in wanted])
     return [rate(group, macro=macro), *each.values()]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
+def _mean(topics: Sequence[Rate]) -> float | None:
+    """Return the mean of the topics' rates, None where one of them has no scored item."""
+    known = [topic.rate for topic in topics if topic.rate is not None]
+    return sum(known) / len(known) if known and len(known) == len(topics) else None

@@ -56,6 +56,8 @@ def test_a_benchmark_beside_its_harmless_partner(work: Workdir) -> None:
         ran = work.dream("eval", "figstep", "figstep_benign", "--data", ".", "-o", "out.jsonl", *both(server))
         assert (ran.code, ran.out, server.calls) == (0, "", 16)  # eight responses, and one verdict on each
     rows = work.read("out.jsonl")
+    identity = rows[0]["responses"][0]["verdicts"]["strict"]["attack"].pop("judge_id")
+    assert rows[1]["responses"][0]["verdicts"]["strict"]["attack"]["judge_id"] == identity
     assert [row["id"] for row in rows][::4] == ["figstep:tiny:1_1", "figstep_benign:1_1"]
     assert rows[0]["responses"] == [
         {

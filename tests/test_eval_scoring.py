@@ -197,7 +197,7 @@ def test_items_that_stand_twice_and_judges_that_change_are_said() -> None:
     )
     (summary,) = summaries([figstep("Fraud", "5_1", True), other])
     assert "1 items stand more than once and are counted each time: tiny:5_1" in summary.warnings
-    assert "the verdicts come from different judges: J; K" in summary.warnings
+    assert "attack: the verdicts come from different judges: J, K" in summary.warnings
 
 
 def test_what_the_published_parser_makes_of_a_verdict_is_held_against_its_words() -> None:
