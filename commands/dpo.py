@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -66,18 +67,17 @@ def run(
     from dream_cli.training.dpo import Dpo
     from dream_cli.training.losses import PreferenceLoss
     from dream_cli.training.running import perform
-    from dream_cli.training.settings import Job, Schedule, read_job_name
+    from dream_cli.training.settings import Hardware, Job, Schedule
 
-    model, out = read_job_name(model, out, check)
     adapter = o.adapter(lora, rank, alpha, targets, dora, qlora, merge)
     method = Dpo(PreferenceLoss(loss, beta, label_smoothing, sft_weight))
     rate = lr if lr is not None else 1e-5 if adapter else 1e-6
     plan = Schedule(epochs, max_steps, batch_size, accumulate, rate, schedule, warmup, seed)
-    machine = o.hardware(dtype, gradient_checkpointing, save_every, report_to)
+    machine = Hardware(dtype, gradient_checkpointing, save_every, report_to)
     job = Job(
         source,
-        model,
-        out,
+        str(model),
+        out or Path(),
         adapter,
         plan,
         machine,

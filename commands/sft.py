@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -13,7 +14,9 @@ Pick = Annotated[Literal["first", "best", "all"], typer.Option(help="Which of th
 MinObservation = Annotated[float, typer.Option("--min-os", min=0.0, max=1.0, help="Least observation score of a judged response.")]
 MinGlobal = Annotated[float, typer.Option("--min-gs", min=0.0, max=10.0, help="Least global score; from 5 on an answer is harmless.")]
 Leaks = Annotated[bool, typer.Option("--keep-leaks", help="Keep responses that speak of their instructions.")]
-UtilityFile = Annotated[str | None, typer.Option("--utility", metavar="FILE", help="Answered harmless prompts to mix in.")]
+UtilityFile = Annotated[
+    str | None, typer.Option("--utility", metavar="FILE", callback=o.read_twice, help="Answered harmless prompts to mix in.")
+]
 UtilityShare = Annotated[float, typer.Option(min=0.0, max=0.99, help="Their share of all rows.")]
 
 
@@ -66,20 +69,19 @@ def run(
     Example: dream sft guided.jsonl --model nano-policy -o ckpt/0 | jq -r .model
     """
     from dream_cli.training.running import perform
-    from dream_cli.training.settings import Job, Schedule, read_job_name
-    from dream_cli.training.sft import Sft, read_utility
+    from dream_cli.training.settings import Hardware, Job, Schedule
+    from dream_cli.training.sft import Sft, Utility
     from dream_cli.training.targets import TargetRules
 
-    model, out = read_job_name(model, out, check)
     adapter = o.adapter(lora, rank, alpha, targets, dora, qlora, merge)
-    method = Sft(TargetRules(pick, min_os, min_gs, keep_leaks), read_utility(utility, utility_share))
+    method = Sft(TargetRules(pick, min_os, min_gs, keep_leaks), Utility(utility, utility_share) if utility else None)
     rate = lr if lr is not None else 1e-4 if adapter else 1e-5
     plan = Schedule(epochs, max_steps, batch_size, accumulate, rate, schedule, warmup, seed)
-    machine = o.hardware(dtype, gradient_checkpointing, save_every, report_to)
+    machine = Hardware(dtype, gradient_checkpointing, save_every, report_to)
     job = Job(
         source,
-        model,
-        out,
+        str(model),
+        out or Path(),
         adapter,
         plan,
         machine,

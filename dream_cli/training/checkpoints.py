@@ -119,8 +119,7 @@ def stop_on_signal() -> Any:
         def __init__(self) -> None:
             self.signal = 0
             self._since = 0.0
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def _note(self, number: int, _: Any) -> None:
             # A terminal and a launcher may both send the same one.
@@ -132,6 +131,10 @@ def stop_on_signal() -> Any:
             self.signal = _agreed(self.signal)
             if self.signal:
                 control.should_save = control.should_training_stop = True
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     return StopOnSignal()
 

@@ -201,7 +201,7 @@ def arguments(job: Job) -> Json:
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": hardware.save_every,
-        "report_to": list(hardware.report_to) or "none",
+        "report_to": hardware.report_to or "none",
         "disable_tqdm": True,
         "use_cpu": not has_device,
         "bf16": models.has_bfloat16() and hardware.dtype != "float32",

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dream_cli.errors import UsageError
-
 Decay = Literal["linear", "cosine", "constant"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 OnTooLong = Literal["drop", "stop"]
@@ -50,7 +48,7 @@ class Hardware:
     dtype: Dtype = "auto"
     gradient_checkpointing: bool | None = None
     save_every: int = 100
-    report_to: tuple[str, ...] = ()
+    report_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,3 @@ class Job:
     def learns_vision(self) -> bool:
         """Whether the vision tower is trained."""
         return self.lora is None if self.vision is None else self.vision
-
-
-def read_job_name(model: str | None, out: Path | None, check: bool) -> tuple[str, Path]:
-    """Return the model and the folder of a run; raise UsageError that names everything missing at once."""
-    missing = [] if model else ["--model PATH-OR-ID (or DREAM_MODEL): the model to train; nano-policy is a small one for trying"]
-    missing += [] if out or check else ["-o DIR: the folder of the trained model"]
-    if missing or model is None:
-        raise UsageError("missing " + "; missing ".join(missing))
-    return model, out or Path()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dream_cli.errors import UsageError
 from dream_cli.records import Json, Record
 from dream_cli.streams import read_records
 from dream_cli.training.checkpoints import ExactCheckpoints, WatchedLoss
@@ -91,10 +90,3 @@ def _only(take: Take, drawn: set[int]) -> Take:
         return kept, receipt
 
     return some
-
-
-def read_utility(source: str | None, share: float) -> Utility | None:
-    """Return the utility data that was asked for; raise UsageError for a stream that cannot be read twice."""
-    if source == "-":
-        raise UsageError("--utility is read twice, so it cannot be stdin; name a file")
-    return None if source is None else Utility(source, share)

@@ -1,0 +1,129 @@
+"""A run that was broken off goes on exactly, and a checkpoint is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_cli.errors import DreamError
+from dream_cli.training import running
+from dream_cli.training.settings import Hardware, Job, Schedule
+from tests import training, zoo
+
+pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("zoo")
+    return {family: zoo.build(family, folder / family) for family in ("llava", "qwen2_5_vl")}
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return what makes the runs of this test break off after a step, as a killed process does: nothing is saved."""
+    from transformers import TrainerCallback
+
+    make = running._trainer
+
+    def after(step: int) -> None:
+        class Break(TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.global_step == step:
+                    raise ConnectionAbortedError
+
+        def made(*args: Any) -> Any:
+            trainer = make(*args)
+            if step:
+                trainer.add_callback(Break())
+            return trainer
+
+        monkeypatch.setattr(running, "_trainer", made)
+
+    return after
+
+
+@pytest.mark.parametrize(
+    ("method", "family", "adapter"),
+    [("sft", "llava", False), ("sft", "qwen2_5_vl", True), ("dpo", "qwen2_5_vl", False), ("dpo", "llava", True)],
+)
+def test_broken_off_and_given_again_it_is_the_same_to_the_last_bit(
+    tmp_path: Path, models: dict[str, Path], breaking: Callable[[int], None], method: str, family: str, adapter: bool
+) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+
+    def job(out: str) -> Job:
+        return training.job(source, models[family], tmp_path / out, lora=training.lora() if adapter else None)
+
+    whole = training.train(method, job("whole"))
+    breaking(3)
+    with pytest.raises(ConnectionAbortedError):
+        training.train(method, job("broken"))
+    assert [path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    breaking(0)
+    again = training.train(method, job("broken"))
+    assert again.record | {"model": ""} == whole.record | {"model": ""}
+    assert training.weights(tmp_path / "broken") == training.weights(tmp_path / "whole")
+    assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    asked = training.job(source, models["llava"], tmp_path / "out")
+    save, saved = torch.save, []
+
+    def full(*args: Any, **named: Any) -> None:
+        saved.append(1)
+        if len(saved) > 5:
+            raise OSError(28, os.strerror(28))
+        save(*args, **named)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DreamError, match=r"step 4: .*No space left on device; the last good one is .*checkpoint-2\. Free some space"):
+        training.train("sft", asked)
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    monkeypatch.setattr(torch, "save", save)
+    assert training.train("sft", asked).record["steps"] == 4
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_batch(tmp_path: Path, models: dict[str, Path]) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path, 4))
+    wild = Schedule(max_steps=9, batch_size=2, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(DreamError, match=rf"the loss of step \d is (nan|inf); its batch: {source}:\d, {source}:\d\. Look at these rows"):
+        training.train("sft", training.job(source, models["llava"], tmp_path / "out", schedule=wild))
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, models: dict[str, Path], breaking: Callable[[int], None]) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    asked = training.job(source, models["llava"], tmp_path / "out")
+    breaking(3)
+    with pytest.raises(ConnectionAbortedError):
+        training.train("sft", asked)
+    breaking(0)
+    config = tmp_path / "out" / "checkpoints" / "checkpoint-2" / "config.json"
+    wider = json.loads(config.read_text())
+    wider["text_config"]["num_hidden_layers"] = 3
+    config.write_text(json.dumps(wider))
+    with pytest.raises(DreamError, match="does not fit the model"):
+        training.train("sft", asked)
+
+
+def test_memory_that_ends_says_what_to_lower(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("dream_cli.training.checkpoints.WithRows.__call__", full)
+    asked = training.job(source, models["llava"], tmp_path / "out", hardware=Hardware())
+    with pytest.raises(DreamError, match=r"out of memory with --batch-size 4; .*--batch-size 2 --accumulate 2 .*--lora"):
+        training.train("sft", asked)
