@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,17 +71,31 @@ def write_run(folder: Path, run: Json) -> None:
 
 
 def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
-    """Return the record of the same run where it is finished already, else None; raise UsageError where the folder is another's."""
+    """Return the record of the same run where it is finished, else None; raise UsageError where the folder is another's.
+
+    With `overwrite` what is another's is removed.
+    """
     earlier = read_run(folder)
-    if overwrite or (earlier is None and not any((folder / name).exists() for name in ("config.json", "adapter_config.json"))):
-        return None
-    if earlier is None:
-        raise UsageError(f"{folder} holds a model already; choose another -o, or --overwrite")
-    if earlier.get("identity") != run["identity"]:
-        changed = [name for name in ("settings", "method", "start", "rows") if earlier.get(name) != run[name]]
-        raise UsageError(f"{folder} holds another run ({', '.join(changed) or 'made otherwise'} differ); choose another -o, or --overwrite")
-    record: Json | None = earlier.get("result")
-    return record
+    if earlier is not None and earlier.get("identity") == run["identity"]:
+        record: Json | None = earlier.get("result")
+        return record
+    is_taken = earlier is not None or any((folder / name).exists() for name in ("config.json", "adapter_config.json"))
+    if is_taken and not overwrite:
+        parts = ("settings", "method", "start", "rows")
+        other = ", ".join(name for name in parts if earlier and earlier.get(name) != run[name])
+        raise UsageError(f"{folder} holds another {f'run ({other} differ)' if other else 'model'}; choose another -o, or --overwrite")
+    if is_taken:
+        _clear(folder)
+    return None
+
+
+def _clear(folder: Path) -> None:
+    # What a reader looks for goes first, so that it never finds half of each.
+    for name in (RUN_FILE, "config.json", "adapter_config.json", "metrics.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
+        file.unlink()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def card(run: Json, base: str) -> str:

@@ -21,7 +21,7 @@ def metrics_writer(path: Path) -> Any:
         """One object a line: `step`, `epoch` and the numbers of that step."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            kept = [line for line in read_metrics(path) if line["step"] <= state.global_step]
+            kept = [line for line in read_metrics(path) if line["step"] <= state.global_step and "eval_loss" not in line]
             # TRL counts tokens from nought in every process.
             self.tokens = max((line.get("num_tokens", 0) for line in kept), default=0)
             if state.is_world_process_zero:

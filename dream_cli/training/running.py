@@ -113,8 +113,6 @@ def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
     run["receipt"] = _told(report)
     finished = lineage.check_folder(job.out, run, job.overwrite)
     if finished is None:
-        if job.overwrite:
-            shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
         rows.replace(job.out / ROWS)
         lineage.write_run(job.out, run)
     rows.unlink(missing_ok=True)

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# DREAM's loop in ordinary commands: observations once, risk-aware SFT, then rounds of sample, judge, pair, dpo and eval.
+#
+#   bash examples/rounds.sh                                             # nano judges nano-policy, in nano's own world
+#   POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo --data data/siuo" DPO="--lora" bash examples/rounds.sh
+#
+# ARM: dream, or a control: sft-only, global-only, observation-only (what the rounds' judge scores), refuse-more (SFT on refusals).
+# The same line again goes on where it was stopped: what is finished is neither done nor paid for a second time.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+arm=${ARM:-dream} seed=${SEED:-0} rounds=${ROUNDS:-3} samples=${SAMPLES:-4}
+policy=${POLICY:-nano-policy} judge=${JUDGE:-nano} teacher=${TEACHER:-${JUDGE:-nano}}
+prompts=${PROMPTS:-$here/records.jsonl} benchmarks=${EVAL:-nano_world}
+export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-32} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} DREAM_JUDGE=$judge
+shared=${OUT:-out/rounds}/seed-$seed
+out=$shared/$arm
+mkdir -p "$out"
+
+say() { echo "rounds ($arm, seed $seed): $*" >&2; }
+# A command's exit code 1 says that some rows carry an error: the others go on. Anything else stops the loop.
+tolerant() { "$@" || { local code=$?; [ "$code" -eq 1 ] || exit "$code"; }; }
+# file FILE COMMAND...: make a file of records.    result FILE COMMAND...: keep what a command says at its end.
+file() { local to=$1; shift; [ -e "$to" ] || tolerant "$@" -o "$to"; }
+result() {
+  local to=$1; shift
+  [ -e "$to" ] || { tolerant "$@" > "$to.part"; [ -s "$to.part" ] || exit 1; mv "$to.part" "$to"; }
+}
+measure() { result "$1.summary.jsonl" dream eval $benchmarks --model "$2" --seed "$seed" -o "$1.eval.jsonl" --summary; }
+
+case $arm in
+  dream) score=sum ;;
+  global-only | observation-only) score=${arm%-only} ;;
+  sft-only | refuse-more) score=sum rounds=0 ;;
+  *) say "no such arm"; exit 2 ;;
+esac
+
+file "$shared/observed.jsonl" dream disentangle "$prompts"
+file "$shared/guided.jsonl" dream sample "$shared/observed.jsonl" --model "$teacher" --observe -n "$samples" --seed "$seed"
+file "$shared/targets.jsonl" dream judge "$shared/guided.jsonl"
+measure "$shared/start" "$policy"
+
+targets=$shared/targets.jsonl at=$shared/sft
+if [ "$arm" = refuse-more ]; then
+  targets=$out/targets.jsonl at=$out/sft
+  [ -e "$targets" ] || jq -c 'if (.observations | length) > 0 then .responses = [{text: "I cannot help with that."}] else . end' \
+    "$shared/targets.jsonl" | dream convert --image-root "$shared" -o "$targets"
+fi
+result "$at.json" dream sft "$targets" --model "$policy" --seed "$seed" -o "$at" ${SFT:-}
+measure "$at" "$at"
+
+for round in $(seq 1 "$rounds"); do
+  now=$out/$round
+  file "$now.sampled.jsonl" dream sample "$shared/observed.jsonl" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
+  file "$now.judged.jsonl" dream judge "$now.sampled.jsonl" --score "$score"
+  file "$now.pairs.jsonl" dream pair "$now.judged.jsonl"
+  [ -s "$now.pairs.jsonl" ] || { say "round $round makes no pairs; the loop ends"; break; }
+  # The reference of a round is the policy that it starts from.
+  result "$now.json" dream dpo "$now.pairs.jsonl" --model "$at" --seed "$seed" -o "$now" ${DPO:-}
+  measure "$now" "$now"
+  reason=$(python3 "$here/stop_rule.py" "$shared/start.summary.jsonl" "$at.summary.jsonl" "$now.summary.jsonl")
+  [ -z "$reason" ] || [ -n "${KEEP_GOING:-}" ] || { say "round $round: $reason; the loop ends"; break; }
+  at=$now
+done
+say "the policy to keep is $at"

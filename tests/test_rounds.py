@@ -1,0 +1,151 @@
+"""The loop of examples/rounds.sh, with a `dream` that only notes how it was called."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+
+# Writes what -o names (a folder for sft and dpo), prints what the loop reads, and fails where it is told to.
+STUB = """#!{python}
+import json, os, pathlib, sys
+verb, args = sys.argv[1], sys.argv[1:]
+with open("calls", "a") as calls:
+    calls.write(" ".join(args) + "\\n")
+fails = dict(pair.split("=") for pair in os.environ.get("FAIL", "").split())
+out = pathlib.Path(args[args.index("-o") + 1])
+code = int(fails.get(out.name, 0))
+if code > 1:
+    sys.exit(code)
+if verb in ("sft", "dpo"):
+    out.mkdir(exist_ok=True)
+    print(json.dumps({{"model": str(out)}}))
+elif verb == "eval":
+    out.write_text("{{}}\\n")
+    rates = json.loads(os.environ["RATES"])
+    safe, refusal = rates.get(out.name.split(".")[0], [0.5, 0.1])
+    named = [("safe_effective", safe), ("refusal", refusal)]
+    print(json.dumps({{"rates": [{{"name": n, "subset": "", "topic": "", "rate": r, "n": 1000}} for n, r in named]}}))
+else:
+    out.write_text('{{"id": "a", "observations": []}}\\n')
+sys.exit(code)
+"""
+
+
+class Loop:
+    """Runs the loop in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rates: dict[str, list[float]] = {"start": [0.2, 0.1], "sft": [0.4, 0.1], "1": [0.5, 0.1], "2": [0.6, 0.1], "3": [0.7, 0.1]}
+        stub = folder / "bin" / "dream"
+        stub.parent.mkdir()
+        stub.write_text(STUB.format(python=sys.executable))
+        stub.chmod(0o755)
+
+    def run(self, **env: str) -> subprocess.CompletedProcess[str]:
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        asked = {"PATH": path, "RATES": json.dumps(self.rates)} | env
+        command = ["bash", str(CHECKOUT / "examples" / "rounds.sh")]
+        return subprocess.run(command, check=False, cwd=self.folder, env=asked, capture_output=True, text=True)
+
+    def calls(self) -> list[str]:
+        """What was called since the last look, as verb and output."""
+        log = self.folder / "calls"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        words = [line.split() for line in lines]
+        return [f"{said[0]} {said[said.index('-o') + 1].removeprefix('out/rounds/seed-0/')}" for said in words]
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Loop:
+    return Loop(tmp_path)
+
+
+BEFORE = [
+    "disentangle observed.jsonl",
+    "sample guided.jsonl",
+    "judge targets.jsonl",
+    "eval start.eval.jsonl",
+    "sft sft",
+    "eval sft.eval.jsonl",
+]
+
+
+def a_round(number: int, arm: str = "dream") -> list[str]:
+    made = ["sample {}.sampled.jsonl", "judge {}.judged.jsonl", "pair {}.pairs.jsonl", "dpo {}", "eval {}.eval.jsonl"]
+    return [line.replace("{}", f"{arm}/{number}") for line in made]
+
+
+def test_observations_are_looked_for_once_and_each_round_starts_from_the_last(loop: Loop) -> None:
+    ran = loop.run(ROUNDS="2")
+    assert ran.returncode == 0, ran.stderr
+    called = (loop.folder / "calls").read_text().splitlines()
+    assert loop.calls() == [*BEFORE, *a_round(1), *a_round(2)]
+    dpo = [line for line in called if line.startswith("dpo")]
+    assert "--model out/rounds/seed-0/sft " in dpo[0]
+    assert "--model out/rounds/seed-0/dream/1 " in dpo[1]
+    assert ran.stderr.endswith("the policy to keep is out/rounds/seed-0/dream/2\n")
+
+
+def test_a_stopped_loop_goes_on_where_it_was(loop: Loop) -> None:
+    assert loop.run(ROUNDS="1", FAIL="1.judged.jsonl=130").returncode == 130
+    assert loop.calls() == [*BEFORE, *a_round(1)[:2]]
+    assert loop.run(ROUNDS="1").returncode == 0
+    assert loop.calls() == a_round(1)[1:]
+    assert loop.run(ROUNDS="1").returncode == 0
+    assert loop.calls() == []
+
+
+def test_rows_with_an_error_do_not_stop_it_and_usage_does(loop: Loop) -> None:
+    assert loop.run(ROUNDS="1", FAIL="observed.jsonl=1 1.judged.jsonl=1").returncode == 0
+    assert loop.calls() == [*BEFORE, *a_round(1)]
+    assert loop.run(ROUNDS="2", FAIL="2=2").returncode == 2
+    assert loop.calls() == a_round(2)[:4]
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"2": [0.6, 0.14]}, "over-refusal rose from 0.100 to 0.140, more than two standard errors (0.015)"),
+        ({"2": [0.5, 0.1]}, "safe&effective stays at 0.500 (before: 0.500)"),
+    ],
+)
+def test_it_stops_where_refusals_rise_or_nothing_is_gained(loop: Loop, rates: dict[str, list[float]], said: str) -> None:
+    loop.rates |= rates
+    ran = loop.run()
+    assert ran.returncode == 0
+    assert loop.calls() == [*BEFORE, *a_round(1), *a_round(2)]
+    assert f"round 2: {said}; the loop ends" in ran.stderr
+    assert ran.stderr.endswith("the policy to keep is out/rounds/seed-0/dream/1\n")
+
+
+@pytest.mark.parametrize(
+    ("arm", "score", "calls"),
+    [
+        ("global-only", "--score global", a_round(1, "global-only")),
+        ("observation-only", "--score observation", a_round(1, "observation-only")),
+    ],
+)
+def test_a_control_shares_what_comes_before_the_rounds(loop: Loop, arm: str, score: str, calls: list[str]) -> None:
+    assert loop.run(ARM="sft-only").returncode == 0
+    assert loop.calls() == BEFORE
+    assert loop.run(ARM=arm, ROUNDS="1").returncode == 0
+    assert score in (loop.folder / "calls").read_text()
+    assert loop.calls() == calls
+
+
+def test_the_arm_that_only_refuses_learns_refusals(loop: Loop) -> None:
+    assert loop.run(ARM="refuse-more").returncode == 0
+    assert loop.calls() == [*BEFORE[:4], "convert refuse-more/targets.jsonl", "sft refuse-more/sft", "eval refuse-more/sft.eval.jsonl"]
+
+
+def test_an_arm_that_is_none_is_refused(loop: Loop) -> None:
+    assert loop.run(ARM="drem").returncode == 2
