@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import re
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dream_cli.engines.checkpoint import find_checkpoint
+from dream_cli.errors import UsageError
 from dream_cli.records import Record
+from dream_cli.training.sft import Sft, Utility
 from dream_cli.training.targets import TargetRules, leaked_phrase, targets_of
 from tests import training, zoo
 from tests.conftest import Workdir
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore")]
 RISK = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
 SHORT = ["--max-steps", "4", "--batch-size", "4", "--lr", "1e-3"]
 
@@ -40,32 +44,40 @@ def test_a_run_leaves_a_model_that_answers_and_one_record(work: Workdir, llava: 
     assert {"model.safetensors", "processor_config.json", "README.md", "curves.png", "run.json"} <= left
     assert "checkpoints" not in left
     assert "sft: 12 rows to train on" in ran.err
-    again = work.dream("sft", "in.jsonl", "--model", llava, "-o", "ckpt/0", *SHORT)
-    assert (again.code, again.rows) == (0, [record])
-    assert "finished already" in again.err
-    other = work.dream("sft", "in.jsonl", "--model", llava, "-o", "ckpt/0", *SHORT, "--seed", "1")
-    assert other.code == 2
-    assert "holds another run (settings" in other.err
     answered = work.dream("sample", "--model", "ckpt/0", "--max-tokens", "4", stdin='{"prompt": "What is in this picture?"}')
     assert answered.code == 0, answered.err
     assert answered.rows[0]["responses"][0]["model"] == "ckpt/0"
 
 
+def test_a_finished_run_is_not_made_again_and_not_run_over(tmp_path: Path, llava: str) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    asked = training.job(source, Path(llava), tmp_path / "out")
+    first = training.train("sft", asked)
+    made = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    assert training.train("sft", asked).record == first.record
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == made
+    other = replace(asked, schedule=replace(training.SHORT, seed=1))
+    with pytest.raises(UsageError, match=r"holds another run \(settings differ\); choose another -o, or --overwrite"):
+        training.train("sft", other)
+    assert training.train("sft", replace(other, overwrite=True)).record["loss"] != first.record["loss"]
+
+
 def test_killed_and_given_again_it_ends_as_if_it_had_not_been(work: Workdir, llava: str) -> None:
-    work.write("in.jsonl", training.rows(work.path))
-    command = ["sft", "in.jsonl", "--model", llava, *SHORT, "--max-steps", "8", "--save-every", "1"]
-    assert work.dream(*command, "-o", "whole").code == 0
+    source = work.write("in.jsonl", training.rows(work.path))
+    command = ["sft", "in.jsonl", "--model", llava, *SHORT, "--max-steps", "8", "--save-every", "1", "--warmup", "0"]
     checkpoints = work.path / "broken" / "checkpoints"
     with subprocess.Popen(work.command(*command, "-o", "broken"), cwd=work.path, env=work.env, stderr=subprocess.PIPE) as running:
         while running.poll() is None and not any(checkpoints.glob("checkpoint-[2-9]")):
             time.sleep(0.005)
         running.kill()
     assert running.returncode == -signal.SIGKILL
-    refused = work.dream("sample", "--model", "broken", stdin='{"prompt": "x"}')
-    assert refused.code == 2, "a folder without a finished model must not answer"
+    with pytest.raises(UsageError, match="holds no model"):
+        find_checkpoint(str(work.path / "broken"))
     ran = work.dream(*command, "-o", "broken")
     assert ran.code == 0, ran.err
     assert "going on from broken/checkpoints/checkpoint-" in ran.err
+    plan = replace(training.SHORT, max_steps=8, warmup=0.0)
+    training.train("sft", training.job(str(source), Path(llava), work.path / "whole", schedule=plan))
     assert training.weights(work.path / "broken") == training.weights(work.path / "whole")
     assert work.read("broken/metrics.jsonl") == work.read("whole/metrics.jsonl")
 
@@ -85,33 +97,40 @@ def test_an_interrupt_saves_and_says_130(work: Workdir, llava: str) -> None:
     assert (work.path / "out" / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").exists()
 
 
-def test_all_that_is_wrong_is_said_before_anything_is_loaded(work: Workdir, llava: str) -> None:
-    picture = work.picture("a.png")
-    rows: list[dict[str, Any]] = [
-        {"prompt": "fine", "images": [picture], "response": "yes"},
-        {"prompt": "gone", "images": ["gone.png"], "response": "yes"},
-        {"prompt": "an <image> of words", "response": "yes"},
-        {"prompt": "fine", "response": "yes"},
-        {"prompt": "long", "response": "word " * 600},
-    ]
-    work.write("in.jsonl", rows)
-    ran = work.dream("sft", "in.jsonl", "--model", llava, "--check", "--on-too-long", "stop")
-    assert ran.code == 2
-    assert "3 problems before training" in ran.err
-    assert "in.jsonl:2: image" in ran.err
-    assert "in.jsonl:3: a text holds '<image>'" in ran.err
-    assert "in.jsonl:5: " in ran.err
-    assert "tokens with its images" in ran.err
-    dropped = work.dream("sft", "--model", llava, "--check", stdin=json.dumps(rows[3]) + "\n" + json.dumps(rows[4]) + "\n{nonsense\n")
-    assert dropped.code == 1, "a line that cannot be read is an error of this stage"
-    assert dropped.rows[0] | {"longest": 0} == {
-        "check": "passed",
-        "rows": 1,
-        "unreadable": 1,
-        "too_long": 1,
-        "longest": 0,
-        "rules": {"taken": 2, "taken without a judgement": 2, "error": 1},
-    }
+def test_all_that_is_wrong_is_said_before_anything_is_loaded(tmp_path: Path, llava: str) -> None:
+    records = training.rows(tmp_path, 5)
+    records[1]["images"] = ["gone.png"]
+    records[2]["prompt"] = "an <image> of words"
+    records[4]["response"] = "word " * 600
+    source = training.write(tmp_path / "in.jsonl", records)
+    asked = training.job(source, Path(llava), tmp_path / "out", on_too_long="stop")
+    with pytest.raises(UsageError) as refused:
+        training.check("sft", asked)
+    first, *said = str(refused.value).splitlines()
+    assert first == "3 problems before training:"
+    assert said[0].startswith(f"  {source}:2: image {tmp_path}/gone.png does not exist")
+    assert said[1].startswith(f"  {source}:3: a text holds '<image>'")
+    assert re.match(rf"  {source}:5: \d+ tokens with its images, more than --max-length", said[2])
+
+
+def test_longer_rows_are_dropped_whole_and_counted(tmp_path: Path, llava: str) -> None:
+    records = training.rows(tmp_path, 2)
+    records[1]["response"] = "word " * 600
+    source = training.write(tmp_path / "in.jsonl", records)
+    Path(source).write_text(Path(source).read_text() + "{nonsense\n")
+    done = training.check("sft", training.job(source, Path(llava), tmp_path / "out"))
+    assert done.exit_code == 1, "a line that cannot be read is an error of this stage"
+    counts = {"rows": 1, "unreadable": 1, "too_long": 1, "rules": {"taken": 2, "taken without a judgement": 2, "error": 1}}
+    assert {name: done.record[name] for name in counts} == counts
+    assert not (tmp_path / "out").exists()
+
+
+def test_utility_rows_are_the_share_that_was_asked_for(tmp_path: Path, llava: str) -> None:
+    source, useful = (training.write(tmp_path / name, training.rows(tmp_path, 12)) for name in ("in.jsonl", "useful.jsonl"))
+    done = training.check(Sft(utility=Utility(useful, 0.25)), training.job(source, Path(llava), tmp_path / "out"))
+    assert (done.record["rows"], done.record["rules"]["utility"]) == (16, 4)
+    short = training.check(Sft(utility=Utility(useful, 0.6)), training.job(source, Path(llava), tmp_path / "out"))
+    assert (short.record["rows"], short.record["rules"]["utility rows missing"]) == (24, 6)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +201,14 @@ def test_an_ordinary_answer_leaks_nothing() -> None:
     assert leaked_phrase("The picture shows a knife; I cannot help with hurting anyone, but I can tell you whom to call.") is None
 
 
-def test_nano_s_verdicts_about_another_model_are_refused(work: Workdir, llava: str) -> None:
+def test_nano_s_verdicts_about_another_model_are_refused(tmp_path: Path, llava: str) -> None:
     judged = {"text": "No.", "model": llava, "judgement": {"score": 0.9, "global_score": 9, "model": "nano"}}
-    work.write("in.jsonl", [{"prompt": "x", "responses": [judged]}])
-    ran = work.dream("sft", "in.jsonl", "--model", llava, "--check")
-    assert ran.code == 2
-    assert f"nano judged responses of {llava}" in ran.err
-    assert work.dream("sft", "in.jsonl", "--model", llava, "--check", "--allow-nano-verdicts").code == 0
-    (Path(llava) / "dream_prompts.json").write_text("{}")
-    assert work.dream("sft", "in.jsonl", "--model", llava, "--check").code == 0, "a model of nano's own world"
-    (Path(llava) / "dream_prompts.json").unlink()
+    source = training.write(tmp_path / "in.jsonl", [{"prompt": "x", "responses": [judged]}])
+    asked = training.job(source, Path(llava), tmp_path / "out")
+    with pytest.raises(UsageError, match=f"nano judged responses of {llava}"):
+        training.check("sft", asked)
+    assert training.check("sft", replace(asked, trust_nano=True)).exit_code == 0
+    prompts = Path(llava) / "dream_prompts.json"
+    prompts.write_text("{}")
+    assert training.check("sft", asked).exit_code == 0, "a model of nano's own world"
+    prompts.unlink()

@@ -51,6 +51,11 @@ def train(method: str | Method, asked: Job) -> running.Done:
     return running.perform(asked, METHODS[method] if isinstance(method, str) else method, False, None)
 
 
+def check(method: str | Method, asked: Job) -> running.Done:
+    """Run the preflight of a job in this process."""
+    return running.perform(asked, METHODS[method] if isinstance(method, str) else method, True, None)
+
+
 def weights(folder: Path) -> bytes:
     """Return the bytes of the trained weights."""
     (file,) = folder.glob("*model.safetensors")

@@ -45,7 +45,7 @@ class Dpo:
             pass
 
         settings = DPOConfig(**arguments, **self.loss.to_trl())
-        return Trainer(policy.model, policy.reference, settings, peft_config=policy.adapter, callbacks=callbacks, **data)
+        return Trainer(policy.model, args=settings, peft_config=policy.adapter, callbacks=callbacks, **data)
 
     def result(self, trainer: Any) -> Json:
         """Return which way the pairs went through the model."""

@@ -14,6 +14,7 @@ from typing import Any
 from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.loader import NANO, NANO_WEIGHTS
 from dream_cli.errors import UsageError
+from dream_cli.training.launching import first_does
 from dream_cli.training.settings import Job, Lora
 
 # TRL tokenizes the answers without the images, which this processor refuses.
@@ -44,15 +45,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is handed to the trainer: the model (it may already carry an adapter), a new adapter's plan, and the reference.
+    """What is handed to the trainer: the model, which may already carry an adapter, and the plan of a new adapter.
 
-    Without a reference the trainer takes the policy as it starts: the base under the adapter, a frozen copy of the adapter,
-    or the weights read once more.
+    The reference is the policy as it starts: the base under a new adapter, a frozen copy of an old one, or the weights of its folder.
     """
 
     model: Any
     adapter: Any = None
-    reference: Any = None
 
 
 def find_start(name: str) -> Start:
@@ -99,24 +98,26 @@ def load_processor(start: Start) -> Any:
 
 def load_policy(start: Start, job: Job) -> Policy:
     """Return the policy of a job, its weights loaded; raise UsageError where they cannot be."""
-    dtype = _dtype(job)
-    model = _load_weights(start.checkpoint.folder, dtype, job.lora)
-    if start.checkpoint.adapter is None:
-        return Policy(_frozen(model, job), _plan(start, job))
+    folder, adapter = start.checkpoint.folder, start.checkpoint.adapter
+    if adapter is None:
+        return Policy(_frozen(_load_weights(folder, _dtype(job), job.lora), job), _plan(start, job))
     if job.lora is not None:
         # One adapter goes through all rounds; the trainer freezes a copy of it as the reference.
-        return Policy(_laid_over(model, start.checkpoint, trainable=True))
-    merged = _laid_over(model, start.checkpoint).merge_and_unload()
-    reference = _laid_over(_load_weights(start.checkpoint.folder, dtype, None), start.checkpoint).merge_and_unload()
-    return Policy(_frozen(merged, job), reference=reference)
+        return Policy(_laid_over(_load_weights(folder, _dtype(job), job.lora), start.checkpoint, trainable=True))
+    # A folder of its own, because a trainer reads the reference from where the policy was read.
+    merged = job.out / "checkpoints" / "start"
+    first_does(lambda: None if merged.exists() else merge(start, adapter, merged))
+    return Policy(_frozen(_load_weights(merged, _dtype(job), None), job))
 
 
 def merge(start: Start, adapter: Path, out: Path) -> None:
-    """Write the base of `start` with the adapter merged into it to `out`, as a plain checkpoint."""
+    """Write the base of `start` with the adapter merged into it to `out`, as a plain checkpoint that appears whole."""
     import torch
 
     model = _load_weights(start.checkpoint.folder, torch.float32, None)
-    _laid_over(model, Checkpoint(start.checkpoint.folder, adapter)).merge_and_unload().save_pretrained(out)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    _laid_over(model, Checkpoint(start.checkpoint.folder, adapter)).merge_and_unload().save_pretrained(unfinished)
+    unfinished.rename(out)
 
 
 def target_modules(start: Start, job: Job) -> str:
