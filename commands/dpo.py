@@ -17,6 +17,10 @@ Loss = Annotated[
 Beta = Annotated[float, typer.Option(help="How strongly the policy is held to its reference.")]
 Smoothing = Annotated[float, typer.Option("--label-smoothing", help="With robust: the share of pairs that may be the wrong way round.")]
 SftWeight = Annotated[float, typer.Option("--sft-weight", help="Weight of the likelihood of the chosen responses beside the loss.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Send each pair through TRL's own forward passes.")]
+Cache = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Keep the reference's log-probabilities and image features here, for other runs too.")
+]
 
 
 def run(
@@ -27,6 +31,8 @@ def run(
     beta: Beta = 0.1,
     label_smoothing: Smoothing = 0.0,
     sft_weight: SftWeight = 0.0,
+    plain: Plain = False,
+    cache: Cache = None,
     lora: o.UseLora = False,
     rank: o.Rank = 16,
     alpha: o.Alpha = 32.0,
@@ -70,7 +76,7 @@ def run(
     from dream_cli.training.settings import Hardware, Job, Schedule
 
     adapter = o.adapter(lora, rank, alpha, targets, dora, qlora, merge)
-    method = Dpo(PreferenceLoss(loss, beta, label_smoothing, sft_weight))
+    method = Dpo(PreferenceLoss(loss, beta, label_smoothing, sft_weight), plain, cache)
     rate = lr if lr is not None else 1e-5 if adapter else 1e-6
     plan = Schedule(epochs, max_steps, batch_size, accumulate, rate, schedule, warmup, seed)
     machine = Hardware(dtype, gradient_checkpointing, save_every, report_to)

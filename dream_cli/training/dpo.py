@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dream_cli.records import Json, Record
@@ -18,16 +19,18 @@ from dream_cli.training.settings import Job
 
 @dataclass(frozen=True)
 class Dpo:
-    """The method of `dream dpo`."""
+    """The method of `dream dpo`; `cache` keeps what the reference said and the image features, by default for the run's time."""
 
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
+    plain: bool = False
+    cache: Path | None = None
     name = "dpo"
     answers = PAIR
     nothing = "no pair to learn from; `dream pair` makes pairs of judged responses"
 
     def settings(self) -> Json:
         """Return the settings for `run.json`."""
-        return asdict(self)
+        return asdict(self.loss) | {"plain": self.plain}
 
     def take(self) -> Take:
         """Return what makes the row of a record."""
@@ -38,18 +41,21 @@ class Dpo:
         yield from ()
 
     def trainer(self, policy: Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
-        """Return TRL's trainer with exact checkpoints."""
-        from trl import DPOConfig, DPOTrainer
+        """Return TRL's trainer with exact checkpoints, on the shared prefix where the model can take it."""
+        from trl import DPOConfig
 
-        class Trainer(ExactCheckpoints, WatchedLoss, DPOTrainer):  # type: ignore[misc]
+        from dream_cli.training.preference_trainer import FastPath, PreferenceTrainer
+
+        class Trainer(ExactCheckpoints, WatchedLoss, PreferenceTrainer):
             pass
 
+        way = FastPath(self.cache or Path(arguments["output_dir"]) / "cache", enabled=not self.plain)
         settings = DPOConfig(**arguments, **self.loss.to_trl())
-        return Trainer(policy.model, args=settings, peft_config=policy.adapter, callbacks=callbacks, **data)
+        return Trainer(policy.model, args=settings, settings=way, peft_config=policy.adapter, callbacks=callbacks, **data)
 
     def result(self, trainer: Any) -> Json:
         """Return which way the pairs went through the model."""
-        return {"path": "plain"}
+        return {"path": trainer.path} | ({"reason": trainer.reason} if trainer.reason else {})
 
 
 def _take(record: Record) -> tuple[list[Row], Counter[str]]:
