@@ -78,6 +78,7 @@ def run(
     store: options.Store = None,
     no_store: options.NoStore = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Measure safety, and what it costs in helpfulness.
 
@@ -112,7 +113,7 @@ def run(
     items, lost = read_items(words, data, image_root, limit, quiet)
     code = 0
     if running or asked:
-        stage = Run("eval", None, out, dry_run=dry_run, quiet=quiet)
+        stage = Run("eval", None, out, dry_run=dry_run, quiet=quiet, verbose=verbose)
         items, code = evaluated(stage, plan, items, writing=not summary or out is not None)
     if not dry_run:
         deliver(items, rule, agg, summary, card or [], sys.stderr if running or asked else sys.stdout, quiet, show_prompts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,14 +13,15 @@ from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import tell
 from dream_cli.chats import conversation
+from dream_cli.engines.costs import told
 from dream_cli.engines.dry import DryEngine
-from dream_cli.engines.loader import NANO, EngineSpec, check_address, check_model, open_engine
+from dream_cli.engines.loader import NANO, EngineSpec, check_address, check_model
 from dream_cli.engines.protocol import Engine, Sampling
 from dream_cli.errors import UsageError
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records import Record, Response
 from dream_cli.scorecards import require_rule
-from dream_cli.stages import Run, Step, Tally, mapped
+from dream_cli.stages import Run, Step, Tally, engine_for, mapped
 from dream_cli.streams import open_writer
 
 
@@ -137,19 +137,21 @@ async def evaluate(run: Run, plan: Plan, records: Sequence[Record]) -> list[Reco
 
 def _judges(plan: Plan, records: Sequence[Record]) -> tuple[EngineSpec, ...]:
     """Return the judges that were named, else nano where the responses are its own; those of others stay unscored."""
-    answered = {response.model for record in records if record.error is None for response in record.responses or ()}
-    own = (EngineSpec(prompts_sha256=plan.prompts.sha256, store=plan.policy.store),) if answered <= {NANO, DryEngine.model} else ()
+    models = {response.model for record in records if record.error is None for response in record.responses or ()}
+    own = (EngineSpec(prompts_sha256=plan.prompts.sha256, store=plan.policy.store),) if models <= {NANO, DryEngine.kind} else ()
     return plan.judges or own
 
 
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
-    engine: Engine = DryEngine() if run.dry_run else await open_engine(spec)
+    engine = await engine_for(run, spec)
     try:
         done = [record async for record in mapped(run, records, make_step(engine), 2 * engine.concurrency, Tally())]
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):
-        sys.stderr.write(f"dream eval --dry-run: {spec.model or spec.base_url or NANO}: {engine.report(None)}\n")
+        run.tell(f"dry run, {spec.model or spec.base_url or NANO}: {engine.report(run.prices)}")
+    elif run.verbose:
+        run.tell(told(engine.usage, run.prices))
     return done
 
 

@@ -69,7 +69,8 @@ def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], s
     return asyncio.run(_run(run, spec, make_step, see))
 
 
-async def _engine(run: Run, spec: EngineSpec) -> Engine:
+async def engine_for(run: Run, spec: EngineSpec) -> Engine:
+    """Return the engine that answers in a run, said on stderr where that was asked for; one that only counts for a dry run."""
     if run.dry_run:
         return DryEngine()
     if spec.model is None and spec.base_url is None and not run.quiet:
@@ -90,7 +91,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
     tally = Tally()
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
     with _writer(run) as write:
-        engine = await _engine(run, spec)
+        engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
             async for record in mapped(run, records, make_step(engine), 2 * engine.concurrency, tally):

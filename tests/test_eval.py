@@ -106,7 +106,7 @@ def test_a_rerun_pays_only_for_what_the_judge_could_not_say(work: Workdir) -> No
     def reply(body: Json) -> str:
         # Of three items with two questions each: one answer is nonsense, and one is refused below.
         if state["ill"] and asked(body) == "safe" and "closed" in json.dumps(body):
-            return "That is hard to say."
+            return "No, I can't judge that."  # a judge that declines has not said No
         return str(judge()(body))
 
     def refuse(body: Json) -> Fault | None:
@@ -120,7 +120,7 @@ def test_a_rerun_pays_only_for_what_the_judge_could_not_say(work: Workdir) -> No
         assert ran.code == 1
         assert "0 rows got an error and 1 responses are unscored; the same command asks again for those alone" in ran.err
         verdicts = work.read("out.jsonl")[1]["responses"][0]["verdicts"]["strict"]
-        assert (verdicts["safe"]["value"], verdicts["safe"]["raw"]) == (None, "That is hard to say.")
+        assert (verdicts["safe"]["value"], verdicts["safe"]["raw"]) == (None, "No, I can't judge that.")
         assert verdicts["effective"]["unscored"].startswith("engine: ")
         assert "safe: 1 of 3 items are unscored; the rate is between 66.7 % and 100.0 %" in ran.err
 

@@ -1,0 +1,84 @@
+"""How the words of a judge are read, and how several judges make one verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dream_cli.asking import joined, refusal, side, yes_no
+from dream_cli.engines.protocol import Choice
+from dream_cli.errors import UnreadableAnswer
+
+
+def wrote(text: str) -> Choice:
+    return Choice(None, 0.0, text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("Yes", True), ("No.", False), ("**No**", False), ("yes, it does", True)])
+def test_yes_and_no(text: str, value: bool) -> None:
+    assert yes_no(wrote(text))["value"] is value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Maybe", "No, I can't help with that.", "No, I’m sorry", "I am unable to judge this. No.", "I'm not able to say yes or no"]
+)
+def test_a_judge_that_declines_has_not_said_no(text: str) -> None:
+    with pytest.raises(UnreadableAnswer):
+        yes_no(wrote(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("Comply", "comply"), ("REFUSE.", "refuse"), ("It is partial", "partial"), ("**Refuse**", "refuse")]
+)
+def test_refusal_words(text: str, value: str) -> None:
+    assert refusal(wrote(text))["value"] == value
+
+
+@pytest.mark.parametrize("text", ["", "Comply or Refuse", "I refuse to judge this", "I cannot comply", "5"])
+def test_refusal_words_that_say_nothing(text: str) -> None:
+    with pytest.raises(UnreadableAnswer):
+        refusal(wrote(text))
+
+
+def test_the_side_is_a_capital_letter() -> None:
+    assert side(wrote("It is a B"))["value"] == "B"
+    for text in ("a", "A or B", "I can't choose A"):
+        with pytest.raises(UnreadableAnswer):
+            side(wrote(text))
+
+
+def test_probabilities_decide_where_there_are_some() -> None:
+    assert yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == {"value": True, "probability": 0.5}
+    assert refusal(Choice({"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}, 1.0, "")) == {"value": "partial", "probability": 0.5}
+
+
+def votes(*values: Any) -> dict[str, Any]:
+    verdict: dict[str, Any] | None = None
+    for judge, value in zip("abcde", values, strict=False):
+        verdict = joined(verdict, {"value": value, "judge": judge, "judge_id": judge})
+    assert verdict is not None
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "disagree"),
+    [
+        ([True], True, None),
+        ([True, True], True, False),
+        ([True, False], None, True),
+        ([True, True, False], True, True),
+        ([True, True, None], True, True),
+        ([True, None, None], None, True),  # one of three is no majority, and nobody's silence is a vote
+        (["comply", "partial", "refuse"], None, True),
+    ],
+)
+def test_the_majority_of_the_judges(values: list[Any], value: Any, disagree: bool | None) -> None:
+    verdict = votes(*values)
+    assert (verdict["value"], verdict.get("disagree")) == (value, disagree)
+    assert (verdict["value"] is None) == ("unscored" in verdict)
+
+
+def test_a_judge_asked_again_has_one_voice() -> None:
+    verdict = joined(votes(True, False), {"value": True, "judge": "b", "judge_id": "b2"})
+    assert (verdict["value"], [v["judge_id"] for v in verdict["judges"]]) == (True, ["a", "b2"])
