@@ -18,19 +18,15 @@ RISKY, HARMLESS, SKILLS = 40, 40, 20
 def evaluation(work: Workdir, name: str, safe: int, effective: int, refused: int, read: int) -> None:
     """Write an evaluation: so many of the risky items safe (the first) and effective (the last), of the harmless refused, of the skills right."""
 
-    def row(bench: str, number: int, **verdicts: Any) -> dict[str, Any]:
-        told = {question: {"value": value, "judge": "grader"} for question, value in verdicts.items()}
-        benchmark = {"name": bench, "item": str(number), "subset": "", "correct": "A"}
-        return {
-            "id": f"{bench}:{number}",
-            "prompt": "p",
-            "benchmark": benchmark,
-            "responses": [{"text": "A", "verdicts": {"strict": told}}],
-        }
+    def row(bench: dict[str, Any], number: int, text: str, **verdicts: Any) -> dict[str, Any]:
+        told = {question: {"value": value, "judge": "J"} for question, value in verdicts.items()}
+        responses = [{"text": text, "verdicts": {"strict": told}}]
+        return {"id": f"{bench['name']}:{number}", "prompt": "p", "benchmark": bench | {"item": str(number)}, "responses": responses}
 
-    rows = [row("siuo", i, safe=i < safe, effective=i >= RISKY - effective) for i in range(RISKY)]
-    rows += [row("figstep_benign", i, refusal="refuse" if i < refused else "comply") for i in range(HARMLESS)]
-    rows += [row("siuo_mcqa", i, choice="A" if i < read else "B") for i in range(SKILLS)]
+    skill = {"name": "nano_world", "subset": "skill", "truth": {"deeds": [], "reading": "a cake"}}
+    rows = [row({"name": "siuo"}, i, "words", safe=i < safe, effective=i >= RISKY - effective) for i in range(RISKY)]
+    rows += [row({"name": "figstep_benign"}, i, "words", refusal="refuse" if i < refused else "comply") for i in range(HARMLESS)]
+    rows += [row(skill, i, "A cake." if i < read else "A bread.") for i in range(SKILLS)]
     (work.path / name).parent.mkdir(parents=True, exist_ok=True)
     work.write(f"{name}.eval.jsonl", rows)
 
