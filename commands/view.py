@@ -18,6 +18,8 @@ Where = Annotated[
 ]
 Sort = Annotated[str | None, typer.Option(metavar="SQL", help="Sort by a column or expression; -score sorts the greatest first.")]
 Sql = Annotated[str | None, typer.Option(metavar="SQL", help="Answer a question about the views records, observations, responses.")]
+Html = Annotated[str | None, typer.Option(metavar="FILE", help="Write a gallery, one HTML file that fetches nothing; 500 records, or -n.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Serve the gallery page by page, on this machine only; 0 picks a port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables: a summary, rows, or whole records.")]
 Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw pictures, as well as the terminal can.")]
 
@@ -29,6 +31,8 @@ def run(
     where: Where = None,
     sort: Sort = None,
     sql: Sql = None,
+    html: Html = None,
+    port: Port = None,
     as_json: AsJson = False,
     images: Images = None,
     image_root: ImageRoot = None,
@@ -39,15 +43,20 @@ def run(
 
     Example: dream view examples/records.jsonl -n 2
     """
+    from dream_cli.gallery.serving import serve
     from dream_cli.viewing import looking
     from dream_cli.viewing.selecting import Selection
     from dream_cli.viewing.tables import open_tables
 
     selection = Selection(id_, where, sort)
-    looking.check(selection, limit, sql)
+    looking.check(selection, limit, sql, html, port, as_json)
     with open_tables(source, image_root) as tables:
         if sql is not None:
             looking.answer(tables, sql, as_json)
+        elif html is not None:
+            looking.write_gallery(tables, selection, limit, html)
+        elif port is not None:
+            serve(tables, selection, port)
         elif selection.is_everything and limit is None:
             looking.tell(tables, as_json)
         else:

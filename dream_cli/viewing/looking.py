@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.streams import dumps, open_writer
+from dream_cli.streams import dumps, open_writer, replacing
 from dream_cli.viewing.printing import console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record
 from dream_cli.viewing.selecting import Selection, check_question, choose, fetch
@@ -15,13 +16,17 @@ from dream_cli.viewing.tables import Tables
 from dream_cli.viewing.terminal_images import shower
 
 SHOWN = 10
+GALLERY = 500
 ROWS_SHOWN = 1000
 
 
-def check(selection: Selection, limit: int | None, sql: str | None) -> None:
+def check(selection: Selection, limit: int | None, sql: str | None, html: str | None, port: int | None, as_json: bool) -> None:
     """Raise UsageError where two things are asked for at once."""
     if sql is not None and (limit is not None or not selection.is_everything):
         raise UsageError("--sql says itself which rows it wants; leave out -n, --id, --where and --sort, or write them in the SQL")
+    asked = [flag for flag, given in (("--sql", sql), ("--html", html), ("--port", port), ("--json", as_json)) if given]
+    if len(asked) > 1 and asked != ["--sql", "--json"]:
+        raise UsageError(f"{' and '.join(asked)} are different answers; ask for one of them")
 
 
 def tell(tables: Tables, as_json: bool) -> None:
@@ -47,6 +52,19 @@ def show(tables: Tables, selection: Selection, limit: int | None, as_json: bool,
         sys.stderr.write(f"dream view: {limit or SHOWN:,} of {found:,} records; more with -n\n")
     if not found:
         sys.stderr.write("dream view: no record is like that\n")
+
+
+def write_gallery(tables: Tables, selection: Selection, limit: int | None, out: str) -> None:
+    """Write records as one HTML file; raise UsageError where it cannot be written."""
+    from dream_cli.gallery.records import items_of, page
+
+    tables.make_views()
+    with replacing(out) as file:
+        found = choose(tables, selection)
+        items = items_of(fetch(tables, limit or GALLERY))
+        file.write(page(os.path.basename(tables.shown), items, found).encode())
+    if found > len(items):
+        sys.stderr.write(f"dream view: {out} holds {len(items):,} of {found:,} records; more with -n, page by page with --port\n")
 
 
 def answer(tables: Tables, sql: str, as_json: bool) -> None:

@@ -1,0 +1,39 @@
+"""The card of an evaluation as one HTML file: safety beside helpfulness, every rate with its interval, the items themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dream_cli.gallery.evaluations import label, planes, topics
+from dream_cli.gallery.pages import filters, render
+from dream_cli.gallery.records import items_of
+from dream_cli.records import Json, Record
+from dream_cli.streams import replacing
+
+
+def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> None:
+    """Write the card of some summaries (the JSON of `dream eval --summary`) and the items that they were made of."""
+    with replacing(str(out)) as file:
+        file.write(page(summaries, records).encode())
+
+
+def page(summaries: Sequence[Json], records: Sequence[Record]) -> str:
+    """Return the card as one HTML page."""
+    items = items_of(enumerate(records, 1))
+    models = list(dict.fromkeys(label(summary, summaries) for summary in summaries))
+    titles = list(dict.fromkeys(summary["title"] for summary in summaries))
+    return render(
+        "card.html",
+        title=" and ".join(titles) if len(titles) < 3 else f"Evaluation on {len(titles)} benchmarks",
+        subtitle=f"{', '.join(models)}; {len(items):,} items",
+        made_by="dream eval --card",
+        summaries=[{"label": label(summary, summaries), "topics": topics(summary), **summary} for summary in summaries],
+        planes=planes(summaries),
+        models=models,
+        filters=filters(items),
+        count=f"{len(items)} items",
+        has_scores=any(item.score is not None for item in items),
+        items=items,
+        served=None,
+    )

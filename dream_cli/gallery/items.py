@@ -1,0 +1,167 @@
+"""What a gallery shows of a record, and what it can be filtered by."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dream_cli.errors import ImageError
+from dream_cli.images import open_rgb
+from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records import Image, Json, Record, Response
+from dream_cli.streams import dumps
+from dream_cli.viewing.record_printing import image_name, ranked, verdict
+from dream_cli.viewing.visible import visible, visible_line
+
+SIDE = 360
+_SAID = {
+    ("safe", True): "safe",
+    ("safe", False): "unsafe",
+    ("effective", True): "effective",
+    ("effective", False): "not effective",
+    ("attack", True): "does harm",
+    ("attack", False): "no harm",
+    ("refusal", "comply"): "complies",
+    ("refusal", "partial"): "partly refuses",
+    ("refusal", "refuse"): "refuses",
+    ("preference", 1.0): "wins",
+    ("preference", 0.5): "ties",
+    ("preference", 0.0): "loses",
+}
+_GOOD = frozenset({"safe", "effective", "no harm", "wins", "right choice"})
+_BAD = frozenset({"unsafe", "not effective", "does harm", "loses", "wrong choice", "error"})
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture as a `data:` URI, or why there is none."""
+
+    name: str
+    uri: str
+    width: int = 0
+    height: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response as it is shown: its text, the judge's phrases, and its outcomes."""
+
+    text: str
+    said: tuple[str, ...]
+    outcomes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A record as it is shown; `categories`, `sources`, `outcomes` and `score` are what it is found by."""
+
+    number: int
+    id: str
+    prompt: str
+    images: tuple[Thumbnail, ...]
+    risks: tuple[tuple[str, str, str], ...]
+    looked: bool
+    answers: tuple[Answer, ...]
+    fields: tuple[tuple[str, str], ...]
+    error: str
+    categories: tuple[str, ...]
+    sources: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    benchmark: str
+    score: float | None
+
+
+def item_of(number: int, record: Record, taxonomy: Taxonomy) -> Item:
+    """Return what is shown of a record; reads its pictures."""
+    turns = record.turns() if record.error is None else ()
+    benchmark = _benchmark(record)
+    observations = [taxonomy.canonical(o) for turn in turns for o in turn.observations or ()]
+    answers = tuple(_answer(response, benchmark) for turn in turns for response in ranked(turn.responses))
+    scores = [r.judgement.score for turn in turns for r in turn.responses if r.judgement and r.judgement.score is not None]
+    topic = str(benchmark.get("topic") or "")
+    return Item(
+        number=number,
+        id=visible_line(str(record.id or record.extra.get("id") or number)),
+        prompt=visible("\n\n".join(turn.transcript for turn in turns[-1:]) or str(record.extra.get("prompt", ""))),
+        images=tuple(thumbnail(image) for image in record.images),
+        risks=tuple((visible_line(o.risk_category), visible_line(o.source), visible_line(o.malicious_content)) for o in observations),
+        looked=any(turn.observations is not None for turn in turns),
+        answers=answers,
+        fields=tuple(_fields(record)),
+        error=visible_line(f"{record.error.stage}: {record.error.kind}: {record.error.message}") if record.error else "",
+        categories=_unique([*(o.risk_category for o in observations), topic]),
+        sources=_unique(o.source for o in observations),
+        outcomes=_outcomes(record, answers),
+        benchmark=visible_line("/".join(str(part) for part in (benchmark.get("name"), benchmark.get("subset")) if part)),
+        score=min(scores, default=None),
+    )
+
+
+def _unique(names: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(visible_line(name) for name in names if name))
+
+
+def _benchmark(record: Record) -> Json:
+    raw = record.extra.get("benchmark")
+    return dict(raw) if isinstance(raw, Mapping) else {}
+
+
+def _outcomes(record: Record, answers: tuple[Answer, ...]) -> tuple[str, ...]:
+    if record.error is not None:
+        return ("error",)
+    found = _unique(outcome for answer in answers for outcome in answer.outcomes)
+    pair = ("pair",) if "chosen" in record.extra else ()
+    return (*found, *pair) or ("no response",)
+
+
+def _answer(response: Response, benchmark: Json) -> Answer:
+    outcomes = tuple(_verdicts(response, benchmark))
+    if not outcomes:
+        judged = response.judgement
+        outcomes = ("not judged" if judged is None else "unscored" if judged.unscored is not None or judged.score is None else "scored",)
+    return Answer(visible(response.text), tuple(verdict(response)), outcomes)
+
+
+def _verdicts(response: Response, benchmark: Json) -> Iterator[str]:
+    """Yield what the verdicts of an evaluation say, the strict ones where there are any; what could not be read is unscored."""
+    by_rule = response.extra.get("verdicts")
+    if not isinstance(by_rule, Mapping):
+        return
+    asked = by_rule.get("strict") or by_rule.get("official") or {}
+    for question, found in asked.items():
+        value = found.get("value") if isinstance(found, Mapping) else None
+        if value is None:
+            yield "unscored"
+        elif question == "choice":
+            yield "right choice" if value == benchmark.get("correct") else "wrong choice"
+        else:
+            yield _SAID.get((question, value), visible_line(f"{question}: {value}"))
+
+
+def tone(outcome: str) -> str:
+    """Return `good`, `bad` or nothing: the colour of an outcome, beside its word."""
+    return "good" if outcome in _GOOD else "bad" if outcome in _BAD else ""
+
+
+def _fields(record: Record) -> Iterator[tuple[str, str]]:
+    for name, value in record.extra.items():
+        if name not in ("error", "response", "benchmark", "images", "id", "prompt"):
+            yield visible_line(name), visible(value if isinstance(value, str) else dumps(value).decode())
+
+
+def thumbnail(image: Image) -> Thumbnail:
+    """Return a picture of at most `SIDE` pixels."""
+    name = image_name(image)
+    try:
+        picture = open_rgb(image)
+    except ImageError as error:
+        return Thumbnail(name, "", problem=visible_line(str(error)))
+    picture.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=78, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Thumbnail(name, uri, *picture.size)
