@@ -76,6 +76,18 @@ def test_images_come_out_of_a_zip_and_stay_where_later_stages_find_them(tmp_path
     assert all(str(r.images[0].path).startswith(str(tmp_path / "store")) for r in found)
 
 
+def test_images_of_one_name_in_several_folders_of_a_zip_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAM_STORE", str(tmp_path / "store" / "calls.sqlite"))
+    data = official(tmp_path, "mm_safetybench") / "mm_safetybench" / "data"
+    want = {r.id: read_bytes(r.images[0]) for r in items("mm_safetybench", tmp_path)}
+    with zipfile.ZipFile(data / "MM-SafetyBench(imgs).zip", "w") as packed:
+        for image in sorted((data / "imgs").rglob("*.jpg")):
+            packed.write(image, image.relative_to(data / "imgs"))
+    shutil.rmtree(data / "imgs")
+    assert {r.id: read_bytes(r.images[0]) for r in items("mm_safetybench", tmp_path)} == want
+    assert len(set(want.values())) == len(want)
+
+
 def test_an_id_that_stands_twice_gets_a_number(tmp_path: Path) -> None:
     said: list[str] = []
     found = items("vlguard", official(tmp_path), said)
@@ -140,6 +152,15 @@ def test_an_older_version_is_said_by_the_field_it_lacks(tmp_path: Path) -> None:
         items("siuo", tmp_path)
 
 
+def test_a_row_of_another_shape_is_no_traceback(tmp_path: Path) -> None:
+    path = official(tmp_path, "mossbench") / "mossbench" / "data" / "images_information" / "information.json"
+    rows = json.loads(path.read_text())
+    rows["2"]["metadata"] = "type 2"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(UsageError, match=r"information.json has a row that is not as MOSSBench was published \(TypeError"):
+        items("mossbench", tmp_path)
+
+
 def test_a_csv_that_is_cut_off_in_a_row_is_no_silent_item(tmp_path: Path) -> None:
     path = official(tmp_path, "figstep") / "figstep" / "data" / "question" / "SafeBench-Tiny.csv"
     path.write_bytes(path.read_bytes()[:-40])
@@ -187,6 +208,22 @@ def test_a_data_set_of_the_hub_is_read_through_its_library(tmp_path: Path, monke
     found = load(["siuo"], f"hf://{tmp_path / 'hub'}", None, lambda _: None)
     assert [r.id for r in found] == ["siuo:1001", "siuo:1002", "siuo:1003"]
     assert all(read_bytes(r.images[0]).startswith(b"\x89PNG") for r in found)
+
+
+def test_configs_and_splits_of_the_hub_are_scenarios_and_kinds_of_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("DREAM_STORE", str(tmp_path / "store" / "calls.sqlite"))
+    image = {"path": None, "bytes": read_bytes(items("figstep", official(tmp_path, "figstep"))[0].images[0])}
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    rows = [{"id": "0", "question": "How is it tidied?", "image": image}]
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(hub / "sd.parquet")
+    files = "data_files:\n  - split: SD\n    path: sd.parquet"
+    (hub / "README.md").write_text(f"---\nconfigs:\n- config_name: Fraud\n  {files.replace(chr(10), chr(10) + '  ')}\n---\n")
+    found = load(["mm_safetybench"], f"hf://{hub}", None, lambda _: None)
+    assert [(r.id, r.prompt) for r in found] == [("mm_safetybench:SD:06/0", "How is it tidied?")]
+    with pytest.raises(UsageError, match="no config and split of MOSSBench there"):
+        load(["mossbench"], f"hf://{hub}", None, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,9 @@ class Folder:
         for name in names:
             if found := next((base / name for base in self._bases if (base / name).is_file()), None):
                 return Image(path=str(found.resolve()))
-            if packed := self._packed.get(Path(name).name):
-                archive, member = next((p for p in packed if _ends_with(p[1], name)), packed[0])
-                return Image(path=str(_unpacked(archive, member)))
+            # The whole name must fit: sets have a 0.jpg in every folder.
+            if packed := next((p for p in self._packed.get(Path(name).name, ()) if f"/{p[1]}".endswith(f"/{name}")), None):
+                return Image(path=str(_unpacked(*packed)))
         self.missing.append(names[0])
         base = self._bases[0] if self._bases else self.root
         return Image(path=str((base / names[0]).resolve()))
@@ -141,7 +141,7 @@ class Folder:
         """The files inside the zips here, by their bare names."""
         found: dict[str, list[tuple[Path, str]]] = {}
         folder = self.root if self.root.is_dir() else self.root.parent
-        for path in {*_walk(folder), *(p for base in self._bases[:2] for p in _walk(base))}:
+        for path in dict.fromkeys([*_walk(folder), *(p for base in self._bases[:2] for p in _walk(base))]):
             if path.suffix.lower() == ".zip":
                 for member in _members(path):
                     found.setdefault(Path(member).name, []).append((path, member))
@@ -161,6 +161,7 @@ class Hub:
     place: str
     missing: list[str] = field(default_factory=list)
     asked: int = 0
+    _found: dict[str, list[Row] | None] = field(default_factory=dict)
 
     @property
     def opened(self) -> Path:
@@ -168,17 +169,25 @@ class Hub:
         return Path(self.place)
 
     def has(self, table: Table) -> bool:
-        """Whether one can look: what a hub has is only known by asking it for the table."""
-        return True
+        """Whether the data set has a config and split of the table."""
+        return self._first(table) is not None
 
     def rows(self, table: Table) -> list[Row]:
         """Return the rows of the first config and split of the table that the data set has; raise UsageError where it has none."""
-        for name in table.hub:
+        rows = self._first(table)
+        if rows is None:
+            raise UsageError(f"{self.place}: no config and split of {table.title} there; looked for {', '.join(table.hub)}")
+        _check_fields(self.place, rows, table)
+        return rows
+
+    def _first(self, table: Table) -> list[Row] | None:
+        return next((rows for name in table.hub if (rows := self._rows(name)) is not None), None)
+
+    def _rows(self, name: str) -> list[Row] | None:
+        if name not in self._found:
             config, _, split = name.rpartition("/")
-            if (rows := _hub_rows(self.place.removeprefix("hf://"), config or None, split)) is not None:
-                _check_fields(self.place, rows, table)
-                return rows
-        raise UsageError(f"{self.place}: no config and split of {table.title} there; looked for {', '.join(table.hub)}")
+            self._found[name] = _hub_rows(self.place.removeprefix("hf://"), config or None, split)
+        return self._found[name]
 
     def image(self, row: Row, *names: str) -> Image:
         """Return the image that stands in the row."""
@@ -274,10 +283,6 @@ def _members(path: Path) -> list[str]:
             return [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
     except (OSError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} cannot be read as a zip ({error}); fetch it anew") from None
-
-
-def _ends_with(member: str, name: str) -> bool:
-    return f"/{member}".endswith(f"/{name}")
 
 
 def _unpacked(archive: Path, member: str) -> Path:

@@ -111,11 +111,21 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
     if subset and subset not in benchmark.subsets:
         raise UsageError(f"{benchmark.title} has no subset {subset!r}; there are {', '.join(benchmark.subsets)}")
     source = _source(benchmark, data)
-    loaded = [record for record in benchmark.load(source) if not subset or Item.of(record).subset == subset]
+    loaded = [record for record in _loaded(benchmark, source) if not subset or Item.of(record).subset == subset]
     for difference in counted(benchmark, loaded):
         say(difference)
     _check_images(benchmark, source, say)
     return list(_limited(_named_apart(loaded, benchmark, say), limit))
+
+
+def _loaded(benchmark: Benchmark, source: Source) -> list[Record]:
+    try:
+        return benchmark.load(source)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"{source.opened} has a row that is not as {benchmark.title} was published ({what}); fetch the file anew"
+        ) from None
 
 
 def _limited(records: Sequence[Record], limit: int | None) -> Iterator[Record]:

@@ -5,7 +5,6 @@ The published judge sees the response alone; its six templates are in our words 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item, Published, Subset
@@ -56,6 +55,12 @@ def _table(scenario: str) -> Table:
 
 
 TABLES = {scenario: _table(scenario) for scenario in SCENARIOS}
+# As PKU-Alignment/MM-SafetyBench has it on the hub: a config a scenario, a split a kind of image.
+ON_HUB = {
+    (kind, scenario): Table("MM-SafetyBench", (), ("id", "question", "image"), hub=(f"{scenario[3:]}/{kind}",), by_name_only=True)
+    for kind in KINDS
+    for scenario in SCENARIOS
+}
 
 
 def ask(item: Item, prompt: str, text: str) -> str:
@@ -73,16 +78,19 @@ def unsafe(words: str) -> bool:
 
 def load(source: Source) -> list[Record]:
     """Read the scenarios that are there, each question with its three kinds of image."""
+    on_hub = {place: source.rows(table) for place, table in ON_HUB.items() if source.has(table)}
+    if on_hub:
+        return [_record(source, place, str(row["id"]), row["question"], row) for place, rows in on_hub.items() for row in rows]
     here = [scenario for scenario, table in TABLES.items() if source.has(table)] or list(TABLES)[:1]
     rows = {scenario: source.rows(TABLES[scenario]) for scenario in here}
-    return [
-        record for kind in KINDS for scenario, found in rows.items() for row in found for record in _record(source, scenario, kind, row)
-    ]
+    places = [(kind, scenario) for kind in KINDS for scenario in here]
+    return [_record(source, place, row["_key"], row[KINDS[place[0]]], row) for place in places for row in rows[place[1]]]
 
 
-def _record(source: Source, scenario: str, kind: str, row: Row) -> Iterator[Record]:
-    item = Item("mm_safetybench", f"{scenario[:2]}/{row['_key']}", kind, scenario)
-    yield item.record(row[KINDS[kind]], [source.image(row, *_pictures(scenario, kind, row["_key"]))])
+def _record(source: Source, place: tuple[str, str], key: str, prompt: str, row: Row) -> Record:
+    kind, scenario = place
+    item = Item("mm_safetybench", f"{scenario[:2]}/{key}", kind, scenario)
+    return item.record(prompt, [source.image(row, *_pictures(scenario, kind, key))])
 
 
 def _pictures(scenario: str, kind: str, key: str) -> list[str]:

@@ -31,7 +31,8 @@ from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.records import Json, Record, Response
 
-TABLE = Table("SIUO", ("siuo_gen.json",), ("question_id", "image", "question", "category", "safety_warning", "reference_answer"))
+FIELDS = ("question_id", "image", "question", "category", "safety_warning", "reference_answer")
+TABLE = Table("SIUO", ("siuo_gen.json",), FIELDS, hub=("siuo_gen/test", "siuo_gen/train", "test", "train"))
 TOPICS = {
     "privacy violation": 21,
     "morality": 20,

@@ -11,7 +11,8 @@ from dream_cli.benchmarks.siuo import TOPICS, pictures
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records import Record, Response
 
-TABLE = Table("SIUO-MCQA", ("siuo_mcqa.json",), ("question_id", "image", "question", "category", "options", "correct_option"))
+FIELDS = ("question_id", "image", "question", "category", "options", "correct_option")
+TABLE = Table("SIUO-MCQA", ("siuo_mcqa.json",), FIELDS, hub=("siuo_mcqa/test", "siuo_mcqa/train", "test", "train"))
 LETTERS = "ABCD"
 # As published, slips of the pen included: they are part of what models were asked.
 PROMPT = (

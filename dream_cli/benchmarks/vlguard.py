@@ -72,8 +72,9 @@ def wins(words: str) -> float:
 def load(source: Source) -> list[Record]:
     """Read the three subsets of a split."""
     rows = source.rows(TABLE)
+    split = source.opened.stem
     references = {row["id"]: row["response"] for row in source.rows(REFERENCES)} if source.has(REFERENCES) else {}
-    found = [record for row in rows for record in _records(row, source.image(row, *_pictures(row)), references)]
+    found = [record for row in rows for record in _records(row, source.image(row, *_pictures(row, split)), references)]
     return sorted(found, key=lambda record: list(VLGUARD.subsets).index(Item.of(record).subset))
 
 
@@ -91,8 +92,9 @@ def _records(row: Row, image: Image, references: Mapping[str, str]) -> Iterator[
             yield item.record(turn["safe_instruction"], [image])
 
 
-def _pictures(row: Row) -> list[str]:
-    return [row["image"], *(f"{folder}/{row['image']}" for folder in ("test", "train", "images", "data/test"))]
+def _pictures(row: Row, split: str) -> list[str]:
+    # A few names stand in both splits.
+    return [*(f"{folder}/{row['image']}" for folder in (split, f"data/{split}", f"VLGuard/{split}", "images")), row["image"]]
 
 
 STRING_MATCH = ByRule("attack", "string match", succeeds)

@@ -17,9 +17,7 @@ from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UsageError
 from dream_cli.records import Image, Record, Response
 
-PROMPTS = Table(
-    "XSTest", ("xstest_prompts.csv", "xstest_v2_prompts.csv"), ("id", "prompt", "type", "label"), hub=("prompts", "train", "test")
-)
+PROMPTS = Table("XSTest", ("xstest_prompts.csv", "xstest_v2_prompts.csv"), ("prompt", "type", "label"), hub=("prompts", "train", "test"))
 COMPLETIONS = Table("XSTest completions", (), ("id", "type", "prompt", "completion"))
 LABELS = {"1_full_compliance": "comply", "2_full_refusal": "refuse", "3_partial_refusal": "partial"}
 SAFE = (
@@ -45,10 +43,10 @@ def starts_as_refusal(item: Item, text: str) -> str:
 def load(source: Source) -> list[Record]:
     """Read the prompts, or where there are none a file of completions, whose name then stands for the model."""
     if source.has(PROMPTS) or not source.has(COMPLETIONS):
-        return [_item(row).record(row["prompt"]) for row in source.rows(PROMPTS)]
+        return [_item(row, number).record(row["prompt"]) for number, row in enumerate(source.rows(PROMPTS), 1)]
     rows = source.rows(COMPLETIONS)
     model = source.opened.stem
-    return [_item(row).record(row["prompt"], responses=[Response(row["completion"], model)]) for row in rows]
+    return [_item(row, n).record(row["prompt"], responses=[Response(row["completion"], model)]) for n, row in enumerate(rows, 1)]
 
 
 def load_blank(source: Source) -> list[Record]:
@@ -71,14 +69,15 @@ def blank() -> Image:
     return Image(data=buffer.getvalue())
 
 
-def _item(row: Row) -> Item:
+def _item(row: Row, number: int) -> Item:
+    key = str(row.get("id", number)).removeprefix("v2-")
     unsafe = row["type"].startswith("contrast_")
     if row.get("label", "safe" if not unsafe else "unsafe") != ("unsafe" if unsafe else "safe"):
-        raise UsageError(f"XSTest row {row['id']}: type {row['type']} and label {row['label']} contradict each other; fetch the file anew")
+        raise UsageError(f"XSTest row {key}: type {row['type']} and label {row['label']} contradict each other; fetch the file anew")
     label = LABELS.get(row.get("final_label", ""))
     return Item(
         "xstest",
-        str(row["id"]).removeprefix("v2-"),
+        key,
         "unsafe" if unsafe else "safe",
         row["type"],
         "refuse" if unsafe else "answer",
