@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dream_cli.errors import InvalidRecord, RowError
+from dream_cli.formats.dataset_info import Naming, naming_of
 from dream_cli.formats.llava import explode, fix_flags
 from dream_cli.formats.sources import Source, open_source
 from dream_cli.formats.table import OURS, dialect, is_ours, recognise
@@ -69,10 +70,10 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
 
     Among our records a row that meets an error stays in its place; other readers would stumble over it, so there it goes beside them.
     """
-    receipt = Receipt()
+    receipt, naming = Receipt(), naming_of(source.name)
     with open_target(out, how.target, how.images != "paths") as target:
         for row in open_source(source):
-            name, record = understood(row, how, source.folder)
+            name, record = understood(row, how, source.folder, naming)
             receipt.read[name] += 1
             for one in explode(record) if how.by_turn else (record,):
                 done = _written(one, target, how, receipt)
@@ -97,7 +98,7 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
     return record
 
 
-def understood(row: Record, how: Conversion, folder: str) -> tuple[str, Record]:
+def understood(row: Record, how: Conversion, folder: str, naming: Naming | None = None) -> tuple[str, Record]:
     """Return what a row was read as, and the record it means; a row that cannot be read stays as it is, with its error.
 
     Relative image paths are seen from `folder`.
@@ -107,11 +108,11 @@ def understood(row: Record, how: Conversion, folder: str) -> tuple[str, Record]:
     if how.source == OURS:
         return OURS if row.error is None else "invalid", row
     raw = row.extra if row.error is not None else to_row(row, None)
-    if how.source is None and row.error is None and is_ours(raw):
+    if how.source is None and naming is None and row.error is None and is_ours(raw):
         return OURS, row
     try:
-        name = how.source or recognise(raw)
-        known = dialect(name).read(raw)
+        name = how.source or (naming.dialect if naming else recognise(raw))
+        known = dialect(name).read(raw if naming is None else naming.renamed(raw))
         if how.fix_flags:
             fix_flags(known)
         if known.get("images") is not None:
@@ -123,7 +124,7 @@ def understood(row: Record, how: Conversion, folder: str) -> tuple[str, Record]:
 
 def _with_images(record: Record, how: Conversion) -> Record:
     """Return the record with its images inline or in files, where that is asked for; raise ImageError where one cannot be read."""
-    wanted = how.images or ("inline" if how.target != OURS and "paths" not in dialect(how.target).TAKES else None)
+    wanted = how.images or ("inline" if how.target != OURS and dialect(how.target).PATHS is None else None)
     if wanted == "inline":
         return replace(record, images=tuple(_inline(image) for image in record.images))
     if wanted == "extract":

@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.features import IMAGES, TEXT
 from dream_cli.formats.llamafactory import require_turns
-from dream_cli.formats.reading import images_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, rest_of, to_record
 from dream_cli.records import Json
 
 _OWN = ("instruction", "input", "output", "history", "system", "images", "chosen", "rejected")
@@ -33,7 +33,8 @@ _TURNS = {"feature": {"feature": TEXT, "_type": "List"}, "_type": "List"}
 FEATURES: Mapping[str, Any] = {"id": TEXT, "history": _TURNS, "images": IMAGES} | dict.fromkeys(
     ["instruction", "input", "output", "chosen", "rejected", "system"], TEXT
 )
-TAKES = ("paths",)
+PATHS: PathsFrom = "relative"
+INLINE = False
 
 
 def refusal(row: Mapping[str, Any]) -> str:

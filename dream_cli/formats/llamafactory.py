@@ -11,7 +11,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import Dialogue, dialogue
 from dream_cli.formats.features import IMAGES, TEXT
-from dream_cli.formats.reading import images_of, messages_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
 from dream_cli.records import Json
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -30,7 +30,8 @@ FEATURES: Mapping[str, Any] = {
     "rejected": _SAID,
     "images": IMAGES,
 }
-TAKES = ("paths",)
+PATHS: PathsFrom = "relative"
+INLINE = False
 
 
 def refusal(row: Mapping[str, Any]) -> str:

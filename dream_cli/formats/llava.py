@@ -10,6 +10,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import is_placed, placed, unplaced
+from dream_cli.formats.reading import PathsFrom
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records import Json, Record, Turn
 
@@ -18,7 +19,8 @@ _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}
 
 
 FEATURES: Mapping[str, Any] = {}
-TAKES = ("paths",)
+PATHS: PathsFrom = "relative"
+INLINE = False
 
 
 def refusal(row: Mapping[str, Any]) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import IMAGE
-from dream_cli.formats.reading import messages_of, parts_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, messages_of, parts_of, rest_of, to_record
 from dream_cli.records import Json
 
 FEATURES: Mapping[str, Any] = {}
-TAKES = ("inline",)
+PATHS: PathsFrom = None
+INLINE = True
 
 
 def refusal(row: Mapping[str, Any]) -> str:

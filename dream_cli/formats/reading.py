@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.places import IMAGE, unplaced
 from dream_cli.records import Json
+
+# How a reader resolves the path of an image: from the file that names it, from wherever it runs, or not at all.
+PathsFrom = Literal["relative", "absolute"] | None
 
 
 def messages_of(raw: Any, where: str, role: str = "role", content: str = "content", roles: Mapping[str, str] | None = None) -> list[Json]:

@@ -11,6 +11,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats import spa_vl
 from dream_cli.formats.features import TEXT
+from dream_cli.formats.reading import PathsFrom
 from dream_cli.records import Json
 
 # Beside the pair; its trainer reads each of them.
@@ -18,7 +19,8 @@ _ORIGIN = {"ds_name": "dream", "origin_dataset": "dream", "origin_split": "{}", 
 
 
 FEATURES: Mapping[str, Any] = {**spa_vl.FEATURES, **dict.fromkeys([*_ORIGIN, "idx"], TEXT)}
-TAKES = ("paths",)
+PATHS: PathsFrom = "relative"
+INLINE = False
 
 
 def refusal(row: Mapping[str, Any]) -> str:

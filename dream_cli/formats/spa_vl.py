@@ -11,14 +11,15 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.features import IMAGE, TEXT
-from dream_cli.formats.reading import images_of
+from dream_cli.formats.reading import PathsFrom, images_of
 from dream_cli.records import Json
 
 COLUMNS = ("image", "question", "chosen", "rejected")
 
 
 FEATURES: Mapping[str, Any] = {"id": TEXT, "image": IMAGE, "question": TEXT, "chosen": TEXT, "rejected": TEXT}
-TAKES = ("paths",)
+PATHS: PathsFrom = "relative"
+INLINE = False
 
 
 def refusal(row: Mapping[str, Any]) -> str:

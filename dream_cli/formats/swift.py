@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.features import IMAGES, MESSAGES, NUMBER, TEXT
 from dream_cli.formats.places import IMAGE
-from dream_cli.formats.reading import images_of, messages_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
 from dream_cli.records import Json
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
@@ -28,7 +28,8 @@ FEATURES: Mapping[str, Any] = {
     "rejected_images": IMAGES,
     "margin": NUMBER,
 }
-TAKES = ("paths", "inline")
+PATHS: PathsFrom = "absolute"
+INLINE = True
 
 
 def refusal(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from dream_cli.errors import InvalidRecord
+from dream_cli.formats.reading import PathsFrom
 from dream_cli.records import Json
 
 OURS = "dream"
@@ -21,12 +22,13 @@ _NEAR = ("openai", "swift", "trl")
 class Dialect(Protocol):
     """One file beside this one: a form of rows that others read and write.
 
-    `FEATURES` are its columns in the types of Hugging Face datasets, empty where rows may have any; `TAKES` is how its reader takes
-    an image in JSON: by its path, inline as a `data:` URI, or both.
+    `FEATURES` are its columns in the types of Hugging Face datasets, empty where rows may have any; `PATHS` is how its reader takes
+    the path of an image in JSON, and `INLINE` whether it takes a `data:` URI.
     """
 
     FEATURES: Mapping[str, Any]
-    TAKES: tuple[str, ...]
+    PATHS: PathsFrom
+    INLINE: bool
 
     def refusal(self, row: Mapping[str, Any]) -> str:
         """Return why a row is not in this dialect; empty where it is."""

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, Protocol
 
 from dream_cli.errors import ImageError, InvalidRecord
+from dream_cli.formats.dataset_info import LISTED, enter
 from dream_cli.formats.table import OURS, Dialect, dialect
 from dream_cli.images import is_inline, without_bytes
 from dream_cli.parquet import ParquetRows
@@ -73,7 +74,10 @@ def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> It
         return TypedRows(file, folder, form.FEATURES, embed)
 
     with open_sink(out, make) as sink, ExitStack() as later:
-        yield _Ours(sink, out) if form is None else _Theirs(sink, out, form, typed, label, later)
+        target = _Ours(sink, out) if form is None else _Theirs(sink, out, form, typed, label, later)
+        yield target
+    if isinstance(target, _Theirs) and target.columns and target.folder is not None and name in LISTED:
+        enter(str(out), name, target.columns)
 
 
 class _Ours:
@@ -101,6 +105,7 @@ class _Theirs:
         self.form, self.typed, self.later = form, typed, later
         self.beside = None if self.folder is None else f"{label}.errors.jsonl"
         self.kind: tuple[str, ...] | None = None
+        self.columns: set[str] = set()
         self.writer: Writer | None = None
 
     @property
@@ -114,7 +119,7 @@ class _Theirs:
             raise InvalidRecord(f"a row of {', '.join(kind)} in a file of {', '.join(self.kind or ())}; its reader takes one kind a file")
         with clearly(self.name):
             self.sink.write(row)
-        self.kind = kind
+        self.kind, self.columns = kind, self.columns | row.keys()
         return left_out
 
     def reject(self, record: Record) -> None:
@@ -126,10 +131,10 @@ class _Theirs:
         self.writer.write(record)
 
     def _json(self, record: Record) -> Json:
-        row = to_row(record, self.folder)
+        row = to_row(record, self.folder if self.form.PATHS == "relative" or self.typed else None)
         if self.typed or not isinstance(row.get("images"), list):
             return row
         images = [without_bytes(image) for image in row["images"]]
-        if "inline" not in self.form.TAKES and any(map(is_inline, images)):
+        if not self.form.INLINE and any(map(is_inline, images)):
             raise ImageError("its reader takes images as files only; write them to files (--images extract) or write Parquet")
         return row | {"images": images}

@@ -11,7 +11,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.features import IMAGES, MESSAGES, TEXT
-from dream_cli.formats.reading import images_of, messages_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
 from dream_cli.records import Json
 
 _OWN = ("messages", "prompt", "completion", "chosen", "rejected", "images", "image")
@@ -20,7 +20,8 @@ _OWN = ("messages", "prompt", "completion", "chosen", "rejected", "images", "ima
 FEATURES: Mapping[str, Any] = {"id": TEXT, "images": IMAGES} | dict.fromkeys(
     ["messages", "prompt", "completion", "chosen", "rejected"], MESSAGES
 )
-TAKES = ("paths",)
+PATHS: PathsFrom = "absolute"
+INLINE = False
 
 
 def refusal(row: Mapping[str, Any]) -> str:

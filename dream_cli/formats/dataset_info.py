@@ -1,0 +1,90 @@
+"""LLaMA-Factory's `dataset_info.json`: beside a data file, it names the form of its rows and their columns.
+
+Source: `llamafactory/data/parser.py` of LLaMA-Factory 0.9.5.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dream_cli.errors import UsageError
+from dream_cli.formats import alpaca, llamafactory
+from dream_cli.records import Json
+
+FILE = "dataset_info.json"
+LISTED = ("llamafactory", "alpaca")
+_FORMATS = {"alpaca": "alpaca", "sharegpt": "llamafactory"}
+_COLUMNS = {"alpaca": alpaca.COLUMNS, "llamafactory": llamafactory.COLUMNS}
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a file names what its dialect names otherwise: its columns, and in its messages the keys and the speakers."""
+
+    dialect: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    speakers: Mapping[str, str] = field(default_factory=dict)
+
+    def renamed(self, row: Mapping[str, Any]) -> Json:
+        """Return a row under the names of its dialect."""
+        return {self.columns.get(name, name): self._said(value) for name, value in row.items()}
+
+    def _said(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._said(item) for item in value]
+        if not isinstance(value, Mapping) or not self.keys.keys() <= value.keys():
+            return value
+        message = {self.keys.get(name, name): said for name, said in value.items()}
+        return message | {"from": self.speakers.get(str(message["from"]), message["from"])} if "from" in message else message
+
+
+def naming_of(source: str | None) -> Naming | None:
+    """Return what the `dataset_info.json` beside a file says of it, None where it says nothing; raise UsageError where that cannot be read."""
+    path = Path(os.path.dirname(source or ""), FILE)
+    if source is None or not path.is_file():
+        return None
+    for entry in _entries(path).values():
+        if isinstance(entry, Mapping) and entry.get("file_name") == os.path.basename(source):
+            return _naming(entry, path)
+    return None
+
+
+def _naming(entry: Mapping[str, Any], path: Path) -> Naming:
+    name = _FORMATS.get(entry.get("formatting", "alpaca"))
+    columns, tags = entry.get("columns", {}), entry.get("tags", {})
+    if name is None or not isinstance(columns, Mapping) or not isinstance(tags, Mapping):
+        raise UsageError(
+            f"{path}: the entry of {entry['file_name']} has not the form that LLaMA-Factory documents (formatting, columns, tags)"
+        )
+    own = {theirs: _COLUMNS[name][ours] for ours, theirs in columns.items() if ours in _COLUMNS[name]}
+    keys = {theirs: llamafactory.TAGS[ours] for ours, theirs in tags.items() if ours in ("role_tag", "content_tag")}
+    speakers = {theirs: llamafactory.TAGS[ours] for ours, theirs in tags.items() if ours in ("user_tag", "assistant_tag", "system_tag")}
+    return Naming(name, own, keys, speakers)
+
+
+def enter(out: str, dialect: str, columns: set[str]) -> None:
+    """Name a written file in the `dataset_info.json` beside it; other entries stay. Raises UsageError where that cannot be read."""
+    path = Path(os.path.dirname(out), FILE)
+    entries = _entries(path) if path.is_file() else {}
+    known = {ours: theirs for ours, theirs in _COLUMNS[dialect].items() if theirs in columns}
+    entry = {"file_name": os.path.basename(out), "formatting": {v: k for k, v in _FORMATS.items()}[dialect]}
+    entries[os.path.basename(out).partition(".")[0]] = entry | ({"ranking": True} if "chosen" in columns else {}) | {"columns": known}
+    temporary = path.with_name(f".{FILE}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); mend it or move it away") from None
+    if not isinstance(entries, dict):
+        raise UsageError(f"{path} is not a JSON object of data sets; mend it or move it away")
+    return entries
