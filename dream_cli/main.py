@@ -13,9 +13,26 @@ from typer.core import TyperGroup
 
 from dream_cli import __version__
 from dream_cli.arguments import Command
+from dream_cli.completion import VARIABLE, answer
 from dream_cli.errors import DreamError, UsageError
 
-COMMANDS = ("disentangle", "sample", "judge", "pair", "sft", "dpo", "eval", "agree", "prefer", "convert", "leak", "view")
+COMMANDS = (
+    "disentangle",
+    "sample",
+    "judge",
+    "pair",
+    "sft",
+    "dpo",
+    "eval",
+    "agree",
+    "prefer",
+    "convert",
+    "leak",
+    "view",
+    "doctor",
+    "completion",
+    "man",
+)
 
 
 def load(name: str) -> Any:
@@ -72,6 +89,9 @@ def dream(version: bool = typer.Option(False, "--version", callback=_version, is
 def main() -> None:
     """Run `dream`: 0 all rows, 1 some rows met an error, 2 usage, 130 interrupted; a closed pipe ends quietly."""
     try:
+        if instruction := os.environ.get(VARIABLE):
+            answer(typer.main.get_command(app), instruction)
+            _leave(0)
         # Invoked by hand: click's own main() turns a closed pipe and an interrupt into exit codes of its own.
         with _context(sys.argv[1:]) as context:
             context.command.invoke(context)

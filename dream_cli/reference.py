@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -12,16 +14,19 @@ from dream_cli.main import COMMANDS, app
 BEGIN, END = "<!-- help -->", "<!-- /help -->"
 
 
-def reference() -> str:
-    """Return the help of every command as Markdown, 80 columns wide."""
-    table = typer.main.get_command(app)
-    blocks = []
+def commands() -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name, the click command and a context 80 columns wide of each command."""
+    table: Any = typer.main.get_command(app)
     for name in COMMANDS:
         with table.make_context("dream", [], resilient_parsing=True) as parent:
-            command = table.get_command(parent, name)  # type: ignore[attr-defined]
+            command = table.get_command(parent, name)
             with command.make_context(f"dream {name}", [], resilient_parsing=True, terminal_width=80) as context:
-                blocks.append(f"### dream {name}\n\n```\n{command.get_help(context)}\n```\n")
-    return "\n".join(blocks)
+                yield name, command, context
+
+
+def reference() -> str:
+    """Return the help of every command as Markdown, 80 columns wide."""
+    return "\n".join(f"### dream {name}\n\n```\n{command.get_help(context)}\n```\n" for name, command, context in commands())
 
 
 def renewed(page: str) -> str:

@@ -43,7 +43,7 @@ def test_nano_without_its_weights_is_no_model(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: None) -> None:
-    monkeypatch.setattr(loader, "_vllm_usable", lambda device: False)
+    monkeypatch.setattr(loader, "_has_gpu", lambda: False)
     (tmp_path / "judge-7b").mkdir()
     with pytest.raises(UsageError, match="did you mean .*judge-7b"):
         opened(model=str(tmp_path / "jugde-7b"))
@@ -55,7 +55,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_adapter_without_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: None) -> None:
-    monkeypatch.setattr(loader, "_vllm_usable", lambda device: False)
+    monkeypatch.setattr(loader, "_has_gpu", lambda: False)
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone/away"}')
     with pytest.raises(UsageError, match="is an adapter, and its base model cannot be found"):
         opened(model=str(tmp_path))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dream_cli.engines.protocol import Engine
 from dream_cli.errors import UsageError
@@ -60,20 +62,43 @@ async def open_engine(spec: EngineSpec) -> Engine:
         raise
 
 
-async def _open(spec: EngineSpec) -> Engine:
+@dataclass(frozen=True)
+class Choice:
+    """The engine that answers, and why it is that one."""
+
+    engine: Literal["openai", "vllm", "transformers"]
+    why: str
+
+
+def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -> Choice:
+    """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is asked only where it matters."""
     if spec.base_url is not None:
+        return Choice("openai", f"a server is named, {spec.base_url}")
+    _require_local(spec.model or NANO)
+    if spec.model in (None, NANO):
+        return Choice("transformers", "nano, the embedded model, answers on the CPU")
+    if spec.device == "cpu":
+        return Choice("transformers", "the CPU is asked for")
+    if importlib.util.find_spec("vllm") is None:
+        return Choice("transformers", "vllm is not installed")
+    if not (has_gpu or _has_gpu)():
+        return Choice("transformers", "vllm is installed, but torch finds no GPU")
+    return Choice("vllm", "vllm is installed and there is a GPU")
+
+
+async def _open(spec: EngineSpec) -> Engine:
+    choice = choose_engine(spec)
+    if choice.engine == "openai":
         from dream_cli.engines.openai import open_openai
 
         return await open_openai(spec)
-    _require_local(spec.model or NANO)
-    embedded = spec.model in (None, NANO)
-    if not embedded and _vllm_usable(spec.device):
+    if choice.engine == "vllm":
         from dream_cli.engines.vllm import open_vllm
 
         return open_vllm(spec)
     from dream_cli.engines.transformers import open_transformers
 
-    return open_transformers(_nano(spec) if embedded else spec)
+    return open_transformers(_nano(spec) if spec.model in (None, NANO) else spec)
 
 
 def _nano(spec: EngineSpec) -> EngineSpec:
@@ -91,9 +116,7 @@ def _require_local(model: str) -> None:
         raise UsageError(f"{needs}: pip install 'dream-cli[local]' (or ask a server: --base-url)")
 
 
-def _vllm_usable(device: str | None) -> bool:
-    if device == "cpu" or importlib.util.find_spec("vllm") is None:
-        return False
+def _has_gpu() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())

@@ -1,0 +1,30 @@
+"""Completion in the shell: the script that a shell reads once, and the answers it asks for at each tab."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+VARIABLE = "_DREAM_COMPLETE"
+
+
+def script(shell: str) -> str:
+    """Return the script that makes bash, zsh or fish ask `dream` for completions."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    return str(get_completion_script(prog_name="dream", complete_var=VARIABLE, shell=shell))
+
+
+def answer(table: Any, instruction: str) -> None:
+    """Write what could stand at the cursor; nothing where the line so far cannot be read, so that the shell offers files."""
+    # Typer renders help with rich where there is rich, which takes longer than all the rest; ours has no markup.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
+
+    from dream_cli.errors import DreamError
+
+    completion_init()
+    try:
+        shell_complete(table, {}, "dream", VARIABLE, instruction)
+    except DreamError:
+        sys.stderr.flush()

@@ -1,0 +1,185 @@
+"""What is installed and fits together, which devices there are, and which engine a model would get; torch is not imported here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal
+
+from dream_cli import __version__
+from dream_cli.engines.loader import EngineSpec, check_address, check_model, choose_engine
+from dream_cli.errors import UsageError
+
+_OURS = "dream-cli"
+# Built against one build of torch each, and imported by transformers wherever they are installed.
+_TORCH_PARTS = ("torchvision", "torchaudio")
+_PROBE = """
+import json, torch
+cuda = torch.cuda.is_available()
+found = {"cuda": cuda, "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [], "broken": {}}
+for name in ("torchvision", "torchaudio", "transformers"):
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        pass
+    except Exception as error:
+        found["broken"][name] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `bad` is what breaks a command, `absent` what only some commands need."""
+
+    part: Literal["packages", "devices", "engine"]
+    name: str
+    state: Literal["ok", "absent", "bad"]
+    said: str
+
+
+def examine(spec: EngineSpec, deep: bool = False) -> list[Finding]:
+    """Return what there is to say of this installation; `deep` asks torch itself, in a process of its own (seconds)."""
+    seen = probed() if deep else None
+    devices = list(_devices(seen))
+    gpu = bool(seen["cuda"]) if seen else any(d.name == "GPU" and d.state == "ok" for d in devices)
+    return [*_packages(), *_misfits(), *_broken(seen), *devices, _engine(spec, gpu)]
+
+
+def report(findings: list[Finding]) -> str:
+    """Return the findings as a text of three parts."""
+    lines = [f"dream {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    width = max(len(finding.name) for finding in findings)
+    for part in ("packages", "devices", "engine"):
+        lines += ["", part]
+        lines += [f"  {f.state:<6}  {f.name:<{width}}  {f.said}" for f in findings if f.part == part]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(findings: list[Finding]) -> str:
+    """Return the findings as one JSON object."""
+    return json.dumps({"dream": __version__, "python": platform.python_version(), "findings": [asdict(f) for f in findings]}) + "\n"
+
+
+def _packages() -> Iterator[Finding]:
+    """Yield one finding for each package that we or one of our extras ask for."""
+    from packaging.requirements import Requirement
+
+    seen: set[str] = set()
+    for line in importlib.metadata.requires(_OURS) or []:
+        wanted = Requirement(line)
+        extra = _extra(wanted)
+        if wanted.name in {_OURS, *seen} or extra == "test":
+            continue
+        seen.add(wanted.name)
+        yield _package(wanted, extra)
+
+
+def _extra(wanted: Any) -> str | None:
+    """Return the extra that asks for a requirement, None where we always need it."""
+    extras = importlib.metadata.metadata(_OURS).get_all("Provides-Extra") or []
+    if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+        return None
+    return next((extra for extra in extras if wanted.marker.evaluate({"extra": extra})), None)
+
+
+def _package(wanted: Any, extra: str | None) -> Finding:
+    version = installed(wanted.name)
+    mend = f"pip install '{_OURS}{f'[{extra}]' if extra else ''}'"
+    if version is None:
+        return Finding("packages", wanted.name, "absent" if extra else "bad", f"not installed: {mend}")
+    if not wanted.specifier.contains(version, prereleases=True):
+        return Finding("packages", wanted.name, "bad", f"{version} is installed, {wanted.specifier} is needed: {mend}")
+    return Finding("packages", wanted.name, "ok", version)
+
+
+@cache
+def installed(name: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _misfits() -> Iterator[Finding]:
+    """Yield the packages that do not fit the torch or transformers that are installed.
+
+    torchvision and torchaudio of PyPI are built for CUDA: beside torch for CPU they do not load, and transformers with them.
+    """
+    from packaging.requirements import Requirement
+
+    for name in (*_TORCH_PARTS, "trl", "peft", "accelerate", "vllm"):
+        if installed(name) is None:
+            continue
+        for line in importlib.metadata.requires(name) or []:
+            wanted = Requirement(line)
+            here = installed(wanted.name) if wanted.name in ("torch", "transformers") else None
+            applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+            if here is not None and applies and not wanted.specifier.contains(here, prereleases=True):
+                yield Finding("packages", name, "bad", f"{installed(name)} needs {wanted.name}{wanted.specifier}, here is {here}")
+    torch = installed("torch") or ""
+    for name in _TORCH_PARTS:
+        version = installed(name)
+        if version is not None and torch.endswith("+cpu") and not version.endswith("+cpu"):
+            said = f"{version} is built for CUDA, torch {torch} is not, so transformers fails to import: pip uninstall {name}"
+            yield Finding("packages", name, "bad", said)
+
+
+def probed() -> dict[str, Any]:
+    """Return what torch says of itself, asked in a process of its own; {cuda, devices, broken}."""
+    if installed("torch") is None:
+        return {"cuda": False, "devices": [], "broken": {}}
+    ran = subprocess.run([sys.executable, "-c", _PROBE], check=False, capture_output=True, text=True)
+    if ran.returncode != 0:
+        return {"cuda": False, "devices": [], "broken": {"torch": (ran.stderr.strip().splitlines() or ["it does not load"])[-1]}}
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def _broken(seen: dict[str, Any] | None) -> Iterator[Finding]:
+    for name, said in (seen or {"broken": {}})["broken"].items():
+        yield Finding("packages", name, "bad", f"{installed(name)} does not load ({said})")
+
+
+def _devices(seen: dict[str, Any] | None) -> Iterator[Finding]:
+    yield Finding("devices", "CPU", "ok", f"{os.cpu_count()} cores")
+    torch = installed("torch")
+    cards = _cards() if seen is None else seen["devices"]
+    if not cards:
+        yield Finding("devices", "GPU", "absent", "no NVIDIA GPU found" if seen is None else "torch finds none")
+    for card in cards:
+        unusable = seen is None and (torch or "").endswith("+cpu")
+        said = f"{card}, but torch {torch} is built for CPU: install torch for CUDA" if unusable else card
+        yield Finding("devices", "GPU", "bad" if unusable else "ok", said)
+
+
+def _cards() -> list[str]:
+    """Return the NVIDIA GPUs as the driver names them, with their memory."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        ran = subprocess.run(query, check=False, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return ran.stdout.strip().splitlines() if ran.returncode == 0 else []
+
+
+def _engine(spec: EngineSpec, gpu: bool) -> Finding:
+    """Return the engine that a model would get and why, by the loader's own choice."""
+    name = spec.model or spec.base_url or "nano"
+    try:
+        if spec.base_url is not None:
+            check_address(spec.base_url)
+        choice = choose_engine(spec, lambda: gpu)
+        if choice.engine != "openai":
+            check_model(spec.model)
+    except UsageError as error:
+        return Finding("engine", name, "bad", str(error))
+    return Finding("engine", name, "ok", f"{choice.engine}: {choice.why}")

@@ -1,0 +1,84 @@
+"""The man page, made from the code: what every command says of itself, as roff."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from dream_cli import __version__
+from dream_cli.main import app
+from dream_cli.reference import commands
+
+_EXITS = {
+    "0": "All rows were handled.",
+    "1": "Some rows met an error; they are in the output with an `error` field.",
+    "2": "The command line or the configuration is wrong.",
+    "130": "Interrupted; finished calls are in the store, the same command goes on from there.",
+}
+_TWINS = "Every option has a twin in the environment; the option on the command line stands above it."
+
+
+def manual() -> str:
+    """Return the page dream(1) as roff."""
+    from typer.main import get_command
+
+    first, *rest = paragraphs(get_command(app).help)
+    found = list(commands())
+    lines = [f'.TH DREAM 1 "" "dream {__version__}" "User Commands"']
+    lines += [".SH NAME", rf"dream \- {text(first[:1].lower() + first[1:].rstrip('.'))}"]
+    lines += [".SH SYNOPSIS", ".B dream", ".I COMMAND", "[OPTIONS] [FILE]", ".SH DESCRIPTION", *_body(rest)]
+    lines += [".SH COMMANDS"]
+    for name, command, context in found:
+        lines += [f'.SS "dream {name}"', *_body([_usage(command, context), *paragraphs(command.help)]), *_options(command, context)]
+    lines += [".SH EXIT STATUS", *(line for code, said in _EXITS.items() for line in (".TP", f".B {code}", text(said)))]
+    lines += [".SH ENVIRONMENT", text(_TWINS)]
+    lines += [line for name, said in _variables(found) for line in (".TP", f".B {name}", text(said))]
+    return "\n".join(lines) + "\n"
+
+
+def paragraphs(help_text: str | None) -> list[str]:
+    """Return the paragraphs of a docstring, each as one line."""
+    return [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.cleandoc(help_text or "")) if part.strip()]
+
+
+def text(said: str) -> str:
+    """Return a text as lines that roff prints as they stand."""
+    lines = textwrap.wrap(said, 78, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(map(_line, lines)) or "\\&"
+
+
+def _line(words: str) -> str:
+    escaped = words.replace("\\", "\\e").replace("-", "\\-")
+    # A dot or a quote at the head of a line would be a request to roff.
+    return "\\&" + escaped if escaped[:1] in (".", "'") else escaped
+
+
+def _body(parts: list[str]) -> Iterator[str]:
+    for number, part in enumerate(parts):
+        yield from (".PP", text(part)) if number else (text(part),)
+
+
+def _usage(command: Any, context: Any) -> str:
+    return f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}"
+
+
+def _options(command: Any, context: Any) -> Iterator[str]:
+    for param in command.get_params(context):
+        record = param.get_help_record(context)
+        if record is not None:
+            yield from (".TP", f".B {text(record[0])}", text(record[1]))
+
+
+def _variables(found: list[tuple[str, Any, Any]]) -> list[tuple[str, str]]:
+    """Return the variables that commands share, with the option each stands for."""
+    shared = {
+        variable: max(param.opts, key=len)
+        for _, command, _ in found
+        for param in command.params
+        for variable in ([param.envvar] if isinstance(param.envvar, str) else param.envvar or [])
+    }
+    own = ("DREAM_COMMAND_OPTION", "An option of one command, such as DREAM_SAMPLE_SEED for dream sample --seed.")
+    return [*((variable, f"Stands for {option}.") for variable, option in sorted(shared.items())), own]
