@@ -45,7 +45,9 @@ MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; de
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each subset, or rows of a file.")]
 Compare = Annotated[bool, typer.Option("--compare", help="Paired tests between two files of the same items, before and after.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
-Cards = Annotated[list[Path] | None, typer.Option("--card", metavar="FILE", callback=_cards, help="Write the card: .md or .json.")]
+Cards = Annotated[
+    list[Path] | None, typer.Option("--card", "--html", metavar="FILE", callback=_cards, help="Write the card: .html, .md or .json.")
+]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
 
 
@@ -100,16 +102,9 @@ def run(
     of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout)
     running = named(words)
     asked = judges(judge, judge_base_url, from_environment=running)
-    plan = Plan(
-        options.engine_spec(model, base_url, model_tag, *of_all),
-        tuple(options.engine_spec(name, url, None, *of_all) for name, url in asked),
-        templates,
-        rule,
-        trials,
-        temperature,
-        max_tokens,
-        seed,
-    )
+    policy = options.engine_spec(model, base_url, model_tag, *of_all)
+    panel = tuple(options.engine_spec(name, url, None, *of_all) for name, url in asked)
+    plan = Plan(policy, panel, templates, rule, trials, temperature, max_tokens, seed)
     items, lost = read_items(words, data, image_root, limit, quiet)
     code = 0
     if running or asked:

@@ -15,7 +15,7 @@ from dream_cli.scorecards import summaries
 from dream_cli.streams import check_place, replacing
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
-SUFFIXES = (".md", ".json")
+SUFFIXES = (".html", ".md", ".json")
 COLUMNS = ("rate", "k/n", "95 % interval", "unscored", "worst to best", "")
 
 
@@ -32,7 +32,7 @@ def deliver(
     """Say what an evaluation comes to: the card as text to `talk`, one JSON line each to stdout, and files by their suffix."""
     found = [summary.to_dict() for summary in summaries(records, rule, agg)]
     for file in files:
-        write(file, found)
+        write(file, found, records)
     if as_json:
         for summary in found:
             sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
@@ -62,9 +62,15 @@ def check_card(file: Path) -> Path:
     return file
 
 
-def write(file: Path, found: Sequence[Json]) -> None:
+def write(file: Path, found: Sequence[Json], records: Sequence[Record]) -> None:
     """Write the card in the format of the suffix."""
-    said = markdown(found) if file.suffix.lower() == ".md" else json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    suffix = file.suffix.lower()
+    if suffix == ".html":
+        from dream_cli.gallery import card
+
+        card.write(file, found, records)
+        return
+    said = markdown(found) if suffix == ".md" else json.dumps(found, ensure_ascii=False, indent=1) + "\n"
     with replacing(str(file)) as out:
         out.write(said.encode())
 

@@ -277,12 +277,26 @@ def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
     official(work.path, "figstep", "figstep_benign", "xstest")
     with Loopback(reply=judge(refusal="Refuse")) as server:
         ran = work.dream(
-            "eval", "suite", "--data", ".", "--limit", "1", "--card", "card.md", "--card", "card.json", "--summary", *both(server)
+            "eval",
+            "suite",
+            "--data",
+            ".",
+            "--limit",
+            "1",
+            "--card",
+            "card.md",
+            "--card",
+            "card.json",
+            "--html",
+            "card.html",
+            "--summary",
+            *both(server),
         )
     assert ran.code == 0
     assert "not under ., so not in the suite: siuo, siuo_mcqa, vlguard, mm_safetybench, mossbench" in ran.err
     assert [found["benchmark"] for found in summary(ran)] == ["figstep", "figstep_benign", "xstest"]
     assert json.loads((work.path / "card.json").read_text()) == summary(ran)
+    assert "FigStep-Benign" in (work.path / "card.html").read_text()
     card = (work.path / "card.md").read_text()
     assert "## FigStep-Benign: loopback, 1 items, judge loopback, strict rule" in card
     assert "| refusal | 100.0 % | 1/1 | 20.7 to 100.0 | 0 |  | lower is better |" in card
