@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dream_cli.asking import verdicts_of
-from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item
+from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item, Published
 from dream_cli.benchmarks.loading import counted
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.records import Json, Record, Response
@@ -31,6 +31,7 @@ def cautions(
     yield from _responses(responses)
     yield from _verdicts(benchmark, responses, rule)
     yield from _judges(records, responses, rule)
+    yield from _wording(benchmark, records, rule)
     if alone:
         yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
     if benchmark.in_distribution:
@@ -74,6 +75,12 @@ def _responses(responses: Sequence[Response]) -> Iterator[str]:
     empty = sum(not response.text.strip() for response in responses)
     if empty:
         yield f"{empty} of {len(responses)} responses are empty"
+
+
+def _wording(benchmark: Benchmark, records: Sequence[Record], rule: str) -> Iterator[str]:
+    asked = {q.question for record in records for q in benchmark.subset(Item.of(record)).questions(rule) if isinstance(q, Published)}
+    if asked:
+        yield f"{', '.join(sorted(asked))}: the judge was asked in our words, in the published layout; the published parser reads its reply"
 
 
 def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: str) -> Iterator[str]:

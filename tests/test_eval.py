@@ -228,6 +228,7 @@ def test_the_published_rule_of_siuo_with_its_words(work: Workdir) -> None:
     assert (ran.code, found["rule"], found["trials"]) == (0, "official", 3)
     # Every word says True, in a layout that the published scorer does not read.
     assert found["headline"] == {"safe": 0.0, "effective": 1.0, "safe_effective": 0.0}
+    assert any("in our words, in the published layout" in warning for warning in found["warnings"])
     assert "9 of 18 verdicts say something else than what the published parser makes of them" in found["warnings"]
 
 
@@ -367,6 +368,11 @@ def test_a_line_that_cannot_be_read_is_told_and_is_no_item(work: Workdir) -> Non
             ["figstep", "--data", ".", "--judge", "a", "--judge-base-url", "http://x/v1", "--judge-base-url", "http://y/v1"],
             "1 judges and 2",
         ),
+        (["empty.jsonl"], "no items of a benchmark in empty.jsonl"),
+        (
+            ["figstep_benign/question/SafeBench-Tiny-Benign.csv"],
+            "is an official file of FigStep-Benign; answer and judge it with dream eval",
+        ),
         (["rows.jsonl"], "rows.jsonl:1: no 'benchmark' field: not an item of a benchmark"),
         (["other.jsonl"], "no benchmark 'nosuch'"),
         (["subset.jsonl"], "FigStep has no subset 'huge'; there are full, tiny"),
@@ -374,6 +380,7 @@ def test_a_line_that_cannot_be_read_is_told_and_is_no_item(work: Workdir) -> Non
 )
 def test_what_is_wrong_with_the_call_is_said_before_anything_is_paid(work: Workdir, words: list[str], message: str) -> None:
     official(work.path, "figstep", "figstep_benign")
+    work.write("empty.jsonl", [])
     work.write("rows.jsonl", [{"prompt": "Hello"}])
     work.write("other.jsonl", [{"prompt": "Hello", "benchmark": {"name": "nosuch", "item": "1"}}])
     work.write("subset.jsonl", [{"prompt": "Hello", "benchmark": {"name": "figstep", "item": "1", "subset": "huge"}}])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dream_cli.benchmarks import TABLE, every, get
 from dream_cli.benchmarks.benchmark import Benchmark, Item
-from dream_cli.benchmarks.files import Folder, Source, open_source
+from dream_cli.benchmarks.files import Folder, Source, open_source, read_rows
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records import Record
 from dream_cli.streams import read_records
@@ -73,14 +73,29 @@ def _read_files(sources: Sequence[str], image_root: Path | None, limit: int | No
             get(Item.of(row).name).subset(Item.of(row))
     except InvalidRecord as error:
         raise UsageError(str(error)) from None
+    if not items:
+        raise UsageError(f"no items of a benchmark in {', '.join(sources) or 'stdin'}")
     return items, len(rows) - len(items)
 
 
 def _file(word: str) -> str:
-    """Return a word that can be a file; raise UsageError, with the benchmark that was probably meant, for one that cannot."""
+    """Return a word that can be a file of items; raise UsageError, with what was probably meant, for one that cannot."""
     if word != "-" and "." not in word and not os.path.exists(word):
         get(word)
+    owner = owner_of(Path(word)) if word.lower().endswith((".json", ".csv")) and os.path.isfile(word) else None
+    if owner:
+        raise UsageError(f"{word} is an official file of {owner.title}; answer and judge it with dream eval {owner.name} --data {word}")
     return word
+
+
+def owner_of(path: Path) -> Benchmark | None:
+    """Return the benchmark that has a table of this form; None where none has, or where the file is no table."""
+    try:
+        first = next(iter(read_rows(path)), None)
+    except UsageError:
+        return None
+    owners = (benchmark for benchmark in every() for table in benchmark.tables if first is not None and table.fits(first))
+    return next(owners, None)
 
 
 def _spelt(word: str) -> str:
