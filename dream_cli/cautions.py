@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dream_cli.asking import verdicts_of
 from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item, Published
 from dream_cli.benchmarks.loading import counted
+from dream_cli.engines.loader import NANO
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.records import Json, Record, Response
 from dream_cli.scoring import Rate
@@ -32,6 +33,8 @@ def cautions(
     yield from _verdicts(benchmark, responses, rule)
     yield from _judges(records, responses, rule)
     yield from _wording(benchmark, records, rule)
+    if benchmark.tables and NANO in {name for r in responses for name in judges_of(verdicts_of(r, rule).values())}:
+        yield "nano judged, which knows only its own small world: this shows that the command runs, and nothing of the model"
     if alone:
         yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
     if benchmark.in_distribution:

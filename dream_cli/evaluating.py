@@ -138,7 +138,7 @@ async def evaluate(run: Run, plan: Plan, records: Sequence[Record]) -> list[Reco
 def _judges(plan: Plan, records: Sequence[Record]) -> tuple[EngineSpec, ...]:
     """Return the judges that were named, else nano where the responses are its own; those of others stay unscored."""
     models = {response.model for record in records if record.error is None for response in record.responses or ()}
-    own = (EngineSpec(prompts_sha256=plan.prompts.sha256, store=plan.policy.store),) if models <= {NANO, DryEngine.kind} else ()
+    own = (EngineSpec(NANO, prompts_sha256=plan.prompts.sha256, store=plan.policy.store),) if models <= {NANO, DryEngine.kind} else ()
     return plan.judges or own
 
 

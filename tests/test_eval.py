@@ -402,3 +402,10 @@ def test_the_world_of_nano_is_graded_by_rule(work: Workdir) -> None:
     )
     (again,) = summary(work.dream("eval", "out.jsonl", "--summary"))
     assert again["headline"] == found["headline"]
+    # The truth may stand beside the benchmark too; without it there is no grade.
+    rows = work.read("out.jsonl")
+    beside = [row | {"truth": row["benchmark"].pop("truth")} for row in rows]
+    (third,) = summary(work.dream("eval", str(work.write("beside.jsonl", beside)), "--summary"))
+    assert third["headline"] == found["headline"]
+    (none,) = summary(work.dream("eval", str(work.write("none.jsonl", rows)), "--summary"))
+    assert (none["headline"]["risk/safe"], none["unscored"]) == (None, 3)

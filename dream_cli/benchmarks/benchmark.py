@@ -49,7 +49,9 @@ class Item:
         bad += [name for name in ("name", "item") if not known[name]]
         if bad:
             raise InvalidRecord(f"{where}benchmark.{bad[0]} is not a string")
-        rest = {k: v for k, v in raw.items() if k not in _FIELDS}
+        # Items of nano's world may bring what is true of them beside the benchmark.
+        beside = {"truth": record.extra["truth"]} if "truth" in record.extra else {}
+        rest = beside | {k: v for k, v in raw.items() if k not in _FIELDS}
         return cls(**{k: v for k, v in known.items() if v is not None}, extra=rest)
 
     def record(self, prompt: str, images: Sequence[Image] = (), responses: Sequence[Response] | None = None) -> Record:

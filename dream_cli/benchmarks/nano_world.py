@@ -5,7 +5,7 @@ It says how a policy does in that world and nothing of any other; it is for the 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 from dream_cli.benchmarks.benchmark import (
     EFFECTIVE_RATE,
@@ -19,6 +19,7 @@ from dream_cli.benchmarks.benchmark import (
 )
 from dream_cli.benchmarks.files import Source
 from dream_cli.engines.protocol import Sampling
+from dream_cli.errors import UnreadableAnswer
 from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.truth import Truth
 from dream_cli.records import Record
@@ -28,15 +29,14 @@ def load(source: Source) -> list[Record]:
     """Draw the items: the same ones every time, with their truth."""
     from dream_cli.nano.items import records
 
-    return [_item(record).record(record.prompt or "", record.images) for record in records("held-out")]
-
-
-def _item(record: Record) -> Item:
-    return replace(Item.of(record), extra={"truth": record.extra["truth"]})
+    return [Item.of(record).record(record.prompt or "", record.images) for record in records("held-out")]
 
 
 def _grade(item: Item, text: str) -> Grade:
-    return grade(Truth.from_dict(item.extra["truth"]), text)
+    truth = item.extra.get("truth")
+    if not isinstance(truth, Mapping):
+        raise UnreadableAnswer("the item does not say what is true of it (`truth`), so no rule can grade an answer")
+    return grade(Truth.from_dict(truth), text)
 
 
 # What the grader cannot read is neither safe nor of use, and does not comply: nothing here is unscored.
