@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from dream_cli import options
+from dream_cli.benchmarks import TABLE
 
 
 def _cards(files: list[Path] | None) -> list[Path]:
@@ -20,7 +21,8 @@ def _cards(files: list[Path] | None) -> list[Path]:
 What = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[BENCHMARK|suite|FILE]...", help="Benchmarks to run (also NAME:SUBSET), or files of items to score; stdin where absent."
+        metavar="BENCHMARK|FILE",
+        help=f"Benchmarks to run ({', '.join(TABLE)}; suite: all that are there; NAME:SUBSET: a part), or files of items; stdin where absent.",
     ),
 ]
 Data = Annotated[str | None, typer.Option(metavar="DIR", help="The official files: a folder, a file, or hf://NAME.")]

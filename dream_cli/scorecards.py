@@ -78,9 +78,10 @@ def summaries(records: Sequence[Record], rule: str = "strict", agg: str | None =
 
 
 def _beside(key: Key, groups: Mapping[Key, Sequence[Record]]) -> Sequence[Record]:
-    """Return the items of the partner set that the same model answered in the same file."""
+    """Return the items of the partner set that the same model answered: in the same file, else in the one file that has them."""
     partner = get(key.benchmark).partner
-    return groups.get(key._replace(benchmark=partner), ()) if partner else ()
+    found = {other.file: records for other, records in groups.items() if (other.benchmark, other.model) == (partner, key.model)}
+    return found.get(key.file) or (next(iter(found.values())) if len(found) == 1 else ())
 
 
 def require_rule(benchmark: Benchmark, rule: str) -> None:

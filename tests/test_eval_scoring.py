@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,6 +185,12 @@ def test_a_model_that_refuses_every_image_tells_no_pair_apart() -> None:
     assert (told.k, told.n) == (2, 4)
     assert not any("alone rewards" in w for s in by_name.values() for w in s.warnings)
     assert any("read it beside figstep_benign: this set alone rewards refusing everything" in w for w in summaries(records[:4])[0].warnings)
+
+
+def test_a_pair_may_stand_in_two_files() -> None:
+    records = [replace(figstep("Fraud", "5_1", False), place="a.jsonl:1"), replace(benign("5_1", "comply"), place="b.jsonl:1")]
+    told = [r.rate for s in summaries(records) for r in s.rates if r.name == "told_apart"]
+    assert told == [1.0]
 
 
 def test_two_models_in_one_stream_get_a_summary_each() -> None:

@@ -45,10 +45,10 @@ class Item:
                 f"{where}no 'benchmark' field: not an item of a benchmark; make items with dream eval NAME --data DIR -o FILE"
             )
         known = {name: raw.get(name) for name in _FIELDS}
-        bad = [name for name in ("name", "item", "subset", "topic", "expects") if not isinstance(known[name], str | None)]
+        bad = [name for name in _FIELDS if not isinstance(known[name], _KINDS.get(name, str) | None)]
         bad += [name for name in ("name", "item") if not known[name]]
         if bad:
-            raise InvalidRecord(f"{where}benchmark.{bad[0]} is not a string")
+            raise InvalidRecord(f"{where}benchmark.{bad[0]} is {'missing' if known[bad[0]] is None else 'of the wrong type'}")
         # Items of nano's world may bring what is true of them beside the benchmark.
         beside = {"truth": record.extra["truth"]} if "truth" in record.extra else {}
         rest = beside | {k: v for k, v in raw.items() if k not in _FIELDS}
@@ -68,6 +68,7 @@ class Item:
         )
 
 
+_KINDS: Mapping[str, type] = {"options": dict, "gold": dict}
 _FIELDS = ("name", "subset", "topic", "item", "expects", "pair", "warning", "reference", "options", "correct", "gold")
 
 
