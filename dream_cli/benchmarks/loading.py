@@ -21,7 +21,7 @@ SUITE = "suite"
 
 def tell(message: str) -> None:
     """Say one line on stderr."""
-    sys.stderr.write(f"dream eval: {message}\n")
+    sys.stderr.write(f"dream: {message}\n")
 
 
 def is_name(word: str) -> bool:
