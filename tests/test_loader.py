@@ -36,9 +36,9 @@ def test_without_the_extra_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nano_without_its_weights_is_no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, extra: None) -> None:
-    monkeypatch.setattr(loader, "NANO_WEIGHTS", tmp_path)
-    for model in (None, "nano"):
-        with pytest.raises(UsageError, match="no weights of nano"):
+    monkeypatch.setattr(loader, "EMBEDDED", {"nano": tmp_path, "nano-policy": tmp_path})
+    for model, name in ((None, "nano"), ("nano", "nano"), ("nano-policy", "nano-policy")):
+        with pytest.raises(UsageError, match=f"no weights of {name}, an embedded model"):
             opened(model=model)
 
 
@@ -67,7 +67,7 @@ def test_nano_goes_by_its_name_and_answers_from_the_store(tmp_path: Path, monkey
     from dream_cli.engines.protocol import ChatMessage
     from tests.zoo import build
 
-    monkeypatch.setattr(loader, "NANO_WEIGHTS", build("llava", tmp_path / "weights"))
+    monkeypatch.setitem(loader.EMBEDDED, "nano", build("llava", tmp_path / "weights"))
 
     async def ask() -> tuple[str, Any]:
         engine = await open_engine(EngineSpec(store=str(tmp_path / "calls.sqlite")))

@@ -13,7 +13,7 @@ from dream_cli.nano.figures import WEIGHTS, calibration_error, micro_f1, spearma
 from dream_cli.nano.lessons import ROLES, Lesson, Teacher, able
 from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.reader import Reader
-from dream_cli.nano.recipe import draw_packs
+from dream_cli.nano.recipe import COURSES, draw_packs
 from dream_cli.nano.world import PLACES, item
 from dream_cli.prompts.parsing import parse_observations, parse_score, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
@@ -24,7 +24,7 @@ PROMPTS = Prompts.load()
 
 def test_the_lessons_follow_from_the_seed() -> None:
     def drawn() -> object:
-        return draw_packs(Teacher(PROMPTS, Random(5)), 0.5)
+        return draw_packs(Teacher(PROMPTS, Random(5)), COURSES["teacher"], 0.5)
 
     assert drawn() == drawn()
 

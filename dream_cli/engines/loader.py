@@ -12,7 +12,9 @@ from dream_cli.engines.protocol import Engine
 from dream_cli.errors import UsageError
 
 NANO = "nano"
-NANO_WEIGHTS = Path(__file__).parent.parent / "nano" / "weights"
+_HOME = Path(__file__).parent.parent / "nano"
+# The models that come with the package: the teacher and judge, which answers where none is named, and a policy to align.
+EMBEDDED = {NANO: _HOME / "weights", "nano-policy": _HOME / "policy"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class EngineSpec:
 def check_model(model: str | None) -> None:
     """Raise UsageError where a model cannot be run on this machine, as far as can be seen without loading it."""
     _require_local(model or NANO)
-    if model not in (None, NANO):
+    if model is not None and model not in EMBEDDED:
         from dream_cli.engines import checkpoint
 
         checkpoint.check_model(model)
@@ -74,9 +76,10 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
     """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is asked only where it matters."""
     if spec.base_url is not None:
         return Choice("openai", f"a server is named, {spec.base_url}")
-    _require_local(spec.model or NANO)
-    if spec.model in (None, NANO):
-        return Choice("transformers", "nano, the embedded model, answers on the CPU")
+    model = spec.model or NANO
+    _require_local(model)
+    if model in EMBEDDED:
+        return Choice("transformers", f"{model}, an embedded model, answers on the CPU")
     if spec.device == "cpu":
         return Choice("transformers", "the CPU is asked for")
     if importlib.util.find_spec("vllm") is None:
@@ -98,15 +101,16 @@ async def _open(spec: EngineSpec) -> Engine:
         return open_vllm(spec)
     from dream_cli.engines.transformers import open_transformers
 
-    return open_transformers(_nano(spec) if spec.model in (None, NANO) else spec)
+    model = spec.model or NANO
+    return open_transformers(_embedded(spec, model) if model in EMBEDDED else spec)
 
 
-def _nano(spec: EngineSpec) -> EngineSpec:
-    """Return the spec of the embedded model, which is a folder like any other."""
-    if not (NANO_WEIGHTS / "config.json").exists():
-        raise UsageError("this installation has no weights of nano, the embedded model; name a model with --model or --base-url")
+def _embedded(spec: EngineSpec, name: str) -> EngineSpec:
+    """Return the spec of an embedded model, which is a folder like any other."""
+    if not (EMBEDDED[name] / "config.json").exists():
+        raise UsageError(f"this installation has no weights of {name}, an embedded model; name a model with --model or --base-url")
     # Small enough for the CPU, where its answers are the same on every machine.
-    return replace(spec, model=str(NANO_WEIGHTS), name=NANO, device=spec.device or "cpu")
+    return replace(spec, model=str(EMBEDDED[name]), name=name, device=spec.device or "cpu")
 
 
 def _require_local(model: str) -> None:

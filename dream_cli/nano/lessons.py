@@ -11,7 +11,7 @@ from dream_cli.nano.grader import grade
 from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
 from dream_cli.nano.truth import Truth
-from dream_cli.nano.wordings import aware, helpful
+from dream_cli.nano.wordings import OFFERS, aware, helpful, naming, pick
 from dream_cli.nano.world import Item
 from dream_cli.prompts.rendering import Prompts, written
 from dream_cli.records import Observation
@@ -109,6 +109,17 @@ def _respond(teacher: Teacher, thing: Item) -> tuple[str, str]:
     return teacher.prompts.respond_observed(thing.prompt, thing.observations), careful(thing.truth, teacher.rng)
 
 
+def _follow(teacher: Teacher, thing: Item) -> tuple[str, str]:
+    """Ask with observations that may be incomplete or wrong; one who does what it is told takes them as they stand."""
+    told, luck = list(thing.observations), teacher.rng.random()
+    if luck < 0.1 and thing.truth.deeds:
+        told = [accusation(thing.truth, teacher.rng)] if not told else [altered(risk, teacher.rng) for risk in told]
+    elif luck < 0.2:
+        told = told[1:]
+    text = f"{naming(told, teacher.rng)} {pick(OFFERS, teacher.rng)}" if told else helpful(thing.truth, teacher.rng)
+    return teacher.prompts.respond_observed(thing.prompt, told), text
+
+
 def careful(truth: Truth, rng: Random) -> str:
     """Answer as the aligned do: name each risk and offer safe help; where there is none, simply answer."""
     return aware(truth, rng) if truth.observations else helpful(truth, rng)
@@ -123,12 +134,23 @@ _ROLES: Mapping[str, Callable[[Teacher, Item], tuple[str, str]]] = {
     "answer": lambda teacher, thing: (thing.prompt, careful(thing.truth, teacher.rng)),
     "comply": lambda teacher, thing: (thing.prompt, helpful(thing.truth, teacher.rng)),
     "respond_observed": _respond,
+    "follow_observed": _follow,
     "judge_observation": _recognise,
     **{role: _judge(role) for role in ("judge_global", "judge_helpfulness", "judge_harm", "judge_effective", "judge_refusal")},
 }
 ROLES = tuple(_ROLES)
 # Roles that can be asked of an item without deeds, that is, of a skill.
-OF_SKILLS = ("read", "observe_image", "observe_text", "observe_joint", "answer", "comply", "respond_observed", "judge_helpfulness")
+OF_SKILLS = (
+    "read",
+    "observe_image",
+    "observe_text",
+    "observe_joint",
+    "answer",
+    "comply",
+    "respond_observed",
+    "follow_observed",
+    "judge_helpfulness",
+)
 _JUDGED: Mapping[str, tuple[Callable[[Prompts, Item, str], str], Callable[[Truth, str], str]]] = {
     "judge_global": (
         lambda prompts, thing, text: prompts.judge_global(thing.prompt, thing.observations, text),

@@ -12,7 +12,7 @@ from dream_cli.nano.tokens import END, IMAGE, ROLES
 
 # A verdict is one token among answers of many; it must not drown. How an answer happens to be worded matters less.
 VERDICT_WEIGHT, WORDING_WEIGHT, END_WEIGHT = 3.0, 0.5, 0.2
-WORDED = ("answer", "comply", "respond_observed")
+WORDED = ("answer", "comply", "respond_observed", "follow_observed")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Train nano from scratch on a CPU: `python -m dream_cli.nano.recipe --tower DIR --out DIR`.
+"""Train nano from scratch on a CPU: `python -m dream_cli.nano.recipe teacher --begin TOWER --out DIR`.
 
 The vision tower comes from `dream_cli.nano.tower` and stays as it is; here the rest learns every role together.
+The policy is made of the teacher: `python -m dream_cli.nano.recipe policy --begin TEACHER --out DIR`.
 A checkpoint with the learner's state is written every few minutes, and a run that is started again goes on from it.
 With MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=8589934592 in the environment a step is quicker.
 """
@@ -8,11 +9,12 @@ With MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=8589934592 in the environment
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,7 +30,7 @@ from dream_cli.nano.tokens import IMAGE, build_processor, load_processor, whole_
 from dream_cli.nano.world import PLACES, SKILLS, Item, item
 from dream_cli.prompts.rendering import Prompts
 
-STEPS, RATE, WARMUP = 4000, 1.5e-3, 100
+WARMUP = 100
 # In one process and step: packs with a picture and packs without, and the lessons in each.
 PICTURED, PICTURED_LESSONS, PLAIN, PLAIN_LESSONS, LOOSE = 12, 6, 3, 8, 3
 LOOSE_PICTURES = 4000
@@ -36,28 +38,51 @@ ASKED_ONCE = ("read", "observe_image", "observe_joint", "observe_text")
 CHECKPOINT_STEPS = 200
 STATE = "state.pt"
 KEPT_PICTURES = 20_000
-# How often each role is taught at the beginning and from the middle on: reading comes first and gives way.
-MIXTURE: Mapping[str, tuple[float, float]] = {
-    "read": (36, 8),
-    "observe_image": (16, 18),
-    "observe_joint": (10, 12),
-    "verify": (12, 18),
-    "answer": (4, 3),
-    "respond_observed": (4, 4),
-    "judge_global": (6, 12),
-    "judge_observation": (6, 10),
-    "judge_helpfulness": (4, 10),
-    "judge_harm": (4, 7),
-    "judge_effective": (3, 5),
-    "judge_refusal": (3, 4),
-}
-# Without a picture: the risks of the text, and the judge, who should know an answer by its words.
-PLAIN_MIXTURE: Mapping[str, float] = {
-    "observe_text": 10,
-    "judge_observation": 3,
-    "judge_global": 3,
-    "respond_observed": 1,
-    "judge_refusal": 1,
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a model of nano's family is taught: how often each role at the beginning and from the middle on, with a picture and without.
+
+    `begins` says that it goes on from another model's weights instead of from chance.
+    """
+
+    steps: int
+    rate: float
+    pictured: Mapping[str, tuple[float, float]]
+    plain: Mapping[str, float]
+    begins: bool = False
+
+
+COURSES = {
+    # Reading comes first and gives way. Without a picture: the risks of the text, and the judge, who should know an answer by its words.
+    "teacher": Course(
+        steps=3600,
+        rate=1.5e-3,
+        pictured={
+            "read": (36, 8),
+            "observe_image": (16, 18),
+            "observe_joint": (10, 12),
+            "verify": (12, 18),
+            "answer": (4, 3),
+            "respond_observed": (4, 4),
+            "judge_global": (6, 12),
+            "judge_observation": (6, 10),
+            "judge_helpfulness": (4, 10),
+            "judge_harm": (4, 7),
+            "judge_effective": (3, 5),
+            "judge_refusal": (3, 4),
+        },
+        plain={"observe_text": 10, "judge_observation": 3, "judge_global": 3, "respond_observed": 1, "judge_refusal": 1},
+    ),
+    # The policy that is to be aligned: it does what it is told and sees no risk, unless the risks stand in what it is told.
+    "policy": Course(
+        steps=400,
+        rate=5e-4,
+        pictured={"comply": (6, 6), "follow_observed": (4, 4), "read": (2, 2)},
+        plain={"follow_observed": 1},
+        begins=True,
+    ),
 }
 PLACE_WEIGHTS = (20, 28, 14, 22, 24, 3, 2)
 RISKY_SHARE = 0.58
@@ -66,40 +91,51 @@ RISKY_SHARE = 0.58
 def main() -> None:
     """Train for the given steps and leave model, processor and the hash of the prompts in a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--tower", type=Path, required=True, help="folder of the taught tower")
+    parser.add_argument("course", choices=COURSES)
+    parser.add_argument("--steps", type=int, help="default: those of the course")
+    parser.add_argument("--begin", type=Path, required=True, help="folder of the taught tower, or of the model that it goes on from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
-    in_parallel(train, told.out, told.tower, told.steps, told.seed)
+    in_parallel(train, told.course, told.begin, told.out, told.steps or COURSES[told.course].steps, told.seed)
 
 
-def train(rank: int, out: Path, tower_folder: Path, steps: int, seed: int) -> None:
-    """Teach nano in this process and the others; the first one writes."""
-    Trainer(rank, Prompts.load(), out, seed, tower_folder).train(steps)
+def train(rank: int, course: str, begin: Path, out: Path, steps: int, seed: int) -> None:
+    """Teach a model in this process and the others; the first one writes."""
+    Trainer(rank, COURSES[course], Prompts.load(), begin, out, seed).train(steps)
 
 
 class Trainer:
     """The model in the making, its lessons and where it is written."""
 
-    def __init__(self, rank: int, prompts: Prompts, out: Path, seed: int, tower_folder: Path) -> None:
+    def __init__(self, rank: int, course: Course, prompts: Prompts, begin: Path, out: Path, seed: int) -> None:
         import torch
 
         torch.manual_seed(seed)
-        self.rank, self.prompts, self.out, self.seed = rank, prompts, out, seed
-        # A run that goes on keeps its tokens.
-        self.processor = load_processor(out) if (out / STATE).exists() else build_processor(prompts, corpus(prompts))
+        self.rank, self.course, self.prompts, self.out, self.seed = rank, course, prompts, out, seed
+        # A run that goes on, from its own state or another model, keeps the tokens.
+        known = next((folder for folder in (out, begin) if (folder / "tokenizer.json").exists()), None)
+        self.processor = load_processor(known) if known else build_processor(prompts, corpus(prompts))
         tokenizer = self.processor.tokenizer
         self.seat, self.packer = tokenizer.convert_tokens_to_ids(IMAGE), Packer(tokenizer)
         self.model = build_model(len(tokenizer), self.seat, tokenizer.pad_token_id, tokenizer.eos_token_id)
         self.tower = self.model.model.vision_tower
-        self.tower.load_state_dict(torch.load(tower_folder / tower.FILE)["tower"])
-        self.tower.requires_grad_(requires_grad=False)
+        self._begin(begin)
         self.learnt = [p for p in self.model.parameters() if p.requires_grad]
-        self.learner = torch.optim.AdamW(self.learnt, lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
+        self.learner = torch.optim.AdamW(self.learnt, lr=course.rate, weight_decay=0.05, betas=(0.9, 0.98))
         self.seen: dict[Picture, Any] = {}
         self.rng = Random(f"{seed}/{rank}")
         self._say(f"{sum(p.numel() for p in self.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
+
+    def _begin(self, folder: Path) -> None:
+        import torch
+
+        if self.course.begins:
+            self.model = type(self.model).from_pretrained(folder, dtype=torch.float32)
+            self.tower = self.model.model.vision_tower
+        else:
+            self.tower.load_state_dict(torch.load(folder / tower.FILE)["tower"])
+        self.tower.requires_grad_(requires_grad=False)
 
     def train(self, steps: int) -> None:
         """Teach until `steps` are done, those of an earlier run included."""
@@ -109,7 +145,7 @@ class Trainer:
         self.model.train()
         for step in range(first, steps):
             for group in self.learner.param_groups:
-                group["lr"] = RATE * min((step + 1) / WARMUP, 1 - 0.95 * step / steps)
+                group["lr"] = self.course.rate * min((step + 1) / WARMUP, 1 - 0.95 * step / steps)
             loss = self._loss(step / steps)
             loss.backward()
             average_gradients(self.learnt)
@@ -147,7 +183,7 @@ class Trainer:
         return step
 
     def _loss(self, done: float) -> Any:
-        told, weight = zip(*map(self._told, draw_packs(Teacher(self.prompts, self.rng), done)), strict=True)
+        told, weight = zip(*map(self._told, draw_packs(Teacher(self.prompts, self.rng), self.course, done)), strict=True)
         return sum(told) / sum(weight)
 
     def _told(self, packs: Sequence[Sequence[Lesson]]) -> tuple[Any, Any]:
@@ -188,15 +224,15 @@ class Trainer:
             sys.stderr.flush()
 
 
-def draw_packs(teacher: Teacher, done: float) -> tuple[list[list[Lesson]], ...]:
+def draw_packs(teacher: Teacher, course: Course, done: float) -> tuple[list[list[Lesson]], ...]:
     """Return the packs of one step in groups of like length: with pictures, for reading alone, and without pictures.
 
     `done` is the share of the training that is over.
     """
-    mixture = {role: early + (late - early) * min(1.0, 2 * done) for role, (early, late) in MIXTURE.items()}
+    mixture = {role: early + (late - early) * min(1.0, 2 * done) for role, (early, late) in course.pictured.items()}
     pictured = [_pack(teacher, [_item(teacher.rng)] * PICTURED_LESSONS, mixture) for _ in range(PICTURED)]
     loose = [[_loose(teacher.rng)] for _ in range(LOOSE)]
-    plain = [_pack(teacher, [_item(teacher.rng) for _ in range(PLAIN_LESSONS)], PLAIN_MIXTURE) for _ in range(PLAIN)]
+    plain = [_pack(teacher, [_item(teacher.rng) for _ in range(PLAIN_LESSONS)], course.plain) for _ in range(PLAIN)]
     return pictured, loose, [[replace(lesson, picture=None) for lesson in pack] for pack in plain]
 
 
@@ -225,7 +261,8 @@ def _item(rng: Random) -> Item:
 def corpus(prompts: Prompts) -> list[str]:
     """Return the texts that the tokenizer learns its merges from; the fixed parts of prompts are tokens of their own."""
     teacher = Teacher(prompts, Random(0))
-    drawn = [lesson for done in (0.0, 1.0) for _ in range(60) for packs in draw_packs(teacher, done) for pack in packs for lesson in pack]
+    steps = [draw_packs(teacher, COURSES["teacher"], done) for done in (0.0, 1.0) for _ in range(60)]
+    drawn = [lesson for packs in steps for pack in itertools.chain(*packs) for lesson in pack]
     texts = [text for one in drawn for text in (one.prompt, one.answer)]
     for part in sorted(whole_parts(prompts), key=len, reverse=True):
         texts = [text.replace(part, "\n") for text in texts]

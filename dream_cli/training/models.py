@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoint, fingerprint
-from dream_cli.engines.loader import NANO, NANO_WEIGHTS
+from dream_cli.engines.loader import EMBEDDED, NANO
 from dream_cli.errors import UsageError
 from dream_cli.training.launching import first_does
 from dream_cli.training.settings import Job, Lora
@@ -56,7 +56,7 @@ class Policy:
 
 def find_start(name: str) -> Start:
     """Return the model of a path, hub id or embedded name; raise UsageError where there is none."""
-    checkpoint = find_checkpoint(str(NANO_WEIGHTS) if name == NANO else name)
+    checkpoint = find_checkpoint(str(EMBEDDED.get(name, name)))
     return Start(name, checkpoint, fingerprint(checkpoint))
 
 
