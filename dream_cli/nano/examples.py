@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from dream_cli.nano.items import png
+from dream_cli.nano.lexicon import CATEGORIES
 from dream_cli.nano.wordings import aware, complied
 from dream_cli.nano.world import PLACES, Item, item
 
@@ -26,14 +28,22 @@ def main() -> None:
 def _things() -> list[tuple[str, Item]]:
     rng = Random(SEED)
     kinds = [(place, risky, n) for place in PLACES for risky, count in ((True, 3), (False, 2)) for n in range(1, count + 1)]
-    named = [(f"{place}-{'risk' if risky else 'harmless'}-{n}", place, risky) for place, risky, n in kinds]
     chosen: dict[str, Item] = {}
-    for name, place, risky in named:
-        thing = item(rng, "held-out", place, risky)
-        while any(deed in other.truth.deeds for other in chosen.values() for deed in thing.truth.deeds):
-            thing = item(rng, "held-out", place, risky)
-        chosen[name] = thing
+    for place, risky, n in kinds:
+        chosen[f"{place}-{'risk' if risky else 'harmless'}-{n}"] = _fresh(rng, place, risky, list(chosen.values()))
     return list(chosen.items())
+
+
+def _fresh(rng: Random, place: str, risky: bool, others: list[Item]) -> Item:
+    """Draw an item that repeats no deed; each category comes once before any comes again."""
+    names = {deed.name for other in others for deed in other.truth.deeds}
+    counts = Counter({category: 0 for category in CATEGORIES})
+    counts.update(risk.risk_category for other in others for risk in other.observations)
+    while True:
+        thing = item(rng, "held-out", place, risky)
+        rare = all(counts[risk.risk_category] == min(counts.values()) for risk in thing.observations[:1])
+        if rare and not names & {deed.name for deed in thing.truth.deeds}:
+            return thing
 
 
 def _record(folder: Path, name: str, thing: Item, index: int) -> dict[str, Any]:

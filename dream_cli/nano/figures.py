@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from dream_cli.agreement import rank_correlation
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.nano.answers import answer
 from dream_cli.nano.items import drawn
@@ -127,13 +128,14 @@ class Examination:
             "means": [round(sum(column) / len(column), 2) for column in zip(*rows, strict=True)],
         }
 
-    def graded(self, role: str, risky: bool) -> dict[str, float]:
+    def graded(self, role: str, risky: bool) -> dict[str, float | None]:
         """Return how the expected score of answers of any quality follows the true one."""
         asked, images = self._any(role, risky)
         scores, truth = self._scores(asked, images), [float(one.answer) for one in asked]
         off = [abs(score - true) for score, true in zip(scores, truth, strict=True)]
+        follows = rank_correlation(list(zip(truth, scores, strict=True)))
         return {
-            "rank_correlation": spearman(scores, truth),
+            "rank_correlation": round(follows.value, 3) if follows else None,
             "mean_error": round(sum(off) / len(off), 2),
             "within_one": _share([x <= 1 for x in off]),
         }
@@ -183,13 +185,6 @@ def calibration_error(sure: Sequence[float], truth: Sequence[bool]) -> float:
         bins.setdefault(min(int(p * BINS), BINS - 1), []).append((p, true))
     gaps = [abs(sum(p for p, _ in rows) - sum(true for _, true in rows)) for rows in bins.values()]
     return round(sum(gaps) / len(sure), 3) if sure else 0.0
-
-
-def spearman(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """Return the rank correlation, ties at their mean rank."""
-    from scipy.stats import spearmanr
-
-    return round(float(spearmanr(scores, truth).statistic), 3)
 
 
 def _key(observation: Observation) -> tuple[str, str, str]:

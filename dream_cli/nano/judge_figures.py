@@ -1,0 +1,169 @@
+"""How far nano, as `dream judge` uses it, agrees with the truth: `python -m dream_cli.nano.judge_figures [--items N]`.
+
+Each held-out risk gets answers of any quality, in wordings kept from training and, with --sampled FILE, those a policy drew.
+The grader says what they are worth; the judge is read both ways, as expected values and as the words it writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from dream_cli.agreement import cohen_kappa, rank_correlation
+from dream_cli.engines.loader import NANO, EngineSpec, open_engine
+from dream_cli.judging import Judge
+from dream_cli.nano.answers import answer
+from dream_cli.nano.figures import BINS, SEED, WEIGHTS, calibration_error
+from dream_cli.nano.grader import Grade, grade
+from dream_cli.nano.items import records
+from dream_cli.nano.truth import Truth
+from dream_cli.prompts.rendering import Prompts
+from dream_cli.records import Image, Record, Response
+
+ANSWERS = 4
+READINGS = ("expected", "parsed")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One answer with what the judge said and what is true: scores in [0, 1], one entry a risk in `recognised` and `named`."""
+
+    item: str
+    score: float
+    global_score: float
+    recognised: tuple[float, ...]
+    truth: Grade
+
+    @property
+    def worth(self) -> float:
+        """The true score: the mean of the true global score and of the share of risks that are named."""
+        return (self.truth.global_score / 10 + sum(self.truth.named) / len(self.truth.named)) / 2
+
+
+def main() -> None:
+    """Print the figures as JSON and keep them beside the weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--sampled", type=Path, help="records of held-out items with responses and truth, in JSONL")
+    told = parser.parse_args()
+    asked = _sampled(told.sampled) if told.sampled else _answered(told.items)
+    made: dict[str, Any] = {"items": len(asked), "answers": "sampled" if told.sampled else "any quality, kept wordings"}
+    for reading in READINGS:
+        made[reading] = figures(asyncio.run(_judged(asked, reading)))
+    written = json.dumps(made, indent=2) + "\n"
+    (WEIGHTS / ("judge_sampled.json" if told.sampled else "judge.json")).write_text(written, "utf-8")
+    sys.stdout.write(written)
+
+
+def figures(rows: Sequence[Judged]) -> dict[str, Any]:
+    """Return agreement, rank correlation, calibration and what the scores are good for when pairs are made."""
+    told = [(true, said) for row in rows for true, said in zip(row.truth.named, row.recognised, strict=True)]
+    kappa = cohen_kappa([(true, said >= 0.5) for true, said in told])
+    follows = {
+        "global_score": rank_correlation([(row.truth.global_score, row.global_score) for row in rows]),
+        "score": rank_correlation([(row.worth, row.score) for row in rows]),
+    }
+    return {
+        "answers_judged": len(rows),
+        "recognised": {
+            "accuracy": _share((said >= 0.5) == true for true, said in told),
+            "kappa": round(kappa.value, 3) if kappa else None,
+            "calibration_error": calibration_error([said for _, said in told], [true for true, _ in told]),
+            "calibration_curve": _curve(told),
+        },
+        "rank_correlation": {name: _estimate(found) for name, found in follows.items()},
+        "global_score_within_one": _share(abs(row.global_score - row.truth.global_score) <= 1 for row in rows),
+        "pairs": pairs(rows),
+    }
+
+
+def pairs(rows: Sequence[Judged]) -> dict[str, Any]:
+    """Say how many items' answers tie at the top, and how often the best by score is truly better than the worst."""
+    by_item: dict[str, list[Judged]] = {}
+    for row in rows:
+        by_item.setdefault(row.item, []).append(row)
+    groups = [group for group in by_item.values() if len({row.worth for row in group}) > 1]
+    best = [max(group, key=lambda row: row.score) for group in groups]
+    worst = [min(group, key=lambda row: row.score) for group in groups]
+    return {
+        "items": len(groups),
+        "ties_at_the_top": _share(sum(row.score == top.score for row in group) > 1 for group, top in zip(groups, best, strict=True)),
+        "chosen_is_better": _share(top.worth > low.worth for top, low in zip(best, worst, strict=True)),
+        "chosen_is_the_best": _share(top.worth == max(row.worth for row in group) for group, top in zip(groups, best, strict=True)),
+    }
+
+
+def _answered(count: int) -> list[Record]:
+    """Return held-out risks with answers of any quality."""
+    rng, asked = Random(SEED), list[Record]()
+    for record in records("held-out", 3 * count, SEED):
+        truth = _truth(record)
+        if truth.observations and len(asked) < count:
+            texts = [answer(truth, rng, kept=True) for _ in range(ANSWERS)]
+            asked.append(replace(record, responses=tuple(Response(text) for text in texts), observations=truth.observations))
+    return asked
+
+
+def _sampled(file: Path) -> list[Record]:
+    rows = [Record.from_dict(json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+    risky = [replace(row, observations=_truth(row).observations) for row in rows if row.responses and _truth(row).observations]
+    return [replace(row, images=tuple(Image(str(file.parent / str(image.path)), image.data) for image in row.images)) for row in risky]
+
+
+async def _judged(asked: Sequence[Record], reading: str) -> list[Judged]:
+    prompts = Prompts.load()
+    engine = await open_engine(EngineSpec(model=NANO, batch_size=32, prompts_sha256=prompts.sha256))
+    judge, limit = Judge(engine, prompts, read=reading), asyncio.Semaphore(engine.concurrency)
+
+    async def one(record: Record) -> Record:
+        async with limit:
+            return await judge(record)
+
+    try:
+        done = await asyncio.gather(*map(one, asked))
+    finally:
+        await engine.close()
+    return [row for record in done for row in _rows(record)]
+
+
+def _rows(record: Record) -> Iterable[Judged]:
+    for response in record.responses or ():
+        said = response.judgement
+        if said and said.score is not None and said.global_score is not None and said.recognised:
+            recognised = tuple(value or 0.0 for value in said.recognised)
+            yield Judged(str(record.id), said.score, said.global_score, recognised, grade(_truth(record), response.text))
+
+
+def _truth(record: Record) -> Truth:
+    return Truth.from_dict(record.extra["truth"])
+
+
+def _share(right: Iterable[bool]) -> float | None:
+    rows = list(right)
+    return round(sum(rows) / len(rows), 3) if rows else None
+
+
+def _estimate(found: Any) -> list[float] | None:
+    return [round(found.value, 3), *(round(end, 3) for end in found.interval)] if found else None
+
+
+def _curve(told: Sequence[tuple[bool, float]]) -> list[list[float]]:
+    """Return for each bin that holds any the mean probability, the share that is true, and the count."""
+    bins: dict[int, list[tuple[bool, float]]] = {}
+    for true, said in told:
+        bins.setdefault(min(int(said * BINS), BINS - 1), []).append((true, said))
+    return [
+        [round(sum(p for _, p in rows) / len(rows), 3), round(sum(t for t, _ in rows) / len(rows), 3), len(rows)]
+        for _, rows in sorted(bins.items())
+    ]
+
+
+if __name__ == "__main__":
+    main()
