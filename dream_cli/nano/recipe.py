@@ -84,7 +84,8 @@ COURSES = {
         begins=True,
     ),
 }
-PLACE_WEIGHTS = (20, 28, 14, 22, 24, 3, 2)
+# How often an item is of each of PLACES and SKILLS, at the beginning and from the middle on: pairs are the last to be learnt.
+PLACE_WEIGHTS = ((20, 10), (28, 24), (14, 6), (22, 38), (24, 20), (3, 2), (2, 2))
 RISKY_SHARE = 0.58
 
 
@@ -229,10 +230,10 @@ def draw_packs(teacher: Teacher, course: Course, done: float) -> tuple[list[list
 
     `done` is the share of the training that is over.
     """
-    mixture = {role: early + (late - early) * min(1.0, 2 * done) for role, (early, late) in course.pictured.items()}
-    pictured = [_pack(teacher, [_item(teacher.rng)] * PICTURED_LESSONS, mixture) for _ in range(PICTURED)]
+    mixture = {role: _between(weights, done) for role, weights in course.pictured.items()}
+    pictured = [_pack(teacher, [_item(teacher.rng, done)] * PICTURED_LESSONS, mixture) for _ in range(PICTURED)]
     loose = [[_loose(teacher.rng)] for _ in range(LOOSE)]
-    plain = [_pack(teacher, [_item(teacher.rng) for _ in range(PLAIN_LESSONS)], course.plain) for _ in range(PLAIN)]
+    plain = [_pack(teacher, [_item(teacher.rng, done) for _ in range(PLAIN_LESSONS)], course.plain) for _ in range(PLAIN)]
     return pictured, loose, [[replace(lesson, picture=None) for lesson in pack] for pack in plain]
 
 
@@ -253,8 +254,13 @@ def _loose(rng: Random) -> Lesson:
     return Lesson("read", READ, picture.words, picture)
 
 
-def _item(rng: Random) -> Item:
-    place = rng.choices((*PLACES, *SKILLS), PLACE_WEIGHTS)[0]
+def _between(weights: tuple[float, float], done: float) -> float:
+    early, late = weights
+    return early + (late - early) * min(1.0, 2 * done)
+
+
+def _item(rng: Random, done: float) -> Item:
+    place = rng.choices((*PLACES, *SKILLS), [_between(weights, done) for weights in PLACE_WEIGHTS])[0]
     return item(rng, place=place, risky=place not in SKILLS and rng.random() < RISKY_SHARE)
 
 
