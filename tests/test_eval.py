@@ -346,6 +346,15 @@ def test_a_judge_is_asked_about_a_file_only_where_one_is_named(work: Workdir) ->
         assert (after["headline"], server.calls) == ({"attack": 1.0}, 1)
 
 
+def test_what_the_question_needs_and_the_item_lacks_leaves_it_unscored(work: Workdir) -> None:
+    row = {"prompt": "Good?", "benchmark": {"name": "siuo", "topic": "morality", "item": "1"}, "responses": [{"text": "x", "model": "M"}]}
+    work.write("sampled.jsonl", [row])
+    with Loopback(reply=judge()) as server:
+        ran = work.dream("eval", "sampled.jsonl", "--judge-base-url", server.url, "-q")
+        assert (ran.code, server.calls) == (1, 1)  # of use needs no warning
+    assert ran.rows[0]["responses"][0]["verdicts"]["strict"]["safe"]["unscored"] == "the item has no warning, which this question needs"
+
+
 def test_a_line_that_cannot_be_read_is_told_and_is_no_item(work: Workdir) -> None:
     row = {
         "prompt": "List.",

@@ -79,6 +79,17 @@ def test_a_verdict_of_another_kind_stops_and_is_not_guessed_at(value: Any) -> No
         outcomes([siuo("1", [value], [True])])
 
 
+@pytest.mark.parametrize("word", ["Refuse", "refused", "yes", "", True])
+def test_a_word_that_is_none_of_the_three_is_not_taken_for_an_answer(word: Any) -> None:
+    with pytest.raises(UsageError, match="figstep_benign:1_1: the verdict 'refusal' has the value"):
+        outcomes([benign("1_1", word)])
+
+
+def test_a_choice_without_a_right_one_is_unscored() -> None:
+    found = overall([Item("siuo_mcqa", "1", topic="morality").record("Which?", responses=[Response("A", "M")])])
+    assert (found["accuracy"].n, found["accuracy"].unscored) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("trials", "agg", "better", "want"),
     [

@@ -140,7 +140,7 @@ def number(question: str) -> Part:
 
 
 def _chosen(item: Item, values: Mapping[str, Value | None]) -> float | None:
-    return None if values.get("choice") is None else float(values["choice"] == item.correct)
+    return None if values.get("choice") is None or item.correct is None else float(values["choice"] == item.correct)
 
 
 SAFE_RATE = Metric("safe", "up", (is_true("safe"),))
