@@ -12,6 +12,7 @@ from dream_cli.options import (
     BatchSize,
     Concurrency,
     DryRun,
+    Engine,
     ImageRoot,
     Judge,
     Limit,
@@ -45,6 +46,7 @@ def run(
     out: Out = None,
     model: Judge = None,
     base_url: BaseUrl = None,
+    engine: Engine = None,
     mode: Mode = "split",
     verify: Verify = True,
     redo: Redo = False,
@@ -78,10 +80,10 @@ def run(
     from dream_cli.stages import Run, run_stage
 
     templates = Prompts.load(prompts, taxonomy)
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)
+    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)
     tally = run_stage(
         Run("disentangle", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
         spec,
-        lambda engine: Disentangler(engine, templates, mode, verify, redo, max_tokens, seed),
+        lambda opened: Disentangler(opened, templates, mode, verify, redo, max_tokens, seed),
     )
     raise typer.Exit(tally.exit_code)

@@ -13,6 +13,7 @@ from dream_cli.options import (
     BatchSize,
     Concurrency,
     DryRun,
+    Engine,
     ImageRoot,
     Limit,
     ModelTag,
@@ -46,6 +47,7 @@ def run(
     out: Out = None,
     model: JudgeModel = None,
     base_url: BaseUrl = None,
+    engine: Engine = None,
     score: Way = "sum",
     read: Read = "expected",
     taxonomy: TaxonomyFile = None,
@@ -77,12 +79,12 @@ def run(
     from dream_cli.summaries import Scores
 
     templates = Prompts.load(prompts, taxonomy)
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)
+    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)
     scores = Scores()
     tally = run_stage(
         Run("judge", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
         spec,
-        lambda engine: Judge(engine, templates, score, read),
+        lambda opened: Judge(opened, templates, score, read),
         scores.add,
     )
     if not quiet and not dry_run:

@@ -12,6 +12,7 @@ from dream_cli.options import (
     BatchSize,
     Concurrency,
     DryRun,
+    Engine,
     ImageRoot,
     Limit,
     ModelTag,
@@ -44,6 +45,7 @@ def run(
     out: Out = None,
     model: Policy = None,
     base_url: BaseUrl = None,
+    engine: Engine = None,
     n: N = 1,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
@@ -80,11 +82,11 @@ def run(
     from dream_cli.stages import Run, run_stage
 
     templates = Prompts.load(prompts)
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)
+    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)
     drawing = Sampling(temperature, top_p, max_tokens, seed)
     tally = run_stage(
         Run("sample", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
         spec,
-        lambda engine: Sampler(engine, templates, drawing, n, system, observe, append),
+        lambda opened: Sampler(opened, templates, drawing, n, system, observe, append),
     )
     raise typer.Exit(tally.exit_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,12 +27,12 @@ def _out(path: str | None) -> str | None:
 
 
 def _model(ctx: typer.Context, model: str | None) -> str | None:
-    # Both of these are eager options, read before this one.
+    # These are eager options, read before this one.
     served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT"
     if not served and not ctx.params.get("dry_run"):
         from dream_cli.engines.loader import check_model
 
-        check_model(model)
+        check_model(model, ctx.params.get("engine"))
     return model
 
 
@@ -118,6 +118,12 @@ BaseUrl = Annotated[
 ModelTag = Annotated[str | None, typer.Option(envvar="DREAM_MODEL_TAG", help="Tells two models apart that a server gives one name.")]
 Concurrency = Annotated[int, typer.Option(envvar="DREAM_CONCURRENCY", min=1, help="Requests in flight at a server.")]
 Timeout = Annotated[float, typer.Option(envvar="DREAM_TIMEOUT", min=0.1, help="Seconds that a server may take for one request.")]
+Engine = Annotated[
+    Literal["transformers", "vllm"] | None,
+    typer.Option(
+        envvar="DREAM_ENGINE", is_eager=True, help="What runs a local model; by default vllm where it is installed and finds a GPU."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(envvar="DREAM_BATCH_SIZE", min=1, help="Requests in a batch of a local model.")]
 Store = Annotated[
     str | None,
@@ -148,13 +154,16 @@ def engine_spec(
     no_store: bool,
     prompts_sha256: str | None = None,
     timeout: float = 120.0,
+    engine: str | None = None,
 ) -> EngineSpec:
     """Gather what the user said of the engine."""
     from dream_cli.engines.loader import EngineSpec
     from dream_cli.engines.store import default_store
 
     path = None if no_store else store or str(default_store())
-    return EngineSpec(model, base_url, model_tag, concurrency, batch_size, timeout=timeout, store=path, prompts_sha256=prompts_sha256)
+    return EngineSpec(
+        model, base_url, model_tag, concurrency, batch_size, engine=engine, timeout=timeout, store=path, prompts_sha256=prompts_sha256
+    )
 
 
 def prices(price_in: float | None, price_out: float | None) -> Prices | None:

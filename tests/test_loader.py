@@ -26,7 +26,7 @@ def opened(**spec: Any) -> Any:
 @pytest.fixture
 def extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that the extra `local` is installed."""
-    monkeypatch.setattr(loader, "_require_local", lambda model: None)
+    monkeypatch.setattr(loader, "_require_local", lambda model, engine: None)
 
 
 def test_without_the_extra_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

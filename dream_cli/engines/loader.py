@@ -27,15 +27,16 @@ class EngineSpec:
     concurrency: int = 8
     batch_size: int = 8
     device: str | None = None
+    engine: Literal["transformers", "vllm"] | None = None  # what runs a local model, where not the one that fits
     timeout: float = 120.0
     store: str | None = None
     prompts_sha256: str | None = None
     name: str | None = None  # written into the records instead of `model`
 
 
-def check_model(model: str | None) -> None:
+def check_model(model: str | None, engine: Literal["transformers", "vllm"] | None = None) -> None:
     """Raise UsageError where a model cannot be run on this machine, as far as can be seen without loading it."""
-    _require_local(model or NANO)
+    _require_local(model or NANO, engine)
     if model is not None and model not in EMBEDDED:
         from dream_cli.engines import checkpoint
 
@@ -77,9 +78,11 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
     if spec.base_url is not None:
         return Choice("openai", f"a server is named, {spec.base_url}")
     model = spec.model or NANO
-    _require_local(model)
+    _require_local(model, spec.engine)
     if model in EMBEDDED:
         return Choice("transformers", f"{model}, an embedded model, answers on the CPU")
+    if spec.engine is not None:
+        return Choice(spec.engine, "it is asked for by name")
     if spec.device == "cpu":
         return Choice("transformers", "the CPU is asked for")
     if importlib.util.find_spec("vllm") is None:
@@ -113,11 +116,13 @@ def _embedded(spec: EngineSpec, name: str) -> EngineSpec:
     return replace(spec, model=str(EMBEDDED[name]), name=name, device=spec.device or "cpu")
 
 
-def _require_local(model: str) -> None:
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+def _require_local(model: str, engine: str | None) -> None:
+    needed = ("torch", "transformers", *(["vllm"] if engine == "vllm" else []))
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
+        extra = "vllm" if engine == "vllm" else "local"
         needs = f"to run {model} here, {' and '.join(missing)} must be installed"
-        raise UsageError(f"{needs}: pip install 'dream-cli[local]' (or ask a server: --base-url)")
+        raise UsageError(f"{needs}: pip install 'dream-cli[{extra}]' (or ask a server: --base-url)")
 
 
 def _has_gpu() -> bool:

@@ -22,7 +22,6 @@ from dream_cli.engines.transformers import Chat, row_seed
 from dream_cli.errors import EngineError, RowError, UsageError
 
 BATCH = 256
-TOP = 20  # vLLM's default limit of the token probabilities that it returns
 
 
 def open_vllm(spec: EngineSpec) -> Engine:
@@ -36,7 +35,7 @@ def open_vllm(spec: EngineSpec) -> Engine:
         llm = _load(checkpoint)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         lock.close()
-        raise UsageError(f"vLLM cannot load the model {spec.model}: {error}") from error
+        raise UsageError(f"vLLM cannot load the model {spec.model}: {error}; --engine transformers runs it without vLLM") from error
     return VllmEngine(llm, checkpoint, spec.name or spec.model, lock)
 
 
@@ -62,13 +61,15 @@ class VllmEngine:
         return list(await asyncio.gather(*(self._ask(chat, sampling, sample) for sample in samples)))
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
-        """Return the probability of each answer as the whole reply; below the most probable tokens it counts as 0."""
+        """Return the probability of each answer as the whole reply."""
         choice: Choice = await self._ask(chat, tuple(answers), 0)
         return choice
 
     async def close(self) -> None:
         """End the worker, let go of the model and of the GPU."""
         await self._batcher.close()
+        # Its process would live on, with the memory of the GPU, when this one leaves without Python's farewell.
+        self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         self._lock.close()
 
@@ -98,7 +99,7 @@ class VllmEngine:
 
     def _choose(self, answers: Sequence[str], chats: Sequence[Chat]) -> list[Choice]:
         spellings = spell(answers, self._tokenizer)
-        after = {prefix: self._next(chats, prefix) for prefix in prefixes(spellings)}
+        after = {prefix: self._next(chats, prefix, tokens) for prefix, tokens in _asked(spellings, self._ends).items()}
         self.usage.calls += len(chats)
         return [
             share(answers, [sum(self._probability(after, s, row) for s in spellings[answer]) for answer in answers])
@@ -107,11 +108,11 @@ class VllmEngine:
 
     def _probability(self, after: dict[Tokens, list[dict[int, float]]], spelling: Spelling, row: int) -> float:
         tokens = spelling.tokens
-        product = math.prod(after[tokens[:i]][row].get(token, 0.0) for i, token in enumerate(tokens))
-        return product * sum(after[tokens][row].get(end, 0.0) for end in self._ends) if spelling.closed else product
+        product = math.prod(after[tokens[:i]][row][token] for i, token in enumerate(tokens))
+        return product * sum(after[tokens][row][end] for end in self._ends) if spelling.closed else product
 
-    def _next(self, chats: Sequence[Chat], prefix: Tokens) -> list[dict[int, float]]:
-        """Return for each chat the probabilities of the likeliest tokens after the prompt and `prefix`."""
+    def _next(self, chats: Sequence[Chat], prefix: Tokens, tokens: Sequence[int]) -> list[dict[int, float]]:
+        """Return for each chat the probabilities of these tokens after the prompt and `prefix`."""
         from vllm import SamplingParams
 
         options = dict(self._options)
@@ -119,10 +120,22 @@ class VllmEngine:
         if prefix:
             begun = [{"role": "assistant", "content": self._tokenizer.decode(prefix)}]
             options |= {"add_generation_prompt": False, "continue_final_message": True}
-        wish = SamplingParams(max_tokens=1, temperature=0, logprobs=TOP)
+        # Named tokens are looked up among all, where the likeliest ones would leave out what is improbable.
+        wish = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=list(tokens))
         outs = self._llm.chat([[*_conversation(chat), *begun] for chat in chats], wish, **options)
         self._count(outs)
         return [{token: math.exp(seen.logprob) for token, seen in out.outputs[0].logprobs[0].items()} for out in outs]
+
+
+def _asked(spellings: dict[str, list[Spelling]], ends: Tokens) -> dict[Tokens, Tokens]:
+    """Return for each prefix the tokens whose probability behind it is needed."""
+    every = [spelling for group in spellings.values() for spelling in group]
+    asked: dict[Tokens, Tokens] = {}
+    for prefix in prefixes(spellings):
+        within = [s.tokens[len(prefix)] for s in every if s.tokens[: len(prefix)] == prefix and len(s.tokens) > len(prefix)]
+        closing = ends if any(s.closed and s.tokens == prefix for s in every) else ()
+        asked[prefix] = tuple(dict.fromkeys([*within, *closing]))
+    return asked
 
 
 def _load(checkpoint: Checkpoint) -> Any:
@@ -135,8 +148,15 @@ def _load(checkpoint: Checkpoint) -> Any:
         rank = json.loads((checkpoint.adapter / "adapter_config.json").read_text())["r"]
         # vLLM takes powers of two from 8 on.
         adapter = {"enable_lora": True, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
-    # generation_config: the checkpoint's own sampling defaults must not change what was asked for.
-    return LLM(str(checkpoint.folder), generation_config="vllm", limit_mm_per_prompt={"image": 16, "video": 0}, **adapter)
+    return LLM(
+        str(checkpoint.folder),
+        # The checkpoint's own sampling defaults must not change what was asked for.
+        generation_config="vllm",
+        # A model that may write any whitespace in its JSON can write nothing else until its tokens are spent.
+        structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
+        limit_mm_per_prompt={"image": 16, "video": 0},
+        **adapter,
+    )
 
 
 def _chat_options(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -151,16 +171,12 @@ def _parameters(sampling: Sampling) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    form = None
-    if sampling.schema is not None:
-        # A model that may write any whitespace can write nothing else until its tokens are spent.
-        form = StructuredOutputsParams(json=dict(sampling.schema), disable_any_whitespace=True)
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_tokens=sampling.max_tokens,
         seed=sampling.seed,
-        structured_outputs=form,
+        structured_outputs=None if sampling.schema is None else StructuredOutputsParams(json=dict(sampling.schema)),
     )
 
 
