@@ -18,9 +18,10 @@ def question(text: str, images: Sequence[Image] = ()) -> list[ChatMessage]:
 def conversation(turn: Turn, images: Sequence[Image], text: str | None = None, system: str | None = None) -> list[ChatMessage]:
     """Return the chat that asks for a response to a turn: its history, then its prompt (or `text` in its place).
 
-    The images belong to the first message of the user.
+    The images belong to the first message of the user; `system` takes the place of the system message that the conversation has.
     """
-    chat = [ChatMessage(m.role, m.content) for m in turn.history] + [ChatMessage("user", turn.prompt if text is None else text)]
+    history = [m for m in turn.history if not (system and m.role == "system")]
+    chat = [ChatMessage(m.role, m.content) for m in history] + [ChatMessage("user", turn.prompt if text is None else text)]
     first = next(i for i, m in enumerate(chat) if m.role == "user")
     chat[first] = replace(chat[first], images=tuple(map(prepare, images)))
     return [ChatMessage("system", system), *chat] if system else chat

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dream_cli.chats import question
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
-from dream_cli.errors import UnreadableAnswer
+from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.prompts.parsing import YES_NO, observations_schema, parse_observations
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records import Image, Observation, Record, Turn
@@ -23,7 +23,8 @@ SECOND_TRY = 0.7
 class Disentangler:
     """Adds observations to records: asks each side of `mode`, joins the answers, and verifies each observation.
 
-    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice.
+    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice,
+    InvalidRecord where there is no image and only images are looked at.
     """
 
     engine: Engine
@@ -45,6 +46,9 @@ class Disentangler:
     async def observations(self, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
         """Return the verified, distinct observations of one turn."""
         sides = [side for side in MODES[self.mode] if side != "image" or images]
+        if not sides:
+            # An empty list would say that somebody had looked.
+            raise InvalidRecord("--mode image finds no image in this record; --mode split looks at the text as well")
         lists = await asyncio.gather(*(self._ask(side, turn, images) for side in sides))
         claims = distinct([claim for found in lists for claim in found])
         if not self.verify:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dream_cli.chats import question
 from dream_cli.engines.protocol import ChatMessage, Engine
-from dream_cli.errors import RowError, UnreadableAnswer
+from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.metrics import combined, observation_score
 from dream_cli.prompts.parsing import SCORES, YES_NO
 from dream_cli.prompts.rendering import Prompts
@@ -42,6 +42,10 @@ class Judge:
         turns = [turn for turn in record.turns() if turn.responses]
         if not turns:
             raise NoResponse("nothing to judge: the record has no `response` or `responses`; run `dream sample` first")
+        if record.responses and not any(turn.responses == record.responses for turn in turns):
+            raise InvalidRecord(
+                "the conversation is answered already, so its `responses` answer nothing; split it first with `dream convert`"
+            )
         for turn in turns:
             judged = await asyncio.gather(*(self._judged(turn, response, record.images) for response in turn.responses))
             record = record.with_turn(replace(turn, responses=tuple(judged)))

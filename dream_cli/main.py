@@ -106,6 +106,9 @@ def main() -> None:
     except DreamError as error:
         sys.stderr.write(f"dream: {error}\n")
         _leave(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:
+        sys.stderr.write(f"dream: {error}\n")
+        _leave(2)
     except Exception as error:
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
         if not hasattr(error, "format_message"):
@@ -125,7 +128,10 @@ def _leave(code: int) -> None:
     """Exit without waiting for a reader thread that may hang on stdin for ever."""
     try:
         sys.stdout.flush()
-    except OSError:
-        code = code or 0
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        sys.stderr.write(f"dream: cannot write stdout: {error.strerror}\n")
+        code = 2
     sys.stderr.flush()
     os._exit(code)

@@ -154,7 +154,7 @@ def engine_spec(
     no_store: bool,
     prompts_sha256: str | None = None,
     timeout: float = 120.0,
-    engine: str | None = None,
+    engine: Literal["transformers", "vllm"] | None = None,
 ) -> EngineSpec:
     """Gather what the user said of the engine."""
     from dream_cli.engines.loader import EngineSpec

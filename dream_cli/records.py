@@ -244,9 +244,10 @@ class Record:
         return replace(self, messages=(*self.messages[: turn.reply], message, *self.messages[turn.reply + 1 :]))
 
     def failed(self, stage: str, error: RowError) -> Record:
-        """Return the record marked with the error that a stage met on it."""
+        """Return the record marked with the error that a stage met on it, and where it was read."""
         raw = {} if error.raw is None else {"raw": error.raw}
-        return replace(self, error=Failure(stage, error.kind, str(error), raw))
+        message = f"{self.place}: {error}" if self.place else str(error)
+        return replace(self, error=Failure(stage, error.kind, message, raw))
 
     def retried(self) -> Record:
         """Return the record without its error, read anew; raise InvalidRecord where it still cannot be read."""
@@ -276,7 +277,7 @@ def _read_record(raw: Mapping[str, Any], place: str) -> Record:
         raise InvalidRecord("missing field 'prompt' (or 'messages', a conversation)")
     if messages and messages[-1].role == "system":
         raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
-    return Record(
+    record = Record(
         prompt=prompt,
         messages=messages,
         images=tuple(_read_image(i) for i in _items(raw, "images") or ()),
@@ -287,6 +288,9 @@ def _read_record(raw: Mapping[str, Any], place: str) -> Record:
         order=tuple(raw),
         place=place,
     )
+    if not record.turns():
+        raise InvalidRecord("'messages' holds no message of the user that is answered or stands last")
+    return record
 
 
 def _identifier(raw: Mapping[str, Any]) -> str | None:

@@ -70,7 +70,7 @@ def test_an_answer_that_is_no_list_is_asked_for_again_and_then_an_error_with_its
     assert ran.rows[0]["error"] == {
         "stage": "disentangle",
         "kind": "unparsed",
-        "message": "the answer holds no JSON list of observations",
+        "message": "stdin:1: the answer holds no JSON list of observations",
         "raw": "I see no list here.",
     }
 
@@ -89,3 +89,26 @@ def test_a_conversation_is_observed_turn_by_turn(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [RISK])) as server:
         (row,) = work.dream("disentangle", "--base-url", server.url, stdin=line).rows
     assert ["observations" in m for m in row["messages"]] == [False, True, False, True]
+
+
+def test_image_mode_does_not_call_a_record_without_image_harmless(work: Workdir) -> None:
+    with Loopback(tokens=always(0.9, [])) as server:
+        ran = work.dream("disentangle", "--mode", "image", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
+        assert (ran.code, server.calls) == (1, 0)
+    assert "observations" not in ran.rows[0]
+    assert ran.rows[0]["error"]["kind"] == "invalid"
+
+
+def test_several_images_are_shown_in_their_order(work: Workdir) -> None:
+    row = {"id": "a", "prompt": "Which is which?", "images": [work.picture("a.png", 8), work.picture("b.png", 24)]}
+    work.write("in.jsonl", [row])
+    with Loopback(tokens=always(0.9, [RISK])) as server:
+        work.dream("disentangle", "in.jsonl", "--base-url", server.url)
+        shown = [
+            [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+            for body in server.bodies
+            if isinstance(body["messages"][0]["content"], list)
+        ]
+    one, two = shown[0]
+    assert one != two
+    assert shown == [[one, two]] * 2  # the question about the image, and the check of what was found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import math
 import shutil
@@ -17,6 +16,7 @@ from dream_cli.engines.loader import EngineSpec, open_engine
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
 from dream_cli.errors import EngineError, ImageError, UsageError
 from dream_cli.records import Image
+from tests.pictures import picture
 from tests.zoo import FAMILIES, build
 
 pytestmark = pytest.mark.local
@@ -25,15 +25,6 @@ pytest.importorskip("transformers")
 
 DRAWN = Sampling(temperature=1.0, top_p=0.9, max_tokens=8, seed=3)
 GREEDY = Sampling(max_tokens=8)
-
-
-def picture(color: str, size: tuple[int, int] = (48, 40)) -> Image:
-    """Return an image of one colour."""
-    from PIL import Image as Pil
-
-    stream = io.BytesIO()
-    Pil.new("RGB", size, color).save(stream, "PNG")
-    return Image(data=stream.getvalue())
 
 
 RED = [ChatMessage("user", "What is in this picture?", (picture("red"),))]

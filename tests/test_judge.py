@@ -75,3 +75,13 @@ def test_words_are_parsed_where_a_server_gives_no_probabilities(work: Workdir) -
     with Loopback(reply=lambda body: "7" if "whole number" in json.dumps(body) else "Yes.", ignore=["logprobs"]) as server:
         judgement = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW)).rows[0]["responses"][0]["judgement"]
     assert (judgement["rubric"], judgement["recognised"], judgement["score"]) == ("sum/parsed", [1.0, 1.0], 0.85)
+
+
+def test_responses_beside_an_answered_conversation_are_not_passed_over(work: Workdir) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    with Loopback(tokens=verdicts("6")) as server:
+        judged = work.dream("judge", "--base-url", server.url, stdin=json.dumps({"id": "a", "messages": turns}))
+        assert judged.rows[0]["messages"][1]["judgement"]["score"] == 0.6
+        both = work.dream("judge", "--base-url", server.url, stdin=json.dumps({"id": "a", "messages": turns, "responses": ["Hey."]}))
+    assert (both.code, both.rows[0]["error"]["kind"]) == (1, "invalid")
+    assert "answered already" in both.rows[0]["error"]["message"]

@@ -68,7 +68,7 @@ def test_judge_names_sample_where_there_is_no_response(work: Workdir, teacher: L
             "error": {
                 "stage": "judge",
                 "kind": "no-response",
-                "message": "nothing to judge: the record has no `response` or `responses`; run `dream sample` first",
+                "message": "stdin:1: nothing to judge: the record has no `response` or `responses`; run `dream sample` first",
             },
         }
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,13 +48,12 @@ PARTS: dict[str, Any] = {
 }
 JUDGEMENT = shape({}, PARTS)
 RESPONSE = shape({"text": TEXT}, {"model": TEXT, "finish_reason": TEXT, "judgement": JUDGEMENT})
-MESSAGE = shape(
-    {"role": st.sampled_from(["user", "assistant"]), "content": TEXT},
-    {"observations": st.lists(OBSERVATION, max_size=2), "judgement": JUDGEMENT},
-)
+ABOUT: dict[str, Any] = {"observations": st.lists(OBSERVATION, max_size=2), "judgement": JUDGEMENT}
+MESSAGE = shape({"role": st.sampled_from(["user", "assistant"]), "content": TEXT}, ABOUT)
+TALKING = st.tuples(shape({"role": st.just("user"), "content": TEXT}, ABOUT), st.lists(MESSAGE, max_size=3))
 MORE: dict[str, Any] = {"id": TEXT, "observations": st.lists(OBSERVATION, max_size=2), "responses": st.lists(RESPONSE, max_size=2)}
 SINGLE = shape({"prompt": TEXT}, MORE) | shape({"prompt": TEXT, "response": TEXT}, {"id": TEXT})
-TALK = shape({"messages": st.lists(MESSAGE, min_size=1, max_size=4)}, MORE)
+TALK = shape({"messages": TALKING.map(lambda talk: [talk[0], *talk[1]])}, MORE)
 FAILED = shape({"error": shape({"stage": TEXT, "kind": TEXT, "message": TEXT}, {})}, {"prompt": JSON, "responses": JSON})
 
 
@@ -165,3 +165,15 @@ def test_an_error_is_passed_on_and_tried_again_on_request() -> None:
 def test_an_unreadable_line_becomes_a_row() -> None:
     error = {"stage": "read", "kind": "unreadable", "message": "not JSON", "file": "in.jsonl", "line": 3}
     assert unreadable("in.jsonl", 3, "not JSON").to_dict() == {"error": error}
+
+
+@pytest.mark.parametrize("roles", [["assistant"], ["user", "system", "assistant"]])
+def test_a_conversation_without_a_prompt_is_refused(roles: list[str]) -> None:
+    with pytest.raises(InvalidRecord, match="no message of the user"):
+        Record.from_dict({"messages": [{"role": role, "content": "x"} for role in roles]}, "f:1")
+
+
+def test_a_number_as_id_stays_a_number() -> None:
+    record = Record.from_dict({"id": 7, "prompt": "p"})
+    assert (record.id, record.to_dict()["id"]) == ("7", 7)
+    assert replace(record, id="7#2").to_dict()["id"] == "7#2"

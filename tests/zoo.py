@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ def text_config(words: Any, **more: Any) -> dict[str, Any]:
     return TEXT | {"vocab_size": len(words), "pad_token_id": 0, "eos_token_id": words.eos_token_id, "bos_token_id": None} | more
 
 
+def video(name: str) -> dict[str, Any]:
+    """Return the part that reads videos, which a processor insists on where torchvision is installed."""
+    import transformers as hf
+
+    return {"video_processor": getattr(hf, name)()} if find_spec("torchvision") else {}
+
+
 def llava() -> tuple[Any, Any]:
     """LLaVA: a CLIP tower, one row of patches for each image."""
     import transformers as hf
@@ -95,22 +103,27 @@ def qwen2_vl() -> tuple[Any, Any]:
     import transformers as hf
 
     words, pictures, marks = qwen(14)
-    processor = hf.Qwen2VLProcessor(image_processor=pictures, tokenizer=words, chat_template=template(QWEN_IMAGE))
+    video_part = video("Qwen2VLVideoProcessor")
+    processor = hf.Qwen2VLProcessor(image_processor=pictures, tokenizer=words, chat_template=template(QWEN_IMAGE), **video_part)
     rope = {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
     config = hf.Qwen2VLConfig(text_config=text_config(words, rope_scaling=rope), vision_config=vision, **marks)
     return hf.Qwen2VLForConditionalGeneration(config), processor
 
 
-def qwen2_5_vl() -> tuple[Any, Any]:
-    """Qwen2.5-VL: as many patches as the image is large, positions in three directions."""
+def qwen2_5_vl(width: int = 32, context: int = 512) -> tuple[Any, Any]:
+    """Qwen2.5-VL: as many patches as the image is large, positions in three directions; vectors of `width`, `context` tokens."""
     import transformers as hf
 
     words, pictures, marks = qwen(14)
-    processor = hf.Qwen2_5_VLProcessor(image_processor=pictures, tokenizer=words, chat_template=template(QWEN_IMAGE))
-    rope = {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+    processor = hf.Qwen2_5_VLProcessor(
+        image_processor=pictures, tokenizer=words, chat_template=template(QWEN_IMAGE), **video("Qwen2VLVideoProcessor")
+    )
+    rope = {"type": "mrope", "rope_type": "default", "mrope_section": [width // 16, 3 * width // 32, 3 * width // 32], "rope_theta": 1e6}
     vision = QWEN_VISION | {"patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1]}
-    config = hf.Qwen2_5_VLConfig(text_config=text_config(words, rope_scaling=rope), vision_config=vision, **marks)
+    vision |= {"hidden_size": width, "out_hidden_size": width}
+    text = text_config(words, rope_scaling=rope, hidden_size=width, max_position_embeddings=context)
+    config = hf.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **marks)
     return hf.Qwen2_5_VLForConditionalGeneration(config), processor
 
 
@@ -119,7 +132,9 @@ def qwen3_vl() -> tuple[Any, Any]:
     import transformers as hf
 
     words, pictures, marks = qwen(16)
-    processor = hf.Qwen3VLProcessor(image_processor=pictures, tokenizer=words, chat_template=template(QWEN_IMAGE))
+    processor = hf.Qwen3VLProcessor(
+        image_processor=pictures, tokenizer=words, chat_template=template(QWEN_IMAGE), **video("Qwen3VLVideoProcessor")
+    )
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": True, "rope_theta": 1e6}
     vision = QWEN_VISION | {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
     config = hf.Qwen3VLConfig(text_config=text_config(words, head_dim=16, rope_scaling=rope), vision_config=vision, **marks)
@@ -175,7 +190,11 @@ def internvl() -> tuple[Any, Any]:
     words = tokenizer(**named)
     pictures = hf.GotOcr2ImageProcessor(size={"height": 32, "width": 32}, crop_to_patches=False)
     processor = hf.InternVLProcessor(
-        image_processor=pictures, tokenizer=words, image_seq_length=4, chat_template=template("<IMG_CONTEXT>\n")
+        image_processor=pictures,
+        tokenizer=words,
+        image_seq_length=4,
+        chat_template=template("<IMG_CONTEXT>\n"),
+        **video("InternVLVideoProcessor"),
     )
     config = hf.InternVLConfig(
         vision_config=VISION | {"image_size": [32, 32], "patch_size": [8, 8]},
@@ -187,7 +206,7 @@ def internvl() -> tuple[Any, Any]:
     return hf.InternVLForConditionalGeneration(config), processor
 
 
-FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
+FAMILIES: dict[str, Callable[..., tuple[Any, Any]]] = {
     "llava": llava,
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
@@ -198,8 +217,8 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-def build(family: str, folder: Path, seed: int = 0) -> Path:
-    """Save a random model of the family in `folder`, the same one for the same seed, and return the folder."""
+def build(family: str, folder: Path, seed: int = 0, **sizes: int) -> Path:
+    """Save a random model of the family in `folder`, the same one for the same seed and sizes, and return the folder."""
     import torch
     from transformers.utils import logging
 
@@ -209,7 +228,7 @@ def build(family: str, folder: Path, seed: int = 0) -> Path:
     logging.disable_progress_bar()
     allow_image_only_processors()
     torch.manual_seed(seed)
-    model, processor = FAMILIES[family]()
+    model, processor = FAMILIES[family](**sizes)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -33,7 +33,7 @@ class Batcher:
         self._linger = linger
         self._waiting: deque[_Job] = deque()
         self._changed = Condition()
-        self._closed = False
+        self._closed = self._running = False
         # A daemon, because an interrupted command must not wait for a forward pass to end.
         self._thread = Thread(target=self._work, name="dream-batcher", daemon=True)
         self._thread.start()
@@ -49,20 +49,22 @@ class Batcher:
         return await asyncio.wrap_future(job.future)
 
     async def close(self) -> None:
-        """Let the running batch end, cancel what waits, and end the thread."""
+        """Cancel what waits and end the thread; a batch that runs is not waited for, for nobody waits for its results."""
         with self._changed:
             self._closed = True
             abandoned, self._waiting = self._waiting, deque()
             self._changed.notify()
         for job in abandoned:
             job.future.cancel()
-        await asyncio.to_thread(self._thread.join)
+        if not self._running:
+            await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
         while batch := self._take():
             live = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if live:
                 self._answer(live)
+            self._running = False
 
     def _take(self) -> list[_Job]:
         """Wait for a job, then for its neighbours; return the next batch, empty once closed."""
@@ -74,6 +76,7 @@ class Batcher:
                 return []
             key = self._waiting[0].key
             batch = [job for job in self._waiting if job.key == key][: self._size]
+            self._running = True
             taken = {id(job) for job in batch}
             self._waiting = deque(job for job in self._waiting if id(job) not in taken)
             return batch

