@@ -164,7 +164,7 @@ def test_explode_keeps_judgements_and_waiting_prompts() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [{"prompt": "Hi"}, {"error": {"stage": "read"}, "messages": 3}, {"messages": [{"role": "assistant", "content": "Hello"}]}],
+    [{"prompt": "Hi"}, {"error": {"stage": "read"}, "messages": 3}],
 )
 def test_explode_leaves_other_records_alone(raw: dict[str, Any]) -> None:
     record = Record.from_dict(raw)
