@@ -148,3 +148,25 @@ def test_closing_ends_the_thread_and_refuses_more() -> None:
 
     asyncio.run(whole())
     assert not [thread for thread in threading.enumerate() if thread.name == "dream-batcher"]
+
+
+def test_an_interrupt_does_not_wait_for_the_batch_that_runs() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def run(key: Any, items: list[Any]) -> list[Any]:
+        begun.set()
+        end.wait(30)
+        return items
+
+    async def ask() -> None:
+        batcher = Batcher(run, 1)
+        running, waiting = (asyncio.ensure_future(batcher.submit("a", i)) for i in (1, 2))
+        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.wait_for(batcher.close(), 10)
+        assert not end.is_set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        end.set()
+        assert await running == 1
+
+    asyncio.run(ask())
