@@ -58,11 +58,17 @@ def run(
     Example: dream convert train_llava_format.json --explode turns | dream disentangle --mode text
     """
     from dream_cli.converting import Conversion, convert
+    from dream_cli.errors import UsageError
+    from dream_cli.formats.datasets import upload
     from dream_cli.formats.sources import Source
 
+    if push and not (out or "").endswith("/"):
+        raise UsageError("--push uploads the folder of a data set; name one with -o DIR/")
     folder = image_folder or Path(out or "").parent / "images"
     how = Conversion(from_, to, images, folder, explode == "turns", fix_flags)
     receipt = convert(Source(source, image_root, split, limit), out, how)
     if not quiet:
         sys.stderr.write(receipt.report(to))
+    if push and out:
+        sys.stderr.write(f"dream convert: uploaded to {upload(out, push)}\n")
     raise typer.Exit(1 if receipt.errors else 0)

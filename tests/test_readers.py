@@ -146,14 +146,14 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> str:
 # In environments of their own
 
 SWIFT = """
-import json, os, sys
+import json, sys
 from swift.dataset import load_dataset
 from swift.template.vision_utils import load_image
 for path in sys.argv[1:]:
     rows, _ = load_dataset([path], split_dataset_ratio=0.0, strict=True)
     for row in rows:
         sizes = [load_image(image["bytes"] or image["path"]).size for image in row["images"] or ()]
-        print(json.dumps([row["messages"], row.get("rejected_response"), sizes]), file=sys.stderr)
+        print(json.dumps([path, row["messages"], row.get("rejected_response"), sizes]), file=sys.stderr)
 """
 LLAMAFACTORY = """
 import json, sys, types, transformers
@@ -162,13 +162,15 @@ from llamafactory.data.loader import _get_merged_dataset
 from llamafactory.data.mm_plugin import get_mm_plugin
 from llamafactory.hparams import DataArguments, ModelArguments
 from transformers import Seq2SeqTrainingArguments
-folder, name, stage = sys.argv[1:]
-data = DataArguments(dataset=name, dataset_dir=folder, template="qwen2_vl")
+folder = sys.argv[1]
 training = Seq2SeqTrainingArguments(output_dir=folder + "/out", use_cpu=True)
 plugin = get_mm_plugin("qwen2_vl", image_token="<image>")
-for row in _get_merged_dataset([name], ModelArguments(model_name_or_path="none"), data, training, stage):
-    read = plugin._regularize_images(row["_images"] or [], image_max_pixels=10**6, image_min_pixels=0)["images"]
-    print(json.dumps([row["_prompt"], row["_response"], [image.size for image in read]]), file=sys.stderr)
+for name in sys.argv[2:]:
+    data = DataArguments(dataset=name, dataset_dir=folder, template="qwen2_vl")
+    stage = "rm" if name.startswith("pairs") else "sft"
+    for row in _get_merged_dataset([name], ModelArguments(model_name_or_path="none"), data, training, stage):
+        read = plugin._regularize_images(row["_images"] or [], image_max_pixels=10**6, image_min_pixels=0)["images"]
+        print(json.dumps([name, row["_prompt"], row["_response"], [image.size for image in read]]), file=sys.stderr)
 """
 
 
@@ -181,7 +183,7 @@ def asked(made: Workdir, environment: str, script: str, *args: str) -> list[Any]
     env |= {"DISABLE_VERSION_CHECK": "1", "HF_DATASETS_CACHE": str(made.path / "cache")}
     ran = subprocess.run([str(python), "-c", script, *args], check=False, capture_output=True, text=True, cwd="/", env=env, timeout=600)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    return [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("[[")]
+    return [json.loads(line) for line in ran.stderr.splitlines() if line.startswith('["')]
 
 
 PLACES = {"a": "<image>", "b": "<image><image>", "c": ""}
@@ -198,21 +200,34 @@ def expected(name: str) -> list[tuple[list[dict[str, str]], str, list[list[int]]
     return rows
 
 
-@pytest.mark.readers
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
-@pytest.mark.parametrize("name", ["answers", "chats", "pairs"])
-def test_ms_swift_reads_the_rows(made: Workdir, name: str, suffix: str) -> None:
-    rows = asked(made, "swift", SWIFT, converted(made, name, "swift", suffix))
-    rejected = "Hm." if name == "pairs" else None
-    assert rows == [[[*said, {"role": "assistant", "content": answer}], rejected, sizes] for said, answer, sizes in expected(name)]
+NAMES = ("answers", "chats", "pairs")
+SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 @pytest.mark.readers
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
-@pytest.mark.parametrize("form", ["llamafactory", "alpaca"])
-@pytest.mark.parametrize("name", ["answers", "chats", "pairs"])
-def test_llamafactory_reads_the_rows(made: Workdir, name: str, form: str, suffix: str) -> None:
-    converted(made, name, form, suffix)
-    rows = asked(made, "llamafactory", LLAMAFACTORY, str(made.path), f"{name}-{form}", "rm" if name == "pairs" else "sft")
-    rejected = [{"role": "assistant", "content": "Hm."}] if name == "pairs" else []
-    assert rows == [[said, [{"role": "assistant", "content": answer}, *rejected], sizes] for said, answer, sizes in expected(name)]
+def test_ms_swift_reads_every_kind_of_file(made: Workdir) -> None:
+    files = {converted(made, name, "swift", suffix): name for name in NAMES for suffix in SUFFIXES}
+    rows = asked(made, "swift", SWIFT, *files)
+    assert rows == [
+        [file, [*said, {"role": "assistant", "content": answer}], "Hm." if name == "pairs" else None, sizes]
+        for file, name in files.items()
+        for said, answer, sizes in expected(name)
+    ]
+
+
+@pytest.mark.readers
+def test_llamafactory_reads_every_kind_of_file(made: Workdir) -> None:
+    forms = ("llamafactory", "alpaca")
+    files = {f"{name}{suffix[1:]}-{form}": name for name in NAMES for form in forms for suffix in SUFFIXES}
+    for name in NAMES:
+        for suffix in SUFFIXES:
+            # An entry of dataset_info.json is named by the file without its suffix.
+            made.write(f"{name}{suffix[1:]}.jsonl", made.read(f"{name}.jsonl"))
+            for form in forms:
+                converted(made, f"{name}{suffix[1:]}", form, suffix)
+    rejected = [{"role": "assistant", "content": "Hm."}]
+    assert asked(made, "llamafactory", LLAMAFACTORY, str(made.path), *files) == [
+        [file, said, [{"role": "assistant", "content": answer}, *(rejected if name == "pairs" else [])], sizes]
+        for file, name in files.items()
+        for said, answer, sizes in expected(name)
+    ]

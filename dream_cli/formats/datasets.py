@@ -15,6 +15,7 @@ from dream_cli.records import Json
 HUB = "hf://datasets/"
 # Where the rows of a folder stand that we write.
 DATA = "data/train.parquet"
+_QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # A split's files are named SPLIT.parquet, SPLIT-00000-of-00002.parquet or SPLIT/anything.parquet.
 _SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
 _PLACES = ("data", "default", "")
@@ -64,10 +65,12 @@ def _saved(folder: Path) -> Iterator[Json]:
 
 def open_hub(name: str, split: str | None) -> Iterator[Json]:
     """Return the rows of a data set on a hub, read as they are asked for; raise UsageError where it cannot be had."""
+    os.environ |= _QUIET
     try:
-        from datasets import load_dataset
+        from datasets import disable_progress_bars, load_dataset
     except ImportError:
         raise UsageError("to read from a hub, datasets must be installed: pip install 'dream-cli[hub]'") from None
+    disable_progress_bars()
     try:
         splits = load_dataset(name.removeprefix(HUB), streaming=True)
     except Exception as error:  # noqa: BLE001 - a hub fails in many ways, each of them told
@@ -76,15 +79,16 @@ def open_hub(name: str, split: str | None) -> Iterator[Json]:
     return map(to_json, rows)
 
 
-def push(folder: str, name: str, public: bool) -> str:
-    """Upload a data set's folder to a hub, as a private repository unless `public`, and return its address."""
+def upload(folder: str, name: str) -> str:
+    """Upload a data set's folder to a hub, where it is made private if it is new, and return its address."""
+    os.environ |= _QUIET
     try:
         from huggingface_hub import HfApi
     except ImportError:
         raise UsageError("to write to a hub, huggingface_hub must be installed: pip install 'dream-cli[hub]'") from None
     api = HfApi()
     try:
-        address = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
+        address = api.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
         api.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder)
     except Exception as error:  # noqa: BLE001 - as above
         raise UsageError(

@@ -116,7 +116,7 @@ class _Theirs:
         row, left_out = self.form.write(self._json(record))
         kind = tuple(name for name in _KINDS if name in row)
         if self.kind not in (None, kind):
-            raise InvalidRecord(f"a row of {', '.join(kind)} in a file of {', '.join(self.kind or ())}; its reader takes one kind a file")
+            raise InvalidRecord(f"a row of {_named(kind)} in a file of {_named(self.kind or ())}; its reader takes one kind a file")
         with clearly(self.name):
             self.sink.write(row)
         self.kind, self.columns = kind, self.columns | row.keys()
@@ -138,3 +138,7 @@ class _Theirs:
         if not self.form.INLINE and any(map(is_inline, images)):
             raise ImageError("its reader takes images as files only; write them to files (--images extract) or write Parquet")
         return row | {"images": images}
+
+
+def _named(kind: tuple[str, ...]) -> str:
+    return ", ".join(kind) or "answers"
