@@ -332,3 +332,21 @@ def test_refused_logprobs_are_dropped() -> None:
 
     with Loopback(refuse=refuse, reply=lambda body: "Yes") as server:
         assert choice(server, ["Yes", "No"]) == Choice(None, 0.0, "Yes")
+
+
+def test_a_server_that_is_gone_is_tried_once_by_each_further_request() -> None:
+    state = {"gone": True}
+
+    async def work(engine: Engine) -> list[int]:
+        counts = []
+        for gone in (True, True, False, True):
+            before, state["gone"] = server.calls, gone
+            try:
+                await engine.generate(CHAT, Sampling(), [0])
+            except EngineError:
+                assert gone
+            counts.append(server.calls - before)
+        return counts
+
+    with Loopback(refuse=lambda _: Fault(0) if state["gone"] else None) as server:
+        assert using(server, work) == [5, 1, 1, 5]

@@ -94,6 +94,7 @@ class _Wire:
     base: str = field(repr=False)
     slots: asyncio.Semaphore
     key: str = field(repr=False)
+    gone: bool = False  # no request has reached the server since one gave up on it
 
     @property
     def place(self) -> str:
@@ -115,19 +116,22 @@ class _Wire:
 
     async def send(self, method: str, path: str, body: Json | None = None, faults: int = FAULTS) -> Json:
         """Return the reply to one request; raise Refused or, after the retries, EngineError."""
-        allowed = {True: PATIENCE, False: faults}
         failures = {True: 0, False: 0}
         # The slot is kept while waiting: a server in trouble sees fewer of us.
         async with self.slots:
             while True:
                 status, text, retry_after = await self._once(method, path, body)
+                self.gone = self.gone and status == 0
                 if 200 <= status < 300:
                     return self._read(text)
                 if not _passing(status):
                     raise Refused(status, self.say(f"{status}: {self.quote(text)}"))
                 busy = status in (408, 429)
                 failures[busy] += 1
-                if failures[busy] >= allowed[busy]:
+                # A server that is gone is not waited for by each of thousands of rows; one try finds out whether it is back.
+                allowed = PATIENCE if busy else 1 if self.gone else faults
+                if failures[busy] >= allowed:
+                    self.gone = status == 0
                     raise self._given_up(status, text, failures[busy])
                 await asyncio.sleep(_pause(sum(failures.values()), retry_after))
 
