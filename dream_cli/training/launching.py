@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import TypeVar
 from dream_cli.errors import UsageError
 
 T = TypeVar("T")
+# Seconds that the processes have to save after an interrupt.
+_SAVING = 600
 
 
 def world_size() -> int:
@@ -33,18 +36,34 @@ def check_world(wanted: int | None) -> None:
         raise UsageError(f"--nproc {wanted}, but the launcher started {world_size()} processes; give one of the two")
 
 
+def check_devices() -> None:
+    """Raise UsageError where several GPUs are seen and no launcher shares them out: TRL's trainers refuse that, later and less clearly."""
+    import torch
+
+    seen = torch.cuda.device_count()
+    if seen > 1 and not is_started():
+        raise UsageError(f"{seen} GPUs are here: --nproc {seen} uses all of them, CUDA_VISIBLE_DEVICES=0 the first alone")
+
+
 def launch(processes: int) -> int:
     """Start this very command in several processes through torchrun, and return the exit code of the first that failed, or 0."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # What went wrong the process has said itself.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, run_id="dream"
     )
+    if hasattr(config, "shutdown_timeout"):
+        config.shutdown_timeout = _SAVING
     try:
         elastic_launch(config, sys.executable)("-m", "dream_cli", *sys.argv[1:])
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode or 1
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
     return 0
 
 

@@ -14,7 +14,7 @@ from dream_cli.records import Json
 from dream_cli.streams import read_records
 from dream_cli.training import checkpoints, lineage, models, reporting
 from dream_cli.training.export import export
-from dream_cli.training.launching import check_world, first_does, is_first, is_started, launch, world_size
+from dream_cli.training.launching import check_devices, check_world, first_does, is_first, is_started, launch, world_size
 from dream_cli.training.preflight import Preflight, Report, Take, check_model, checked
 from dream_cli.training.rows import Row, load_rows, open_rows
 from dream_cli.training.settings import Job
@@ -81,6 +81,7 @@ def check(job: Job, method: Method) -> Done:
 def train(job: Job, method: Method) -> Done:
     """Train and return the final record; an interrupted run is saved, and the same job goes on from there."""
     models.quieten()
+    check_devices()
     start = models.find_start(job.model)
     prepared = first_does(lambda: _prepare(job, method, start))
     if prepared.finished is not None:
