@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoint, fingerprint
-from dream_cli.engines.loader import EMBEDDED, NANO
+from dream_cli.engines.loader import EMBEDDED
 from dream_cli.errors import UsageError
 from dream_cli.training.launching import first_does
 from dream_cli.training.settings import Job, Lora
@@ -62,7 +62,7 @@ def find_start(name: str) -> Start:
 
 def is_of_nano_s_world(model: str) -> bool:
     """Whether a model that a record names is embedded, or was trained from one that is: its folder has the embedded model's prompts."""
-    if model.partition("-")[0] == NANO:
+    if model in EMBEDDED:
         return True
     try:
         return any((folder / PROMPTS_FILE).exists() for folder in find_checkpoint(model).folders) if Path(model).is_dir() else False
