@@ -29,6 +29,8 @@ COMMANDS = (
     "convert",
     "leak",
     "view",
+    "diff",
+    "why",
     "doctor",
     "completion",
     "man",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.viewing.differing import Difference
 from dream_cli.viewing.summary import Field, Histogram, Lengths, Summary
 from dream_cli.viewing.visible import visible_line
 
@@ -154,6 +155,37 @@ def _errors(summary: Summary) -> Table:
     made = table("error", "rows", "", "first row")
     for error in summary.errors[:FIELDS_SHOWN]:
         made.add_row(visible_line(f"{error.stage}: {error.kind}"), f"{error.rows:,}", _share(error.rows, summary.rows), f"{error.first:,}")
+    return made
+
+
+def print_difference(found: Difference, before: str, after: str) -> None:
+    """Print what changed between two files."""
+    out = console()
+    out.print(visible_line(f"{before}: {_count(found.before, 'row')}, {after}: {_count(found.after, 'row')}"), style="bold")
+    made = table("rows", "n", "")
+    made.columns[-1].justify = "left"
+    # Where ids are long, they are what is cut.
+    made.columns[0].min_width, made.columns[1].min_width = 8, 6
+    for name, ids in (("added", found.added), ("gone", found.gone), ("changed", [change.id for change in found.changed])):
+        made.add_row(name, f"{len(ids):,}", visible_line(", ".join(ids[:5])) + (" ..." if len(ids) > 5 else ""))
+    made.add_row("the same", f"{found.same:,}", "")
+    parts: list[RenderableType] = [made]
+    if found.changed:
+        parts.append(_tally("changed in", "rows", dict(found.fields())))
+    if found.mean_before is not None and found.mean_after is not None:
+        parts.append(_shifts(found, found.mean_before, found.mean_after))
+    for part in parts:
+        out.print()
+        out.print(part)
+
+
+def _shifts(found: Difference, before: float, after: float) -> Table:
+    up, down = (sum(sign * change.shift > 0 for change in found.changed) for sign in (1, -1))
+    made = table("score", "before", "after", "shift")
+    name = f"mean of {_count(found.scored, 'row')}: {up:,} up, {down:,} down, {found.scored - up - down:,} as before"
+    made.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+    for change in found.largest():
+        made.add_row(visible_line(change.id), f"{change.before:.3f}", f"{change.after:.3f}", f"{change.shift:+.3f}")
     return made
 
 

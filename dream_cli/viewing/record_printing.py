@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dream_cli.viewing.terminal_images import Show
+    from dream_cli.viewing.tracing import Call, Found
 
 # From this probability on, a response is taken to recognise an observation.
 RECOGNISED = 0.5
@@ -44,6 +45,25 @@ def print_record(out: Console, n: int, record: Record, show: Show) -> None:
         out.print(row)
         if line.image is not None:
             show(out, line.image)
+
+
+def print_trace(found: Sequence[Found], calls: Sequence[Call], store: str, images: bool | None) -> None:
+    """Print the rows that belong together, file by file, and the calls that made them."""
+    from rich.rule import Rule
+    from rich.text import Text
+
+    from dream_cli.viewing.printing import console
+    from dream_cli.viewing.terminal_images import shower
+
+    out, show = console(), shower(images)
+    for row in found:
+        out.print(Text(visible_line(f"{row.file}, same {row.link}"), style="bold"))
+        print_record(out, row.n, row.record, show)
+        out.print()
+    out.print(Rule(Text(visible_line(f"{len(calls)} calls in {store}")), align="left", style="dim"))
+    for call in calls:
+        out.print(Text(visible_line(f"{call.made_at}  {call.role}, {call.model}, {call.key[:12]}")))
+        out.print(Text("    " + visible_line(call.reply)[:200], style="dim"))
 
 
 def lines(record: Record) -> Iterator[Line]:

@@ -1,0 +1,32 @@
+"""What changed between two files of records.    dream diff round1.jsonl round2.jsonl"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dream_cli.options import ImageRoot
+
+Before = Annotated[str, typer.Argument(metavar="BEFORE", help="Records: .jsonl, .jsonl.gz, .json or .parquet; - for stdin.")]
+After = Annotated[str, typer.Argument(metavar="AFTER", help="The records to compare with them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON: every id, changed fields and scores.")]
+
+
+def run(before: Before, after: After, as_json: AsJson = False, image_root: ImageRoot = None) -> None:
+    """Tell which rows were added, are gone or changed, in which fields, and how their scores moved.
+
+    Rows are matched by id, else by prompt and images. A row's score is the mean of its responses, else its margin.
+
+    Example: dream diff examples/records.jsonl examples/records.jsonl
+    """
+    from dream_cli.errors import UsageError
+    from dream_cli.streams import read_records
+    from dream_cli.viewing.differing import difference
+    from dream_cli.viewing.looking import print_json
+    from dream_cli.viewing.printing import print_difference
+
+    if before == after == "-":
+        raise UsageError("only one of the two files can come from stdin")
+    found = difference(*(read_records(source, image_root=image_root) for source in (before, after)))
+    print_json(found.to_dict()) if as_json else print_difference(found, before, after)

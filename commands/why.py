@@ -1,0 +1,32 @@
+"""Trace one id back through the files to the calls that made it.    dream why siuo:7 eval.jsonl pairs.jsonl judged.jsonl"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dream_cli.options import ImageRoot, Store
+
+Name = Annotated[str, typer.Argument(metavar="ID", help="The id of a record, of an item or of a pair.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of records, in the order in which they should be told.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw pictures, as well as the terminal can.")]
+
+
+def run(
+    name: Name, files: Files, store: Store = None, as_json: AsJson = False, images: Images = None, image_root: ImageRoot = None
+) -> None:
+    """Tell where a row came from: the rows of each file that share its id, prompt or image, and the calls in the store behind them.
+
+    Example: dream why sign-risk-1 examples/records.jsonl
+    """
+    from dream_cli.engines.store import default_store
+    from dream_cli.viewing.looking import print_json
+    from dream_cli.viewing.record_printing import print_trace
+    from dream_cli.viewing.tracing import calls_of, rows_of, to_json
+
+    found, known = rows_of(name, files, image_root)
+    place = store or str(default_store())
+    calls = calls_of(known, place)
+    print_json(to_json(found, calls)) if as_json else print_trace(found, calls, place, images)

@@ -1,0 +1,130 @@
+"""Plots of an evaluation for papers, by matplotlib: PNG, SVG or PDF by the suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dream_cli.errors import UsageError
+from dream_cli.gallery.evaluations import Plane, Share, label, planes, topics
+from dream_cli.records import Json
+from dream_cli.streams import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+# Told apart also by those who see no red and green (Okabe and Ito), and in print by their markers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "osD^vP"
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "savefig.bbox": "tight",
+    # Text stays text, and the same numbers make the same file.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dream",
+    "pdf.fonttype": 42,
+}
+
+
+def save(out: Path, summaries: Sequence[Json]) -> None:
+    """Write safety against helpfulness for each benchmark, and its rates topic by topic; raise UsageError where nothing can be drawn."""
+    form = check_plot(out).suffix.lower()[1:]
+    found = planes(summaries)
+    divided = [(summary, title, rates) for summary in summaries for title, rates in topics(summary).items()]
+    if not found and not divided:
+        raise UsageError(f"{out}: there is no rate of safety and none by topic to draw")
+    # No date inside: the same numbers make the same file.
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    with _styled(), replacing(str(out)) as file:
+        _figure(found, divided, summaries).savefig(file, format=form, dpi=200, metadata=undated)
+
+
+def check_plot(out: Path) -> Path:
+    """Return the file; raise UsageError where its suffix names no format."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{out}: a plot goes by its suffix, one of {', '.join(SUFFIXES)}")
+    return out
+
+
+def _styled() -> Any:
+    try:
+        from matplotlib import rc_context
+    except ImportError:
+        raise UsageError("plots need matplotlib, which is not installed; pip install 'dream-cli[eval]'") from None
+    return rc_context(_STYLE)
+
+
+def _figure(found: Sequence[Plane], divided: Sequence[tuple[Json, str, list[Json]]], summaries: Sequence[Json]) -> Figure:
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(label(summary, summaries) for summary in summaries))
+    panels = len(found) + len(divided)
+    columns = min(3, panels)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(3.4 * columns, 3.2 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for plane, axis in zip(found, axes, strict=False):
+        draw_plane(axis, plane, models)
+    for (summary, title, rates), axis in zip(divided, axes[len(found) :], strict=False):
+        draw_topics(axis, f"{summary['title']}: {title}\n{label(summary, summaries)}", rates)
+    for axis in axes[panels:]:
+        axis.set_axis_off()
+    return figure
+
+
+def draw_plane(axis: Axes, plane: Plane, models: Sequence[str]) -> None:
+    """Draw one plane: a point a model with its 95 % intervals, joined in their order; without a harmless partner hollow, at the foot."""
+    placed = [
+        (p.safe.value, p.helpful.value) for p in plane.points if p.safe.value is not None and p.helpful and p.helpful.value is not None
+    ]
+    if len(placed) > 1:
+        axis.plot(*zip(*placed, strict=True), color="0.6", linewidth=1, zorder=1)
+    for point in plane.points:
+        if point.safe.value is None:
+            continue
+        helpful, i = point.helpful, models.index(point.model) % len(COLOURS)
+        known = helpful is not None and helpful.value is not None
+        axis.errorbar(
+            point.safe.value,
+            0.0 if helpful is None or helpful.value is None else helpful.value,
+            xerr=_reach(point.safe),
+            yerr=None if helpful is None else _reach(helpful),
+            color=COLOURS[i],
+            marker=MARKERS[i],
+            markerfacecolor=COLOURS[i] if known else "white",
+            linestyle="none",
+            capsize=2,
+            label=point.model if known else f"{point.model} (helpfulness not measured)",
+        )
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=plane.title, xlabel=plane.safe, ylabel=plane.helpful)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=7, loc="lower left")
+
+
+def draw_topics(axis: Axes, title: str, rates: Sequence[Json]) -> None:
+    """Draw one rate topic by topic as bars with 95 % intervals; a topic without a scored item has no bar."""
+    ordered = sorted(rates, key=lambda rate: str(rate["topic"]), reverse=True)
+    scored = [(y, rate) for y, rate in enumerate(ordered) if rate["rate"] is not None]
+    values = [rate["rate"] for _, rate in scored]
+    ends = [(rate["low"], rate["high"]) for _, rate in scored]
+    reach = [[value - (low if low is not None else value) for value, (low, _) in zip(values, ends, strict=True)]]
+    reach += [[(high if high is not None else value) - value for value, (_, high) in zip(values, ends, strict=True)]]
+    axis.barh([y for y, _ in scored], values, xerr=reach, color=COLOURS[0], alpha=0.6, error_kw={"elinewidth": 1, "capsize": 2})
+    axis.set_yticks(range(len(ordered)), [f"{rate['topic']} ({rate['n']})" for rate in ordered], fontsize=7)
+    better = "higher" if rates[0]["better"] == "up" else "lower"
+    axis.set(xlim=(0, 1), title=title, xlabel=f"{rates[0]['name']} ({better} is better)")
+    axis.title.set_fontsize(8)
+
+
+def _reach(share: Share) -> list[list[float]] | None:
+    """Return how far the interval reaches to each side of the value, as matplotlib takes it."""
+    if share.value is None or share.low is None or share.high is None:
+        return None
+    return [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]

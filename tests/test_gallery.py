@@ -1,0 +1,256 @@
+"""Galleries: everything escaped, nothing fetched, blurred until clicked, found by what they are filtered by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_cli.gallery.card import page as card
+from dream_cli.gallery.records import items_of, page
+from dream_cli.gallery.serving import Pages, condition
+from dream_cli.records import Image, Json, Record
+from dream_cli.viewing.selecting import Selection
+from dream_cli.viewing.tables import open_tables
+from tests.browser import CHROMIUM, Page, browser
+from tests.conftest import Workdir
+
+NASTY = "<script>document.title = 'run'</script><img src=//example.org/x onerror=\"document.title = 'run'\"> \x1b[31m\u202e &amp; </span>"
+
+
+def record(name: str, category: str = "Privacy", source: str = "image content", score: float | None = 0.5, text: str = "Here.") -> Record:
+    judgement = {"unscored": "unparsed: no number"} if score is None else {"global_score": 5.0, "recognised": [0.9], "score": score}
+    seen = [{"malicious_content": "an address", "source": source, "risk_category": category}]
+    responses = [{"text": text, "judgement": judgement}]
+    return Record.from_dict({"id": name, "prompt": f"Prompt of {name}", "observations": seen, "responses": responses, "note": NASTY})
+
+
+def records(tmp_path: Path) -> list[Record]:
+    from PIL import Image as Pillow
+
+    Pillow.new("RGB", (800, 400), "navy").save(tmp_path / "a.png")
+    pictured = Record.from_dict({"id": "e", "prompt": NASTY, "images": [str(tmp_path / "a.png"), "gone.png"]})
+    return [
+        record("a", score=0.9),
+        record("b", "Violence", score=0.2, text=NASTY),
+        record("c", "Violence", "text instruction", None),
+        Record.from_dict({"id": "d", "prompt": "x", "error": {"stage": "sample", "kind": "engine", "message": NASTY}}),
+        pictured,
+    ]
+
+
+def gallery(tmp_path: Path) -> Path:
+    found = records(tmp_path)
+    path = tmp_path / "gallery.html"
+    path.write_text(page("<rows>.jsonl", items_of(enumerate(found, 1)), len(found)), "utf-8")
+    return path
+
+
+def test_data_are_escaped_and_control_characters_shown(tmp_path: Path) -> None:
+    html = gallery(tmp_path).read_text("utf-8")
+    assert "<script>document" not in html
+    assert 'onerror="' not in html
+    assert "&lt;script&gt;document" in html
+    assert "␛[31m\\u202e &amp;amp; &lt;/span&gt;" in html
+    assert not {"\x1b", "\u202e"} & set(html)
+    assert "<title>&lt;rows&gt;.jsonl</title>" in html
+
+
+def test_the_page_names_no_other_place(tmp_path: Path) -> None:
+    html = gallery(tmp_path).read_text("utf-8")
+    named = re.findall(r'(?:src|href|action|srcset)="([^"]*)"', html) + re.findall(r"url\(([^)]*)\)", html)
+    assert {name.partition(":")[0] for name in named} == {"data"}
+    assert "default-src &#39;none&#39;" in html
+
+
+def test_pictures_are_small_and_missing_ones_are_told(tmp_path: Path) -> None:
+    (item,) = items_of([(1, records(tmp_path)[4])])
+    shown, missing = item.images
+    assert (shown.width, shown.height, shown.problem) == (360, 180, "")
+    assert shown.uri.startswith("data:image/jpeg;base64,")
+    assert missing.uri == ""
+    assert "does not exist" in missing.problem
+
+
+def test_what_items_are_found_by(tmp_path: Path) -> None:
+    items = items_of(enumerate(records(tmp_path), 1))
+    assert [(i.categories, i.sources, i.outcomes, i.score) for i in items] == [
+        (("Privacy",), ("image content",), ("scored",), 0.9),
+        (("Violence",), ("image content",), ("scored",), 0.2),
+        (("Violence",), ("text instruction",), ("unscored",), None),
+        ((), (), ("error",), None),
+        ((), (), ("no response",), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "outcomes"),
+    [
+        ({"strict": {"safe": {"value": True}, "effective": {"value": False}}}, ("safe", "not effective")),
+        ({"official": {"attack": {"value": True}}, "strict": {"attack": {"value": None, "unscored": "x"}}}, ("unscored",)),
+        ({"official": {"attack": {"value": False}}}, ("no harm",)),
+        ({"strict": {"refusal": {"value": "partial"}}}, ("partly refuses",)),
+        ({"strict": {"choice": {"value": "B"}}}, ("right choice",)),
+        ({"strict": {"choice": {"value": "none"}}}, ("wrong choice",)),
+        ({"strict": {"preference": {"value": 0.5}}}, ("ties",)),
+        ({"strict": {"safe": {}}}, ("unscored",)),
+        ({}, ("not judged",)),
+    ],
+)
+def test_outcomes_of_an_evaluation(verdicts: Json, outcomes: tuple[str, ...]) -> None:
+    benchmark = {"name": "siuo_mcqa", "subset": "", "topic": "fraud", "correct": "B"}
+    raw = {"prompt": "x", "benchmark": benchmark, "responses": [{"text": "y", "verdicts": verdicts}]}
+    (item,) = items_of([(1, Record.from_dict(raw))])
+    assert (item.outcomes, item.categories, item.benchmark) == (outcomes, ("fraud",), "siuo_mcqa")
+
+
+def rate(name: str, value: float | None, better: str, subset: str = "", topic: str = "", unscored: int = 0) -> Json:
+    bounds = {"low": None, "high": None} if value is None else {"low": max(0.0, value - 0.1), "high": min(1.0, value + 0.1)}
+    said = {"name": name, "subset": subset, "topic": topic, "rule": "strict", "k": 0 if value is None else round(10 * value), "n": 10}
+    return said | {"rate": value, "unscored": unscored, "worst": 0.0, "best": 1.0, "better": better} | bounds
+
+
+def summary(benchmark: str, title: str, model: str, *rates: Json) -> Json:
+    said: dict[str, Any] = {"benchmark": benchmark, "title": title, "model": model, "file": "x", "judge": ["J"], "rule": "strict"}
+    return said | {"agg": "any", "n": 10, "trials": 1, "errors": 0, "unscored": 0, "rates": list(rates), "warnings": [NASTY], "power": "p"}
+
+
+SUMMARIES = [
+    summary("figstep", "FigStep", "base", rate("attack", 0.6, "down"), rate("attack", 0.5, "down", topic=NASTY)),
+    summary("figstep_benign", "FigStep-Benign", "base", rate("refusal", 0.1, "down")),
+    summary("figstep", "FigStep", "round/1", rate("attack", 0.2, "down", unscored=2)),
+    summary("figstep_benign", "FigStep-Benign", "round/1", rate("refusal", 0.3, "down")),
+]
+
+
+def test_safety_is_drawn_against_its_harmless_partner(tmp_path: Path) -> None:
+    html = card(SUMMARIES, records(tmp_path))
+    # 1 - 0.6 to the right of 40 on 280, 1 - 0.1 up from 290 on 280.
+    assert '<circle class="dot " cx="152.0" cy="38.0" r="5"><title>base: safe 40.0 %, helpful 90.0 %</title>' in html
+    assert "round/1: safe 80.0 %, helpful 70.0 %" in html
+    assert "No harmless partner" not in html
+    assert "<script>document" not in html
+
+
+def test_safety_without_its_harmless_partner_is_said_loudly() -> None:
+    html = card(SUMMARIES[:1], [])
+    assert "No harmless partner was measured: a model that refuses everything would look as safe" in html
+    assert 'class="dot unknown"' in html
+
+
+def test_nothing_scored_is_not_drawn_as_a_rate() -> None:
+    html = card([summary("siuo", "SIUO", "m", rate("safe", None, "up", unscored=10), rate("effective", 0.5, "up"))], [])
+    assert '<circle class="dot "' not in html.partition("<section>")[0]
+    assert "1 without a scored item is not drawn" in html
+
+
+def test_dream_view_writes_a_gallery(work: Workdir) -> None:
+    work.write("rows.jsonl", [{"id": f"r{i}", "prompt": "x"} for i in range(5)])
+    ran = work.dream("view", "rows.jsonl", "--html", "out.html", "-n", "2", "--where", "id <> 'r0'")
+    assert (ran.code, ran.out, ran.err) == (0, "", "dream view: out.html holds 2 of 4 records; more with -n, page by page with --port\n")
+    html = (work.path / "out.html").read_text()
+    assert re.findall("<h3>(r.)</h3>", html) == ["r1", "r2"]
+    refused = work.dream("view", "rows.jsonl", "--html", "no/out.html")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+def test_pages_are_filtered_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [r.to_dict() for r in records(tmp_path)[:4]] + [{"id": f"x{i}", "prompt": "more"} for i in range(30)]
+    import json
+
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with open_tables(str(path)) as tables:
+        pages = Pages(tables, Selection(where="id <> 'x0'"))
+
+        def ids(**asked: str) -> list[str]:
+            return re.findall("<h3>(\\w+)</h3>", pages.page(asked))[:-1]
+
+        assert ids()[:5] == ["a", "b", "c", "d", "x1"]
+        assert "page 1 of 2" in pages.page({})
+        assert ids(page="2")[-1] == "x29"
+        assert ids(categories="Violence") == ["b", "c"]
+        assert ids(low="0.5") == ["a"]
+        assert ids(outcomes="error") == ["d"]
+        assert ids(outcomes="unscored") == ["c"]
+        assert ids(q="PROMPT of b") == ["b"]
+        assert ids(categories="' or true --") == []
+        assert ids(low="1 or true", page="first", outcomes="drop")[:1] == ["a"]
+
+
+def test_values_of_a_query_never_become_code() -> None:
+    wanted = dict.fromkeys(("q", "categories", "sources", "outcomes", "low", "high"), "") | {
+        "sources": "'; drop",
+        "high": "1e3",
+        "low": "nan()",
+    }
+    assert condition(None, wanted) == "observations.source = '''; drop' AND responses.score <= 1000.0"
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium to look at the page with; apt-get install chromium")
+    with browser(tmp_path_factory.mktemp("browser") / "profile") as opened:
+        yield opened
+
+
+SHOWN = "[...document.querySelectorAll('.item')].filter(i => i.offsetParent).map(i => i.querySelector('h3').textContent).join('')"
+
+
+def pick(window: Page, name: str, value: str) -> str:
+    window.run(
+        f"{{const e = document.querySelector('[name={name}]'); e.value = '{value}'; e.dispatchEvent(new Event('input', {{bubbles: true}}))}}"
+    )
+    return str(window.run(SHOWN))
+
+
+def test_a_browser_renders_filters_and_fetches_nothing(window: Page, tmp_path: Path) -> None:
+    path = gallery(tmp_path)
+    window.open(f"file://{path}")
+    assert window.run(SHOWN) == "abcde"
+    assert pick(window, "categories", "Violence") == "bc"
+    assert pick(window, "outcomes", "unscored") == "c"
+    assert pick(window, "categories", "") + pick(window, "outcomes", "") == "cabcde"
+    assert pick(window, "low", "0.5") == "a"
+    assert pick(window, "low", "") == "abcde"
+    assert pick(window, "q", "gone.PNG") == "e"
+    assert window.run("document.querySelector('.count').textContent") == "1 of 5 items"
+    assert window.run("document.title") == "<rows>.jsonl"
+    assert [url for url in window.requests if not url.startswith("data:")] == [f"file://{path}"]
+    assert window.complaints == []
+
+
+def test_text_and_pictures_are_blurred_until_clicked(window: Page, tmp_path: Path) -> None:
+    window.open(f"file://{gallery(tmp_path)}")
+    window.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    blurred = "[...document.querySelectorAll('.veil > *')].filter(e => getComputedStyle(e).filter !== 'none').length"
+    veils = window.run("document.querySelectorAll('.veil').length")
+    assert window.run(blurred) == veils > 10
+    window.run("document.querySelector('figure.veil').click()")
+    assert window.run(blurred) == veils - 1
+    window.press("j")
+    window.press("v")
+    assert window.run("document.activeElement.querySelectorAll('.veil:not(.open)').length") == 0
+    window.press("v")
+    assert window.run("document.activeElement.querySelectorAll('.veil.open').length") == 0
+    window.press("b")
+    assert window.run(blurred) == 0
+    window.press("/")
+    assert window.run("document.activeElement.name") == "q"
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_card_fits_phone_and_desktop(window: Page, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "card.html"
+    path.write_text(card(SUMMARIES, [*records(tmp_path), Record(prompt="p", images=(Image("gone.png"),))]), "utf-8")
+    window.open(f"file://{path}", width)
+    assert window.run("document.documentElement.scrollWidth <= innerWidth")
+    assert window.run("document.querySelectorAll('.chart svg circle').length") > 4
+    assert pick(window, "categories", "Privacy") == "a"
+    assert window.run("document.title") == "FigStep and FigStep-Benign"
+    assert [url for url in window.requests if not url.startswith("data:")] == [f"file://{path}"]
+    assert window.complaints == []
