@@ -291,7 +291,8 @@ def text(row: Json) -> str:
         )
     counts = {"unscored by the judge": "unscored", "not judged": "missing", "of another response": "other_response"}
     left = "".join(f", {row[name]} {words}" for words, name in counts.items() if row[name])
-    lines = [f"{row['question']}, judge {row['judge'] or '?'}: {row['n']} labelled{left}"]
+    positive = " (positive: refuse)" if row["question"] == "refusal" else ""
+    lines = [f"{row['question']}{positive}, judge {row['judge'] or '?'}: {row['n']} labelled{left}"]
     for name in ("agreement", "tpr", "tnr", "gold", "apparent"):
         if name in row:
             lines.append(f"  {NAMES[name]} {_percent(row[name])}")

@@ -201,10 +201,10 @@ def _said(row: Json) -> str:
 
 
 def _items(row: Json) -> Iterable[str]:
-    for side in ("gained", "lost"):
+    for side, word in (("gained", "better"), ("lost", "worse")):
         if row[side]:
             more = f" and {len(row[side]) - SHOWN} more" if len(row[side]) > SHOWN else ""
-            yield f"{_title(row)} {side} {len(row[side])}: {', '.join(row[side][:SHOWN])}{more}"
+            yield f"{_title(row)} {word} on {len(row[side])}: {', '.join(row[side][:SHOWN])}{more}"
 
 
 def _title(row: Json) -> str:

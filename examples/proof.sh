@@ -39,11 +39,12 @@ for seed in $seeds; do
       failed=1
     fi
   done
-  # DREAM without training: the start policy, told the observations of the same items.
+  # DREAM without training: the start policy, told the observations of the same items, and drawn as the benchmark draws (MRD).
   if [ -e "$at/start.eval.jsonl" ] && [ ! -e "$at/mrd.eval.jsonl" ]; then
     say "seed $seed, the start policy with the observations"
     dream disentangle -q "$at/start.eval.jsonl" -o "$at/mrd.observed.jsonl" &&
-      dream sample -q "$at/mrd.observed.jsonl" --model "$policy" --observe -n 1 --temperature 0 --seed "$seed" -o "$at/mrd.eval.jsonl" ||
+      dream sample -q "$at/mrd.observed.jsonl" --model "$policy" --observe -n 1 ${MRD:---temperature 0 --max-tokens 96} --seed "$seed" \
+        -o "$at/mrd.eval.jsonl" ||
       { say "seed $seed: the observations failed"; failed=1; }
   fi
 done

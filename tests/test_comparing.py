@@ -96,8 +96,8 @@ def test_the_table_says_what_was_shown() -> None:
     said = table(compare(BEFORE, AFTER))
     assert "Compared: base -> ckpt/1 (strict rule)" in said
     assert "| figstep tiny attack | 20 | 60.0 % | 15.0 % | -45.0 | -65.6 to -15.0 | 0.012 | better |" in said
-    assert "figstep tiny attack gained 10: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n" in said
-    assert "figstep tiny attack lost 1: 19\n" in said
+    assert "figstep tiny attack better on 10: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n" in said
+    assert "figstep tiny attack worse on 1: 19\n" in said
     assert "| WORSE |" in table(compare(AFTER, BEFORE))
     # No item differs: six of 20 must.
     assert "not shown; this set can show 30.0 points" in table(compare(BEFORE, BEFORE))
