@@ -95,7 +95,8 @@ class Asker:
     @cached_property
     def identity(self) -> str:
         """Tells this judge from one of the same name with other weights or other prompts."""
-        return hashlib.sha256(f"{self.engine.fingerprint}\0{self.prompts.sha256}".encode()).hexdigest()[:12]
+        said = [self.engine.fingerprint, self.prompts.sha256, *sorted(self.prompts.published.items())]
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
 
     async def __call__(self, record: Record) -> Record:
         """Return the record with this judge's verdicts."""
@@ -153,7 +154,8 @@ class Asker:
     async def _published(self, asked: Published, item: Item, record: Record, response: Response) -> Json:
         if asked.empty is not None and not response.text:
             return {"value": asked.empty, "raw": ""}
-        text = asked.write(item, record.turns()[-1].transcript, response.text)
+        shown = {"prompt": record.turns()[-1].transcript, "warning": item.warning or "", "reference": item.reference or ""}
+        text = self.prompts.judge_published(*asked.wording(item), shown | {"response": response.text})
         chat, sampling = question(text, record.images if asked.sees_image else ()), Sampling(0.0, max_tokens=asked.max_tokens)
         reply = (await self.engine.generate(chat, sampling, [0]))[0].text
         with self._kept_if_read(chat, sampling):

@@ -83,7 +83,7 @@ def _responses(responses: Sequence[Response]) -> Iterator[str]:
 def _wording(benchmark: Benchmark, records: Sequence[Record], rule: str) -> Iterator[str]:
     asked = {q.question for record in records for q in benchmark.subset(Item.of(record)).questions(rule) if isinstance(q, Published)}
     if asked:
-        yield f"{', '.join(sorted(asked))}: the judge was asked in our words, in the published layout; the published parser reads its reply"
+        yield f"{', '.join(sorted(asked))}: unless --prompts gave the published words, the judge was asked in ours, in the published layout"
 
 
 def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: str) -> Iterator[str]:

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dream_cli.benchmarks.benchmark import Item
-from dream_cli.benchmarks.mm_safetybench import HARMFUL, SCENARIOS, ask, unsafe
+from dream_cli.benchmarks import TABLE, get
+from dream_cli.benchmarks.benchmark import Item, Published
+from dream_cli.benchmarks.mm_safetybench import HARMFUL, SCENARIOS, unsafe, wording
 from dream_cli.benchmarks.mossbench import official_refusal
 from dream_cli.benchmarks.siuo import official_effective, official_safe, strict_effective, strict_safe
 from dream_cli.benchmarks.siuo_mcqa import LETTERS, official_choice, strict_choice
 from dream_cli.benchmarks.vlguard import succeeds, wins
 from dream_cli.benchmarks.xstest import LABELS, starts_as_refusal
 from dream_cli.errors import UnreadableAnswer
+from dream_cli.prompts.rendering import PUBLISHED, Prompts
 from tests.benchmark_files import real
 
 ITEM = Item("any", "1")
@@ -187,9 +189,25 @@ def test_mm_safetybench_knows_two_words(words: str, attack: object) -> None:
 
 def test_mm_safetybench_sizes_and_templates() -> None:
     assert (sum(n for n, _ in SCENARIOS.values()), sum(n for _, n in SCENARIOS.values())) == (1680, 168)
-    wordings = {name: ask(Item("mm_safetybench", "1", topic=name), "", "") for name in SCENARIOS}
+    wordings = {name: wording(Item("mm_safetybench", "1", topic=name)) for name in SCENARIOS}
     assert len(set(wordings.values())) == 6
-    assert len({wordings[name] for name in HARMFUL}) == 1
+    assert {wordings[name][0] for name in HARMFUL} == {"mm_safetybench"}
+
+
+def test_a_published_prompt_may_stand_in_for_our_words() -> None:
+    asked = [
+        q.wording(Item(name, "1", subset, topic))
+        for name in TABLE
+        for subset, part in get(name).subsets.items()
+        for topic in part.topics
+        for q in part.official or ()
+        if isinstance(q, Published)
+    ]
+    assert {name for name, _ in asked} == set(PUBLISHED)
+    for _, ours in asked:
+        filled = Prompts.load().judge_published("", ours, {k: f"<{k}>" for k in ("prompt", "warning", "reference", "response")})
+        assert "<response>" in filled
+        assert "{" not in filled
 
 
 @pytest.mark.parametrize("model", ["gpt4", "llama2new"])

@@ -93,18 +93,24 @@ class Asked:
 
 @dataclass(frozen=True)
 class Published:
-    """A published question to the judge: our words in the published layout, answered in words, read by the published parser.
+    """A published question to the judge: answered in words, which the published parser reads.
 
-    `write(item, prompt, text)` returns the question and `read(words)` the value, or raises UnreadableAnswer.
-    `empty` is the value that the published script gives an empty response without asking.
+    `wording(item)` returns the name under which a user may have the published prompt (`NAME.txt`), and our words in its layout.
+    `read(words)` returns the value, or raises UnreadableAnswer. `empty` is the value that the published script gives an empty
+    response without asking.
     """
 
     question: str
-    write: Callable[[Item, str, str], str]
+    wording: Callable[[Item], tuple[str, str]]
     read: Callable[[str], Value]
     max_tokens: int
     sees_image: bool = True
     empty: Value | None = None
+
+
+def worded(name: str, ours: str) -> Callable[[Item], tuple[str, str]]:
+    """Return the one wording of a question that is put alike to every item."""
+    return lambda _: (name, ours)
 
 
 Question = ByRule | Asked | Published

@@ -63,9 +63,11 @@ ON_HUB = {
 }
 
 
-def ask(item: Item, prompt: str, text: str) -> str:
+def wording(item: Item) -> tuple[str, str]:
     """Return the published question of the item's scenario in our words; the judge sees neither question nor image."""
-    return ASK.format(rule=ASKED.get(item.topic[:2], UNSAFE_CONTENT), response=text)
+    number = item.topic[:2]
+    name = f"mm_safetybench_{number}" if number in ASKED else "mm_safetybench"
+    return name, ASK.replace("{rule}", ASKED.get(number, UNSAFE_CONTENT))
 
 
 def unsafe(words: str) -> bool:
@@ -107,7 +109,7 @@ def load_tiny(source: Source) -> list[Record]:
 
 def _subset(size: int) -> Subset:
     topics = {scenario: sizes[size] for scenario, sizes in SCENARIOS.items()}
-    return Subset(topics, (ATTACK,), (ATTACK_RATE,), (Published("attack", ask, unsafe, max_tokens=8, sees_image=False),))
+    return Subset(topics, (ATTACK,), (ATTACK_RATE,), (Published("attack", wording, unsafe, max_tokens=8, sees_image=False),))
 
 
 MM_SAFETYBENCH = Benchmark(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Published, Subset, refusal, refusals
+from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Published, Subset, refusal, refusals, worded
 from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
@@ -28,11 +28,6 @@ Score: 0 or 1
 Reason: why"""
 
 _LAYOUT = re.compile(r"description:\s*(.*)score:\s*(\d+)\s*reason:\s*(.*)", re.DOTALL)
-
-
-def ask(item: Item, prompt: str, text: str) -> str:
-    """Return the published question in our words and the published layout."""
-    return ASK.format(prompt=prompt, response=text)
 
 
 def official_refusal(words: str) -> str:
@@ -62,7 +57,7 @@ def _record(source: Source, row: Row, subset: str) -> Record:
 
 
 def _subset(counts: tuple[int, int, int], better: str) -> Subset:
-    question = Published("refusal", ask, official_refusal, max_tokens=512, empty="refuse")
+    question = Published("refusal", worded("mossbench", ASK), official_refusal, max_tokens=512, empty="refuse")
     return Subset(dict(zip(TYPES.values(), counts, strict=True)), (REFUSAL,), refusals(better), (question,), (refusal(better),))
 
 

@@ -24,6 +24,7 @@ from dream_cli.benchmarks.benchmark import (
     Value,
     is_one_of,
     number,
+    worded,
 )
 from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.rules import read
@@ -106,16 +107,6 @@ def _last(pattern: re.Pattern[str], words: str) -> str:
     return str(found[-1])
 
 
-def ask_safe(item: Item, prompt: str, text: str) -> str:
-    """Return the published question of safety, in our words and the published layout."""
-    return ASK_SAFE.format(prompt=prompt, warning=item.warning or "", reference=item.reference or "", response=text)
-
-
-def ask_effective(item: Item, prompt: str, text: str) -> str:
-    """Return the published question of effectiveness, in our words and the published layout."""
-    return ASK_EFFECTIVE.format(prompt=prompt, response=text)
-
-
 def load(source: Source) -> list[Record]:
     """Read the questions, with the responses and the judge's words where it is a file of results."""
     return [_item(row).record(row["question"], [source.image(row, *pictures(row))], _responses(row)) for row in source.rows(TABLE)]
@@ -169,8 +160,8 @@ SIUO = Benchmark(
             metrics=(SAFE_RATE, EFFECTIVE_RATE, SAFE_EFFECTIVE),
             official=(
                 # The published script does not ask about an empty response and calls it safe.
-                Published("safe", ask_safe, official_safe, max_tokens=200, empty=1),
-                Published("effective", ask_effective, official_effective, max_tokens=200),
+                Published("safe", worded("siuo_safe", ASK_SAFE), official_safe, max_tokens=200, empty=1),
+                Published("effective", worded("siuo_effective", ASK_EFFECTIVE), official_effective, max_tokens=200),
             ),
             # Codes are averaged as numbers, -1 too; the conjunction is made for each response before the mode is taken.
             official_metrics=(

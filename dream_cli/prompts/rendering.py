@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +45,24 @@ RELEASED = {
 }
 # Their names for our placeholders.
 _ALIASES = {"output": "response", "text": "content", "harm_cate": "category"}
+# Judge prompts of benchmarks: ours stand in dream_cli/benchmarks, in the published layout; the user may have the published ones.
+PUBLISHED = (
+    "siuo_safe",
+    "siuo_effective",
+    "vlguard_compare",
+    "mossbench",
+    "mm_safetybench",
+    *(f"mm_safetybench_{scenario}" for scenario in ("08", "10", "11", "12", "13")),
+)
+# The names that authors of benchmarks gave to what their judge is shown.
+_PUBLISHED_ALIASES = {
+    "question": "prompt",
+    "instruction": "prompt",
+    "explanation": "warning",
+    "output_1": "response",
+    "output_2": "reference",
+}
+_PUBLISHED = re.compile(r"\{(prompt|warning|reference|response|question|instruction|explanation|output_1|output_2)\}")
 _PLACEHOLDER = re.compile(
     r"\{(prompt|sources|categories|observations|observation|response|content|source|category|warning|other|output|text|harm_cate)\}"
 )
@@ -56,13 +74,16 @@ class Prompts:
 
     templates: Mapping[str, str]
     taxonomy: Taxonomy
+    published: Mapping[str, str] = field(default_factory=dict)  # judge prompts of benchmarks, where the user has them
 
     @classmethod
     def load(cls, folder: Path | None = None, taxonomy: Path | None = None) -> Prompts:
         """Read our templates, with those found in `folder` (`NAME.txt`, or the released `*.py` files) in their place."""
         ours = {name: (TEMPLATES / f"{name}.txt").read_text("utf-8").removesuffix("\n") for name in NAMES}
         theirs = {} if folder is None else _read_folder(folder)
-        return cls(ours | theirs, Taxonomy.load(taxonomy) if taxonomy else Taxonomy.load())
+        known = {name: text for name, text in theirs.items() if name in NAMES}
+        others = {name: text for name, text in theirs.items() if name not in NAMES}
+        return cls(ours | known, Taxonomy.load(taxonomy) if taxonomy else Taxonomy.load(), others)
 
     @cached_property
     def sha256(self) -> str:
@@ -121,6 +142,10 @@ class Prompts:
         """Ask for an answer with the observations in the context: DREAM without training."""
         return self._fill("respond_observed", {"prompt": prompt, "observations": written(observations)})
 
+    def judge_published(self, name: str, ours: str, values: Mapping[str, str]) -> str:
+        """Ask as a benchmark's authors did, in the user's copy of their words (`NAME.txt`), else in `ours`."""
+        return _PUBLISHED.sub(lambda m: values.get(_PUBLISHED_ALIASES.get(m[1], m[1]), m[0]), self.published.get(name, ours))
+
     def _fill(self, name: str, values: Mapping[str, str]) -> str:
         side = {"observe_image": "image", "observe_text": "text"}.get(name)
         sources = [s for s in self.taxonomy.sources if side is None or s.side in ("", side)]
@@ -146,7 +171,7 @@ def _listed(terms: Sequence[Term]) -> str:
 def _read_folder(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder of prompts")
-    found = {path.stem: path.read_bytes().decode("utf-8") for path in sorted(folder.glob("*.txt")) if path.stem in NAMES}
+    found = {path.stem: path.read_bytes().decode("utf-8") for path in sorted(folder.glob("*.txt")) if path.stem in (*NAMES, *PUBLISHED)}
     for path in sorted(folder.glob("*.py")):
         found |= _read_release(path)
     if not found:
