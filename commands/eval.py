@@ -48,7 +48,10 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items 
 Compare = Annotated[bool, typer.Option("--compare", help="Paired tests between two files of the same items, before and after.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
 Cards = Annotated[
-    list[Path] | None, typer.Option("--card", "--html", metavar="FILE", callback=_cards, help="Write the card: .html, .md or .json.")
+    list[Path] | None,
+    typer.Option(
+        "--card", "--html", "--plot", metavar="FILE", callback=_cards, help="Write the card: .html, .md, .json, .png, .svg or .pdf."
+    ),
 ]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
 

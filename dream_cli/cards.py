@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,8 @@ from dream_cli.scorecards import summaries
 from dream_cli.streams import check_place, replacing
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
-SUFFIXES = (".html", ".md", ".json")
+# What each form of a card is made with, beside the standard library.
+NEEDS = {".html": "jinja2", ".md": None, ".json": None, ".png": "matplotlib", ".svg": "matplotlib", ".pdf": "matplotlib"}
 COLUMNS = ("rate", "k/n", "95 % interval", "unscored", "worst to best", "")
 
 
@@ -31,8 +33,6 @@ def deliver(
 ) -> None:
     """Say what an evaluation comes to: the card as text to `talk`, one JSON line each to stdout, and files by their suffix."""
     found = [summary.to_dict() for summary in summaries(records, rule, agg)]
-    for file in files:
-        write(file, found, records)
     if as_json:
         for summary in found:
             sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
@@ -40,6 +40,8 @@ def deliver(
         text(found, talk)
     if show_prompts:
         talk.write(prompts(records) + "\n")
+    for file in files:
+        write(file, found, records)
 
 
 def compared(sources: Sequence[str], rule: str, agg: str | None, as_json: bool, seed: int) -> int:
@@ -56,8 +58,11 @@ def compared(sources: Sequence[str], rule: str, agg: str | None, as_json: bool, 
 
 def check_card(file: Path) -> Path:
     """Return the file; raise UsageError where no card could be written there: before anything is paid."""
-    if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{file}: a card goes by its suffix, one of {', '.join(SUFFIXES)}")
+    suffix = file.suffix.lower()
+    if suffix not in NEEDS:
+        raise UsageError(f"{file}: a card goes by its suffix, one of {', '.join(NEEDS)}")
+    if (needed := NEEDS[suffix]) and find_spec(needed) is None:
+        raise UsageError(f"{file}: a {suffix} card needs {needed}; pip install 'dream-cli[eval]'")
     check_place(str(file))
     return file
 
@@ -69,10 +74,14 @@ def write(file: Path, found: Sequence[Json], records: Sequence[Record]) -> None:
         from dream_cli.gallery import card
 
         card.write(file, found, records)
-        return
-    said = markdown(found) if suffix == ".md" else json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-    with replacing(str(file)) as out:
-        out.write(said.encode())
+    elif NEEDS[suffix]:
+        from dream_cli.gallery import plots
+
+        plots.save(file, found)
+    else:
+        said = markdown(found) if suffix == ".md" else json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+        with replacing(str(file)) as out:
+            out.write(said.encode())
 
 
 def text(found: Sequence[Json], file: IO[str]) -> None:
@@ -80,7 +89,7 @@ def text(found: Sequence[Json], file: IO[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=file, width=None if file.isatty() else 120, highlight=False)
+    console = Console(file=file, width=None if file.isatty() else 120, highlight=False, markup=False)
     for summary in found:
         table = Table(title=heading(summary), title_justify="left", box=None, pad_edge=False)
         table.add_column("")

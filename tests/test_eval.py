@@ -308,6 +308,8 @@ def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
             "--html",
             "card.html",
             "--summary",
+            "-o",
+            "out.jsonl",
             *both(server),
         )
     assert ran.code == 0
@@ -315,6 +317,8 @@ def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
     assert [found["benchmark"] for found in summary(ran)] == ["figstep", "figstep_benign", "xstest"]
     assert json.loads((work.path / "card.json").read_text()) == summary(ran)
     assert "FigStep-Benign" in (work.path / "card.html").read_text()
+    assert work.dream("eval", "out.jsonl", "--plot", "card.svg").code == 0
+    assert "FigStep" in (work.path / "card.svg").read_text()
     card = (work.path / "card.md").read_text()
     assert "## FigStep-Benign: loopback, 1 items, judge loopback, strict rule" in card
     assert "| refusal | 100.0 % | 1/1 | 20.7 to 100.0 | 0 |  | lower is better |" in card
@@ -389,7 +393,7 @@ def test_a_line_that_cannot_be_read_is_told_and_is_no_item(work: Workdir) -> Non
         (["figstep", "--data", ".", "--rule", "official"], "no official automatic rule was published for FigStep"),
         (["figstep_benign", "--data", ".", "--rule", "official"], "no official automatic rule was published for FigStep-Benign"),
         (["figstep", "--data", ".", "--base-url", "http://x/v1"], "no judge is named, and nano judges only its own small world"),
-        (["figstep", "--data", ".", "--card", "card.pdf"], "a card goes by its suffix, one of "),
+        (["figstep", "--data", ".", "--card", "card.gif"], "a card goes by its suffix, one of "),
         (
             ["figstep", "--data", ".", "--judge", "a", "--judge-base-url", "http://x/v1", "--judge-base-url", "http://y/v1"],
             "1 judges and 2",
