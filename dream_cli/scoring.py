@@ -13,7 +13,6 @@ from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric, Value
 from dream_cli.errors import UsageError
 from dream_cli.records import Record, Response
 
-AGGREGATES = ("any", "mean", "majority")
 # In which direction a rate is better decides what the worst reading of an unscored response is.
 _WORST_FIRST = {"up": (0.0, 1.0), "down": (1.0, 0.0)}
 # What a verdict may say; -1 is a code of SIUO's published scorer.

@@ -85,6 +85,10 @@ def test_a_word_that_is_none_of_the_three_is_not_taken_for_an_answer(word: Any) 
         outcomes([benign("1_1", word)])
 
 
+def test_a_code_of_no_match_is_not_safe_under_any_rule() -> None:
+    assert overall([siuo("1", [-1, -1, -1], [True] * 3)])["safe"].k == 0
+
+
 def test_a_choice_without_a_right_one_is_unscored() -> None:
     found = overall([Item("siuo_mcqa", "1", topic="morality").record("Which?", responses=[Response("A", "M")])])
     assert (found["accuracy"].n, found["accuracy"].unscored) == (0, 1)

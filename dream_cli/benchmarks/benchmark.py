@@ -132,7 +132,7 @@ class Metric:
 
 def is_true(question: str) -> Part:
     """Return the part that is 1 where the answer to a question is true."""
-    return lambda _, values: None if values.get(question) is None else float(bool(values[question]))
+    return lambda _, values: None if values.get(question) is None else float(values[question] == 1)
 
 
 def is_one_of(question: str, *wanted: Value) -> Part:
@@ -179,11 +179,6 @@ class Subset:
     metrics: tuple[Metric, ...]
     official: tuple[Question, ...] | None = None
     official_metrics: tuple[Metric, ...] | None = None
-
-    @property
-    def published(self) -> int:
-        """How many items were published."""
-        return sum(self.topics.values())
 
     def questions(self, rule: str) -> tuple[Question, ...]:
         """Return what is asked under a rule."""
