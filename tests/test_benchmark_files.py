@@ -143,6 +143,20 @@ def test_a_file_of_another_benchmark_is_said_by_name(tmp_path: Path) -> None:
         items("siuo", tmp_path / "siuo" / "data" / "siuo_mcqa.json")
 
 
+def test_of_two_files_of_one_name_the_one_that_looks_right_is_read(tmp_path: Path) -> None:
+    official(tmp_path, "vlguard")
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "test.json").write_text('[{"id": 1, "text": "Hello"}]')
+    shutil.move(tmp_path / "vlguard", tmp_path / "guard")
+    assert len(items("vlguard", tmp_path)) == 7
+
+
+def test_a_renamed_file_is_known_by_its_fields(tmp_path: Path) -> None:
+    folder = official(tmp_path, "xstest") / "xstest"
+    (folder / "xstest_prompts.csv").rename(folder / "prompts.csv")
+    assert len(items("xstest", tmp_path)) == 3
+
+
 def test_an_older_version_is_said_by_the_field_it_lacks(tmp_path: Path) -> None:
     path = official(tmp_path, "siuo") / "siuo" / "data" / "siuo_gen.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8-sig"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -322,6 +323,17 @@ def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
     card = (work.path / "card.md").read_text()
     assert "## FigStep-Benign: loopback, 1 items, judge loopback, strict rule" in card
     assert "| refusal | 100.0 % | 1/1 | 20.7 to 100.0 | 0 |  | lower is better |" in card
+
+
+def test_a_suite_leaves_out_what_cannot_be_run_and_says_so(work: Workdir) -> None:
+    official(work.path, "figstep_benign", "siuo")
+    shutil.rmtree(work.path / "siuo" / "data" / "images")
+    with Loopback(reply=judge()) as server:
+        ran = work.dream("eval", "suite", "--data", ".", "--summary", *both(server))
+    assert (ran.code, [found["benchmark"] for found in summary(ran)]) == (0, ["figstep_benign"])
+    assert "left out of the suite: siuo: none of the images of SIUO is there" in ran.err
+    shutil.rmtree(work.path / "figstep_benign")
+    assert work.dream("eval", "suite", "--data", ".", *both(server)).code == 2
 
 
 def test_two_files_of_the_same_items_are_compared(work: Workdir) -> None:

@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -126,11 +126,10 @@ class Folder:
             return self.root if self.root.name in table.names or not table.by_name_only else None
         wanted = [name.lower() for name in table.names]
         there = [path for path in self._tables if table.may_be(path)]
-        named = {path.name.lower(): path for path in reversed(there) if path.name.lower() in wanted}
-        fitting = [named[name] for name in wanted if name in named]
-        if fitting or table.by_name_only:
-            return fitting[0] if fitting else None
-        return next((path for path in there if _heads_as(path, table)), None)
+        named = sorted((path for path in there if path.name.lower() in wanted), key=lambda path: wanted.index(path.name.lower()))
+        # Names such as test.json are common: the one that looks right, else the first, to say why it is not.
+        likely = named if table.by_name_only else [*named, *there]
+        return next((path for path in likely if _heads_as(path, table)), next(iter(named), None))
 
     @cached_property
     def _tables(self) -> list[Path]:
@@ -255,20 +254,28 @@ def _looks_like(row: Row, table: Table) -> str | None:
 
 
 def _heads_as(path: Path, table: Table) -> bool:
-    try:
-        rows = read_rows(path)
-    except UsageError:
-        return False
-    return bool(rows) and table.fits(rows[0])
+    first = _first_row(path)
+    return first is not None and table.fits(first)
 
 
 def _guess(path: Path, table: Table) -> str:
-    try:
-        rows = read_rows(path)
-    except UsageError:
-        return ""
-    other = _looks_like(rows[0], table) if rows else None
+    first = _first_row(path)
+    other = None if first is None else _looks_like(first, table)
     return f" (a file of {other})" if other else ""
+
+
+def _first_row(path: Path) -> Row | None:
+    state = path.stat()
+    return _read_first(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _read_first(path: Path, changed_at: int, size: int) -> Row | None:
+    """Return the first row of a table, read once for each state of the file; None where it is no table."""
+    try:
+        return next(iter(read_rows(path)), None)
+    except UsageError:
+        return None
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -111,7 +111,16 @@ def _suite(data: str | None, limit: int | None, say: Callable[[str], None]) -> l
         raise UsageError(f"--data {data} holds no file of a benchmark; give each a folder: {absent}")
     if absent:
         say(f"not under {data}, so not in the suite: {absent}")
-    return [record for benchmark in present for record in _items(benchmark, data, "", limit, say)]
+    found: list[Record] = []
+    for benchmark in present:
+        try:
+            found += _items(benchmark, data, "", limit, say)
+        except UsageError as error:
+            # A suite is what can be run of what is there; alone, the benchmark would stop with this.
+            say(f"left out of the suite: {error}")
+    if not found:
+        raise UsageError(f"--data {data} holds no benchmark that can be run")
+    return found
 
 
 def _source(benchmark: Benchmark, data: str | None) -> Source:
