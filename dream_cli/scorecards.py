@@ -34,12 +34,10 @@ class Summary:
 
     @property
     def power(self) -> str:
-        """Which difference to another model the set can show."""
-        sizes = {rate.subset: rate.n + rate.unscored for rate in self.rates if not rate.topic and rate.rule == self.rule}
-        said = [
-            f"{100 * smallest_difference(n):.1f} points on the {n} items{f' of {subset}' if subset else ''}" for subset, n in sizes.items()
-        ]
-        return "smallest paired difference that can be shown (80 % power, 5 % level): " + ", ".join(said)
+        """Which difference to another model the set can show, taking that model's outcomes as independent of this one's."""
+        firsts = {r.subset: r for r in reversed(self.rates) if not r.topic and r.rule == self.rule}
+        said = [f"{r.title} {100 * _smallest(r):.1f} points on {r.n + r.unscored} items" for r in reversed(firsts.values())]
+        return "smallest difference that a paired test can show here (80 % power, 5 % level): " + ", ".join(said)
 
     def to_dict(self) -> Json:
         """Return the summary as JSON."""
@@ -63,6 +61,11 @@ class Summary:
             "warnings": list(self.warnings),
             "power": self.power,
         }
+
+
+def _smallest(rate: Rate) -> float:
+    p = 0.5 if rate.rate is None or not 0 <= rate.rate <= 1 else rate.rate
+    return smallest_difference(rate.n + rate.unscored, 2 * p * (1 - p))
 
 
 def summaries(records: Sequence[Record], rule: str = "strict", agg: str | None = None) -> list[Summary]:
