@@ -35,6 +35,16 @@ def test_a_branch_sees_the_prompt_and_itself() -> None:
     assert ["".join("x" if sees else "." for sees in row) for row in mask[0, 0].tolist()] == SEEN
 
 
+def test_a_prompt_without_padding_needs_no_mask() -> None:
+    real = torch.ones(1, 6, dtype=torch.long)
+    two, all_rows = (prefix.attention_mask(real, 2, kind, torch.float32) for kind in (prefix.PAIR_ATTENTION, "sdpa"))
+    assert (two.shape, (two == all_rows[:, :, 2:]).all()) == ((1, 1, 4, 6), True)
+    query, key, value = torch.randn(3, 1, 2, 6, 8)
+    module = SimpleNamespace(num_key_value_groups=1, is_causal=True)
+    halves, whole = (prefix.attend_in_two(module, query, key, value, mask)[0] for mask in (two, all_rows))
+    assert torch.allclose(halves, whole, atol=1e-6) and whole.shape == (1, 6, 2, 8)
+
+
 def test_the_mask_for_eager_attention_is_added_to_the_scores() -> None:
     added = prefix.attention_mask(torch.tensor(REAL), 2, "eager", torch.float32)
     assert ((added == 0) == prefix.visible(torch.tensor(REAL), 2)).all() and added.min() == torch.finfo(torch.float32).min

@@ -196,13 +196,13 @@ def test_every_round_starts_at_the_logarithm_of_two(folder_of: Any, tmp_path: Pa
     from dream_cli.training.preference_trainer import FastPath
 
     folder, kept = folder_of("llava"), FastPath(tmp_path / "cache")
-    one = fast(folder, tmp_path, lora=True, settings=kept, max_steps=3)
+    one = fast(folder, tmp_path, lora=True, settings=kept, max_steps=3, learning_rate=1e-2)
     steps, _ = train(one)
     one.save_model(str(tmp_path / "adapter"))
     learnt = PeftModel.from_pretrained(
         AutoModelForImageTextToText.from_pretrained(folder, dtype="float32"), tmp_path / "adapter", is_trainable=True
     )
-    two = fast(folder, tmp_path, model=learnt, settings=kept, max_steps=2)
+    two = fast(folder, tmp_path, model=learnt, settings=kept, max_steps=3, learning_rate=1e-2)
     more, _ = train(two)
     for round_ in (steps, more):
         assert round_[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)

@@ -7,6 +7,7 @@ reference's log-probabilities and the features of frozen towers come from. What 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         super().__init__(model, _NoReference(model.config) if alone else ref_model, args, **others)
         if self.path == SHARED:
             self.ref_model, self.precompute_ref_logps = None, True
+            prefix.use_pair_attention(self._bare)
             self._pairs = PairCollator(self.processing_class, self._bare.config.image_token_id, self.args.max_length, self.data_collator)
             self.data_collator = self._pairs
             self._reference: ReferenceStore | None = None
@@ -57,10 +59,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as TRL does, after the reference has scored every pair that it has not scored before."""
         if self.path == SHARED:
-            self._open_stores()
-            self._score_with_reference(self.train_dataset)
-            for rows in _datasets(self.eval_dataset):
-                self._score_with_reference(rows)
+            self._ask_reference(self.train_dataset, self.eval_dataset)
         return super().train(*args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
@@ -77,11 +76,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return super().compute_loss(lambda **_: scores, {**prefix.as_trl_batch(batch), **reference}, False, num_items_in_batch)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as TRL does; a data set that came only now is scored by the reference first, if the policy has not moved off it."""
-        if self.path == SHARED and eval_dataset is not None and not isinstance(eval_dataset, str):
-            self._open_stores()
-            for rows in _datasets(eval_dataset):
-                self._score_with_reference(rows)
+        """Evaluate as TRL does, after the reference has scored what is new; raises RuntimeError where the policy has moved off it."""
+        if self.path == SHARED and not isinstance(eval_dataset, str):
+            self._ask_reference(self.eval_dataset if self._reference is None and eval_dataset is None else eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     @property
@@ -108,13 +105,19 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
                 self._features.put(key, row)
         return {"mm_encoder_outputs": features.as_encoder_outputs(self._bare.config.model_type, rows, batch["input_ids"].device)}
 
+    def _ask_reference(self, *datasets: Any) -> None:
+        """Let the reference score every pair of some data sets (or dicts of them, or None) that it has not scored."""
+        if self._reference is None:
+            self._open_stores()
+        for given in datasets:
+            for rows in given.values() if isinstance(given, dict) else filter(None, [given]):
+                self._score_with_reference(rows)
+
     def _open_stores(self) -> None:
         """Open what is kept of this reference and, where the tower is frozen, of its images; the weights must be those of the start."""
-        if self._reference is not None:
-            return
         folder, model = self.settings.folder, self.accelerator.unwrap_model(self.model)
         images = self.processing_class.image_processor.to_dict()
-        how = [str(model.dtype), self.args.mixed_precision if hasattr(self.args, "mixed_precision") else self.accelerator.mixed_precision]
+        how = [str(model.dtype), self.accelerator.mixed_precision]
         named = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length)
         self._reference = ReferenceStore(folder, named, self.accelerator.process_index)
         if features.is_frozen(self._bare):
@@ -128,7 +131,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return torch.tensor(chosen, device=device), torch.tensor(rejected, device=device)
 
     def _score_with_reference(self, rows: Any) -> None:
-        """Let the reference score the pairs of a data set that it has not scored; each process takes its share."""
+        """Score a data set; each process takes its share and learns of the others'."""
         from accelerate.utils import gather_object
         from torch.utils.data import DataLoader, Subset
 
@@ -143,6 +146,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         found: dict[str, tuple[float, float]] = {}
         with self._as_reference() as model:
             for batch in filter(None, loader):
+                if not hasattr(model, "peft_config") and self.state.global_step:
+                    raise RuntimeError("the policy has moved off its reference; give these rows to the trainer as eval_dataset")
                 scored = self._reference_scores(model, self._prepare_inputs(batch))
                 self._reference.add(scored)
                 found |= scored
@@ -164,8 +169,6 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
         model = self.accelerator.unwrap_model(self.model)
         adapted = hasattr(model, "peft_config")
-        if not adapted and self.state.global_step:
-            raise RuntimeError("the policy has moved off its reference; give this data set to the trainer as eval_dataset")
         name = "ref" if adapted and "ref" in model.peft_config else None
         was_training = model.training
         model.eval()
@@ -197,12 +200,6 @@ class _NoReference(torch.nn.Module):  # type: ignore[misc]
         """Never called."""
 
 
-def _datasets(given: Any) -> list[Any]:
-    if given is None:
-        return []
-    return list(given.values()) if isinstance(given, dict) else [given]
-
-
 def _objection(settings: FastPath, model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> str:
     """Return why a run must go TRL's way, "" where it need not."""
     from transformers import ProcessorMixin
@@ -223,10 +220,15 @@ def _objection(settings: FastPath, model: Any, ref_model: Any, args: Any, others
     objections = {
         "the reference moves along (sync_ref_model)": args.sync_ref_model,
         "ld_alpha needs the reference's single tokens": args.ld_alpha is not None,
-        "the weights are sharded (FSDP or DeepSpeed)": bool(args.fsdp or args.deepspeed),
+        "the weights are sharded (FSDP or DeepSpeed)": bool(args.fsdp or args.deepspeed) or _is_sharded_by_launcher(),
         "virtual tokens stand before the prompt": _learns_prompts(model, others.get("peft_config")),
     }
     return next((reason for reason, holds in objections.items() if holds), "") or prefix.why_not(model.config)
+
+
+def _is_sharded_by_launcher() -> bool:
+    launched = (os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED"))
+    return any(value.lower() in ("1", "true") for value in launched)
 
 
 def _has_images(rows: Any) -> bool:

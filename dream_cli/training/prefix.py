@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "internvl")
+PAIR_ATTENTION = "pair"
 ATTENTIONS = ("sdpa", "eager", "flex_attention")
 # What a batch holds beside the inputs of the vision tower.
 TEXT_KEYS = ("input_ids", "attention_mask", "answers", "mm_token_type_ids")
@@ -32,7 +33,7 @@ def why_not(config: Any) -> str:
         return f"{config.model_type} is not one of the families whose masks are known ({', '.join(FAMILIES)})"
     if layers or window:
         return f"layers with a mask of their own ({', '.join(sorted(layers)) or f'a window of {window} tokens'}) cannot take the mask of a pair"
-    if text._attn_implementation not in ATTENTIONS:
+    if text._attn_implementation not in (*ATTENTIONS, PAIR_ATTENTION):
         return f"{text._attn_implementation} takes no mask of ours; load the model with one of {', '.join(ATTENTIONS)}"
     return ""
 
@@ -59,7 +60,10 @@ def may_see(query: Any, key: Any, prompt_length: int, answer_length: int) -> Any
 
 
 def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any) -> Any:
-    """Return the mask of a batch in the form that the attention asks for: bool, added to the scores, or blocks on a GPU."""
+    """Return the mask of a batch in the form that the attention asks for: bool, added to the scores, or blocks on a GPU.
+
+    Where no prompt is padded, `PAIR_ATTENTION` gets the rows of the branches alone: (B, 1, 2 A, L).
+    """
     import torch
 
     if attention == "flex_attention":
@@ -67,7 +71,39 @@ def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any)
     sees = visible(real, answer_length)
     if attention == "eager":
         return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
-    return sees
+    branches = 2 * answer_length
+    return sees[:, :, -branches:] if attention == PAIR_ATTENTION and real[:, :-branches].all() else sees
+
+
+def use_pair_attention(model: Any) -> None:
+    """Let the language model attend by `attend_in_two` in place of SDPA; any other mask than that of a pair means what it meant."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    config = model.get_decoder().config
+    if config._attn_implementation == "sdpa":
+        AttentionInterface.register(PAIR_ATTENTION, attend_in_two)
+        AttentionMaskInterface.register(PAIR_ATTENTION, sdpa_mask)
+        config._attn_implementation = PAIR_ATTENTION
+
+
+def attend_in_two(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+) -> tuple[Tensor, None]:
+    """Attend by SDPA; a mask of fewer rows than there are queries is that of the last ones, and those before see causally.
+
+    So the prompt takes the kernel that skips what is hidden, and its queries never meet the keys of the branches: P^2 / 2 + 2 A L
+    products in place of L^2. Queries, keys and values are (B, heads, L, width), what is returned is (B, L, heads, width).
+    """
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    first = 0 if attention_mask is None else query.shape[2] - attention_mask.shape[-2]
+    if not first:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+    prompt, _ = sdpa_attention_forward(module, query[:, :, :first], key[:, :, :first], value[:, :, :first], None, **more)
+    branches, _ = sdpa_attention_forward(module, query[:, :, first:], key, value, attention_mask, **more)
+    return torch.cat([prompt, branches], 1), None
 
 
 def _block_mask(real: Tensor, answer_length: int) -> Any:
@@ -115,13 +151,13 @@ def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], vision: Mapping[
     `model` is called; `unwrapped` is the same without its wrappers, with TRL's fused head on it. `vision` is what the model gets
     of the images: pixels, or features. Logits are made at the columns of the answers only.
     """
-    backbone, text = unwrapped.base_model, unwrapped.config.get_text_config()
+    backbone, attention = unwrapped.base_model, unwrapped.get_decoder().config._attn_implementation
     answers = batch["answers"]
     rows, _, length = answers.shape
     with last_columns(backbone, 2 * length):
         out = model(
             input_ids=batch["input_ids"],
-            attention_mask=attention_mask(batch["attention_mask"], length, text._attn_implementation, unwrapped.dtype),
+            attention_mask=attention_mask(batch["attention_mask"], length, attention, unwrapped.dtype),
             position_ids=positions(backbone, batch),
             shift_labels=answers.view(rows, 2 * length),
             fused_lm_head=True,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+_NO_LIMIT = 1 << 40
+
 
 @dataclass(frozen=True)
 class RenderedPair:
@@ -75,8 +77,9 @@ class PairCollator:
 
         images = [list(pair.images) for pair in pairs]
         batch = dict(self._read([pair.prompt for pair in pairs], "left", images=images if any(images) else None))
+        batch.pop("token_type_ids", None)  # some tokenizers make them; none of the families reads them
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        room = torch.full_like(ids[:, 0], ids.shape[1] + (1 << 30) if self.max_length is None else self.max_length) - mask.sum(1)
+        room = (_NO_LIMIT if self.max_length is None else self.max_length) - mask.sum(1)
         if (room < 1).any() or (mask.sum(1) < 2).any() or (ids[:, -1] == self.image_token_id).any():
             return None
         answers, real = self._answers(pairs, room)

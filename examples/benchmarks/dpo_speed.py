@@ -19,13 +19,19 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+warnings.simplefilter("ignore")
 
 EPOCHS, BATCH, ANSWER, PROMPT, PATCH = 3, 2, 80, 40, 14
 SIDES = ("trl", "trl-answers", "ours")
@@ -35,10 +41,7 @@ GRIDS = {0: 0, 300: 17, 600: 24, 1200: 35}
 
 @dataclass(frozen=True)
 class Shape:
-    """A LLaVA: hidden width, layers, width inside the MLP and key-value heads of the language model, words, and the tower's width and layers.
-
-    `loaded` is the share of weights: of the language model's layers to one another nothing changes, width and depth are scaled down.
-    """
+    """A LLaVA: width, layers, width inside the MLP, heads and words of the language model, width and layers of the tower."""
 
     width: int
     layers: int
@@ -68,7 +71,7 @@ class Shape:
 
 SHAPES = {
     # Qwen2-0.5B: 24 layers of width 896, inside 4864, 14 heads on 2, 151,936 words, and a tower of 0.84 times its layers (CLIP-L, 0.3 B)
-    "half-billion": Shape(192, 12, 1040, 6, 1, 150_000, 192, 15),
+    "half-billion": Shape(128, 12, 696, 4, 1, 150_000, 128, 15),
     # LLaVA-1.5-7B: 32 layers of width 4096, inside 11008, 32 heads, 32,064 words, and a tower of 0.047 times its layers (CLIP-L)
     "llava-7b": Shape(256, 8, 688, 8, 8, 2_000, 64, 6),
 }
@@ -79,13 +82,14 @@ def operations(shape: Shape, image_tokens: int, tune: str, side: str) -> float:
 
     Passes: 1 forward, 1 more of it for checkpointing, 1 backward to the inputs, and with full fine-tuning 1 to the weights; and 1
     forward of the reference, for us in one epoch of three. The head's fused backward makes its logits once more.
-    TRL's hook for adapters with checkpointing sends gradients through a frozen tower as well; attention is causal for it.
+    TRL's hook for adapters with checkpointing sends gradients through a frozen tower as well. Attention skips what is hidden: half of
+    the prompt, and for us the answers from the prompt.
     """
     full = tune == "full"
     trained, reference = 3 + full, 1 / EPOCHS if side == "ours" else 1
     prompt = PROMPT + image_tokens
     tokens, copies = (prompt + 2 * ANSWER, 1) if side == "ours" else (prompt + ANSWER, 2)
-    seen = tokens**2 if side == "ours" else tokens**2 / 2
+    seen = prompt**2 / 2 + 2 * ANSWER * tokens if side == "ours" else tokens**2 / 2
     layers = copies * (tokens * shape.layer_weights + 2 * seen * shape.width * shape.layers) * (trained + reference)
     head = (copies * tokens if side == "trl" else 2 * ANSWER) * shape.head_weights * (trained + reference)
     patches = image_tokens * shape.tower_weights + 2 * image_tokens**2 * shape.tower_width * shape.tower_layers
@@ -178,12 +182,9 @@ def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out
 
 
 def run(side: str, tune: str, count: int, image_tokens: int, folder: Path) -> dict[str, float]:
-    """Train in a process of its own, in an empty folder."""
-    with tempfile.TemporaryDirectory() as out:
-        order = [sys.executable, __file__, "--child", side, tune, str(count), str(image_tokens), str(folder), out]
-        done = subprocess.run(order, check=True, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    """Train in a process of its own, forked from this one that has only imported, in an empty folder."""
+    with tempfile.TemporaryDirectory() as out, ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
+        return process.submit(train, side, tune, count, image_tokens, folder, Path(out)).result()
 
 
 def compare(name: str, tune: str, count: int, image_tokens: int, repeats: int, sides: list[str]) -> dict[str, Any]:
@@ -230,10 +231,6 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Read the arguments, compare, print."""
-    if sys.argv[1:2] == ["--child"]:
-        side, tune, count, tokens, folder, out = sys.argv[2:]
-        sys.stdout.write(json.dumps(train(side, tune, int(count), int(tokens), Path(folder), Path(out))) + "\n")
-        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--tune", nargs="+", choices=("lora", "full"), default=["lora", "full"])
@@ -243,6 +240,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
+    for module in ("peft", "dream_cli.training.preference_trainer"):
+        import_module(module)  # once, before the forks
     rows = []
     for name, tune, tokens in ((n, t, k) for n in asked.shape for t in asked.tune for k in asked.tokens):
         rows.append(compare(name, tune, asked.pairs, tokens, asked.repeats, asked.sides))
