@@ -189,6 +189,14 @@ def test_the_reference_and_the_tower_are_asked_once(folder_of: Any, tmp_path: Pa
     assert forwards == {"model": 9, "tower": 3}  # full fine-tuning has the same reference, and trains the tower in each step
 
 
+def test_features_over_the_limit_are_made_anew(folder_of: Any, tmp_path: Path, forwards: dict[str, int]) -> None:
+    from dream_cli.training.preference_trainer import FastPath
+
+    steps = [train(fast(folder_of("llava"), tmp_path, lora=True, settings=FastPath(None, size), max_steps=2))[0] for size in (0, 1 << 20)]
+    assert forwards["tower"] == 3 + 1
+    assert_equal(*steps)
+
+
 def test_every_round_starts_at_the_logarithm_of_two(folder_of: Any, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText

@@ -44,7 +44,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *, settings: FastPath | None = None, **others: Any) -> None:
         self.settings = settings or FastPath()
-        self.reason = _objection(self.settings, model, ref_model, args, others)
+        self.reason = next(_objections(self.settings, model, ref_model, args, others), "")
         self.path = PLAIN if self.reason else SHARED
         alone = self.path == SHARED and not hasattr(model, "peft_config") and others.get("peft_config") is None
         super().__init__(model, _NoReference(model.config) if alone else ref_model, args, **others)
@@ -96,14 +96,15 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if not pixels or self._features is None:
             return pixels
         tokens = (batch["input_ids"] == self._bare.config.image_token_id).sum(1).tolist()
-        kept = [self._features.get(key) if key else None for key in pictures]
-        rows = [row for row in kept if row is not None]
-        if len(rows) < sum(1 for key in pictures if key):
+        rows = [self._features.get(key) if key else {} for key in pictures]
+        if None in rows:
             fresh = features.encode(self._bare.base_model, pixels, tokens)
-            rows = [row for row, key in zip(fresh, pictures, strict=True) if key]
-            for row, key in zip(rows, filter(None, pictures), strict=True):
-                self._features.put(key, row)
-        return {"mm_encoder_outputs": features.as_encoder_outputs(self._bare.config.model_type, rows, batch["input_ids"].device)}
+            for key in {key for key, row in zip(pictures, rows, strict=True) if row is None}:
+                self._features.put(key, fresh[pictures.index(key)])
+            rows = [new if row is None else row for row, new in zip(rows, fresh, strict=True)]
+        return {
+            "mm_encoder_outputs": features.as_encoder_outputs(self._bare.config.model_type, filter(None, rows), batch["input_ids"].device)
+        }
 
     def _ask_reference(self, *datasets: Any) -> None:
         """Let the reference score every pair of some data sets (or dicts of them, or None) that it has not scored."""
@@ -179,14 +180,14 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class _Unscored:
-    """Collates those of the rows that the reference has not scored, None where there are none."""
+    """Collates rows unless the reference has scored all of them; whole batches, so that a run that goes on sees the same ones."""
 
     collate: PairCollator
     known: ReferenceStore
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-        fresh = [row for row in rows if render(row, self.collate.processor).key not in self.known]
-        return self.collate(fresh) if fresh else None
+        """Return the batch, None where there is nothing to do."""
+        return self.collate(rows) if self.known.missing(render(row, self.collate.processor).key for row in rows) else None
 
 
 class _NoReference(torch.nn.Module):  # type: ignore[misc]
@@ -200,41 +201,32 @@ class _NoReference(torch.nn.Module):  # type: ignore[misc]
         """Never called."""
 
 
-def _objection(settings: FastPath, model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> str:
-    """Return why a run must go TRL's way, "" where it need not."""
+def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why a run must go TRL's way; nothing where it need not."""
     from transformers import ProcessorMixin
 
-    rows = others.get("train_dataset")
-    objections = {
-        "switched off": not settings.enabled,
-        "the model is given by name": isinstance(model, str),
-        "no arguments are given": args is None,
-        "a reference model of its own is given": ref_model is not None,
-        "a collator of its own is given": others.get("data_collator") is not None,
-        "metrics of its own are given": others.get("compute_metrics") is not None,
-        "the rows have no images": not isinstance(others.get("processing_class"), ProcessorMixin) or not _has_images(rows),
-        "the rows are streamed": not hasattr(rows, "__len__"),
-    }
-    if any(objections.values()):
-        return next(reason for reason, holds in objections.items() if holds)
-    objections = {
-        "the reference moves along (sync_ref_model)": args.sync_ref_model,
-        "ld_alpha needs the reference's single tokens": args.ld_alpha is not None,
-        "the weights are sharded (FSDP or DeepSpeed)": bool(args.fsdp or args.deepspeed) or _is_sharded_by_launcher(),
-        "virtual tokens stand before the prompt": _learns_prompts(model, others.get("peft_config")),
-    }
-    return next((reason for reason, holds in objections.items() if holds), "") or prefix.why_not(model.config)
+    rows, held_out, adapter = (others.get(name) for name in ("train_dataset", "eval_dataset", "peft_config"))
+    if not settings.enabled:
+        yield "switched off"
+    if isinstance(model, str) or args is None or rows is None:
+        yield "the model is given by name, or there are no arguments or rows"
+    if ref_model is not None:
+        yield "a reference model of its own is given"
+    if others.get("data_collator") is not None or others.get("compute_metrics") is not None:
+        yield "a collator or metrics of its own are given"
+    if not all(hasattr(given, "__len__") for given in (rows, held_out) if given is not None):
+        yield "the rows are streamed"
+    if not isinstance(others.get("processing_class"), ProcessorMixin) or not {"image", "images"} & set(next(iter(rows))):
+        yield "the rows have no images"
+    if args.sync_ref_model or args.ld_alpha is not None:
+        yield "the reference moves along (sync_ref_model), or its single tokens are needed (ld_alpha)"
+    if args.fsdp or args.deepspeed or _is_sharded_by_launcher():
+        yield "the weights are sharded (FSDP or DeepSpeed)"
+    if any(plan.is_prompt_learning for plan in (*getattr(model, "peft_config", {}).values(), *filter(None, [adapter]))):
+        yield "virtual tokens stand before the prompt"
+    yield from filter(None, [prefix.why_not(model.config)])
 
 
 def _is_sharded_by_launcher() -> bool:
     launched = (os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED"))
     return any(value.lower() in ("1", "true") for value in launched)
-
-
-def _has_images(rows: Any) -> bool:
-    return bool({"image", "images"} & set(next(iter(rows))))
-
-
-def _learns_prompts(model: Any, fresh: Any) -> bool:
-    adapters = [*getattr(model, "peft_config", {}).values(), *([fresh] if fresh is not None else [])]
-    return any(adapter.is_prompt_learning for adapter in adapters)

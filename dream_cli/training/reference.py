@@ -30,9 +30,6 @@ class ReferenceStore:
             # one file a process: several may share the folder
             self._file = folder / f"reference-{fingerprint}.{process}.jsonl"
 
-    def __contains__(self, pair: str) -> bool:
-        return pair in self._known
-
     def missing(self, pairs: Iterable[str]) -> list[str]:
         """Return those of the pairs that are not known."""
         return [pair for pair in pairs if pair not in self._known]
