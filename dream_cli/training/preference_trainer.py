@@ -205,7 +205,8 @@ def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, other
     """Yield why a run must go TRL's way; nothing where it need not."""
     from transformers import ProcessorMixin
 
-    rows, held_out, adapter = (others.get(name) for name in ("train_dataset", "eval_dataset", "peft_config"))
+    rows: Any = others.get("train_dataset")
+    held_out, adapter = others.get("eval_dataset"), others.get("peft_config")
     if not settings.enabled:
         yield "switched off"
     if isinstance(model, str) or args is None or rows is None:

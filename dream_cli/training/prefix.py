@@ -93,7 +93,7 @@ def attend_in_two(
     """Attend by SDPA; a mask of fewer rows than there are queries is that of the last ones, and those before see causally.
 
     So the prompt takes the kernel that skips what is hidden, and its queries never meet the keys of the branches: P^2 / 2 + 2 A L
-    products in place of L^2. Queries, keys and values are (B, heads, L, width), what is returned is (B, L, heads, width).
+    products in place of L^2. Queries, keys and values are (B, heads, L, width), what is returned is (B, L, heads, width) and None.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
