@@ -87,9 +87,7 @@ def use_pair_attention(model: Any) -> None:
         config._attn_implementation = PAIR_ATTENTION
 
 
-def attend_in_two(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
-) -> tuple[Tensor, None]:
+def attend_in_two(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any) -> Any:
     """Attend by SDPA; a mask of fewer rows than there are queries is that of the last ones, and those before see causally.
 
     So the prompt takes the kernel that skips what is hidden, and its queries never meet the keys of the branches: P^2 / 2 + 2 A L
