@@ -23,7 +23,7 @@ from dream_cli.agreement import (
 )
 from dream_cli.asking import verdicts_of
 from dream_cli.errors import UsageError
-from dream_cli.intervals import require_scipy
+from dream_cli.intervals import require_libraries
 from dream_cli.records import Json, Record, Response
 from dream_cli.stages import identified
 
@@ -187,7 +187,7 @@ def _alike(gold: Labelled, judged: Label, question: str) -> Label:
 
 def report(found: Matched) -> Json:
     """Return how far one judge agrees with people on one question; what is not defined is null. Needs scipy."""
-    require_scipy()
+    require_libraries()
     pairs = list(found.pairs)
     said: Json = {"question": found.question, "judge": found.judge, "n": len(pairs), "unscored": found.unscored, "missing": found.missing}
     said["other_response"] = found.other_text
@@ -253,7 +253,7 @@ def among(voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Js
     """Return, for each question that several judges answered, how far they agree with each other, and where they do not."""
     questions: dict[str, dict[str, Mapping[Slot, Voice]]] = defaultdict(dict)
     for (judge, question), said in voices.items():
-        if not any(voice.joint for voice in said.values()):
+        if not any(voice.joint for voice in said.values()) and any(voice.label is not None for voice in said.values()):
             questions[question][judge] = said
     for question, judges in questions.items():
         if len(judges) > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dream_cli.asking import verdicts_of
 from dream_cli.errors import UsageError
-from dream_cli.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, require_scipy, smallest_difference
+from dream_cli.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, require_libraries, smallest_difference
 from dream_cli.records import Json, Record
 from dream_cli.scoring import Outcome, outcomes
 
@@ -46,7 +46,7 @@ def compare(before: Sequence[Record], after: Sequence[Record], rule: str = "stri
     An item counts where both could be read; `worst` and `best` bound the difference with the others read against and for it.
     Raises UsageError where the two have no item in common, or where one holds an item twice.
     """
-    require_scipy()
+    require_libraries()
     sides = [_by_item(outcomes(records, rule, agg)) for records in (before, after)]
     keys = [key for key in sides[0] if set(sides[0][key]) & set(sides[1].get(key, ()))]
     if not keys:

@@ -187,10 +187,10 @@ def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, lev
     return min(1.0, max(found, LEAST_DISCORDANT / n))
 
 
-def require_scipy() -> None:
-    """Raise UsageError, with the mend, where the library that draws and integrates is not installed."""
-    if find_spec("scipy") is None:
-        raise UsageError("intervals by resampling need scipy: pip install 'dream-cli[eval]'")
+def require_libraries() -> None:
+    """Raise UsageError, with the mend, where the libraries that draw and integrate are not installed."""
+    if not all(map(find_spec, ("scipy", "statsmodels"))):
+        raise UsageError("paired tests and agreement need scipy and statsmodels: pip install 'dream-cli[eval]'")
 
 
 def normal_quantile(level: float) -> float:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dream_cli.errors import UsageError
 from dream_cli.intervals import (
     Interval,
     Paired,
@@ -18,6 +19,7 @@ from dream_cli.intervals import (
     newcombe,
     not_worse,
     paired_difference,
+    require_libraries,
     smallest_difference,
     student,
     wilson,
@@ -161,6 +163,13 @@ def test_the_bootstrap_of_a_statistic_leaves_out_draws_in_which_it_is_not_define
     partly = bootstrap(100, lambda drawn: nan if drawn[0] < 50 else mean(drawn))
     assert (partly.low, partly.high) == pytest.approx((0.4, 0.6), abs=0.03)
     assert isnan(bootstrap(3, lambda _: nan).low)
+
+
+def test_without_the_libraries_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_libraries()
+    monkeypatch.setattr("dream_cli.intervals.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'dream-cli\[eval\]'"):
+        require_libraries()
 
 
 def test_student_by_hand() -> None:
