@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.agreement import (
@@ -89,7 +89,6 @@ def test_kappa_by_hand() -> None:
     assert confusion(pairs) == {"no": {"no": 15, "yes": 10}, "yes": {"no": 5, "yes": 20}}
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=60))
 def test_kappa_is_that_of_the_definition(pairs: list[tuple[int, int]]) -> None:
     n, labels = len(pairs), {label for pair in pairs for label in pair}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan, nan, sqrt
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.errors import UsageError
@@ -25,14 +25,10 @@ from dream_cli.intervals import (
     wilson,
 )
 
-# The first example imports statsmodels, which takes its time.
-patient = settings(deadline=None)
-
 COUNTS = st.integers(0, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 TABLES = st.builds(Paired, *[st.integers(0, 60)] * 4).filter(lambda t: t.n > 0)
 
 
-@patient
 @given(COUNTS.filter(lambda c: c[1] > 0), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
 def test_wilson_is_that_of_statsmodels(count: tuple[int, int], level: float) -> None:
     from statsmodels.stats.proportion import proportion_confint
@@ -70,7 +66,6 @@ def test_impossible_counts_are_refused(k: int, n: int) -> None:
         wilson(k, n)
 
 
-@patient
 @given(TABLES)
 def test_mcnemar_is_that_of_statsmodels_and_scipy(table: Paired) -> None:
     from scipy.stats import binomtest
@@ -88,7 +83,6 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(Paired(40, 0, 0, 2)) == 1.0
 
 
-@patient
 @given(COUNTS.filter(lambda c: c[1] > 0), COUNTS.filter(lambda c: c[1] > 0))
 def test_newcombe_is_that_of_statsmodels(after: tuple[int, int], before: tuple[int, int]) -> None:
     from statsmodels.stats.proportion import confint_proportions_2indep
