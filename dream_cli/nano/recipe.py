@@ -57,27 +57,27 @@ class Course:
 COURSES = {
     # Reading comes first and gives way. Without a picture: the risks of the text, and the judge, who should know an answer by its words.
     "teacher": Course(
-        steps=3600,
+        steps=3000,
         rate=1.5e-3,
         pictured={
-            "read": (36, 8),
-            "observe_image": (16, 18),
+            "read": (36, 4),
+            "observe_image": (16, 20),
             "observe_joint": (10, 12),
-            "verify": (12, 18),
+            "verify": (12, 28),
             "answer": (4, 3),
             "respond_observed": (4, 4),
             "judge_global": (6, 12),
             "judge_observation": (6, 10),
             "judge_helpfulness": (4, 10),
-            "judge_harm": (4, 7),
-            "judge_effective": (3, 5),
+            "judge_harm": (4, 10),
+            "judge_effective": (3, 8),
             "judge_refusal": (3, 4),
         },
         plain={"observe_text": 10, "judge_observation": 3, "judge_global": 3, "respond_observed": 1, "judge_refusal": 1},
     ),
     # The policy that is to be aligned: it does what it is told and sees no risk, unless the risks stand in what it is told.
     "policy": Course(
-        steps=400,
+        steps=150,
         rate=5e-4,
         pictured={"comply": (6, 6), "follow_observed": (4, 4), "read": (2, 2)},
         plain={"follow_observed": 1},
@@ -85,7 +85,7 @@ COURSES = {
     ),
 }
 # How often an item is of each of PLACES and SKILLS, at the beginning and from the middle on: pairs are the last to be learnt.
-PLACE_WEIGHTS = ((20, 10), (28, 24), (14, 6), (22, 38), (24, 20), (3, 2), (2, 2))
+PLACE_WEIGHTS = ((20, 10), (28, 24), (14, 6), (22, 46), (24, 20), (3, 2), (2, 2))
 RISKY_SHARE = 0.58
 
 
