@@ -18,6 +18,8 @@ from dream_cli.records import Image, Record
 from dream_cli.streams import to_row
 
 Images = Literal["inline", "extract", "paths"]
+# Names of fields that a receipt tells apart.
+_MOST = 30
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Receipt:
     written: int = 0
     rejects: str | None = None
 
+    def leave_out(self, names: tuple[str, ...]) -> None:
+        """Count fields of one row that the target has no place for; fields without end are counted together."""
+        self.left_out.update(name if name in self.left_out or len(self.left_out) < _MOST else "other fields" for name in names)
+
     def fail(self, record: Record) -> None:
         """Count a row that met an error."""
         if record.error is not None:
@@ -62,7 +68,7 @@ class Receipt:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
             where = self.rejects or "their `error` field"
             lines.append(f"{self.errors.total()} rows met an error ({kinds}), see {where}; the first: {self.first}")
-        return "".join(f"dream convert: {line}\n" for line in lines)
+        return "".join(f"dream convert: {_printable(line)}\n" for line in lines)
 
 
 def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
@@ -91,7 +97,7 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
     if record.error is not None:
         return record
     try:
-        receipt.left_out.update(target.write(_with_images(record, how)))
+        receipt.leave_out(target.write(_with_images(record, how)))
     except RowError as error:
         return record.failed("convert", error)
     receipt.written += 1
@@ -120,6 +126,11 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
         return name, Record.from_dict(known, row.place)
     except InvalidRecord as error:
         return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
+
+
+def _printable(line: str) -> str:
+    """Return a line as it can be shown: names of fields come from the data, and a terminal would obey what it is sent."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _with_images(record: Record, how: Conversion) -> Record:

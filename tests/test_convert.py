@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -78,6 +82,24 @@ def test_what_a_target_has_no_place_for_is_counted_by_field(work: Workdir) -> No
         "chosen": [{"role": "assistant", "content": "A fern."}],
         "rejected": [{"role": "assistant", "content": "No."}],
     }
+
+
+def test_names_of_fields_are_shown_never_obeyed_and_told_up_to_a_limit(work: Workdir) -> None:
+    work.write("in.jsonl", [{"prompt": "Hi", "response": "Ho", "\x1b[2J": 1, **{f"field{i}": i for i in range(50)}}])
+    ran = work.dream("convert", "in.jsonl", "--to", "trl", "-o", "out.jsonl")
+    assert ran.code == 0 and "\x1b" not in ran.err and "\\x1b[2J (1 rows)" in ran.err
+    assert "other fields (21 rows)" in ran.err
+
+
+def test_a_parquet_file_of_other_types_is_read_as_far_as_it_goes(work: Workdir) -> None:
+    columns = {"id": [1, 2], "prompt": ["Hi", "Ho"], "day": [dt.date(2026, 1, 2), None], "price": [decimal.Decimal("1.5"), None]}
+    pq.write_table(pa.table(columns | {"raw": [b"\x00\xff", None], "nested": [{"a": [1, None]}, None]}), work.path / "in.parquet")
+    first, second = work.dream("convert", "in.parquet").rows
+    assert first == {"id": 1, "prompt": "Hi", "day": "2026-01-02", "price": "1.5", "raw": "AP8=", "nested": {"a": [1, None]}}
+    assert second["prompt"] == "Ho" and second["day"] is None
+    pq.write_table(pa.table({"prompt": [1]}), work.path / "in.parquet")
+    ran = work.dream("convert", "in.parquet")
+    assert ran.code == 1 and ran.rows[0]["error"]["kind"] == "invalid"
 
 
 def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from dream_cli.converting import Conversion, convert
+from dream_cli.formats.sources import Source
 from tests.conftest import Workdir
 
 RECORDS: list[dict[str, Any]] = [
@@ -56,10 +58,11 @@ def made(work: Workdir) -> Workdir:
 
 
 def converted(work: Workdir, name: str, form: str, suffix: str) -> str:
-    out = f"{name}-{form}{suffix}"
-    ran = work.dream("convert", f"{name}.jsonl", "--to", form, "-o", out)
-    assert (ran.code, ran.out) == (0, ""), ran.err
-    return str(work.path / out)
+    # In this process: a hundred files are written here.
+    out = str(work.path / f"{name}-{form}{suffix}")
+    receipt = convert(Source(str(work.path / f"{name}.jsonl")), out, Conversion(target=form))
+    assert not receipt.errors, receipt.report(form)
+    return out
 
 
 def loaded(path: str, kind: str) -> Any:

@@ -28,7 +28,7 @@ def read_csv(source: str, folder: str) -> Iterator[Record]:
         columns = next(lines, [])
         if not any(columns) or len(set(columns)) < len(columns):
             raise UsageError(
-                f"{source}: the first line of a CSV file names its columns, each once; this one has {', '.join(columns) or 'none'}"
+                f"{source}: the first line of a CSV file names its columns, each once; this one has {', '.join(map(repr, columns)) or 'none'}"
             )
         for number, cells in enumerate(lines, 2):
             if cells:
