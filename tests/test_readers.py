@@ -51,7 +51,7 @@ SINGLE = [{**PAIRS[0], "id": name} for name in ("a", "b")]
 def made(work: Workdir) -> Workdir:
     """A folder with the records, written as the user has them."""
     work.picture("a.png", 32)
-    work.picture("b.png", 24)
+    work.picture("b.png", 40)
     for name, rows in (("answers", RECORDS), ("chats", CHATS), ("pairs", PAIRS), ("single", SINGLE)):
         work.write(f"{name}.jsonl", rows)
     return work
@@ -74,7 +74,7 @@ def loaded(path: str, kind: str) -> Any:
 @pytest.mark.parametrize("name", ["answers", "chats", "pairs"])
 def test_datasets_shows_the_images_of_a_parquet_file(made: Workdir, name: str, form: str) -> None:
     rows = loaded(converted(made, name, form, ".parquet"), "parquet")
-    assert [[image.size for image in row["images"] or ()] for row in rows] == [[(32, 32)], [(32, 32), (24, 24)], []]
+    assert [[image.size for image in row["images"] or ()] for row in rows] == [[(32, 32)], [(32, 32), (40, 40)], []]
 
 
 @pytest.mark.parametrize("form", ["spa-vl", "rlaif-v"])
@@ -190,7 +190,7 @@ def asked(made: Workdir, environment: str, script: str, *args: str) -> list[Any]
 
 
 PLACES = {"a": "<image>", "b": "<image><image>", "c": ""}
-SIZES = {"a": [[32, 32]], "b": [[32, 32], [24, 24]], "c": []}
+SIZES = {"a": [[32, 32]], "b": [[32, 32], [40, 40]], "c": []}
 
 
 def expected(name: str) -> list[tuple[list[dict[str, str]], str, list[list[int]]]]:
