@@ -12,6 +12,8 @@ arm=${ARM:-dream} seed=${SEED:-0} rounds=${ROUNDS:-3} samples=${SAMPLES:-4}
 policy=${POLICY:-nano-policy} judge=${JUDGE:-nano} teacher=${TEACHER:-${JUDGE:-nano}}
 prompts=${PROMPTS:-$here/records.jsonl} benchmarks=${EVAL:-nano_world}
 export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-32} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} DREAM_JUDGE=$judge
+# A policy of a few million weights learns at higher rates than one of billions, for which the commands' own defaults are.
+[ "$policy" != nano-policy ] || SFT=${SFT:---lr 5e-4 --epochs 3 --batch-size 32} DPO=${DPO:---lr 5e-5 --epochs 2 --batch-size 32}
 shared=${OUT:-out/rounds}/seed-$seed
 out=$shared/$arm
 mkdir -p "$out"
