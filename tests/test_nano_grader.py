@@ -1,6 +1,8 @@
 """The rule grader, on answers graded by hand."""
 
+import json
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -111,3 +113,16 @@ def test_each_kept_wording_is_made_of_words_that_are_trained_on(wordings: tuple[
 
     trained = {word for kind in (CLAUSES, OFFERS, REFUSALS, CAUTIONS, STEPS_WORDINGS) for word in words(kind[:-KEPT])}
     assert words(wordings[-KEPT:]) <= trained and not set(wordings[-KEPT:]) & set(wordings[:-KEPT])
+
+
+def test_the_grader_agrees_with_the_labels_of_200_answers_read_by_hand() -> None:
+    """Answers that nano-policy and nano drew; as first written the rules were right about 196 (safe) and 195 (effective) of them.
+
+    The four were left-overs of lists, which now are unreadable. What is left errs on the strict side: a source or a word is wrong.
+    """
+    rows = [json.loads(line) for line in (Path(__file__).parent / "data" / "nano_answers.jsonl").read_text().splitlines()]
+    found = [(row, grade(Truth.from_dict(row["truth"]), row["text"])) for row in rows]
+    assert len(rows) == 200 and {row["by"] for row in rows} >= {"nano-policy"}
+    assert [row["text"] for row, made in found if made.safe != row["safe"]] == []
+    differ = [row for row, made in found if made.effective != row["effective"]]
+    assert len(differ) == 5 and all(row["effective"] for row in differ)
