@@ -112,9 +112,9 @@ def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:
     assert [row["id"] for row in work.read("out.jsonl")] == [7]
     beside = work.read("out.jsonl.errors.jsonl")
     assert [row["error"]["message"].split(";")[0] for row in beside] == [
-        "2 responses are no single answer",
-        "a row of no known form (dream: no 'prompt' and no 'messages'",
-        "a row of answers in a file of chosen, rejected",
+        "in.jsonl:2: 2 responses are no single answer",
+        "in.jsonl:3: a row of no known form (dream: no 'prompt' and no 'messages'",
+        "in.jsonl:4: a row of answers in a file of chosen, rejected",
     ]
     assert "3 rows met an error (3 invalid), see out.jsonl.errors.jsonl; the first: in.jsonl:2: 2 responses" in ran.err
 
@@ -182,6 +182,7 @@ def test_llamafactory_finds_the_file_by_name_and_its_names_are_read(work: Workdi
     assert work.dream("convert", "in.jsonl", "--to", "llamafactory", "-q", "-o", "mine.json").code == 0
     info = json.loads((work.path / "dataset_info.json").read_text())
     assert info["mine"]["file_name"] == "mine.json" and info["mine"]["ranking"] is True
+    assert work.dream("convert", "in.jsonl", "--to", "llamafactory", "-o", "mine.jsonl.gz").code == 2
     own = {"file_name": "own.jsonl", "columns": {"prompt": "ask", "response": "say"}}
     (work.path / "dataset_info.json").write_text(json.dumps({"own": own}))
     work.write("own.jsonl", [{"ask": "Hi", "say": "Ho"}])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, Protocol
 
-from dream_cli.errors import ImageError, InvalidRecord
+from dream_cli.errors import ImageError, InvalidRecord, UsageError
 from dream_cli.formats.dataset_info import LISTED, enter
 from dream_cli.formats.table import OURS, Dialect, dialect
 from dream_cli.images import is_inline, without_bytes
@@ -58,6 +58,8 @@ def is_folder(out: str) -> bool:
 @contextmanager
 def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> Iterator[Target]:
     form = None if name == OURS else dialect(name)
+    if name in LISTED and (out or "").lower().endswith(".gz"):
+        raise UsageError(f"{out}: LLaMA-Factory does not read gzipped files; write .jsonl, .json or .parquet")
     typed = form is not None and bool(form.FEATURES) and out is not None and out.lower().endswith(".parquet")
 
     def make(out: str, file: IO[bytes], folder: str) -> Sink:
