@@ -123,7 +123,7 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
             fix_flags(known)
         if known.get("images") is not None:
             known["images"] = [locate(image, folder) for image in known["images"]]
-        return name, Record.from_dict(known, row.place)
+        return name, replace(Record.from_dict(known), place=row.place)
     except InvalidRecord as error:
         return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
 

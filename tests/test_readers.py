@@ -184,7 +184,7 @@ def asked(made: Workdir, environment: str, script: str, *args: str) -> list[Any]
         pytest.skip(f"no environment of {environment} (see the head of this file)")
     env = made.env | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(made.path / "hf"), "MODELSCOPE_CACHE": str(made.path / "ms")}
     env |= {"DISABLE_VERSION_CHECK": "1", "HF_DATASETS_CACHE": str(made.path / "cache")}
-    ran = subprocess.run([str(python), "-c", script, *args], check=False, capture_output=True, text=True, cwd="/", env=env, timeout=600)
+    ran = subprocess.run([str(python), "-c", script, *args], check=False, capture_output=True, text=True, cwd="/", env=env, timeout=3600)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return [json.loads(line) for line in ran.stderr.splitlines() if line.startswith('["')]
 
