@@ -57,7 +57,7 @@ class Course:
 COURSES = {
     # Reading comes first and gives way. Without a picture: the risks of the text, and the judge, who should know an answer by its words.
     "teacher": Course(
-        steps=3000,
+        steps=3500,
         rate=1.5e-3,
         pictured={
             "read": (36, 4),

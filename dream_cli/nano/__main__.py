@@ -1,0 +1,24 @@
+"""Make nano and nano-policy from a seed, one after the other: `python -m dream_cli.nano --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dream_cli.nano import recipe, tower
+from dream_cli.nano.parallel import in_parallel
+
+
+def main() -> None:
+    """Teach the tower, the teacher and the policy, each in a folder of its own under `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    told = parser.parse_args()
+    in_parallel(tower.teach, told.out / "tower", tower.STEPS, told.seed)
+    for course, begin in (("teacher", "tower"), ("policy", "teacher")):
+        in_parallel(recipe.train, course, told.out / begin, told.out / course, recipe.COURSES[course].steps, told.seed)
+
+
+if __name__ == "__main__":
+    main()
