@@ -254,3 +254,33 @@ def test_a_card_fits_phone_and_desktop(window: Page, tmp_path: Path, width: int)
     assert window.run("document.title") == "FigStep and FigStep-Benign"
     assert [url for url in window.requests if not url.startswith("data:")] == [f"file://{path}"]
     assert window.complaints == []
+
+
+def test_a_server_answers_this_machine_only(work: Workdir) -> None:
+    import http.client
+    import subprocess
+
+    work.write("rows.jsonl", [{"id": "a", "prompt": "x"}])
+    command = work.command("view", "rows.jsonl", "--port", "0")
+    with subprocess.Popen(command, cwd=work.path, env=work.env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            found = re.fullmatch(r"dream view: http://127\.0\.0\.1:(\d+)/ until Ctrl-C\n", said)
+            assert found, said
+
+            def ask(path: str, host: str) -> tuple[int, str, str | None]:
+                connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
+                connection.request("GET", path, headers={"Host": host})
+                answer = connection.getresponse()
+                body = answer.read().decode()
+                connection.close()
+                return answer.status, body, answer.headers["Cache-Control"]
+
+            status, body, cached = ask("/?q=x", f"127.0.0.1:{found[1]}")
+            assert (status, cached) == (200, "no-store")
+            assert "<h3>a</h3>" in body
+            assert ask("/", f"evil.example:{found[1]}")[0] == 403
+            assert ask("/rows.jsonl", f"localhost:{found[1]}")[0] == 404
+        finally:
+            process.terminate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dream_cli.gallery.evaluations import label, planes, topics
+from dream_cli.gallery.evaluations import label, planes, shown, topics
 from dream_cli.gallery.pages import filters, render
 from dream_cli.gallery.records import items_of
 from dream_cli.records import Json, Record
@@ -20,6 +20,7 @@ def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> No
 
 def page(summaries: Sequence[Json], records: Sequence[Record]) -> str:
     """Return the card as one HTML page."""
+    summaries = shown(summaries)
     items = items_of(enumerate(records, 1))
     models = list(dict.fromkeys(label(summary, summaries) for summary in summaries))
     titles = list(dict.fromkeys(summary["title"] for summary in summaries))

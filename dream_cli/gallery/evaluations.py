@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dream_cli.benchmarks import get
 from dream_cli.errors import UsageError
 from dream_cli.records import Json
+from dream_cli.viewing.visible import visible_line
 
 HELPFUL = ("effective", "refusal", "accuracy")
 
@@ -40,6 +42,19 @@ class Plane:
     safe: str
     helpful: str
     points: tuple[Point, ...]
+
+
+def shown(summaries: Sequence[Json]) -> list[Json]:
+    """Return summaries in which nothing steers what shows them; each string stands on one line."""
+    return [_shown(summary) for summary in summaries]
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible_line(value)
+    if isinstance(value, Mapping):
+        return {_shown(name): _shown(inner) for name, inner in value.items()}
+    return [_shown(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def planes(summaries: Sequence[Json]) -> list[Plane]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.errors import UsageError
-from dream_cli.gallery.evaluations import Plane, Share, label, planes, topics
+from dream_cli.gallery.evaluations import Plane, Share, label, planes, shown, topics
 from dream_cli.records import Json
 from dream_cli.streams import replacing
 
@@ -27,6 +28,7 @@ _STYLE = {
     "grid.alpha": 0.25,
     "savefig.bbox": "tight",
     # Text stays text, and the same numbers make the same file.
+    "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "dream",
     "pdf.fonttype": 42,
@@ -36,13 +38,16 @@ _STYLE = {
 def save(out: Path, summaries: Sequence[Json]) -> None:
     """Write safety against helpfulness for each benchmark, and its rates topic by topic; raise UsageError where nothing can be drawn."""
     form = check_plot(out).suffix.lower()[1:]
+    summaries = shown(summaries)
     found = planes(summaries)
     divided = [(summary, title, rates) for summary in summaries for title, rates in topics(summary).items()]
     if not found and not divided:
         raise UsageError(f"{out}: there is no rate of safety and none by topic to draw")
     # No date inside: the same numbers make the same file.
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-    with _styled(), replacing(str(out)) as file:
+    with _styled(), replacing(str(out)) as file, warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph")
         _figure(found, divided, summaries).savefig(file, format=form, dpi=200, metadata=undated)
 
 
@@ -103,7 +108,13 @@ def draw_plane(axis: Axes, plane: Plane, models: Sequence[str]) -> None:
             capsize=2,
             label=point.model if known else f"{point.model} (helpfulness not measured)",
         )
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=plane.title, xlabel=plane.safe, ylabel=plane.helpful)
+    axis.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        title=_short(plane.title, 40),
+        xlabel=_short(plane.safe, 48),
+        ylabel=_short(plane.helpful, 48),
+    )
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=7, loc="lower left")
 
@@ -117,10 +128,15 @@ def draw_topics(axis: Axes, title: str, rates: Sequence[Json]) -> None:
     reach = [[value - (low if low is not None else value) for value, (low, _) in zip(values, ends, strict=True)]]
     reach += [[(high if high is not None else value) - value for value, (_, high) in zip(values, ends, strict=True)]]
     axis.barh([y for y, _ in scored], values, xerr=reach, color=COLOURS[0], alpha=0.6, error_kw={"elinewidth": 1, "capsize": 2})
-    axis.set_yticks(range(len(ordered)), [f"{rate['topic']} ({rate['n']})" for rate in ordered], fontsize=7)
+    axis.set_yticks(range(len(ordered)), [f"{_short(rate['topic'], 28)} ({rate['n']})" for rate in ordered], fontsize=7)
     better = "higher" if rates[0]["better"] == "up" else "lower"
     axis.set(xlim=(0, 1), title=title, xlabel=f"{rates[0]['name']} ({better} is better)")
     axis.title.set_fontsize(8)
+
+
+def _short(text: str, most: int) -> str:
+    """Return text of at most so many letters: a label must leave room for what it names."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _reach(share: Share) -> list[list[float]] | None:

@@ -119,7 +119,7 @@ def facts(record: Record) -> Facts:
         if response.judgement is not None and response.judgement.score is not None
     ]
     margin = record.extra.get("margin")
-    score = sum(scores) / len(scores) if scores else float(margin) if isinstance(margin, int | float) else None
+    score = round(sum(scores) / len(scores), 6) if scores else float(margin) if isinstance(margin, int | float) else None
     return Facts({name: hashlib.sha256(dumps(value)).digest()[:8] for name, value in row.items()}, tuple(map(_small, record.images)), score)
 
 

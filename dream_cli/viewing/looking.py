@@ -24,7 +24,9 @@ def check(selection: Selection, limit: int | None, sql: str | None, html: str | 
     """Raise UsageError where two things are asked for at once."""
     if sql is not None and (limit is not None or not selection.is_everything):
         raise UsageError("--sql says itself which rows it wants; leave out -n, --id, --where and --sort, or write them in the SQL")
-    asked = [flag for flag, given in (("--sql", sql), ("--html", html), ("--port", port), ("--json", as_json)) if given]
+    if port is not None and limit is not None:
+        raise UsageError("--port shows every record, page by page; leave out -n")
+    asked = [flag for flag, given in (("--sql", sql), ("--html", html), ("--port", port is not None), ("--json", as_json)) if given]
     if len(asked) > 1 and asked != ["--sql", "--json"]:
         raise UsageError(f"{' and '.join(asked)} are different answers; ask for one of them")
 

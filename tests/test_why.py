@@ -1,0 +1,68 @@
+"""dream why: from an id back through the files to the calls that made it, on a real store filled through a real server."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.conftest import Workdir
+from tests.loopback import Loopback
+
+
+def test_a_pair_is_traced_to_its_calls(work: Workdir, server: Loopback) -> None:
+    work.picture("a.png", 32)
+    work.picture("b.png", 48)
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "prompt": "What is in it?", "images": ["a.png"]},
+        {"id": "b", "prompt": "And here?", "images": ["b.png"]},
+    ]
+    work.write("in.jsonl", rows)
+    asked = ("--base-url", server.url)
+    assert work.dream("sample", "in.jsonl", *asked, "-n", "2", "-o", "sampled.jsonl").code == 0
+    work.dream("judge", "sampled.jsonl", *asked, "-o", "judged.jsonl")
+    sampled = work.read("sampled.jsonl")[0]
+    work.write("pairs.jsonl", [sampled | {"id": "a#2", "responses": None, "chosen": sampled["responses"][0]["text"], "rejected": "n"}])
+    ran = work.dream("why", "a", "pairs.jsonl", "judged.jsonl", "in.jsonl", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    (told,) = ran.rows
+    assert [(row["file"], row["row"], row["link"]) for row in told["rows"]] == [
+        ("pairs.jsonl", 1, "id"),
+        ("judged.jsonl", 1, "id"),
+        ("in.jsonl", 1, "id"),
+    ]
+    roles = [call["role"] for call in told["calls"]]
+    assert roles.count("wrote a response") == 2
+    assert roles.count("judged a response") >= 1
+    assert set(roles) <= {"wrote a response", "judged a response"}
+    # The other row's calls are not among them.
+    assert len({call["key"] for call in told["calls"]}) == len(told["calls"])
+    other = work.dream("why", "b", "judged.jsonl", "--json").rows[0]
+    assert not {call["key"] for call in told["calls"]} & {call["key"] for call in other["calls"]}
+    person = work.dream("why", "a", "pairs.jsonl", "judged.jsonl").out
+    assert "pairs.jsonl, same id" in person
+    assert "wrote a response, loopback, " in person
+
+
+def test_another_file_is_joined_by_prompt_and_by_image(work: Workdir) -> None:
+    work.picture("a.png", 32)
+    work.write("eval.jsonl", [{"id": "siuo:1", "prompt": "What is it?", "images": ["a.png"]}])
+    train: list[dict[str, Any]] = [
+        {"id": "x", "prompt": "What is it?"},
+        {"id": "y", "prompt": "Other.", "images": ["a.png"]},
+        {"id": "z", "prompt": "Third."},
+    ]
+    work.write("train.jsonl", train)
+    told = work.dream("why", "siuo:1", "eval.jsonl", "train.jsonl", "--json").rows[0]
+    assert [(row["record"]["id"], row["link"]) for row in told["rows"]] == [("siuo:1", "id"), ("x", "prompt"), ("y", "image")]
+    assert told["calls"] == []
+
+
+def test_an_id_that_is_nowhere_and_a_store_that_is_none(work: Workdir) -> None:
+    work.write("rows.jsonl", [{"id": "a", "prompt": "x"}])
+    ran = work.dream("why", "b", "rows.jsonl")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("dream: no row of rows.jsonl has the id 'b'")
+    (work.path / "store").write_text("no database")
+    ran = work.dream("why", "a", "rows.jsonl", "--store", "store")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert json.loads(work.dream("why", "a", "rows.jsonl", "--json").out)["calls"] == []
