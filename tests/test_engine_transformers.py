@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +78,7 @@ def asked(folder: Path | str, question: Callable[[Engine], Awaitable[T]], **spec
     return asyncio.run(whole())
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # transformers 5.16 sums a tensor with numpy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_row_is_answered_the_same_alone_and_among_others(family: str, zoo: Callable[[str], Path]) -> None:
     async def together(engine: Engine) -> tuple[list[Any], list[Any]]:
@@ -86,6 +89,8 @@ def test_a_row_is_answered_the_same_alone_and_among_others(family: str, zoo: Cal
         texts = [[(await engine.generate(chat, DRAWN, [i]))[0] for i in (0, 1)] for chat in CHATS]
         return texts, [await engine.choose(chat, ["Yes", "No"]) for chat in CHATS]
 
+    if family == "idefics3" and version("transformers").startswith("5.16.") and find_spec("torchvision") is None:
+        pytest.skip("transformers 5.16 takes the torchvision named in a comment of Idefics3's PIL processor for a requirement")
     texts, choices = asked(zoo(family), together)
     texts_alone, choices_alone = asked(zoo(family), alone, batch_size=1)
     assert texts == texts_alone
