@@ -103,7 +103,7 @@ def main() -> None:
     except typer.Exit as stop:
         _leave(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("dream: interrupted; finished calls are in the store, the same command goes on from there\n")
+        sys.stderr.write("dream: interrupted; the same command makes no call again that the store keeps\n")
         _leave(130)
     except DreamError as error:
         sys.stderr.write(f"dream: {error}\n")

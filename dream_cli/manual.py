@@ -16,7 +16,7 @@ _EXITS = {
     "0": "All rows were handled.",
     "1": "Some rows met an error; they are in the output with an `error` field.",
     "2": "The command line or the configuration is wrong.",
-    "130": "Interrupted; finished calls are in the store, the same command goes on from there.",
+    "130": "Interrupted; the same command makes no call again that the store keeps.",
 }
 _TWINS = "Every option has a twin in the environment; the option on the command line stands above it."
 
