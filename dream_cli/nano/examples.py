@@ -10,11 +10,11 @@ from random import Random
 from typing import Any
 
 from dream_cli.nano.items import png
-from dream_cli.nano.lexicon import CATEGORIES
 from dream_cli.nano.wordings import aware, complied
 from dream_cli.nano.world import PLACES, Item, item
 
 SEED = 3
+DRAWS = 50
 
 
 def main() -> None:
@@ -35,15 +35,12 @@ def _things() -> list[tuple[str, Item]]:
 
 
 def _fresh(rng: Random, place: str, risky: bool, others: list[Item]) -> Item:
-    """Draw an item that repeats no deed; each category comes once before any comes again."""
+    """Draw an item that repeats no deed; of some such items the one whose categories came least often so far."""
     names = {deed.name for other in others for deed in other.truth.deeds}
-    counts = Counter({category: 0 for category in CATEGORIES})
-    counts.update(risk.risk_category for other in others for risk in other.observations)
-    while True:
-        thing = item(rng, "held-out", place, risky)
-        rare = all(counts[risk.risk_category] == min(counts.values()) for risk in thing.observations[:1])
-        if rare and not names & {deed.name for deed in thing.truth.deeds}:
-            return thing
+    counts = Counter(risk.risk_category for other in others for risk in other.observations)
+    drawn = [item(rng, "held-out", place, risky) for _ in range(DRAWS)]
+    fresh = [thing for thing in drawn if not names & {deed.name for deed in thing.truth.deeds}]
+    return min(fresh, key=lambda thing: sum(counts[risk.risk_category] for risk in thing.observations))
 
 
 def _record(folder: Path, name: str, thing: Item, index: int) -> dict[str, Any]:
