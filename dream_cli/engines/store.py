@@ -119,6 +119,8 @@ class StoredEngine:
         self.concurrency, self.usage = inner.concurrency, inner.usage
         self._inner, self._store = inner, store
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Held until a reply is on disk: what a kill costs is then no more than what was in flight.
+        self._room = asyncio.Semaphore(inner.concurrency)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; only those that are missing are asked for."""
@@ -172,8 +174,9 @@ class StoredEngine:
             missing = [name for name in keys if name not in replies]
             self.usage.reused += len(replies)
             if missing:
-                fresh = dict(zip(missing, await ask(missing), strict=True))
-                self._store.put(requests[missing[0]]["verb"], self.model, [(keys[n], requests[n], fresh[n]) for n in missing])
+                async with self._room:
+                    fresh = dict(zip(missing, await ask(missing), strict=True))
+                    self._store.put(requests[missing[0]]["verb"], self.model, [(keys[n], requests[n], fresh[n]) for n in missing])
                 replies |= fresh
         return replies
 
