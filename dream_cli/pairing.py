@@ -75,7 +75,7 @@ def pairs_of(record: Record, rules: PairRules) -> tuple[list[Record], Counter[st
         return [], Counter(["error"])
     found, receipt = [], Counter[str]()
     # A conversation that nobody can answer is told of as well.
-    for turn in record.turns() or (Turn(""),):
+    for turn in record.turns():
         pairs, outcome = _pairs_of_turn(turn.responses, rules)
         receipt[outcome] += 1
         found += [(turn, pair) for pair in pairs]

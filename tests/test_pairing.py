@@ -66,11 +66,6 @@ def test_a_conversation_keeps_its_messages() -> None:
     assert dict(receipt) == {"fewer than two responses": 1, "paired": 1}
 
 
-def test_a_conversation_that_asks_nothing_is_counted() -> None:
-    alone = Record.from_dict({"messages": [{"role": "assistant", "content": "Hello"}]})
-    assert pairs_of(alone, PairRules()) == ([], {"fewer than two responses": 1})
-
-
 def test_further_pairs_have_ids_of_their_own() -> None:
     three = record(response(GOOD, 1.0), response(PLAIN, 0.8), response(BAD, 0.2))
     assert [p.id for p in pairs_of(three, PairRules("all"))[0]] == ["soup", "soup#2", "soup#3"]
