@@ -30,6 +30,15 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(zoo.build("llava", tmp_path_factory.mktemp("zoo") / "llava"))
 
 
+def test_an_adapter_stands_on_a_tower_whose_layers_have_numbers_for_names(tmp_path: Path) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    model = zoo.build("qwen2_5_vl", tmp_path / "model")
+    job = replace(training.job(source, model, tmp_path / "out", lora=training.lora()), vision=True)
+    training.train("sft", job)
+    config = (tmp_path / "out" / "adapter_config.json").read_text()
+    assert "visual" in config and "mlp" in config
+
+
 def test_a_run_leaves_a_model_that_answers_and_one_record(work: Workdir, llava: str) -> None:
     work.write("in.jsonl", training.rows(work.path))
     ran = work.dream("sft", "in.jsonl", "--model", llava, "-o", "ckpt/0", *SHORT)

@@ -133,12 +133,12 @@ def target_modules(start: Start, job: Job) -> str:
     towers = [model.get_decoder(), *([model.get_encoder("image")] if job.learns_vision else [])]
     prefixes = [name for name, module in model.named_modules() if any(module is tower for tower in towers)]
     inside = sorted(name for name in linear if any(name.startswith(f"{prefix}.") for prefix in prefixes))
-    leaves = sorted({name.rpartition(".")[2] for name in inside})
+    leaves = sorted({_leaf(name) for name in inside})
     if wanted is not None and not re.fullmatch(r"[\w,]+", wanted):
         pattern = wanted
     else:
         named = wanted.split(",") if wanted else leaves
-        pattern = rf"(?:{'|'.join(map(re.escape, prefixes))})\..*\.(?:{'|'.join(map(re.escape, named))})"
+        pattern = rf"(?:{'|'.join(map(re.escape, prefixes))})\.(?:.*\.)?(?:{'|'.join(map(re.escape, named))})"
         if unknown := sorted(set(named) - set(leaves)):
             raise UsageError(f"--targets: {', '.join(unknown)} is no linear layer of {start.name}; there are {', '.join(leaves)}")
     if not any(re.fullmatch(pattern, name) for name in linear):
@@ -233,6 +233,12 @@ def _laid_over(model: Any, checkpoint: Checkpoint, trainable: bool = False) -> A
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"the adapter {checkpoint.adapter} does not fit its base {checkpoint.folder}: {reason}") from error
+
+
+def _leaf(name: str) -> str:
+    """Return the last part of a module's name; with the one before it where it is only a number, which blocks have for names too."""
+    last = name.rpartition(".")[2]
+    return ".".join(name.split(".")[-2:]) if last.isdigit() else last
 
 
 def _frozen(model: Any, job: Job) -> Any:
