@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dream_cli import fields
 from dream_cli.errors import InvalidRecord, RowError
 
 Json = dict[str, Any]
@@ -41,7 +42,7 @@ class Observation:
             "risk_category": self.risk_category,
         }
         certainty = {} if self.confidence is None else {"confidence": self.confidence}
-        return _with_rest(known | certainty, self.extra)
+        return fields.with_rest(known | certainty, self.extra)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Judgement:
         known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.recognised is not None:
             known["recognised"] = list(self.recognised)
-        return _with_rest(known, self.extra)
+        return fields.with_rest(known, self.extra)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Response:
             known["model"] = self.model
         if self.finish_reason is not None:
             known["finish_reason"] = self.finish_reason
-        known = _with_rest(known, self.extra)
+        known = fields.with_rest(known, self.extra)
         if self.judgement is not None:
             known["judgement"] = self.judgement.to_dict()
         return known
@@ -271,8 +272,8 @@ _OURS = ("id", "prompt", "messages", "images", "observations", "responses", "err
 
 
 def _read_record(raw: Mapping[str, Any], place: str) -> Record:
-    messages = tuple(_read_message(m, i) for i, m in enumerate(_items(raw, "messages") or ()))
-    prompt = _text(raw, "prompt")
+    messages = tuple(_read_message(m, i) for i, m in enumerate(fields.items(raw, "messages") or ()))
+    prompt = fields.text(raw, "prompt")
     if prompt is None and not messages:
         raise InvalidRecord("missing field 'prompt' (or 'messages', a conversation)")
     if messages and messages[-1].role == "system":
@@ -280,11 +281,11 @@ def _read_record(raw: Mapping[str, Any], place: str) -> Record:
     record = Record(
         prompt=prompt,
         messages=messages,
-        images=tuple(_read_image(i) for i in _items(raw, "images") or ()),
+        images=tuple(_read_image(i) for i in fields.items(raw, "images") or ()),
         observations=read_observations(raw, "observations"),
         responses=_read_responses(raw),
         id=_identifier(raw),
-        extra=_rest(raw, *_OURS) | ({"id": raw["id"]} if isinstance(raw.get("id"), int) else {}),
+        extra=fields.rest_of(raw, *_OURS) | ({"id": raw["id"]} if isinstance(raw.get("id"), int) else {}),
         order=tuple(raw),
         place=place,
     )
@@ -299,25 +300,25 @@ def _identifier(raw: Mapping[str, Any]) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise InvalidRecord(f"'id' is {_kind(value)}, not a string")
+    raise InvalidRecord(f"'id' is {fields.kind(value)}, not a string")
 
 
 def _read_responses(raw: Mapping[str, Any]) -> tuple[Response, ...] | None:
     if raw.get("responses") is None:
-        plain = _text(raw, "response")
+        plain = fields.text(raw, "response")
         return None if plain is None else (Response(plain),)
-    return tuple(_read_response(r, i) for i, r in enumerate(_items(raw, "responses") or ()))
+    return tuple(_read_response(r, i) for i, r in enumerate(fields.items(raw, "responses") or ()))
 
 
 def _read_response(raw: Any, index: int) -> Response:
     if isinstance(raw, str):
         return Response(raw)
     where = f"responses[{index}]"
-    text = _object(raw, where).get("text")
+    text = fields.mapping(raw, where).get("text")
     if not isinstance(text, str):
         raise InvalidRecord(f"{where} has no 'text' string")
-    rest = _rest(raw, "text", "model", "finish_reason", "judgement")
-    return Response(text, _text(raw, "model"), _text(raw, "finish_reason"), read_judgement(raw.get("judgement"), where), rest)
+    rest = fields.rest_of(raw, "text", "model", "finish_reason", "judgement")
+    return Response(text, fields.text(raw, "model"), fields.text(raw, "finish_reason"), read_judgement(raw.get("judgement"), where), rest)
 
 
 def read_judgement(raw: Any, where: str) -> Judgement | None:
@@ -325,45 +326,45 @@ def read_judgement(raw: Any, where: str) -> Judgement | None:
     if raw is None:
         return None
     known = ("global_score", "observation_score", "helpfulness", "harm", "score")
-    numbers = {name: _number(_object(raw, f"{where}.judgement"), name, where) for name in known}
-    recognised = _items(raw, "recognised")
+    numbers = {name: fields.number(fields.mapping(raw, f"{where}.judgement"), name, where) for name in known}
+    recognised = fields.items(raw, "recognised")
     names = (*known, "rubric", "recognised", "model", "unscored")
     return Judgement(
-        rubric=_text(raw, "rubric"),
-        recognised=None if recognised is None else tuple(_number({"recognised": r}, "recognised", where) for r in recognised),
-        model=_text(raw, "model"),
-        unscored=_text(raw, "unscored"),
-        extra=_rest(raw, *names),
+        rubric=fields.text(raw, "rubric"),
+        recognised=None if recognised is None else tuple(fields.number({"recognised": r}, "recognised", where) for r in recognised),
+        model=fields.text(raw, "model"),
+        unscored=fields.text(raw, "unscored"),
+        extra=fields.rest_of(raw, *names),
         **numbers,
     )
 
 
 def read_observations(raw: Mapping[str, Any], name: str) -> tuple[Observation, ...] | None:
     """Read a list of observations as it stands; None where the field is absent. Names are made canonical by the taxonomy."""
-    items = _items(raw, name)
+    items = fields.items(raw, name)
     return None if items is None else tuple(_read_observation(o, f"{name}[{i}]") for i, o in enumerate(items))
 
 
 def _read_observation(raw: Any, where: str) -> Observation:
     parts = []
     for name in ("malicious_content", "source", "risk_category"):
-        value = _object(raw, where).get(name)
+        value = fields.mapping(raw, where).get(name)
         if not isinstance(value, str):
             raise InvalidRecord(f"{where} has no '{name}' string")
         parts.append(value)
-    rest = _rest(raw, "malicious_content", "source", "risk_category", "confidence")
+    rest = fields.rest_of(raw, "malicious_content", "source", "risk_category", "confidence")
     content, source, category = parts
-    return Observation(content, source, category, _number(raw, "confidence", where), rest)
+    return Observation(content, source, category, fields.number(raw, "confidence", where), rest)
 
 
 def _read_message(raw: Any, index: int) -> Message:
     where = f"messages[{index}]"
-    role, content = _object(raw, where).get("role"), raw.get("content")
+    role, content = fields.mapping(raw, where).get("role"), raw.get("content")
     if role not in ("system", "user", "assistant"):
         raise InvalidRecord(f"{where} has no 'role' of system, user or assistant")
     if not isinstance(content, str):
         raise InvalidRecord(f"{where} has no 'content' string")
-    rest = _rest(raw, "role", "content", "observations", "judgement")
+    rest = fields.rest_of(raw, "role", "content", "observations", "judgement")
     return Message(role, content, read_observations(raw, "observations"), read_judgement(raw.get("judgement"), where), rest)
 
 
@@ -376,45 +377,4 @@ def _read_image(raw: Any) -> Image:
             return Image(path=path if isinstance(path, str) else None, data=data)
         if data is None and isinstance(path, str) and path:
             return Image(path=path)
-    raise InvalidRecord("an image is a path, a data: URI or {bytes, path}; this is " + (_kind(raw) if raw else "empty"))
-
-
-def _rest(raw: Mapping[str, Any], *names: str) -> Json:
-    """Return the fields that are not ours, and those of ours that are null: they go out as they came."""
-    return {name: value for name, value in raw.items() if name not in names or value is None}
-
-
-def _with_rest(known: Json, rest: Mapping[str, Any]) -> Json:
-    return known | {name: value for name, value in rest.items() if name not in known}
-
-
-def _items(raw: Mapping[str, Any], name: str) -> list[Any] | None:
-    value = raw.get(name)
-    if value is None or isinstance(value, list):
-        return value
-    raise InvalidRecord(f"'{name}' is {_kind(value)}, not a list")
-
-
-def _text(raw: Mapping[str, Any], name: str) -> str | None:
-    value = raw.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise InvalidRecord(f"'{name}' is {_kind(value)}, not a string")
-
-
-def _number(raw: Mapping[str, Any], name: str, where: str) -> float | None:
-    value = raw.get(name)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise InvalidRecord(f"{where}.{name} is {_kind(value)}, not a number")
-
-
-def _object(raw: Any, where: str) -> Mapping[str, Any]:
-    if isinstance(raw, Mapping):
-        return raw
-    raise InvalidRecord(f"{where} is {_kind(raw)}, not an object")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
-    return names.get(type(value), f"a {type(value).__name__}")
+    raise InvalidRecord("an image is a path, a data: URI or {bytes, path}; this is " + (fields.kind(raw) if raw else "empty"))

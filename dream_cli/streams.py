@@ -5,16 +5,14 @@ A line that cannot be read becomes a row with an `error`, so that rows in = rows
 
 from __future__ import annotations
 
-import base64
 import difflib
 import gzip
 import json
-import math
 import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import IO, Any, Protocol, cast
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.images import locate, seen_from, to_raw, without_bytes
 from dream_cli.records import Failure, Json, Record, unreadable
+from dream_cli.strict_json import dumps
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 MAX_LINE = 64 * 1024 * 1024
@@ -383,30 +382,3 @@ def _without_bytes(row: Json) -> Json:
     if not isinstance(row.get("images"), list):
         return row
     return row | {"images": [without_bytes(image) for image in row["images"]]}
-
-
-def dumps(value: Any) -> bytes:
-    """Return a value as one line of strict JSON; what JSON does not know is written as null, base64 or text."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_foreign)
-    except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=False, default=_foreign)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # Half of a surrogate pair has no UTF-8; escaped, it is still JSON.
-        return json.dumps(json.loads(text)).encode()
-
-
-def _foreign(value: Any) -> str:
-    """Return what only Parquet knows (binary, times, decimals) as text."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

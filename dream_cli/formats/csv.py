@@ -10,7 +10,8 @@ from typing import IO, Any
 
 from dream_cli.errors import UsageError
 from dream_cli.records import Failure, Json, Record
-from dream_cli.streams import MAX_LINE, dumps, to_record
+from dream_cli.streams import MAX_LINE, to_record
+from dream_cli.strict_json import dumps
 
 # The columns are those of the rows until then; what comes later and is new goes into a last column as JSON.
 _HEAD = 1000

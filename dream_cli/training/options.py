@@ -103,7 +103,7 @@ def adapter(lora: bool, rank: int, alpha: float, targets: str | None, dora: bool
 
 def say_result(done: Done) -> None:
     """Write the final record to stdout and leave with the run's exit code."""
-    from dream_cli.streams import dumps
+    from dream_cli.strict_json import dumps
 
     if done.record:
         sys.stdout.buffer.write(dumps(done.record) + b"\n")

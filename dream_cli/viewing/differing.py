@@ -11,7 +11,8 @@ from typing import Any
 from dream_cli.errors import RowError
 from dream_cli.images import digest
 from dream_cli.records import Image, Json, Record
-from dream_cli.streams import dumps, to_row
+from dream_cli.streams import to_row
+from dream_cli.strict_json import dumps
 
 LARGEST = 5
 

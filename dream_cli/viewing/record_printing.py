@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dream_cli.images import is_data_uri
 from dream_cli.records import Image, Judgement, Observation, Record, Response, Turn
-from dream_cli.streams import dumps
+from dream_cli.strict_json import dumps
 from dream_cli.viewing.visible import visible, visible_line
 
 if TYPE_CHECKING:

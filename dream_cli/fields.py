@@ -1,0 +1,55 @@
+"""The fields of a JSON object, read with care: what has the wrong type raises InvalidRecord, which says what it is instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+
+
+def rest_of(raw: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return the fields that are not ours, and those of ours that are null: they go out as they came."""
+    return {name: value for name, value in raw.items() if name not in names or value is None}
+
+
+def with_rest(known: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our fields and after them the rest, which never covers one of ours."""
+    return known | {name: value for name, value in rest.items() if name not in known}
+
+
+def items(raw: Mapping[str, Any], name: str) -> list[Any] | None:
+    """Return a list, None where it is absent."""
+    value = raw.get(name)
+    if value is None or isinstance(value, list):
+        return value
+    raise InvalidRecord(f"'{name}' is {kind(value)}, not a list")
+
+
+def text(raw: Mapping[str, Any], name: str) -> str | None:
+    """Return a string, None where it is absent."""
+    value = raw.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidRecord(f"'{name}' is {kind(value)}, not a string")
+
+
+def number(raw: Mapping[str, Any], name: str, where: str) -> float | None:
+    """Return a number, None where it is absent; true and false are none."""
+    value = raw.get(name)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise InvalidRecord(f"{where}.{name} is {kind(value)}, not a number")
+
+
+def mapping(raw: Any, where: str) -> Mapping[str, Any]:
+    """Return an object as it is."""
+    if isinstance(raw, Mapping):
+        return raw
+    raise InvalidRecord(f"{where} is {kind(raw)}, not an object")
+
+
+def kind(value: Any) -> str:
+    """Return what a JSON value is called in a message."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), f"a {type(value).__name__}")
