@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dream_cli.formats.csv import read_csv
@@ -214,6 +214,7 @@ def test_folders_of_datasets_are_read(work: Workdir) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(rows=[{"prompt": "\r"}])
 @given(
     rows=st.lists(
         st.fixed_dictionaries(

@@ -84,7 +84,8 @@ class CsvRows:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        self.lines = csv.writer(self.file, lineterminator="\n")
+        # RFC 4180's line end: the writer quotes what holds a part of it, a lone carriage return too, which the reader would take for a row's end.
+        self.lines = csv.writer(self.file, lineterminator="\r\n")
         self.columns: dict[str, None] = {}
         self.head: list[Json] | None = []
 
