@@ -41,6 +41,11 @@ def job(source: str, model: Path, out: Path, **more: Any) -> Job:
     return Job(source, str(model), out, **asked)
 
 
+def spread(processes: int) -> Schedule:
+    """Return a schedule that takes the same rows in a step whatever the number of processes."""
+    return Schedule(max_steps=4, batch_size=4 // processes, learning_rate=1e-3, warmup=0.0)
+
+
 def lora(**more: Any) -> Lora:
     """Return a small adapter."""
     return Lora(rank=4, alpha=8, **more)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.errors import DreamError
+from dream_cli.training import sharding
 
 _UNFINISHED = "unfinished"
 
@@ -71,6 +72,7 @@ class WatchedLoss:
     """Stops at the first loss that is no number, and names the rows of that batch."""
 
     state: Any
+    model: Any
     train_dataset: Any
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
@@ -86,7 +88,7 @@ class WatchedLoss:
                 f"the loss of step {self.state.global_step + 1} is {float(loss)}; its batch: {', '.join(map(self._place, numbers))}. "
                 "Look at these rows, lower --lr, or train in --dtype float32"
             )
-        return found
+        return found if isinstance(found, tuple) else found + sharding.touch_vision(self.model)
 
     def _place(self, number: int) -> str:
         # The columns as they stand in the file: no image is decoded for a message.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import PROMPTS_FILE
+from dream_cli.training import sharding
 from dream_cli.training.models import Start, merge
 from dream_cli.training.settings import Job
 
@@ -36,6 +37,7 @@ def export(trainer: Any, start: Start, job: Job) -> None:
     if trainer.args.should_save:
         shutil.rmtree(staging, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    sharding.gather_when_saving(trainer)
     trainer.save_model(str(staging), _internal_call=True)
     trainer.accelerator.wait_for_everyone()
     if not trainer.args.should_save:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dream_cli.errors import UsageError
 
@@ -71,16 +71,17 @@ def first_does(work: Callable[[], T]) -> T:
     """Return what the first process made of `work`; the others wait for it. An error ends them all."""
     if world_size() == 1:
         return work()
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState(cpu=not _has_device())
+    process_state()
     box = [work()] if is_first() else [None]
     found: T = broadcast_object_list(box)[0]
     return found
 
 
-def _has_device() -> bool:
+def process_state() -> Any:
+    """Return what accelerate knows of the processes, of which it makes a group where it has not yet."""
     import torch
+    from accelerate import PartialState
 
-    return bool(torch.accelerator.is_available())
+    return PartialState(cpu=not torch.accelerator.is_available())

@@ -7,7 +7,6 @@ reference's log-probabilities and the features of frozen towers come from. What 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch  # noqa: TID253 - the module is for those who have decided to train
 from trl import DPOTrainer  # noqa: TID253 - a class needs its base
 
-from dream_cli.training import features, prefix
+from dream_cli.training import features, prefix, sharding
 from dream_cli.training.prefix_batch import PairCollator, render
 from dream_cli.training.reference import ReferenceStore, reference_weights, short_hash, weights_hash
 
@@ -221,13 +220,8 @@ def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, other
         yield "the rows have no images"
     if args.sync_ref_model or args.ld_alpha is not None:
         yield "the reference moves along (sync_ref_model), or its single tokens are needed (ld_alpha)"
-    if args.fsdp or args.deepspeed or _is_sharded_by_launcher():
+    if args.fsdp or args.deepspeed or sharding.asked():
         yield "the weights are sharded (FSDP or DeepSpeed)"
     if any(plan.is_prompt_learning for plan in (*getattr(model, "peft_config", {}).values(), *filter(None, [adapter]))):
         yield "virtual tokens stand before the prompt"
     yield from filter(None, [prefix.why_not(model.config)])
-
-
-def _is_sharded_by_launcher() -> bool:
-    launched = (os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED"))
-    return any(value.lower() in ("1", "true") for value in launched)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from dream_cli.errors import DreamError, UsageError
 from dream_cli.records import Json
 from dream_cli.streams import read_records
-from dream_cli.training import checkpoints, lineage, models, reporting
+from dream_cli.training import checkpoints, lineage, models, reporting, sharding
 from dream_cli.training.export import export
 from dream_cli.training.launching import check_devices, check_world, first_does, is_first, is_started, launch, world_size
 from dream_cli.training.preflight import Preflight, Report, Take, check_model, checked
@@ -83,6 +83,7 @@ def train(job: Job, method: Method) -> Done:
     models.quieten()
     check_devices()
     start = models.find_start(job.model)
+    sharding.check(job)
     prepared = first_does(lambda: _prepare(job, method, start))
     if prepared.finished is not None:
         reporting.say(f"{method.name}: {job.out} is finished already; nothing to do")
@@ -161,6 +162,7 @@ def _writing(out: Path | None, method: Method) -> Iterator[Any]:
 
 def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
     policy = models.load_policy(start, job)
+    sharding.prepare(policy.model)
     held_out = job.out / HELD_OUT
     data = {
         "train_dataset": load_rows(job.out / ROWS),

@@ -1,0 +1,84 @@
+"""Weights laid over several cards by accelerate's FSDP or DeepSpeed, for models that do not fit one card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from dream_cli.errors import UsageError
+from dream_cli.training.features import vision_weights
+from dream_cli.training.launching import process_state
+from dream_cli.training.settings import Job
+
+FSDP, DEEPSPEED = "FSDP", "DeepSpeed"
+_LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
+
+
+def asked() -> str:
+    """Return `FSDP` or `DeepSpeed` where the launcher asks for it, else ""."""
+    return next((name for name in (FSDP, DEEPSPEED) if _is_on(f"ACCELERATE_USE_{name.upper()}")), "")
+
+
+def check(job: Job) -> None:
+    """Raise UsageError with everything that cannot be had with the weights spread out; nothing is loaded."""
+    problems = list(_objections(job)) if asked() else []
+    if problems:
+        raise UsageError(f"{asked()} was asked for: " + "; ".join(problems))
+
+
+def prepare(model: Any) -> None:
+    """Make a model ready for FSDP: say which layers are gathered one at a time, and gather the head before TRL reads it.
+
+    The layers are those of the language model, where the user named none. A model's own list (`_no_split_modules`) names layers that it
+    has not, and is refused; and those of a tower would be gathered by the processes that have images alone, while the others wait.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    if asked() == FSDP:
+        inner = bare(model)
+        layers = {type(module).__name__ for module in inner.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)}
+        os.environ.setdefault(_LAYERS, ",".join(sorted(layers)))
+        inner.base_model.register_forward_hook(lambda *_: _gather_head(inner))
+
+
+def touch_vision(model: Any) -> Any:
+    """Return nought, as a sum over the weights of the tower that learn: a process whose rows have no images has gradients for them too.
+
+    FSDP adds up the gradients that are there; where the processes differ in that, it would add unlike things.
+    """
+    weights = [weight for _, weight in vision_weights(bare(model)) if weight.requires_grad] if asked() == FSDP else []
+    return sum(0 * weight.sum() for weight in weights)
+
+
+def bare(model: Any) -> Any:
+    """Return the model without an adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def gather_when_saving(trainer: Any) -> None:
+    """Let the trainer save whole weights: with FSDP's shards it would write no model, and say nothing."""
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+
+
+def _gather_head(model: Any) -> None:
+    # TRL 1.16 multiplies with the head's weight itself, and gathers it in a way that leaves its gradient without the other processes' part.
+    head = model.get_output_embeddings()
+    if hasattr(head, "unshard"):
+        head.unshard()
+
+
+def _objections(job: Job) -> Iterator[str]:
+    from accelerate.utils import DistributedType
+
+    if process_state().distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        yield "accelerate spreads weights over accelerators only, over several processes, and would leave it away without a word here"
+    if asked() == FSDP and os.environ.get("FSDP_VERSION", "1") == "1":
+        yield "version 1 is not supported here; write fsdp_version: 2 into the configuration"
+    if job.lora is not None and job.lora.quantize:
+        yield "--qlora keeps its base whole on each card; use --lora"
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")

@@ -1,0 +1,65 @@
+"""Weights spread over processes by FSDP: what is learnt is what one process learns, to the last gradient, and it is saved whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_cli.errors import UsageError
+from dream_cli.training import sharding
+from tests import training, zoo
+from tests.conftest import CHECKOUT, Workdir
+from tests.sharded import CASES
+
+pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore")]
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return rows of which the first process gets all that have images; a batch of both has two of each kind."""
+    from PIL import Image
+
+    Image.new("RGB", (40, 40), "navy").save(folder / "a.png")
+    return [row | {"images": [str(folder / "a.png")] if i < 6 else []} for i, row in enumerate(training.rows(folder))]
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_spread_weights_learn_what_one_process_learns(work: Workdir) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    work.write("in.jsonl", rows(work.path))
+    model = zoo.build("llava", work.path / "model")
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(CHECKOUT / "examples" / "fsdp.yaml"), "--main_process_port", "0"]
+    command = [sys.executable, *launch, "-m", "tests.sharded", str(work.path)]
+    ran = subprocess.run(command, check=False, capture_output=True, cwd=CHECKOUT, env=work.env, timeout=300)
+    assert ran.returncode == 0, ran.stderr.decode()[-4000:]
+    for name, (method, more) in CASES.items():
+        alone, spread = work.path / "alone" / name, work.path / "spread" / name
+        training.train(method, training.job(str(work.path / "in.jsonl"), model, alone, schedule=training.spread(1), **more))
+        assert losses(spread) == pytest.approx(losses(alone), abs=1e-5), name
+        (one,), (other,) = (list(folder.glob("*model.safetensors")) for folder in (alone, spread))
+        one, other = load_file(one), load_file(other)
+        assert one.keys() == other.keys(), name
+        assert all(torch.allclose(one[key], other[key], atol=1e-4) for key in one), name
+    answered = work.dream("sample", "--model", "spread/merged", "--max-tokens", "4", stdin='{"prompt": "What is in this picture?"}')
+    assert answered.code == 0, answered.err
+
+
+def test_what_cannot_be_spread_is_refused_with_all_its_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(UsageError) as refused:
+        sharding.check(training.job("in.jsonl", tmp_path, tmp_path / "out", lora=training.lora(quantize=True)))
+    said = str(refused.value)
+    assert said.startswith("FSDP was asked for: accelerate spreads weights over accelerators only")
+    assert "fsdp_version: 2" in said and "--qlora" in said
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    sharding.check(training.job("in.jsonl", tmp_path, tmp_path / "out"))
