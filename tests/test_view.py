@@ -146,6 +146,44 @@ def test_a_parquet_file_of_others_with_other_types(work: Workdir) -> None:
     assert {field["name"]: field["kinds"] for field in told["fields"]}["id"] == {"number": 2}
 
 
+def test_images_in_columns_of_other_types(work: Workdir) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    picture = (work.path / work.picture("a.png")).read_bytes()
+    columns: dict[str, tuple[list[Any], tuple[int, int, int]]] = {
+        "one": ([{"bytes": picture, "path": "a.png"}, None], (1, 1, 1)),
+        "nameless": ([[{"bytes": picture}, {"bytes": picture}], None], (1, 2, 2)),
+        "path": (["a.png", None], (1, 1, 0)),
+        "paths": ([["a.png", "gone.png"], []], (1, 2, 0)),
+    }
+    for name, (values, found) in columns.items():
+        pq.write_table(pa.table({"prompt": ["a", "b"], "images": values, "image": values}), work.path / f"{name}.parquet")
+        told = summary(work, f"{name}.parquet")
+        assert (told["images"]["rows"], told["images"]["n"], told["images"]["embedded"]) == found, name
+        rows = {field["name"]: field["rows"] for field in told["fields"]}
+        assert rows == {"prompt": 2} | dict.fromkeys(("images", "image"), 2 if name == "paths" else 1), name
+
+
+def test_columns_are_known_by_their_names_and_not_by_their_order(work: Workdir) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    response = {"judgement": {"score": 0.25, "global_score": 2.5, "other": 1}, "note": "", "text": "I see."}
+    pq.write_table(pa.table({"responses": [[response], None]}), work.path / "in.parquet")
+    told = summary(work, "in.parquet")
+    assert [(score["name"], score["mean"]) for score in told["scores"]] == [("global_score", 2.5), ("score", 0.25)]
+    assert told["lengths"] == [{"name": "response", "n": 1, "low": 6, "median": 6, "high": 6, "longest": 6}]
+
+
+def test_scores_outside_their_range_and_absent_ones(work: Workdir) -> None:
+    scores: list[Any] = [-3, 0, 0.1, 0.7, 0.999, 1, 7, 1e39, None, "high"]
+    work.write("rows.jsonl", [{"responses": [judged(score=score, harm=None) for score in scores]}])
+    (score,) = summary(work, "rows.jsonl")["scores"]
+    assert (score["name"], score["n"], score["low"], score["high"]) == ("score", 7, -3.0, 7.0)
+    assert score["bins"] == [2, 1, 0, 0, 0, 0, 0, 1, 0, 3]
+
+
 @pytest.mark.parametrize("name", ["no[1].jsonl", "a*b?.jsonl", "it's.jsonl", "-dash.jsonl"])
 def test_names_that_look_like_patterns(work: Workdir, name: str) -> None:
     work.write(name, ROWS)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dream_cli.errors import ImageError
 from dream_cli.images import FORMATS, locate, read_bytes
 from dream_cli.records import Image
-from dream_cli.viewing.shapes import literal
+from dream_cli.viewing.nested import lengths
 from dream_cli.viewing.tables import Tables
 
 SAMPLE = 256
@@ -37,43 +37,21 @@ class ImageCounts:
     sides: Mapping[str, int]
 
 
-def count_images(tables: Tables) -> ImageCounts:
-    """Count the images of a file; reads the head of some image files, and no picture that stands in a Parquet file."""
-    embedded, size = _embedded(tables) if "BLOB" in tables.columns.get("images", "") else (0, 0)
-    if embedded:
-        rows, n = _listed(tables.path)
-        names = []
-    else:
-        listed = f"SELECT {tables.images()} AS images FROM ({tables.source()})"
-        rows, n = tables.ask(f"SELECT count(*) FILTER (len(images) > 0), coalesce(sum(len(images)), 0)::BIGINT FROM ({listed})")[0]
-        drawn = f"SELECT images FROM ({listed}) WHERE len(images) > 0 USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0)"
-        names = [row[0] for row in tables.ask(f"SELECT unnest(images) FROM ({drawn})") if row[0]]
+def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCounts:
+    """Count the images of a file, unless those `listed` are counted already; reads the head of some files, nothing of embedded ones."""
+    embedded, size = tables.embedded.get("images", (0, 0))
+    rows, n = (listed["rows"], listed["n"]) if listed else lengths(tables.path, "images")
+    names = _drawn(tables) if n and not embedded else []
     sides = Counter(_side(_image(name, tables.folder)) for name in names[:SAMPLE])
     ordered = {_label(side): sides[side] for side in (*SIDES, math.inf) if sides[side]}
     return ImageCounts(rows, n, embedded, size, sides.total(), sides[None], ordered)
 
 
-def _embedded(tables: Tables) -> tuple[int, int]:
-    """Return how many images have their bytes in the file, and the size of these, from its footer."""
-    return tables.ask(
-        "SELECT coalesce(sum(num_values - stats_null_count), 0)::BIGINT, coalesce(sum(total_compressed_size), 0)::BIGINT "
-        f"FROM parquet_metadata({literal(tables.path)}) WHERE path_in_schema LIKE 'images,%' AND path_in_schema LIKE '%, bytes'"
-    )[0]
-
-
-def _listed(path: str) -> tuple[int, int]:
-    """Return rows with images and images, from the names beside the bytes: DuckDB would read the bytes as well."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    rows = n = 0
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        leaves = [file.schema.column(i).path for i in range(len(file.schema))]
-        for batch in file.iter_batches(columns=[leaf for leaf in leaves if leaf.startswith("images.") and leaf.endswith(".path")]):
-            lengths = pc.list_value_length(batch.column(0))
-            rows += pc.sum(pc.greater(lengths, 0)).as_py() or 0
-            n += pc.sum(lengths).as_py() or 0
-    return rows, n
+def _drawn(tables: Tables) -> list[str]:
+    """Return the names of images of records drawn at random."""
+    listed = f"SELECT {tables.images()} AS images FROM ({tables.source()})"
+    drawn = f"SELECT images FROM ({listed}) WHERE len(images) > 0 USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0)"
+    return [name for (name,) in tables.ask(f"SELECT unnest(images) FROM ({drawn})") if name]
 
 
 def _image(name: str, folder: str) -> Image:

@@ -23,6 +23,8 @@ KNOWN: dict[str, Any] = {
     "responses": [RESPONSE],
     "error": {"stage": "VARCHAR", "kind": "VARCHAR", "message": "VARCHAR"},
 }
+# The types of DuckDB, in the words of JSON.
+_WORDS = {"varchar": "string", "boolean": "boolean", "blob": "bytes", "list": "list", "array": "list", "struct": "object", "map": "object"}
 
 
 def literal(value: str) -> str:
@@ -49,15 +51,29 @@ def sql_type(shape: Any) -> str:
     return str(shape)
 
 
-def of_column(part: str, column_type: str) -> str:
-    """Return the expression that reads a known part from a Parquet column of any type."""
+def kind_of(column: Any) -> str:
+    """Return what a column of a DuckDB type holds, in the words of JSON."""
+    return _WORDS.get(column.id, "number")
+
+
+def of_column(part: str, column_type: Any) -> str:
+    """Return the expression that reads a known part from a Parquet column of any DuckDB type."""
     column, shape = identifier(part), KNOWN[part]
-    if column_type == sql_type(shape):
-        return column
-    if shape == "VARCHAR":
-        return f"CAST({column} AS VARCHAR)"
-    written = f"CASE WHEN json_valid({column}) THEN {column} END" if column_type == "VARCHAR" else f"to_json({column})"
+    if shape == "VARCHAR" or _holds(column_type, shape):
+        return f"CAST({column} AS {sql_type(shape)})"
+    written = f"CASE WHEN json_valid({column}) THEN {column} END" if column_type.id == "varchar" else f"to_json({column})"
     return f"json_transform({written}, {literal(json.dumps(shape))})"
+
+
+def _holds(column_type: Any, shape: Any) -> bool:
+    """Whether a cast, which goes by the names of fields, gives what the way through JSON would give, without writing and parsing it."""
+    if isinstance(shape, list):
+        return column_type.id == "list" and _holds(column_type.children[0][1], shape[0])
+    if isinstance(shape, Mapping):
+        fields = dict(column_type.children) if column_type.id == "struct" else {}
+        same = fields.keys() & shape.keys()
+        return bool(same) and all(_holds(fields[name], shape[name]) for name in same)
+    return bool(str(column_type) == shape)
 
 
 # What stands on the turns of a conversation counts with what stands on the record.
@@ -66,9 +82,9 @@ _REPLIES = """[{'text': m.content, 'model': NULL::VARCHAR, 'finish_reason': NULL
     for m in messages if m.role = 'assistant']"""
 PROMPT = "COALESCE(prompt, [m.content for m in messages if m.role = 'user'][-1])"
 # Absent stays NULL: nobody looked. An empty list says that none was found.
-OBSERVATIONS = f"""CASE WHEN observations IS NOT NULL OR len({_OBSERVED_TURNS}) > 0
-    THEN list_concat(observations, flatten({_OBSERVED_TURNS})) END"""
-RESPONSES = f"""CASE WHEN responses IS NOT NULL OR len(messages) > 0 THEN list_concat({_REPLIES}, responses)
+OBSERVATIONS = f"CASE WHEN len({_OBSERVED_TURNS}) > 0 THEN list_concat(observations, flatten({_OBSERVED_TURNS})) ELSE observations END"
+# Lists are joined only where there are two: each text would be copied.
+RESPONSES = f"""CASE WHEN len(messages) > 0 THEN list_concat({_REPLIES}, responses) WHEN responses IS NOT NULL THEN responses
     WHEN response IS NOT NULL THEN [{{'text': response, 'model': NULL, 'finish_reason': NULL, 'judgement': NULL}}::{sql_type(RESPONSE)}] END"""
 # A response may be a plain string in the list.
 RESPONSES_OF_DOC = f"""list_transform(t.responses, lambda r, i: CASE

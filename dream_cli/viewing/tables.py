@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,33 @@ _KEYS = """SELECT key, mode(json_type(doc, '/' || replace(replace(key, '~', '~0'
 
 @dataclass
 class Tables:
-    """An open file: its connection, its name for messages, where its relative image paths start, its columns where it is Parquet."""
+    """An open file: its connection, its name for messages, where its relative image paths start, the types of its columns if Parquet."""
 
     con: Any
     path: str
     shown: str
     folder: str
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
     in_doc: frozenset[str] | None = None  # the keys that occur in `doc`, where all of it has been seen
     _sampled: dict[str, str] | None = None
 
     @property
     def has_extra(self) -> bool:
         """Whether fields without a column of their own stand in the column `extra`, as JSON."""
-        return self.columns.get("extra") == "VARCHAR"
+        return "extra" in self.columns and self.columns["extra"].id == "varchar"
+
+    @property
+    def nested(self) -> list[str]:
+        """The columns of a Parquet file that hold lists or objects."""
+        return [column for column, kind in self.columns.items() if shapes.kind_of(kind) in ("list", "object")]
+
+    @cached_property
+    def embedded(self) -> Mapping[str, tuple[int, int]]:
+        """The columns of a Parquet file with pictures in them: how many, and their compressed size, as its footer tells."""
+        n, size = "sum(num_values - coalesce(stats_null_count, 0))::BIGINT", "sum(total_compressed_size)::BIGINT"
+        found = f"FROM parquet_metadata({literal(self.path)}) WHERE path_in_schema LIKE '%, bytes' GROUP BY 1 HAVING {n} > 0"
+        told = self.ask(f"SELECT split_part(path_in_schema, ', ', 1), {n}, {size} {found}") if self.columns else []
+        return {column: (pictures, taken) for column, pictures, taken in told if column in self.columns}
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows that answer a query of ours."""
@@ -118,9 +132,10 @@ class Tables:
         kind = self.columns.get("images")
         if kind is None:
             return "json_transform(doc->'images', '[\"VARCHAR\"]')"
-        if kind.startswith("STRUCT") and "path VARCHAR" in kind:
-            return "[i.path for i in images]"
-        return "CAST(images AS VARCHAR[])" if kind.endswith("[]") else "[CAST(images AS VARCHAR)]"
+        item = kind.children[0][1] if kind.id == "list" else kind
+        has_path = item.id == "struct" and "path" in dict(item.children)
+        named = "i.path" if has_path else "NULL::VARCHAR" if "BLOB" in str(item) else "CAST(i AS VARCHAR)"
+        return f"[{named} for i in {'images' if kind.id == 'list' else 'CASE WHEN images IS NOT NULL THEN [images] END'}]"
 
     def make_views(self) -> None:
         """Create the views that a person's SQL may use."""
@@ -159,12 +174,12 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
         _lock(con, path)
         tables = Tables(con, path, source if source and source != "-" else "stdin", folder)
         if path.lower().endswith(".parquet"):
-            tables.columns = dict(tables.ask(_COLUMNS.format(literal(path))))
+            described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
+            tables.columns = {name: duckdb.sqltype(kind) for name, kind in described}
         yield tables
 
 
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "2GB"}
-_COLUMNS = "SELECT column_name, replace(column_type, '\"', '') FROM (DESCRIBE SELECT * FROM read_parquet({}))"
 
 
 def _duckdb() -> Any:
