@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def test_spread_weights_learn_what_one_process_learns(work: Workdir) -> None:
         assert all(torch.allclose(one[key], other[key], atol=1e-4) for key in one), name
     answered = work.dream("sample", "--model", "spread/merged", "--max-tokens", "4", stdin='{"prompt": "What is in this picture?"}')
     assert answered.code == 0, answered.err
+
+
+def test_deepspeed_takes_no_mixture_while_the_tower_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.build("llava", tmp_path / "model")
+    asked = training.job(training.write(tmp_path / "in.jsonl", rows(tmp_path)), model, tmp_path / "out")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UsageError, match="6 of 12 rows have no image, which DeepSpeed cannot mix"):
+        training.check("sft", asked)
+    assert training.check("dpo", replace(asked, lora=training.lora())).exit_code == 0
+    assert sharding.why_not_rows(asked, 12, 12) == ""
 
 
 def test_what_cannot_be_spread_is_refused_with_all_its_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,10 @@ _MARKS = ("image_token", "boi_token", "video_token")
 
 @dataclass
 class Report:
-    """What the check found: counts, the longest row in tokens, and problems (the first of them in words)."""
+    """What the check found: counts (`pictured`: rows with images), the longest row in tokens, and problems (the first of them in words)."""
 
     rows: int = 0
+    pictured: int = 0
     unreadable: int = 0
     too_long: int = 0
     longest: int = 0
@@ -132,6 +133,7 @@ def _measured(rows: Iterable[Row], preflight: Preflight, job: Job, report: Repor
         if not preflight.is_too_long(tokens):
             report.longest = max(report.longest, tokens)
             report.rows += 1
+            report.pictured += bool(row.images)
             yield row
         elif job.on_too_long == "stop":
             report.add_problem(f"{row.place}: {tokens} tokens with its images, more than --max-length; raise it, or --on-too-long drop")

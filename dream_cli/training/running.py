@@ -133,6 +133,8 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
             write(row)
         for row in method.more(report.rows, job, preflight, report):
             write(row)
+    if reason := sharding.why_not_rows(job, report.rows, report.pictured):
+        report.add_problem(reason)
     if job.held_out is not None:
         _prepare_held_out(job, method, preflight, report, out)
     if not report.rows and not report.problems:

@@ -63,6 +63,7 @@ class Sft:
         yield from checked(read_records(self.utility.source, image_root=job.image_root), _only(take, drawn), preflight, job, apart)
         report.receipt["utility"] = apart.rows
         report.rows += apart.rows
+        report.pictured += apart.pictured
 
     def trainer(self, policy: Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
         """Return TRL's trainer with exact checkpoints."""

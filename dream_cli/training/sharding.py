@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from dream_cli.errors import UsageError
@@ -25,6 +26,19 @@ def check(job: Job) -> None:
     problems = list(_objections(job)) if asked() else []
     if problems:
         raise UsageError(f"{asked()} was asked for: " + "; ".join(problems))
+
+
+def why_not_rows(job: Job, rows: int, pictured: int) -> str:
+    """Return why rows of which `pictured` have images cannot be trained on, "" where they can.
+
+    DeepSpeed adds up gradients in the order in which they come, and that is another one in a process whose rows have no images.
+    """
+    if asked() != DEEPSPEED or pictured in (0, rows) or not (job.lora is None or job.learns_vision):
+        return ""
+    return (
+        f"{rows - pictured} of {rows} rows have no image, which DeepSpeed cannot mix with others while the vision tower or what follows it "
+        "learns; use FSDP, or --lora"
+    )
 
 
 def prepare(model: Any) -> None:
@@ -70,10 +84,14 @@ def _gather_head(model: Any) -> None:
 
 
 def _objections(job: Job) -> Iterator[str]:
-    from accelerate.utils import DistributedType
+    from accelerate.utils import DeepSpeedPlugin, DistributedType
 
     if process_state().distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         yield "accelerate spreads weights over accelerators only, over several processes, and would leave it away without a word here"
+    if asked() == DEEPSPEED and find_spec("deepspeed") is None:
+        yield "it is not installed: pip install deepspeed"
+    elif asked() == DEEPSPEED and DeepSpeedPlugin().zero_stage == 3:
+        yield "at stage 3 the processes wait for ever for one whose rows have no images; take stage 2, or FSDP, which spreads as much"
     if asked() == FSDP and os.environ.get("FSDP_VERSION", "1") == "1":
         yield "version 1 is not supported here; write fsdp_version: 2 into the configuration"
     if job.lora is not None and job.lora.quantize:
