@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dream_cli.errors import UsageError
+from dream_cli.training.dpo import Dpo
 from dream_cli.training.settings import Hardware, Schedule
 from tests import training, zoo
 from tests.conftest import Workdir
@@ -97,6 +99,31 @@ def test_a_merged_adapter_is_the_plain_model_that_it_was(tmp_path: Path, llava: 
     )
     assert torch.allclose(adapted, merged, atol=1e-5)
     assert not torch.allclose(merged, base, atol=1e-3)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_adapter_learns_on_a_base_in_four_bits(tmp_path: Path, plain: bool) -> None:
+    """On a CPU whose kernels pack the base as soon as it only answers, which the reference does before the first step."""
+    from transformers import AutoModelForImageTextToText
+
+    model = zoo.build("qwen2_5_vl", tmp_path / "model", width=64)
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    asked = training.job(source, model, tmp_path / "out", lora=training.lora(quantize=True, merge=True), held_out=source)
+    record = training.train(Dpo(plain=plain), asked).record
+    assert record["path"] == ("plain" if plain else "shared-prefix")
+    assert math.isclose(record["first_loss"], math.log(2), abs_tol=1e-6)
+    assert record["eval_loss"] < record["loss"] < 0.69
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert not hasattr(merged, "hf_quantizer")
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is here")
+def test_four_bits_without_bitsandbytes_are_refused_beside_what_else_is_wrong(work: Workdir, llava: Path) -> None:
+    ran = work.dream("dpo", "--model", str(llava), "--qlora", "--dora", "--merge")
+    assert ran.code == 2
+    assert "--qlora needs bitsandbytes: pip install 'dream-cli[qlora]'" in ran.err
+    assert "no folder for the trained model" in ran.err and "--dora needs" not in ran.err
 
 
 def test_an_adapter_can_be_trained_on_in_full(tmp_path: Path, llava: Path) -> None:

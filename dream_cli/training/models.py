@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -201,8 +200,6 @@ def has_bfloat16() -> bool:
 
 
 def _four_bits() -> Any:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("--qlora needs bitsandbytes: pip install bitsandbytes (or leave it away, with --lora alone)")
     import torch
     from transformers import BitsAndBytesConfig
 

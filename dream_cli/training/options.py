@@ -46,6 +46,14 @@ def _of_lora(ctx: typer.Context, param: typer.CallbackParam, value: str | bool |
     return value
 
 
+def _quantized(ctx: typer.Context, value: bool) -> bool:
+    # Known also where it fails, or all that needs it would be called wrong too.
+    ctx.params["qlora"] = value
+    if value and importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError("--qlora needs bitsandbytes: pip install 'dream-cli[qlora]' (or leave it away, with --lora alone)")
+    return value
+
+
 def read_twice(path: str | None) -> str | None:
     """Return the name of a file that is read again; raise UsageError for stdin, or where there is no such file."""
     if path is not None:
@@ -70,7 +78,9 @@ Targets = Annotated[
     typer.Option(metavar="NAMES-OR-REGEX", callback=_of_lora, help="Its modules; default all linear ones of the language model."),
 ]
 Dora = Annotated[bool, typer.Option("--dora", callback=_of_lora, help="With --lora: weight-decomposed adaptation.")]
-Qlora = Annotated[bool, typer.Option("--qlora", is_eager=True, help="An adapter on the base in 4 bits (needs bitsandbytes).")]
+Qlora = Annotated[
+    bool, typer.Option("--qlora", is_eager=True, callback=_quantized, help="An adapter on the base in 4 bits (needs bitsandbytes).")
+]
 Merge = Annotated[bool, typer.Option("--merge", callback=_of_lora, help="With --lora: write a plain checkpoint, the adapter merged in.")]
 Vision = Annotated[
     bool | None, typer.Option("--train-vision/--freeze-vision", help="Train the vision tower; by default only without --lora.")

@@ -171,7 +171,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         adapted = hasattr(model, "peft_config")
         name = "ref" if adapted and "ref" in model.peft_config else None
         was_training = model.training
-        model.eval()
+        # A base in 4 bits that is put to use on a CPU is packed for that alone, and no gradient goes through it any more; TRL took all dropout out.
+        model.train(was_training and getattr(model, "is_loaded_in_4bit", False))
         with torch.no_grad(), self.accelerator.autocast(), use_adapter(model, name) if adapted else contextlib.nullcontext():
             yield model
         model.train(was_training)
