@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from dream_cli.errors import UsageError
 from dream_cli.options import ImageRoot, Limit, Quiet, Seed, Source
 from dream_cli.training import options as o
 
@@ -23,6 +25,20 @@ Cache = Annotated[
 ]
 
 
+def _gpu(value: bool) -> bool:
+    if value and importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError("--flex-attention needs a GPU: torch makes no gradients of it on a CPU")
+    return value
+
+
+Flex = Annotated[
+    bool, typer.Option("--flex-attention", callback=_gpu, help="Attend to a pair by blocks that are skipped where hidden (GPU).")
+]
+
+
 def run(
     source: Source = None,
     out: o.Out = None,
@@ -32,6 +48,7 @@ def run(
     label_smoothing: Smoothing = 0.0,
     sft_weight: SftWeight = 0.0,
     plain: Plain = False,
+    flex_attention: Flex = False,
     cache: Cache = None,
     lora: o.UseLora = False,
     rank: o.Rank = 16,
@@ -76,7 +93,7 @@ def run(
     from dream_cli.training.settings import Hardware, Job, Schedule
 
     adapter = o.adapter(lora, rank, alpha, targets, dora, qlora, merge)
-    method = Dpo(PreferenceLoss(loss, beta, label_smoothing, sft_weight), plain, cache)
+    method = Dpo(PreferenceLoss(loss, beta, label_smoothing, sft_weight), plain, cache, flex_attention)
     rate = lr if lr is not None else 1e-5 if adapter else 1e-6
     plan = Schedule(epochs, max_steps, batch_size, accumulate, rate, schedule, warmup, seed)
     machine = Hardware(dtype, gradient_checkpointing, save_every, report_to)

@@ -136,6 +136,27 @@ def test_twenty_steps_equal_those_of_trl(folder_of: Any, tmp_path: Path, family:
     assert difference(their_gradients, own_gradients) < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch speaks of kernels that are not compiled
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_blocks_of_flex_attention_give_the_same_gradients(
+    folder_of: Any, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and backward in FlexAttention's own arithmetic, which torch keeps from a CPU; the compiled kernels are a GPU's."""
+    from torch.nn.attention import flex_attention as flex
+    from transformers.integrations import flex_attention as theirs
+
+    from dream_cli.training.preference_trainer import FastPath
+
+    monkeypatch.setattr(flex, "_validate_device", lambda *_: None)
+    monkeypatch.setattr(theirs, "compile_friendly_flex_attention", lambda *qkv, training, **more: flex.flex_attention(*qkv, **more))
+    ours = fast(folder_of(family), tmp_path, settings=FastPath(blocks=True), max_steps=2)
+    assert (ours.path, ours.model.get_decoder().config._attn_implementation) == ("shared-prefix", "flex_attention")
+    blocks, block_gradients = train(ours)
+    dense, dense_gradients = train(fast(folder_of(family), tmp_path, max_steps=2))
+    assert_equal(dense, blocks)
+    assert difference(dense_gradients, block_gradients) < 1e-5
+
+
 @pytest.mark.parametrize("family", ["llava", "qwen3_vl"])
 def test_an_adapter_learns_the_same_with_checkpointing_and_accumulation(folder_of: Any, tmp_path: Path, family: str) -> None:
     more = {

@@ -19,11 +19,12 @@ from dream_cli.training.settings import Job
 
 @dataclass(frozen=True)
 class Dpo:
-    """The method of `dream dpo`; `cache` keeps what the reference said and the image features, by default for the run's time."""
+    """The method of `dream dpo`; `cache` keeps what the reference said and the image features, by default for the run's time; `blocks` attends by FlexAttention."""
 
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
     plain: bool = False
     cache: Path | None = None
+    blocks: bool = False
     name = "dpo"
     answers = PAIR
     nothing = "no pair to learn from; `dream pair` makes pairs of judged responses"
@@ -49,7 +50,7 @@ class Dpo:
         class Trainer(ExactCheckpoints, WatchedLoss, PreferenceTrainer):
             pass
 
-        way = FastPath(self.cache or Path(arguments["output_dir"]) / "cache", enabled=not self.plain)
+        way = FastPath(self.cache or Path(arguments["output_dir"]) / "cache", enabled=not self.plain, blocks=self.blocks)
         settings = DPOConfig(**arguments, **self.loss.to_trl())
         return Trainer(policy.model, args=settings, settings=way, peft_config=policy.adapter, callbacks=callbacks, **data)
 

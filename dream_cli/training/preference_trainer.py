@@ -26,11 +26,15 @@ SHARED, PLAIN = "shared-prefix", "plain"
 
 @dataclass(frozen=True)
 class FastPath:
-    """Where what is computed once is kept (None: in memory), how many bytes of image features, and whether to go this way at all."""
+    """Where what is computed once is kept (None: in memory), how many bytes of image features, and whether to go this way at all.
+
+    With `blocks` the language model attends by FlexAttention's block masks, which are a GPU's.
+    """
 
     folder: Path | None = None
     feature_bytes: int = 8 * GIB
     enabled: bool = True
+    blocks: bool = False
 
 
 class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
@@ -49,7 +53,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         super().__init__(model, _NoReference(model.config) if alone else ref_model, args, **others)
         if self.path == SHARED:
             self.ref_model, self.precompute_ref_logps = None, True
-            prefix.use_pair_attention(self._bare)
+            prefix.use_pair_attention(self._bare, self.settings.blocks)
             self._pairs = PairCollator(self.processing_class, self._bare.config.image_token_id, self.args.max_length, self.data_collator)
             self.data_collator = self._pairs
             self._reference: ReferenceStore | None = None

@@ -75,13 +75,18 @@ def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any)
     return sees[:, :, -branches:] if attention == PAIR_ATTENTION and real[:, :-branches].all() else sees
 
 
-def use_pair_attention(model: Any) -> None:
-    """Let the language model attend by `attend_in_two` in place of SDPA; any other mask than that of a pair means what it meant."""
+def use_pair_attention(model: Any, blocks: bool = False) -> None:
+    """Let the language model attend by `attend_in_two` in place of SDPA; any other mask than that of a pair means what it meant.
+
+    With `blocks` by FlexAttention instead.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     config = model.get_decoder().config
-    if config._attn_implementation == "sdpa":
+    if blocks:
+        config._attn_implementation = "flex_attention"
+    elif config._attn_implementation == "sdpa":
         AttentionInterface.register(PAIR_ATTENTION, attend_in_two)
         AttentionMaskInterface.register(PAIR_ATTENTION, sdpa_mask)
         config._attn_implementation = PAIR_ATTENTION
