@@ -17,7 +17,7 @@ pytest.importorskip("peft")
 # TRL 1.16 uses names that transformers 5.23 will drop.
 pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore:.* will be removed in v6:FutureWarning")]
 
-FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "internvl")
+FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl")
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 LANGUAGE_MODEL = r".*(language|text)_model.*\.(q_proj|v_proj)"
 

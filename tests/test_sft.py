@@ -39,6 +39,25 @@ def test_an_adapter_stands_on_a_tower_whose_layers_have_numbers_for_names(tmp_pa
     assert "visual" in config and "mlp" in config
 
 
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_family_that_cannot_be_trained_is_named_before_the_weights_are_read(tmp_path: Path, method: str) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    model = zoo.build("paligemma", tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match="of the family paligemma, which cannot be trained here: its processor cannot read an answer"):
+        training.check(method, training.job(source, model, tmp_path / "out"))
+
+
+def test_smolvlm_learns_answers_and_then_pairs(tmp_path: Path) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    model = zoo.build("smolvlm", tmp_path / "model")
+    first = training.train("sft", training.job(source, model, tmp_path / "0")).record
+    assert first["loss"] < first["first_loss"]
+    second = training.train("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=training.lora())).record
+    assert (second["path"], second["adapter"]) == ("shared-prefix", True)
+    assert second["loss"] < second["first_loss"]
+
+
 def test_a_run_leaves_a_model_that_answers_and_one_record(work: Workdir, llava: str) -> None:
     work.write("in.jsonl", training.rows(work.path))
     ran = work.dream("sft", "in.jsonl", "--model", llava, "-o", "ckpt/0", *SHORT)

@@ -141,23 +141,52 @@ def qwen3_vl() -> tuple[Any, Any]:
     return hf.Qwen3VLForConditionalGeneration(config), processor
 
 
-def idefics3() -> tuple[Any, Any]:
-    """Idefics3: an image is cut into tiles."""
+def tiled(family: str, **more: Any) -> tuple[Any, Any]:
+    """Return a model and processor of a family of Idefics3's kind: an image is cut into tiles."""
     import transformers as hf
+
+    def part(name: str) -> Any:
+        return getattr(hf, family + name)
 
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     named = {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>"}
     words = tokenizer("<end_of_utterance>", *tiles, **named)
-    pictures = hf.Idefics3ImageProcessor(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
-    processor = hf.Idefics3Processor(image_processor=pictures, tokenizer=words, image_seq_len=4, chat_template=template("<image>"))
-    config = hf.Idefics3Config(
+    pictures = part("ImageProcessor")(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    processor = part("Processor")(image_processor=pictures, tokenizer=words, image_seq_len=4, chat_template=template("<image>"), **more)
+    config = part("Config")(
         image_token_id=words.convert_tokens_to_ids("<image>"),
         pad_token_id=0,
         scale_factor=2,
         vision_config=VISION,
         text_config=text_config(words, model_type="llama"),
     )
-    return hf.Idefics3ForConditionalGeneration(config), processor
+    return part("ForConditionalGeneration")(config), processor
+
+
+def idefics3() -> tuple[Any, Any]:
+    """Idefics3: tiles."""
+    return tiled("Idefics3")
+
+
+def smolvlm() -> tuple[Any, Any]:
+    """SmolVLM: Idefics3 with videos; its processor needs num2words."""
+    return tiled("SmolVLM", **({"video_processor": None} | video("SmolVLMVideoProcessor")))
+
+
+def paligemma() -> tuple[Any, Any]:
+    """PaliGemma: its processor reads no text without an image."""
+    import transformers as hf
+
+    places = [f"<loc{number:04d}>" for number in range(1024)] + [f"<seg{number:03d}>" for number in range(128)]
+    words = tokenizer("<bos>", *places, image_token="<image>")
+    pictures = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
+    pictures.image_seq_length = 16
+    processor = hf.PaliGemmaProcessor(image_processor=pictures, tokenizer=words, chat_template=template("<image>"))
+    vision = VISION | {"model_type": "siglip_vision_model", "projection_dim": 32, "vision_use_head": False}
+    text = text_config(words, model_type="gemma", head_dim=16)
+    mark = words.convert_tokens_to_ids("<image>")
+    config = hf.PaliGemmaConfig(vision_config=vision, text_config=text, image_token_index=mark, projection_dim=32, hidden_size=32)
+    return hf.PaliGemmaForConditionalGeneration(config), processor
 
 
 def gemma3() -> tuple[Any, Any]:
@@ -212,6 +241,8 @@ FAMILIES: dict[str, Callable[..., tuple[Any, Any]]] = {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
     "idefics3": idefics3,
+    "smolvlm": smolvlm,
+    "paligemma": paligemma,
     "gemma3": gemma3,
     "internvl": internvl,
 }
