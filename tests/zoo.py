@@ -179,6 +179,7 @@ def paligemma() -> tuple[Any, Any]:
 
     places = [f"<loc{number:04d}>" for number in range(1024)] + [f"<seg{number:03d}>" for number in range(128)]
     words = tokenizer("<bos>", *places, image_token="<image>")
+    words.bos_token = "<bos>"
     pictures = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
     pictures.image_seq_length = 16
     processor = hf.PaliGemmaProcessor(image_processor=pictures, tokenizer=words, chat_template=template("<image>"))
@@ -242,10 +243,11 @@ FAMILIES: dict[str, Callable[..., tuple[Any, Any]]] = {
     "qwen3_vl": qwen3_vl,
     "idefics3": idefics3,
     "smolvlm": smolvlm,
-    "paligemma": paligemma,
     "gemma3": gemma3,
     "internvl": internvl,
 }
+# Beside those that also read a text alone.
+BUILDERS = FAMILIES | {"paligemma": paligemma}
 
 
 def build(family: str, folder: Path, seed: int = 0, **sizes: int) -> Path:
@@ -259,7 +261,7 @@ def build(family: str, folder: Path, seed: int = 0, **sizes: int) -> Path:
     logging.disable_progress_bar()
     allow_image_only_processors()
     torch.manual_seed(seed)
-    model, processor = FAMILIES[family](**sizes)
+    model, processor = BUILDERS[family](**sizes)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
