@@ -43,7 +43,6 @@ def run(
 
     Example: dream view examples/records.jsonl -n 2
     """
-    from dream_cli.gallery.serving import serve
     from dream_cli.viewing import looking
     from dream_cli.viewing.selecting import Selection
     from dream_cli.viewing.tables import open_tables
@@ -56,6 +55,8 @@ def run(
         elif html is not None:
             looking.write_gallery(tables, selection, limit, html)
         elif port is not None:
+            from dream_cli.gallery.serving import serve
+
             serve(tables, selection, port)
         elif selection.is_everything and limit is None:
             looking.tell(tables, as_json)

@@ -175,7 +175,7 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
         tables = Tables(con, path, source if source and source != "-" else "stdin", folder)
         if path.lower().endswith(".parquet"):
             described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
-            tables.columns = {name: duckdb.sqltype(kind) for name, kind in described}
+            tables.columns = {name: con.sqltype(kind) for name, kind in described}
         yield tables
 
 
@@ -202,6 +202,7 @@ def _is_array(duckdb: Any, path: str) -> bool:
 
 def _lock(con: Any, path: str) -> None:
     con.execute("SET enable_progress_bar = false")
+    con.execute("SET parquet_metadata_cache = true")
     con.execute(f"SET allowed_paths = [{literal(path)}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
