@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from dream_cli.viewing.terminal_images import half_blocks, iterm2, kitty, protocol, sixel
+from dream_cli import records
+from dream_cli.viewing.terminal_images import half_blocks, iterm2, kitty, protocol, shower, sixel
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,14 @@ def test_half_blocks_by_hand() -> None:
     picture = Image.new("RGB", (1, 3), (1, 2, 3))
     picture.putpixel((0, 1), (4, 5, 6))
     assert half_blocks(picture) == ("\x1b[38;2;1;2;3m\x1b[48;2;4;5;6m▀\x1b[0m\n\x1b[38;2;1;2;3m\x1b[48;2;0;0;0m▀\x1b[0m")
+
+
+def test_a_picture_that_is_missing_is_told_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    out = Console(file=io.StringIO(), width=40)
+    shower(None)(out, records.Image(path="/gone/[/bold]\x1b[31m.png"))
+    assert isinstance(out.file, io.StringIO)
+    lines = [line.rstrip() for line in out.file.getvalue().splitlines()]
+    assert lines[0] == "           image /gone/[/bold]␛[31m.png"
+    assert all(line.startswith(" " * 11) for line in lines)

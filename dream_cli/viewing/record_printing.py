@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dream_cli.images import is_data_uri
 from dream_cli.records import Image, Judgement, Observation, Record, Response, Turn
 from dream_cli.strict_json import dumps
+from dream_cli.viewing.terminal_images import LABEL
 from dream_cli.viewing.visible import visible, visible_line
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # From this probability on, a response is taken to recognise an observation.
 RECOGNISED = 0.5
-LABEL = 10
 
 
 class Line(NamedTuple):

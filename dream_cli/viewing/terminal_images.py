@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dream_cli.errors import ImageError
 from dream_cli.images import open_rgb
 from dream_cli.records import Image
+from dream_cli.viewing.visible import visible_line
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     Show = Callable[[Console, Image], None]
 
+# The width of the labels before what a record says.
+LABEL = 10
 # Cells of the preview; a cell is taken to be twice as high as wide.
 COLUMNS, ROWS = 40, 12
 CELL = (10, 20)
@@ -29,13 +32,16 @@ def shower(wanted: bool | None) -> Show:
     """Return what draws a picture on this terminal; `wanted` None draws where stdout is a terminal, False never."""
     if wanted is False or not sys.stdout.isatty():
         return lambda out, image: None
+    from rich.padding import Padding
+    from rich.text import Text
+
     draw = {"kitty": kitty, "iterm2": iterm2, "sixel": sixel}.get(protocol(os.environ, _answers_sixel), half_blocks)
 
     def show(out: Console, image: Image) -> None:
         try:
             picture = open_rgb(image)
         except ImageError as error:
-            out.print(f"           {error}", style="dim")
+            out.print(Padding(Text(visible_line(str(error)), style="dim"), (0, 0, 0, LABEL + 1)))
             return
         out.file.write(draw(picture) + "\n")
         out.file.flush()
