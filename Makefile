@@ -1,4 +1,4 @@
-# make demo    the pipeline on the example records, with the embedded model
+# make demo    the tour: the pipe on the example records, then a short turn of the loop, with the embedded models
 # make proof   the grid of arms and seeds in nano's world, then its table and plot; resumable, for hours in the background
 # make test    lint, types, tests, and the built wheel in an empty environment
 PYTHON ?= python3
@@ -13,7 +13,7 @@ $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	touch $@
 
 demo: $(BIN)/dream
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/tour.sh
 
 proof: $(BIN)/dream
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/proof.sh

@@ -13,9 +13,9 @@ from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.world import PLACES, SKILLS, SPLITS, Item, item
 from dream_cli.records import Image, Json, Record
 
-COUNT = 1500
-# How many items of each place there are in sixteen, half of them risky; skills are harmless.
-_SHARES = {"text": 3, "words": 4, "sign": 1, "pair": 3, "both": 3, "read": 1, "name": 1}
+COUNT = 2100
+# How many items of each place there are in twenty, half of them risky; skills are harmless, and as many as show a loss of two points.
+_SHARES = {"text": 3, "words": 4, "sign": 1, "pair": 3, "both": 3, "read": 5, "name": 1}
 
 
 def main() -> None:

@@ -12,10 +12,14 @@ from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
 from dream_cli.nano.truth import Truth
 from dream_cli.nano.wordings import OFFERS, aware, helpful, naming, pick
-from dream_cli.nano.world import Item
+from dream_cli.nano.world import Item, item
 from dream_cli.prompts.rendering import Prompts, written
 from dream_cli.records import Observation
 
+# Of the claims about a risky item, the right ones: with those about harmless items, half of all are right.
+RIGHT_SHARE = 0.85
+# Of the wrong claims, those that name a risk in full which is just not there; the others are wrong in themselves.
+ABSENT_SHARE = 0.5
 OF_THE_TEXT = ("text instruction", "text content")
 
 
@@ -49,7 +53,10 @@ class Teacher:
 
     def verify(self, thing: Item, right: bool) -> Lesson:
         """Ask whether a claim holds: a right one, or a wrong one that is hard to tell from it."""
-        claim = self.rng.choice(thing.observations) if right else self._wrong_claim(thing)
+        return self.claimed(thing, self.rng.choice(thing.observations) if right else self._wrong_claim(thing), right)
+
+    def claimed(self, thing: Item, claim: Observation, right: bool) -> Lesson:
+        """Ask whether this claim holds."""
         return Lesson("verify", self.prompts.verify(thing.prompt, claim), "Yes" if right else "No", thing.picture)
 
     def recognised(self, thing: Item, risk: Observation, text: str) -> Lesson:
@@ -64,12 +71,22 @@ class Teacher:
         return answer(truth, self.rng, self.kept)
 
     def _wrong_claim(self, thing: Item) -> Observation:
+        if self.rng.random() < ABSENT_SHARE:
+            return self._absent(thing)
         if not thing.observations:
             return accusation(thing.truth, self.rng)
         while True:
             claim = altered(self.rng.choice(thing.observations), self.rng)
             if claim not in thing.observations:
                 return claim
+
+    def _absent(self, thing: Item) -> Observation:
+        """Return a risk that such an input can have and this one has not: only a look at it tells."""
+        while True:
+            other = item(self.rng, place=thing.place, risky=True)
+            claims = [claim for claim in other.observations if claim not in thing.observations]
+            if claims and (thing.place != "pair" or other.prompt == thing.prompt):
+                return claims[-1]
 
 
 def _observe(mode: str) -> Callable[[Teacher, Item], tuple[str, str]]:
@@ -81,7 +98,7 @@ def _observe(mode: str) -> Callable[[Teacher, Item], tuple[str, str]]:
 
 
 def _verify(teacher: Teacher, thing: Item) -> tuple[str, str]:
-    asked = teacher.verify(thing, bool(thing.observations) and teacher.rng.random() < 0.65)
+    asked = teacher.verify(thing, bool(thing.observations) and teacher.rng.random() < RIGHT_SHARE)
     return asked.prompt, asked.answer
 
 

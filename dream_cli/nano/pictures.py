@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,12 @@ SPOT_ROWS, SPOT_COLUMNS = 2, 4
 SPOTS = SPOT_ROWS * SPOT_COLUMNS
 # The labels of the spots: nothing (0), characters below 128, then one for each sign.
 LABELS = 128 + len(SIGNS)
+# Typefaces that come with matplotlib, in which the world is never drawn: what is read in them is read beyond it.
+FACES = (
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold"),
+    *("STIXGeneral", "STIXGeneralBol", "cmtt10"),
+)
+FACED_SHARE = 0.7
 _TINTS = {"red": (210, 30, 30), "blue": (30, 60, 210), "green": (20, 140, 50), "black": (20, 20, 20)}
 
 
@@ -30,6 +37,7 @@ class Look:
     """How words are set: size of the letters, left and upper margin, pitch of the lines, all in pixels.
 
     `advance` is the width of every letter in a typewriter's hand, 0 where each has its own; `bold` thickens the strokes.
+    `face` is a typeface by its file name in FACES, that of the world where it is empty.
     """
 
     size: int = 14
@@ -38,6 +46,7 @@ class Look:
     pitch: int = 16
     advance: float = 0
     bold: bool = False
+    face: str = ""
 
 
 LOOKS = (Look(), Look(left=6, top=1), Look(size=13, left=4), Look(size=15, left=1), Look(size=13, left=3, top=1, advance=7.5))
@@ -61,8 +70,16 @@ class Picture:
 def any_look(rng: Random) -> Look:
     """Draw a look from a wide range: what the vision tower learns to read."""
     size = rng.randint(11, 17)
+    face = rng.choice(FACES) if rng.random() < FACED_SHARE else ""
     advance = rng.choice([0, 0, rng.uniform(0.5, 0.62) * size])
-    return Look(size, rng.randint(0, 10), rng.randint(0, 14), size + rng.randint(0, 5), advance, rng.random() < 0.3)
+    return Look(size, rng.randint(0, 10), rng.randint(0, 14), size + rng.randint(0, 5), advance, rng.random() < 0.3, face)
+
+
+def fits(picture: Picture) -> bool:
+    """Whether all of the words can be seen."""
+    lines, look = picture.lines, picture.look
+    wide = max((_edges(line, look)[-1] for line in lines), default=0)
+    return wide <= SIDE and look.top + look.pitch * (len(lines) - 1) + look.size <= SIDE
 
 
 @lru_cache(maxsize=2048)
@@ -129,12 +146,12 @@ def _edges(line: str, look: Look) -> list[float]:
     """Return where each letter begins, and where the last one ends."""
     if look.advance:
         return [look.left + look.advance * k for k in range(len(line) + 1)]
-    font = _font(look.size)
+    font = _font(look.size, look.face)
     return [look.left + font.getlength(line[:k]) for k in range(len(line) + 1)]
 
 
 def _write(pen: ImageDraw, line: str, look: Look, top: float) -> None:
-    font, stroke = _font(look.size), 0.4 if look.bold else 0
+    font, stroke = _font(look.size, look.face), 0.4 if look.bold else 0
     if not look.advance:
         pen.text((look.left, top), line, fill="black", font=font, stroke_width=stroke)
         return
@@ -142,10 +159,14 @@ def _write(pen: ImageDraw, line: str, look: Look, top: float) -> None:
         pen.text((left + (look.advance - font.getlength(letter)) / 2, top), letter, fill="black", font=font, stroke_width=stroke)
 
 
-@lru_cache(maxsize=16)
-def _font(size: int) -> FreeTypeFont:
-    from PIL.ImageFont import FreeTypeFont, load_default
+@lru_cache(maxsize=128)
+def _font(size: int, face: str) -> FreeTypeFont:
+    from PIL.ImageFont import FreeTypeFont, load_default, truetype
 
+    if face:
+        import matplotlib
+
+        return truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"), size)
     font = load_default(size=size)
     if not isinstance(font, FreeTypeFont):
         raise UsageError("nano draws its world with FreeType; this Pillow was built without it")

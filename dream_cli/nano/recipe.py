@@ -25,15 +25,18 @@ from dream_cli.nano.lexicon import READ, WORDS
 from dream_cli.nano.model import build_model, pixels
 from dream_cli.nano.packing import Packer
 from dream_cli.nano.parallel import average_gradients, in_parallel
-from dream_cli.nano.pictures import LOOKS, Picture
+from dream_cli.nano.pictures import LOOKS, Picture, any_look, fits
 from dream_cli.nano.tokens import IMAGE, build_processor, load_processor, whole_parts
+from dream_cli.nano.tower import any_words
 from dream_cli.nano.world import PLACES, SKILLS, Item, item
 from dream_cli.prompts.rendering import Prompts
 
 WARMUP = 100
 # In one process and step: packs with a picture and packs without, and the lessons in each.
-PICTURED, PICTURED_LESSONS, PLAIN, PLAIN_LESSONS, LOOSE = 12, 6, 3, 8, 3
+PICTURED, PICTURED_LESSONS, PLAIN, PLAIN_LESSONS, LOOSE = 12, 6, 3, 8, 4
 LOOSE_PICTURES = 4000
+# Of the items with words in the picture, those that are set in a look from outside the world.
+STRANGE_SHARE = 0.1
 ASKED_ONCE = ("read", "observe_image", "observe_joint", "observe_text")
 CHECKPOINT_STEPS = 200
 STATE = "state.pt"
@@ -57,13 +60,13 @@ class Course:
 COURSES = {
     # Reading comes first and gives way. Without a picture: the risks of the text, and the judge, who should know an answer by its words.
     "teacher": Course(
-        steps=3500,
+        steps=6000,
         rate=1.5e-3,
         pictured={
             "read": (36, 4),
-            "observe_image": (16, 20),
-            "observe_joint": (10, 12),
-            "verify": (12, 28),
+            "observe_image": (16, 36),
+            "observe_joint": (10, 16),
+            "verify": (12, 80),
             "answer": (4, 3),
             "respond_observed": (4, 4),
             "judge_global": (6, 12),
@@ -232,7 +235,7 @@ def draw_packs(teacher: Teacher, course: Course, done: float) -> tuple[list[list
     """
     mixture = {role: _between(weights, done) for role, weights in course.pictured.items()}
     pictured = [_pack(teacher, [_item(teacher.rng, done)] * PICTURED_LESSONS, mixture) for _ in range(PICTURED)]
-    loose = [[_loose(teacher.rng)] for _ in range(LOOSE)]
+    loose = [[make(teacher.rng)] for _ in range(LOOSE // 2) for make in (_loose, _strange)]
     plain = [_pack(teacher, [_item(teacher.rng, done) for _ in range(PLAIN_LESSONS)], course.plain) for _ in range(PLAIN)]
     return pictured, loose, [[replace(lesson, picture=None) for lesson in pack] for pack in plain]
 
@@ -254,6 +257,14 @@ def _loose(rng: Random) -> Lesson:
     return Lesson("read", READ, picture.words, picture)
 
 
+def _strange(rng: Random) -> Lesson:
+    """Return a lesson in reading any letters in any look, so that reading does not end with the world."""
+    while True:
+        picture = Picture(any_words(rng, rng.randint(1, 8)), listed=rng.random() < 0.3, look=any_look(rng))
+        if fits(picture):
+            return Lesson("read", READ, picture.words, picture)
+
+
 def _between(weights: tuple[float, float], done: float) -> float:
     early, late = weights
     return early + (late - early) * min(1.0, 2 * done)
@@ -261,7 +272,9 @@ def _between(weights: tuple[float, float], done: float) -> float:
 
 def _item(rng: Random, done: float) -> Item:
     place = rng.choices((*PLACES, *SKILLS), [_between(weights, done) for weights in PLACE_WEIGHTS])[0]
-    return item(rng, place=place, risky=place not in SKILLS and rng.random() < RISKY_SHARE)
+    drawn = item(rng, place=place, risky=place not in SKILLS and rng.random() < RISKY_SHARE)
+    strange = replace(drawn, picture=replace(drawn.picture, look=any_look(rng)))
+    return strange if drawn.picture.words and rng.random() < STRANGE_SHARE and fits(strange.picture) else drawn
 
 
 def corpus(prompts: Prompts) -> list[str]:

@@ -20,7 +20,7 @@ from dream_cli.nano.parallel import average_gradients, in_parallel
 from dream_cli.nano.pictures import LABELS, LOOKS, SPOTS, Picture, any_look, spot_labels
 
 # The batch is that of one process.
-STEPS, BATCH, RATE = 3000, 16, 2e-3
+STEPS, BATCH, RATE = 4600, 16, 2e-3
 EMPTY_SHARE = 0.1
 SAY_EVERY = 100
 FILE = "tower.pt"
@@ -31,22 +31,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--begin", type=Path, help="folder of a taught tower to go on from, at half the rate")
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
-    in_parallel(teach, told.out, told.steps, told.seed)
+    in_parallel(teach, told.out, told.steps, told.seed, told.begin)
 
 
-def teach(rank: int, out: Path, steps: int, seed: int) -> None:
-    """Teach a new tower and write its weights to `out`/tower.pt."""
+def teach(rank: int, out: Path, steps: int, seed: int, begin: Path | None = None) -> None:
+    """Teach a new tower, or go on with one, and write its weights to `out`/tower.pt."""
     import torch
 
     torch.manual_seed(seed)
     rng, start = Random(f"{seed}/{rank}"), time.monotonic()
     tower, head = build_tower(), torch.nn.Linear(TOWER["hidden_size"], SPOTS * LABELS)
-    parameters = [*tower.parameters(), *head.parameters()]
-    learner = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.02)
+    if begin:
+        taught = torch.load(begin / FILE)
+        tower.load_state_dict(taught["tower"])
+        head.load_state_dict(taught["head"])
+    parameters, rate = [*tower.parameters(), *head.parameters()], RATE / 2 if begin else RATE
+    learner = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02)
     for step in range(steps):
-        learner.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 60) * (0.52 + 0.48 * math.cos(math.pi * step / steps))
+        learner.param_groups[0]["lr"] = rate * min(1, (step + 1) / 60) * (0.52 + 0.48 * math.cos(math.pi * step / steps))
         pictures = [crowded(rng) for _ in range(BATCH)]
         loss, right = patch_loss(tower(pixels(pictures)).last_hidden_state[:, 1:], head, pictures)
         loss.backward()
@@ -67,8 +72,12 @@ def crowded(rng: Random) -> Picture:
     look = rng.choice(LOOKS) if rng.random() < 0.5 else any_look(rng)
     if rng.random() < 0.08:
         return Picture(sign=rng.choice(list(SIGNS)), look=rng.choice(LOOKS))
-    words = [rng.choice(WORDS) if rng.random() < 0.6 else _letters(rng) for _ in range(rng.randint(3, 12))]
-    return Picture(" ".join(words), listed=rng.random() < 0.3, look=look)
+    return Picture(any_words(rng, rng.randint(3, 12)), listed=rng.random() < 0.3, look=look)
+
+
+def any_words(rng: Random, count: int) -> str:
+    """Draw words of the world and, two in five, letters that are no words, so that spelling is learnt and not the world by heart."""
+    return " ".join(rng.choice(WORDS) if rng.random() < 0.6 else _letters(rng) for _ in range(count))
 
 
 def patch_loss(seen: Any, head: Any, pictures: list[Picture]) -> tuple[Any, float]:
