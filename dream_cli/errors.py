@@ -1,7 +1,7 @@
 """Everything that can go wrong, as one tree.
 
-DreamError                 a message for the user: what, where and the mend
-├── UsageError             wrong arguments or configuration; the command stops with exit code 2
+DreamError                 a message for the user: what, where and the mend; the command stops with exit code 2
+├── UsageError             wrong arguments or configuration
 └── RowError               one record could not be handled; it goes on as a row with an `error`
     ├── InvalidRecord      the record itself is malformed
     ├── ImageError         an image is missing or cannot be decoded

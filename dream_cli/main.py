@@ -89,7 +89,7 @@ def dream(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 def main() -> None:
-    """Run `dream`: 0 all rows, 1 some rows met an error, 2 usage, 130 interrupted; a closed pipe ends quietly."""
+    """Run `dream`: 0 all rows, 1 some rows met an error, 2 the command could not go on, 130 interrupted; a closed pipe ends quietly."""
     try:
         if instruction := os.environ.get(VARIABLE):
             answer(typer.main.get_command(app), instruction)
@@ -105,17 +105,16 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("dream: interrupted; the same command makes no call again that the store keeps\n")
         _leave(130)
-    except DreamError as error:
-        sys.stderr.write(f"dream: {error}\n")
-        _leave(2 if isinstance(error, UsageError) else 1)
-    except OSError as error:
+    except (DreamError, OSError) as error:
         sys.stderr.write(f"dream: {error}\n")
         _leave(2)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told as it is, with an exit code of ours
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
-        if not hasattr(error, "format_message"):
-            raise
-        sys.stderr.write(f"dream: {error.format_message()}\n")
+        if hasattr(error, "format_message"):
+            sys.stderr.write(f"dream: {error.format_message()}\n")
+        else:
+            # Python's own exit code would say that only some rows met an error, and a loop would go on.
+            sys.excepthook(*sys.exc_info())
         _leave(2)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -99,3 +101,9 @@ def test_models_come_from_the_environment(work: Workdir) -> None:
     said = {name: work.dream(name, "in.jsonl").err for name in ("disentangle", "sample", "judge")}
     assert "policy/of/mine" in said["sample"]
     assert all("judge/of/mine" in said[name] for name in ("disentangle", "judge"))
+
+
+def test_a_fault_of_ours_shows_where_it_is_and_is_not_taken_for_rows_with_errors() -> None:
+    broken = "import sys, dream_cli.main as m; sys.argv = ['dream', 'man']; m.load = lambda name: {}[name]; m.main()"
+    ran = subprocess.run([sys.executable, "-c", broken], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr.splitlines()[-1]) == (2, "", "KeyError: 'man'")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint
 from dream_cli.errors import UsageError
 from dream_cli.training.dpo import Dpo
-from dream_cli.training.settings import Hardware, Schedule
+from dream_cli.training.settings import Hardware, Lora, Schedule
 from tests import training, zoo
 from tests.conftest import Workdir
 
@@ -161,6 +163,31 @@ def test_no_pairs_are_no_run(tmp_path: Path, llava: Path, rows: list[dict[str, A
 def test_one_pair_is_enough(tmp_path: Path, llava: Path) -> None:
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path, 2)[1:])
     assert training.train("dpo", training.job(source, llava, tmp_path / "out", schedule=Schedule())).record["steps"] == 1
+
+
+def test_an_adapter_finds_its_base_where_both_were_moved_and_takes_no_other(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    base = zoo.build("llava", old / "base")
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    training.train("dpo", training.job(source, base, old / "0", lora=training.lora()))
+    old.rename(new)
+    assert find_checkpoint(str(new / "0")) == Checkpoint((new / "base").resolve(), new / "0")
+    assert training.train("dpo", training.job(source, new / "0", new / "1", lora=training.lora())).record["adapter"]
+    shutil.rmtree(new / "base")
+    zoo.build("llava", new / "base", seed=1)
+    with pytest.raises(UsageError, match=r"there is no model folder .*old/base; write where it is now into .*0/adapter_config\.json"):
+        find_checkpoint(str(new / "0"))
+
+
+def test_an_adapter_that_goes_on_is_not_asked_to_be_another(tmp_path: Path, llava: Path) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    training.train("sft", training.job(source, llava, tmp_path / "0", lora=training.lora()))
+    assert training.check("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=Lora(rank=4))).exit_code == 0
+    with pytest.raises(UsageError) as refused:
+        training.check("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=Lora(16, 8, "q_proj", dora=True)))
+    said = str(refused.value)
+    assert said.startswith("3 problems") and "not with --rank 16 (4 is its own); --merge in its own run lets a new one begin" in said
+    assert "--dora True (False is its own)" in said and "--targets q_proj" in said and "--alpha" not in said
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, llava: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from dream_cli.errors import UsageError
 
 PROMPTS_FILE = "dream_prompts.json"
+RUN_FILE = "run.json"
 _MIB = 1 << 20
 _LARGE = 1 << 30
 _PARTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
@@ -56,9 +57,22 @@ def find_checkpoint(model: str) -> Checkpoint:
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     beside = folder / base
     try:
-        return Checkpoint(beside if beside.is_dir() else _folder(base), adapter=folder)
+        return Checkpoint(beside if beside.is_dir() else _moved_base(folder) or _folder(base), adapter=folder)
     except UsageError as error:
-        raise UsageError(f"{model} is an adapter, and its base model cannot be found: {error}") from None
+        raise UsageError(
+            f"{model} is an adapter, and its base model cannot be found: {error}; "
+            f"write where it is now into {folder / 'adapter_config.json'}, as base_model_name_or_path"
+        ) from None
+
+
+def _moved_base(adapter: Path) -> Path | None:
+    """Return the base of an adapter that was moved together with it; None where what lies there now is another model."""
+    run = adapter / RUN_FILE
+    known = json.loads(run.read_text()).get("base") if run.exists() else None
+    if not known:
+        return None
+    place = (adapter / known["beside"]).resolve()
+    return place if place.is_dir() and fingerprint(Checkpoint(place)) == known["fingerprint"] else None
 
 
 def check_prompts(checkpoint: Checkpoint, sha256: str | None) -> None:

@@ -85,7 +85,7 @@ class WatchedLoss:
         if not bool(torch.isfinite(loss)):
             numbers = [] if rows is None else rows.tolist()
             raise DreamError(
-                f"the loss of step {self.state.global_step + 1} is {float(loss)}; its batch: {', '.join(map(self._place, numbers))}. "
+                f"the loss of step {self.state.global_step + 1} is {float(loss.detach())}; its batch: {', '.join(map(self._place, numbers))}. "
                 "Look at these rows, lower --lr, or train in --dtype float32"
             )
         return found if isinstance(found, tuple) else found + sharding.touch_vision(self.model)

@@ -46,7 +46,7 @@ def check_devices() -> None:
 
 
 def launch(processes: int) -> int:
-    """Start this very command in several processes through torchrun, and return the exit code of the first that failed, or 0."""
+    """Start this very command in several processes through torchrun, and return the exit code of the first that failed, as a shell tells it, or 0."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -61,7 +61,8 @@ def launch(processes: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "dream_cli", *sys.argv[1:])
     except ChildFailedError as error:
-        return error.get_first_failure()[1].exitcode or 1
+        code: int = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     return 0

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli import __version__
+from dream_cli.engines.checkpoint import RUN_FILE, Checkpoint, fingerprint
 from dream_cli.errors import UsageError
 from dream_cli.records import Json
 from dream_cli.training.launching import world_size
 from dream_cli.training.models import Start
 
-RUN_FILE = "run.json"
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 # These do not change what is learnt, so that a run may go on with others.
 _FREE = (
@@ -48,6 +48,7 @@ def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
         "method": method,
         "settings": asked,
         "start": {"model": start.name, "folder": str(start.checkpoint.folder), "fingerprint": start.fingerprint},
+        "base": _base(start, job.out),
         "rows": {"file": rows.name, "sha256": known["rows"]},
         "versions": {"dream": __version__, "python": sys.version.split()[0]} | {name: _version(name) for name in _LIBRARIES},
         "parent": read_run(start.checkpoint.folders[-1]),
@@ -138,6 +139,12 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _base(start: Start, out: Path) -> Json:
+    """Return how the base of an adapter is found again, and known, where both were moved."""
+    folder = start.checkpoint.folder.resolve()
+    return {"beside": os.path.relpath(folder, out.resolve()), "fingerprint": fingerprint(Checkpoint(folder))}
 
 
 def _lineage(run: Json) -> list[str]:

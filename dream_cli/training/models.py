@@ -19,6 +19,7 @@ from dream_cli.training.settings import Job, Lora
 # TRL tokenizes the answers without the images, which this processor refuses.
 UNSUPPORTED = {"paligemma": "its processor cannot read an answer without its image"}
 SMALL = 20_000_000  # parameters
+RANK, ALPHA = 16, 32.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,18 @@ def target_modules(start: Start, job: Job) -> str:
     return pattern
 
 
+def other_plans(start: Start, lora: Lora) -> list[str]:
+    """Return what was asked of an adapter that goes on, and is not what it is."""
+    known = json.loads((start.checkpoint.folders[-1] / "adapter_config.json").read_text())
+    asked = {
+        "--rank": (lora.rank, known["r"]),
+        "--alpha": (lora.alpha, known["lora_alpha"]),
+        "--dora": (lora.dora or None, known.get("use_dora")),
+    }
+    other = [f"{flag} {value} ({own} is its own)" for flag, (value, own) in asked.items() if value not in (None, own)]
+    return other + ([f"--targets {lora.targets}"] if lora.targets else [])
+
+
 def context_length(start: Start) -> int | None:
     """Return how many tokens the model can read, None where it does not say."""
     from transformers import AutoConfig
@@ -214,8 +227,8 @@ def _plan(start: Start, job: Job) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
-        r=job.lora.rank,
-        lora_alpha=job.lora.alpha,
+        r=job.lora.rank or RANK,
+        lora_alpha=ALPHA if job.lora.alpha is None else job.lora.alpha,
         use_dora=job.lora.dora,
         target_modules=target_modules(start, job),
         task_type="CAUSAL_LM",

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,7 +40,7 @@ def _model(model: str | None) -> str:
     return model
 
 
-def _of_lora(ctx: typer.Context, param: typer.CallbackParam, value: str | bool | None) -> str | bool | None:
+def _of_lora(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
     if value and not (ctx.params.get("lora") or ctx.params.get("qlora")):
         raise UsageError(f"{param.opts[0]} needs --lora")
     return value
@@ -71,8 +71,8 @@ Model = Annotated[
 ]
 Check = Annotated[bool, typer.Option("--check", is_eager=True, help="Only look for problems; load no weights.")]
 UseLora = Annotated[bool, typer.Option("--lora", is_eager=True, help="Train an adapter; where the model is one, go on with it.")]
-Rank = Annotated[int, typer.Option(min=1, help="Rank of the adapter.")]
-Alpha = Annotated[float, typer.Option(help="Scale of the adapter.")]
+Rank = Annotated[int | None, typer.Option(min=1, callback=_of_lora, help="Rank of a new adapter; default 16.")]
+Alpha = Annotated[float | None, typer.Option(callback=_of_lora, help="Scale of a new adapter; default 32.")]
 Targets = Annotated[
     str | None,
     typer.Option(metavar="NAMES-OR-REGEX", callback=_of_lora, help="Its modules; default all linear ones of the language model."),
@@ -106,7 +106,7 @@ TrustNano = Annotated[bool, typer.Option("--allow-nano-verdicts", help="Take nan
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Train anew in a folder that holds another run.")]
 
 
-def adapter(lora: bool, rank: int, alpha: float, targets: str | None, dora: bool, qlora: bool, merge: bool) -> Lora | None:
+def adapter(lora: bool, rank: int | None, alpha: float | None, targets: str | None, dora: bool, qlora: bool, merge: bool) -> Lora | None:
     """Return the adapter that was asked for."""
     return Lora(rank, alpha, targets, dora, qlora, merge) if lora or qlora else None
 

@@ -11,7 +11,7 @@ from dream_cli.engines.loader import NANO
 from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.images import open_rgb
 from dream_cli.records import Record
-from dream_cli.training.models import UNSUPPORTED, Start, is_of_nano_s_world, target_modules
+from dream_cli.training.models import UNSUPPORTED, Start, is_of_nano_s_world, other_plans, target_modules
 from dream_cli.training.rows import Row
 from dream_cli.training.settings import Job
 
@@ -95,7 +95,12 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
     template = getattr(processor, "chat_template", None) or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     if not template:
         report.add_problem(f"{start.name} has no chat template, so no conversation can be shown to it; use its instruction-tuned version")
-    if job.lora is not None and start.checkpoint.adapter is None:
+    if job.lora is not None and start.checkpoint.adapter is not None:
+        for plan in other_plans(start, job.lora):
+            report.add_problem(
+                f"{start.name} is an adapter, and goes on as it is, not with {plan}; --merge in its own run lets a new one begin"
+            )
+    elif job.lora is not None:
         try:
             target_modules(start, job)
         except UsageError as error:

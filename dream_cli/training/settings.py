@@ -16,11 +16,12 @@ class Lora:
     """A low-rank adapter (arXiv 2106.09685): its rank, its scale `alpha`, and the modules it stands on.
 
     `targets` are names of linear layers with commas between them or one regular expression; None for all those of the language model.
-    `dora` splits off the magnitude (arXiv 2402.09353), `quantize` loads the base in 4 bits (arXiv 2305.14314).
+    `dora` splits off the magnitude (arXiv 2402.09353), `quantize` loads the base in 4 bits (arXiv 2305.14314). Rank and scale are None
+    for those of the adapter that goes on, and for a new one 16 and 32.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
+    rank: int | None = None
+    alpha: float | None = None
     targets: str | None = None
     dora: bool = False
     quantize: bool = False
