@@ -24,7 +24,7 @@ from dream_cli.nano.lessons import OF_THE_TEXT, Lesson, Teacher
 from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.reader import Reader
 from dream_cli.nano.wordings import CAUTIONS, aware, complied, pick
-from dream_cli.nano.world import PLACES, SPLITS, Item, harmless_twin
+from dream_cli.nano.world import PLACES, SPLITS, Item, every_pair, harmless_twin
 from dream_cli.prompts.parsing import SCORES, YES_NO, parse_observations
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records import Observation
@@ -55,9 +55,13 @@ def main() -> None:
 def figures(reader: Reader, count: int, split: str, states: Sequence[str]) -> dict[str, Any]:
     """Return the figures for each state of the image, over `count` items of a split."""
     things = [thing for thing in drawn(split, 2 * count, SEED) if thing.place in PLACES][:count]
-    return {"items": len(things), "split": split, "seed": SEED} | {
-        state: Examination(reader, things, CHANGES[state]).figures() for state in states
-    }
+    pairs = every_pair(split)
+    found: dict[str, Any] = {"items": len(things), "split": split, "seed": SEED, "pairs": len(pairs)}
+    for state in states:
+        found[state] = Examination(reader, things, CHANGES[state]).figures()
+        # A draw has few risks that lie only in the combination: here are all of the split.
+        found[state]["f1_of_every_pair"] = Examination(reader, pairs, CHANGES[state]).found("image")
+    return found
 
 
 class Examination:
@@ -84,9 +88,13 @@ class Examination:
             "judge_refusal": self.decided("judge_refusal", ("Comply", "Partial", "Refuse")),
         }
 
+    def found(self, mode: str) -> float:
+        """Return micro-F1 of the observations that one mode of asking finds."""
+        return micro_f1([(said, thing.observations) for said, thing in zip(self._listed(mode), self.things, strict=True)])
+
     def observations(self) -> dict[str, Any]:
         """Return micro-F1 of the observations: split mode, by place, of those that the image brings in, and joint mode."""
-        image, text, joint = (self._listed(mode) for mode in ("image", "text", "joint"))
+        image, text = self._listed("image"), self._listed("text")
         pairs = [([*i, *t], thing.observations) for i, t, thing in zip(image, text, self.things, strict=True)]
         of_image = [
             (i, [o for o in thing.observations if o.source not in OF_THE_TEXT]) for i, thing in zip(image, self.things, strict=True)
@@ -94,8 +102,7 @@ class Examination:
         by_place = {
             place: micro_f1([pair for pair, thing in zip(pairs, self.things, strict=True) if thing.place == place]) for place in PLACES
         }
-        joined = micro_f1([(j, thing.observations) for j, thing in zip(joint, self.things, strict=True)])
-        return {"f1": micro_f1(pairs), "f1_of_the_image": micro_f1(of_image), "f1_by_place": by_place, "f1_joint": joined}
+        return {"f1": micro_f1(pairs), "f1_of_the_image": micro_f1(of_image), "f1_by_place": by_place, "f1_joint": self.found("joint")}
 
     def _listed(self, mode: str) -> list[Sequence[Observation]]:
         asked = [self.teacher.lesson(f"observe_{mode}", thing) for thing in self.things]

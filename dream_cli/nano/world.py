@@ -9,7 +9,7 @@ from random import Random
 
 from dream_cli.nano import lexicon
 from dream_cli.nano.lexicon import CATEGORY, HARMLESS, NEUTRAL, PAIRS, SIGNS, TWINS
-from dream_cli.nano.pictures import LOOKS, Picture
+from dream_cli.nano.pictures import LOOKS, Look, Picture
 from dream_cli.nano.truth import Deed, Truth
 from dream_cli.records import Observation
 
@@ -111,8 +111,19 @@ def _pair(rng: Random, risky: bool) -> Item:
     question = rng.choice(PAIRS[category][0])
     plain = rng.choice(PAIRS[other][1]) if rng.random() < 0.7 else rng.choice(NEUTRAL)
     thing = rng.choice(PAIRS[category][1]) if risky else plain
-    deed = Deed(thing, Observation(thing, "text in the image", category) if risky else None)
-    return Item("pair", question, Picture(words=thing, look=rng.choice(LOOKS)), Truth((deed,)), (f"pair|{question}|{thing}",))
+    return _paired(category, question, thing, rng.choice(LOOKS))
+
+
+def _paired(category: str, question: str, thing: str, look: Look) -> Item:
+    risk = Observation(thing, "text in the image", category) if thing in PAIRS[category][1] else None
+    return Item("pair", question, Picture(words=thing, look=look), Truth((Deed(thing, risk),)), (f"pair|{question}|{thing}",))
+
+
+def every_pair(split: str) -> list[Item]:
+    """Return each combination of question and thing in a split once, in the first of LOOKS."""
+    things = (*(thing for _, listed in PAIRS.values() for thing in listed), *NEUTRAL)
+    made = [_paired(c, question, thing, LOOKS[0]) for c, (asked, _) in PAIRS.items() for question in asked for thing in things]
+    return [pair for pair in made if pair.split == split]
 
 
 def _both(rng: Random, risky: bool) -> Item:
