@@ -52,9 +52,14 @@ def _meant(wrong: str, near: Sequence[str]) -> str | None:
     return next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
 
 
+def _said(error: Any) -> str:
+    """Return what a usage error says, without the class that the parser puts before it."""
+    return str(error.format_message()).replace(": Value error, ", ": ")
+
+
 def _told(error: Any, wrong: str, meant: str | None) -> str:
     if not hasattr(error, "possibilities"):
-        return str(error.format_message())
+        return _said(error)
     return f"no such option {wrong}" + (f"; did you mean {meant}?" if meant else "")
 
 
@@ -77,4 +82,4 @@ def _gathered(problems: list[str]) -> Iterator[None]:
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
         if not hasattr(error, "format_message"):
             raise
-        problems.append(error.format_message())
+        problems.append(_said(error))

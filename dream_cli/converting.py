@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from dream_cli.formats.dataset_info import Naming, naming_of
 from dream_cli.formats.llava import explode, fix_flags
 from dream_cli.formats.sources import Source, open_source
 from dream_cli.formats.table import OURS, dialect, is_ours, recognise
-from dream_cli.formats.targets import Target, open_target
+from dream_cli.formats.targets import Target, embeds, open_target
 from dream_cli.images import extracted, is_inline, locate, read_bytes
 from dream_cli.records import Image, Record
 from dream_cli.streams import to_row
@@ -39,12 +40,17 @@ class Conversion:
 
 @dataclass
 class Receipt:
-    """What happened to the rows: what they were read as, what the target had no place for, which met an error and where those are."""
+    """What happened to the rows: what they were read as, what the target had no place for, which met an error and where those are.
+
+    `missing` are the images that should have been embedded and are no files: they stay paths.
+    """
 
     read: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     first: str = ""
+    missing: int = 0
+    first_missing: str = ""
     written: int = 0
     rejects: str | None = None
 
@@ -58,12 +64,25 @@ class Receipt:
             self.errors[record.error.kind] += 1
             self.first = self.first or f"{record.place}: {record.error.message.removeprefix(f'{record.place}: ')}"
 
+    def miss(self, record: Record) -> None:
+        """Count the images of a record that are neither in it nor in files."""
+        gone = [
+            image.path
+            for image in record.images
+            if image.data is None and not is_inline(image.path) and not os.path.isfile(str(image.path))
+        ]
+        self.missing += len(gone)
+        self.first_missing = self.first_missing or next(map(str, gone), "")
+
     def report(self, target: str) -> str:
         """Return what was read and written, what was left out by field, and the errors by kind."""
         read = ", ".join(f"{n} {name}" for name, n in self.read.most_common()) or "none"
         lines = [f"rows read: {read}; written as {target}: {self.written}"]
         if self.left_out:
             lines.append(f"{target} has no place for " + ", ".join(f"{name} ({n} rows)" for name, n in self.left_out.most_common()))
+        if self.missing:
+            there = "relative paths start at the file that names them"
+            lines.append(f"images that do not exist stay paths: {self.missing} ({there}); the first: {self.first_missing}")
         if self.errors:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
             where = self.rejects or "their `error` field"
@@ -77,12 +96,15 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     Among our records a row that meets an error stays in its place; other readers would stumble over it, so there it goes beside them.
     """
     receipt, naming = Receipt(), naming_of(source.name)
+    embedding = how.images is None and embeds(out)
     with open_target(out, how.target, how.images != "paths") as target:
         for row in open_source(source):
             name, record = understood(row, how, source.folder, naming)
             receipt.read[name] += 1
             for one in explode(record) if how.by_turn else (record,):
                 done = _written(one, target, how, receipt)
+                if embedding:
+                    receipt.miss(done)
                 if done.error is not None:
                     target.reject(done)
                     # One that came with its error is none of ours.

@@ -167,6 +167,23 @@ def test_images_are_inlined_or_extracted(work: Workdir) -> None:
     assert row["image"].startswith("images/") and row["id"] == 7
 
 
+def test_pictures_that_parquet_should_hold_and_that_are_missing_are_told(work: Workdir) -> None:
+    work.picture("a.png")
+    work.write("in.jsonl", [PAIR | {"images": ["a.png", "gone.png"]}, PAIR | {"images": []}])
+    for name, target in (("out.parquet", "dream"), ("set/", "trl")):
+        ran = work.dream("convert", "in.jsonl", "--to", target, "-o", name)
+        assert ran.code == 0
+        gone = f"images that do not exist stay paths: 1 (relative paths start at the file that names them); the first: {work.path}/gone.png"
+        assert gone in ran.err
+    assert "stay paths" not in work.dream("convert", "in.jsonl", "-o", "out.jsonl").err
+
+
+def test_a_wrong_dialect_is_told_with_the_right_ones(work: Workdir) -> None:
+    ran = work.dream("convert", "in.jsonl", "--to", "swft")
+    assert ran.code == 2
+    assert "Invalid value for '--to': 'swft' is not one of 'dream', 'llava'" in ran.err
+
+
 def test_openai_gets_images_inline_and_a_missing_one_is_an_error(work: Workdir) -> None:
     work.picture("a.png")
     work.write("in.jsonl", [PAIR, PAIR | {"images": ["gone.png"]}])

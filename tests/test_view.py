@@ -97,6 +97,25 @@ def test_the_summary_as_a_person_reads_it(work: Workdir) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_no_number_is_cut_where_the_terminal_is_narrow(work: Workdir) -> None:
+    rows = [{"prompt": "x" * 1234, "observations": [RISK], "responses": [judged(score=0.125, observation_score=0.5)] * 100}] * 100
+    work.write("rows.jsonl", rows)
+    for width in ("50", "20"):
+        work.env["COLUMNS"] = width
+        lines = [line.split() for line in work.dream("view", "rows.jsonl").out.splitlines()]
+        assert max(len(" ".join(line)) for line in lines) <= 50
+        assert ["score", "10,000", "0.12", "0.12", "0.12"] in lines
+        assert ["prompt", "100", *["1,234"] * 4] in lines
+        assert ["Privacy", ".", ".", ".", "100", "100"] in lines
+
+
+def test_a_text_without_quotes_is_told_how_texts_stand(work: Workdir) -> None:
+    work.write("rows.jsonl", ROWS)
+    ran = work.dream("view", "rows.jsonl", "--where", "risk_category = Privacy")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert ran.err.endswith("; texts stand in single quotes: 'Privacy'\n")
+
+
 def test_a_pipe_is_looked_into_as_a_file_is(work: Workdir) -> None:
     in_every_format(work)
     piped = work.dream("view", "--json", stdin=(work.path / "rows.jsonl").read_bytes()).rows[0]

@@ -50,6 +50,11 @@ def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Targ
         yield target
 
 
+def embeds(out: str | None) -> bool:
+    """Whether an output holds the pictures themselves."""
+    return out is not None and (is_folder(out) or out.lower().endswith(".parquet"))
+
+
 def is_folder(out: str) -> bool:
     """Whether an output is the folder of a data set."""
     return out.endswith("/") or os.path.isdir(out)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FIELDS_SHOWN = 30
+# With fewer columns numbers would be folded, or the words beside the bars.
+NARROWEST, ROOM_FOR_BARS = 50, 66
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -22,19 +24,21 @@ def console() -> Console:
     """Return where tables are printed: stdout, plain where it is no terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    out = Console(highlight=False, markup=False, emoji=False)
+    out.width = max(out.width, NARROWEST)
+    return out
 
 
 def print_summary(summary: Summary) -> None:
     """Print what is in a file."""
     out = console()
     out.print(visible_line(f"{summary.file}: {_count(summary.rows, 'row')}"), style="bold")
-    for part in _parts(summary):
+    for part in _parts(summary, out.width):
         out.print()
         out.print(part)
 
 
-def _parts(summary: Summary) -> Iterator[RenderableType]:
+def _parts(summary: Summary, width: int) -> Iterator[RenderableType]:
     if summary.errors:
         yield _errors(summary)
     if summary.fields:
@@ -49,7 +53,7 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
     if summary.responses:
         yield _models(summary)
     if summary.scores:
-        yield _scores(summary.scores)
+        yield _scores(summary.scores, width >= ROOM_FOR_BARS)
     if summary.unscored:
         yield _tally("unscored because", "responses", summary.unscored)
     if summary.lengths:
@@ -58,19 +62,19 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
         yield _images(summary)
 
 
-def table(*columns: str, left: int = 1) -> Table:
-    """Return an empty table: quiet lines, the first `left` columns of text, the others of numbers."""
+def table(*columns: str, left: int = 1, cut: bool = False) -> Table:
+    """Return an empty table: quiet lines, the first `left` columns of text, which are folded (or `cut`) before the others, of numbers."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i < left else "right", overflow="ellipsis", no_wrap=True)
+        made.add_column(column, justify="left" if i < left else "right", overflow="ellipsis" if cut else "fold", no_wrap=cut or i >= left)
     return made
 
 
 def _fields(summary: Summary) -> Table:
     made = table("field", "rows", "", "kind")
-    made.columns[-1].justify = "left"
+    made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
     ranked = sorted(summary.fields, key=lambda field: -field.rows)
     for field in ranked[:FIELDS_SHOWN]:
         made.add_row(visible_line(field.name) or "(empty name)", f"{field.rows:,}", _share(field.rows, summary.rows), _kinds(field))
@@ -89,6 +93,9 @@ def _risks(risks: Mapping[str, Mapping[str, int]]) -> Table:
     named = [term.name for term in Taxonomy.load().sources]
     others = sorted({source for sources in risks.values() for source in sources} - {*named})
     made = table("risk", *map(_two_lines, named), *(["other\nsource"] if others else []), "all")
+    for column in made.columns:
+        # Their headings are wider than their numbers.
+        column.no_wrap = False
     for category, sources in sorted(risks.items(), key=lambda item: -sum(item[1].values())):
         cells = [sources.get(source, 0) for source in named] + ([sum(sources.get(source, 0) for source in others)] if others else [])
         made.add_row(visible_line(category), *(f"{n:,}" if n else "." for n in (*cells, sum(sources.values()))))
@@ -115,12 +122,13 @@ def _tally(title: str, what: str, counts: Mapping[str, int]) -> Table:
     return made
 
 
-def _scores(scores: Sequence[Histogram]) -> Table:
-    made = table("score", "n", "mean", "lowest", "highest", "")
-    made.columns[-1].justify = "left"
+def _scores(scores: Sequence[Histogram], drawn: bool) -> Table:
+    made = table("score", "n", "mean", "lowest", "highest", *([""] if drawn else []))
+    made.columns[-1].justify = "left" if drawn else "right"
     for score in scores:
         numbers = (f"{x:.2f}" for x in (score.mean, score.low, score.high))
-        made.add_row(score.name.replace("_", " "), f"{score.n:,}", *numbers, f"0 {bars(score.bins)} {score.top:g}")
+        histogram = [f"0 {bars(score.bins)} {score.top:g}"] if drawn else []
+        made.add_row(score.name.replace("_", " "), f"{score.n:,}", *numbers, *histogram)
     return made
 
 
@@ -163,9 +171,7 @@ def print_difference(found: Difference, before: str, after: str) -> None:
     out = console()
     out.print(visible_line(f"{before}: {_count(found.before, 'row')}, {after}: {_count(found.after, 'row')}"), style="bold")
     made = table("rows", "n", "")
-    made.columns[-1].justify = "left"
-    # Where ids are long, they are what is cut.
-    made.columns[0].min_width, made.columns[1].min_width = 8, 6
+    made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
     for name, ids in (("added", found.added), ("gone", found.gone), ("changed", [change.id for change in found.changed])):
         made.add_row(name, f"{len(ids):,}", visible_line(", ".join(ids[:5])) + (" ..." if len(ids) > 5 else ""))
     made.add_row("the same", f"{found.same:,}", "")
@@ -191,7 +197,7 @@ def _shifts(found: Difference, before: float, after: float) -> Table:
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print the answer to a query."""
-    made = table(*map(visible_line, columns), left=len(columns))
+    made = table(*map(visible_line, columns), left=len(columns), cut=True)
     for row in rows:
         made.add_row(*("" if cell is None else visible_line(str(cell)) for cell in row))
     console().print(made)

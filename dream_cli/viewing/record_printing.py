@@ -39,7 +39,7 @@ def print_record(out: Console, n: int, record: Record, show: Show) -> None:
     out.print(Rule(Text(visible_line(f"{n}  {name}")), align="left", style="dim"))
     for line in lines(record):
         row = Table.grid(padding=(0, 1))
-        row.add_column(width=LABEL, style="dim")
+        row.add_column(width=max(LABEL, min(len(line.label), 2 * LABEL)), style="dim")
         row.add_column(overflow="fold")
         row.add_row(Text(line.label), Text(line.text))
         out.print(row)
@@ -49,6 +49,7 @@ def print_record(out: Console, n: int, record: Record, show: Show) -> None:
 
 def print_trace(found: Sequence[Found], calls: Sequence[Call], store: str, images: bool | None) -> None:
     """Print the rows that belong together, file by file, and the calls that made them."""
+    from rich.padding import Padding
     from rich.rule import Rule
     from rich.text import Text
 
@@ -63,7 +64,7 @@ def print_trace(found: Sequence[Found], calls: Sequence[Call], store: str, image
     out.print(Rule(Text(visible_line(f"{len(calls)} calls in {store}")), align="left", style="dim"))
     for call in calls:
         out.print(Text(visible_line(f"{call.made_at}  {call.role}, {call.model}, {call.key[:12]}")))
-        out.print(Text("    " + visible_line(call.reply)[:200], style="dim"))
+        out.print(Padding(Text(visible_line(call.reply)[:200], style="dim"), (0, 0, 0, 4)))
 
 
 def lines(record: Record) -> Iterator[Line]:

@@ -29,6 +29,12 @@ _KEYS = """SELECT key, mode(json_type(doc, '/' || replace(replace(key, '~', '~0'
 ) GROUP BY key ORDER BY count(*) DESC, key"""
 
 
+_MENDS = {
+    "maximum_object_size": f"; no line may be longer than {MAX_LINE // 2**20} MB, keep images in files",
+    "Referenced column": "; texts stand in single quotes: 'Privacy'",
+}
+
+
 @dataclass
 class Tables:
     """An open file: its connection, its name for messages, where its relative image paths start, the types of its columns if Parquet."""
@@ -70,9 +76,7 @@ class Tables:
         try:
             return self.con.execute(sql, values)
         except duckdb.Error as error:
-            mend = (
-                f"; no line may be longer than {MAX_LINE // 2**20} MB, keep images in files" if "maximum_object_size" in str(error) else ""
-            )
+            mend = next((mend for symptom, mend in _MENDS.items() if symptom in str(error)), "")
             raise UsageError(f"{self.shown}: {one_line(str(error))}{mend}") from None
 
     def reader(self) -> str:
