@@ -125,7 +125,8 @@ def _skip_rest(file: IO[bytes], line: bytes) -> None:
 
 def _read_line(line: bytes, name: str, number: int, folder: str) -> Record:
     try:
-        raw = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse_constant)
+        # Without its end: a text that breaks off is told as that, and not as an odd letter in a text.
+        raw = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         return unreadable(name, number, f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
     except (ValueError, RecursionError) as error:

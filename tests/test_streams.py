@@ -118,6 +118,7 @@ def test_bom_crlf_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
     ("data", "said"),
     [
         (b"{oops}\n", "not JSON: "),
+        (b'{"prompt": "a\n', "not JSON: Unterminated string"),
         (b'{"prompt": "a', "the last line looks cut off"),
         (b'{"prompt": "a", "x": NaN}\n', "NaN is not a JSON value; write null"),
         (b'{"prompt": "a", "x": -Infinity}\n', "-Infinity is not a JSON value"),
