@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch  # noqa: TID253 - the module is for those who have decided to train
+import trl.trainer.utils  # noqa: TID253
 from trl import DPOTrainer  # noqa: TID253 - a class needs its base
 
 from dream_cli.training import features, prefix, sharding
@@ -21,6 +22,7 @@ from dream_cli.training.prefix_batch import PairCollator, render
 from dream_cli.training.reference import ReferenceStore, reference_weights, short_hash, weights_hash
 
 GIB = 1 << 30
+CPU_TILE = 1024  # words
 SHARED, PLAIN = "shared-prefix", "plain"
 
 
@@ -54,6 +56,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if self.path == SHARED:
             self.ref_model, self.precompute_ref_logps = None, True
             prefix.use_pair_attention(self._bare, self.settings.blocks)
+            _fit_tiles(self.accelerator.device)
             self._pairs = PairCollator(self.processing_class, self._bare.config.image_token_id, self.args.max_length, self.data_collator)
             self.data_collator = self._pairs
             self._reference: ReferenceStore | None = None
@@ -180,6 +183,12 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         with torch.no_grad(), self.accelerator.autocast(), use_adapter(model, name) if adapted else contextlib.nullcontext():
             yield model
         model.train(was_training)
+
+
+def _fit_tiles(device: Any) -> None:
+    """Let TRL's fused head make logits on a CPU in tiles that its cache holds: its own, of 32768 words, are written for a GPU's kernels."""
+    if device.type == "cpu":
+        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = CPU_TILE
 
 
 @dataclass(frozen=True)
