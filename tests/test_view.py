@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -216,6 +219,13 @@ def test_a_file_that_cannot_be_looked_into_is_one_line(work: Workdir) -> None:
         ran = work.dream("view", name)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), (name, ran.err)
         assert name in ran.err
+
+
+def test_an_interrupt_in_the_middle_of_a_query_is_one(work: Workdir) -> None:
+    work.write("rows.jsonl", ROWS)
+    with pytest.raises(KeyboardInterrupt), open_tables(str(work.path / "rows.jsonl")) as tables:
+        Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        tables.ask("SELECT sum(a.range * b.range % 7) FROM range(1000000000) AS a, range(1000000) AS b")
 
 
 def test_without_duckdb_the_mend_is_named(work: Workdir, tmp_path: Path) -> None:

@@ -180,7 +180,11 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
         if path.lower().endswith(".parquet"):
             described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
             tables.columns = {name: con.sqltype(kind) for name, kind in described}
-        yield tables
+        try:
+            yield tables
+        except RuntimeError as error:
+            # So says DuckDB where Ctrl-C came in the middle of a query.
+            raise (KeyboardInterrupt if str(error) == "Query interrupted" else error) from None
 
 
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "2GB"}
