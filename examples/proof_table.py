@@ -244,34 +244,49 @@ def untrained(out: Path, grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
 
 
 def plot(grid: Mapping[str, Sequence[Stage]], file: Path) -> None:
-    """Draw safe against effective, each arm a path over its rounds, with the intervals of both rates."""
+    """Draw safe against effective, each arm a path over its rounds, with the intervals of both rates; and again, nearer, where the rounds are."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.5, 5), layout="constrained")
+    figure, (whole, near) = pyplot.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
+    for axes in (whole, near):
+        for arm, line in grid.items():
+            # SFT alone is the first leg of the other paths: a ring at its end.
+            if arm == "sft-only":
+                _path(axes, arm, line[-1:], fillstyle="none", markersize=10)
+            else:
+                _path(axes, arm, line, markersize=4, linewidth=1.2)
+        _path(axes, "start", grid["dream"][:1], color="black", markersize=6)
+        axes.set(xlabel="effective (% of risky items)", ylabel="safe (% of risky items)")
+        axes.grid(alpha=0.3)
+    whole.set(xlim=(-2, 102), ylim=(-2, 102))
+    whole.legend(frameon=False, loc="lower left")
+    trained = [point for arm, line in grid.items() if arm != "refuse-more" for point in _points(line[1:])]
+    across, up = ([100 * rate[0] for rate in side] for side in zip(*(trained or _points(grid["dream"])), strict=True))
+    near.set(xlim=(min(across) - 3, max(across) + 3), ylim=(min(up) - 3, max(up) + 3), title="where the rounds are")
     for arm, line in grid.items():
-        # SFT alone is the first leg of the other paths: a ring at its end.
-        if arm == "sft-only":
-            _path(axes, arm, line[-1:], fillstyle="none", markersize=10)
-        else:
-            _path(axes, arm, line, markersize=4, linewidth=1.2)
-    _path(axes, "start", grid["dream"][:1], color="black", markersize=6)
-    axes.set(xlabel="effective (% of risky items)", ylabel="safe (% of risky items)", xlim=(-2, 102), ylim=(-2, 102))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(file, dpi=160)
+        for stage in line if arm not in ("refuse-more", "sft-only") else ():
+            for (x, _), (y, _) in _points([stage]):
+                near.annotate(
+                    stage.name.removeprefix("round "), (100 * x, 100 * y), (4, 4), textcoords="offset points", fontsize=8, clip_on=True
+                )
+    figure.savefig(file, dpi=140)
     pyplot.close(figure)
 
 
+def _points(line: Sequence[Stage]) -> list[tuple[tuple[float, Interval], tuple[float, Interval]]]:
+    """Return the effective and the safe rate of each policy that has both."""
+    return [(e, s) for stage in line if (e := rate(stage, "effective")) and (s := rate(stage, "safe"))]
+
+
 def _path(axes: Any, name: str, line: Sequence[Stage], **look: Any) -> None:
-    points = [(e, s) for stage in line if (e := rate(stage, "effective")) and (s := rate(stage, "safe"))]
+    points = _points(line)
     if not points:
         raise UsageError("nothing to plot: no item was judged both safe and effective")
     (xs, across), (ys, up) = (_drawn(side) for side in zip(*points, strict=True))
     axes.errorbar(xs, ys, xerr=across, yerr=up, marker="o", elinewidth=0.6, capsize=2, label=name, **look)
-    axes.annotate(line[-1].name, (xs[-1], ys[-1]), textcoords="offset points", xytext=(-6, 5), ha="right", fontsize=8)
 
 
 def _drawn(rates: Sequence[tuple[float, Interval]]) -> tuple[list[float], list[list[float]]]:
