@@ -11,8 +11,8 @@ import sys
 from rich.console import Console
 from rich.text import Text
 console = Console(record=True, width=90, file=open("/dev/null", "w"))
-console.print(Text.from_ansi(sys.stdin.read()))
-console.save_svg(sys.argv[1], title="dream view judged.jsonl --id words-risk-1")' "$out/view.svg"
+console.print(Text.from_ansi(sys.stdin.read().replace(sys.argv[2] + "/", "")))
+console.save_svg(sys.argv[1], title="dream view judged.jsonl --id words-risk-1")' "$out/view.svg" "$(dirname "$here")"
 dream view "$demo/judged.jsonl" --html "$out/gallery.html"
 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update \
   --disable-sync --hide-scrollbars --user-data-dir="$(mktemp -d)" --window-size=1280,900 --screenshot="$out/gallery.png" "file://$(realpath "$out/gallery.html")" 2> /dev/null
