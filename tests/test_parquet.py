@@ -1,0 +1,66 @@
+"""Records in and out of Parquet: pictures embedded, typed columns, row groups, and the files of others."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dream_cli import parquet
+from dream_cli.images import read_bytes
+from dream_cli.records import Image, Observation, Record
+from tests.record_files import png, read, write
+
+
+def test_parquet_embeds_pictures_and_keeps_the_path(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    uri = Image("data:image/png;base64," + base64.b64encode(png()).decode())
+    images = (Image(str(tmp_path / "a.png")), Image(str(tmp_path / "gone.png")), uri)
+    out = write(tmp_path / "o.parquet", Record(prompt="a", images=images))
+    (tmp_path / "a.png").unlink()
+    (record,) = read(out)
+    assert record.images == (Image("a.png", png()), Image(str(tmp_path / "gone.png")), Image(None, png()))
+    assert read_bytes(record.images[0]) == png()
+
+
+def test_parquet_has_typed_columns_and_one_for_the_rest(tmp_path: Path) -> None:
+    seen = Observation("c", "s", "r")
+    out = write(tmp_path / "o.parquet", Record(prompt="a", observations=(seen,), extra={"margin": 1, "x": 2}), Record(prompt="\ud800"))
+    first, second = pq.read_table(out).to_pylist()
+    assert (first["prompt"], first["margin"], first["extra"], first["images"]) == ("a", 1.0, '{"x": 2}', None)
+    assert first["observations"] == [{"malicious_content": "c", "source": "s", "risk_category": "r", "confidence": None}]
+    assert (second["prompt"], second["extra"]) == (None, '{"prompt": "\\ud800"}')
+    assert read(out)[1].prompt == "\ud800"
+
+
+def test_a_parquet_file_of_others_is_read_too(tmp_path: Path) -> None:
+    columns = {
+        "prompt": ["a", "b"],
+        "images": [["x.png"], None],
+        "score": [float("nan"), 1.0],
+        "tag": [None, "t"],
+        "extra": ["plain", None],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    first, second = read(tmp_path / "in.parquet")
+    assert first.images == (Image(str(tmp_path / "x.png")),)
+    assert first.extra["extra"] == "plain"
+    assert dict(second.extra) == {"score": 1.0, "tag": "t"}
+
+
+def test_parquet_is_written_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 2)
+    out = write(tmp_path / "o.parquet", *(Record(prompt=str(i)) for i in range(5)))
+    assert pq.ParquetFile(out).num_row_groups == 3
+    assert [r.prompt for r in read(out)] == list("01234")
+
+
+def test_datasets_shows_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    out = write(tmp_path / "o.parquet", Record(prompt="a", images=(Image(data=png()),)))
+    loaded = datasets.Dataset.from_parquet(str(out), cache_dir=str(tmp_path))
+    assert loaded.features["images"] == datasets.List(datasets.Image())
+    assert loaded[0]["images"][0].size == (4, 4)
