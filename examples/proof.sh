@@ -5,6 +5,7 @@
 #   ARMS="dream sft-only" SEEDS="0 1" POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo figstep_benign --data data" bash examples/proof.sh
 #
 # Stop it when you like: the same line goes on, and what is finished is not done again. A run that fails is told, and the others go on.
+# Two lines with other SEEDS share a machine: each takes one core.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 arms=${ARMS:-dream sft-only global-only observation-only refuse-more} seeds=${SEEDS:-0 1 2}
@@ -22,9 +23,11 @@ if [ "$(cat "$OUT/frozen" 2> /dev/null || echo "$frozen")" != "$frozen" ]; then
 fi
 echo "$frozen" > "$OUT/frozen"
 
+# SFT has many prompts with one target each: with few, the policy takes harmless combinations for risky ones. A round has the next 600.
 if [ -z "${PROMPTS:-}" ]; then
-  export PROMPTS=$OUT/prompts/records.jsonl
-  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --count "${COUNT:-600}" --out "$OUT/prompts" || exit
+  export PROMPTS=$OUT/prompts/records.jsonl ROUND_PROMPTS=${ROUND_PROMPTS:-600}
+  export GUIDED=${GUIDED:--n 1 --temperature 0} SFT=${SFT:---lr 1e-4 --epochs 2 --batch-size 16}
+  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --count "${COUNT:-5400}" --out "$OUT/prompts" || exit
 fi
 
 failed=0

@@ -4,6 +4,7 @@
 #   bash examples/rounds.sh                                             # nano judges nano-policy, in nano's own world
 #   POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo --data data/siuo" DPO="--lora" bash examples/rounds.sh
 #
+# ROUND_PROMPTS: how many prompts a round draws, each round the next ones; without it every round draws all of them.
 # ARM: dream, or a control: sft-only, global-only, observation-only (what the rounds' judge scores), refuse-more (SFT on refusals).
 # The same line again goes on where it was stopped: what is finished is neither done nor paid for a second time.
 set -euo pipefail
@@ -29,6 +30,13 @@ file() { local to=$1; shift; [ -e "$to" ] || tolerant "$@" -o "$to"; }
 result() {
   local to=$1; shift
   [ -e "$to" ] || { tolerant "$@" > "$to.part"; [ -s "$to.part" ] || exit 1; mv "$to.part" "$to"; }
+}
+# drawn ROUND: the file of the prompts that a round draws, the same for every arm; it goes on from the top where they end.
+drawn() {
+  [ -n "${ROUND_PROMPTS:-}" ] || { echo "$shared/observed.jsonl"; return; }
+  local to=$shared/observed-$1.jsonl
+  awk -v n="$ROUND_PROMPTS" -v round="$1" '{ line[NR - 1] = $0 } END { for (i = n * (round - 1); i < n * round; i++) print line[i % NR] }' \
+    "$shared/observed.jsonl" > "$to.$$" && mv "$to.$$" "$to" && echo "$to"
 }
 measure() { result "$1.summary.jsonl" dream eval $benchmarks --model "$2" --seed "$seed" -o "$1.eval.jsonl" --summary; }
 
@@ -56,7 +64,7 @@ measure "$at" "$at"
 
 for round in $(seq 1 "$rounds"); do
   now=$out/$round
-  file "$now.sampled.jsonl" dream sample "$shared/observed.jsonl" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
+  file "$now.sampled.jsonl" dream sample "$(drawn "$round")" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
   file "$now.judged.jsonl" dream judge "$now.sampled.jsonl" --score "$score"
   file "$now.pairs.jsonl" dream pair "$now.judged.jsonl"
   [ -s "$now.pairs.jsonl" ] || { say "round $round makes no pairs; the loop ends"; break; }

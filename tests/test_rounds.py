@@ -35,7 +35,7 @@ elif verb == "eval":
     named = [("safe_effective", safe), ("refusal", refusal)]
     print(json.dumps({{"rates": [{{"name": n, "subset": "", "topic": "", "rate": r, "n": 1000}} for n, r in named]}}))
 else:
-    out.write_text('{{"id": "a", "observations": []}}\\n')
+    out.write_text("".join(f'{{{{"id": "{{name}}", "observations": []}}}}\\n' for name in "abc"))
 sys.exit(code)
 """
 
@@ -147,6 +147,16 @@ def test_a_control_shares_what_comes_before_the_rounds(loop: Loop, arm: str, sco
 def test_the_arm_that_only_refuses_learns_refusals(loop: Loop) -> None:
     assert loop.run(ARM="refuse-more").returncode == 0
     assert loop.calls() == [*BEFORE[:4], "convert refuse-more/targets.jsonl", "sft refuse-more/sft", "eval refuse-more/sft.eval.jsonl"]
+
+
+def test_a_round_draws_the_next_prompts_and_goes_on_from_the_top(loop: Loop) -> None:
+    assert loop.run(ROUNDS="2", ROUND_PROMPTS="2").returncode == 0
+    drawn = [(loop.folder / f"out/rounds/seed-0/observed-{number}.jsonl").read_text() for number in (1, 2)]
+    assert [[json.loads(line)["id"] for line in lines.splitlines()] for lines in drawn] == [["a", "b"], ["c", "a"]]
+    called = (loop.folder / "calls").read_text().splitlines()
+    assert [line.split()[1] for line in called if "-n 4" in line][-2:] == [
+        f"out/rounds/seed-0/observed-{number}.jsonl" for number in (1, 2)
+    ]
 
 
 def test_an_arm_that_is_none_is_refused(loop: Loop) -> None:
