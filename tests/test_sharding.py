@@ -28,8 +28,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [row | {"images": [str(folder / "a.png")] if i < 6 else []} for i, row in enumerate(training.rows(folder))]
 
 
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def logged(folder: Path) -> list[float]:
+    """Return the losses and rewards of every step."""
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [step[name] for step in steps for name in ("loss", "rewards/chosen", "rewards/rejected") if name in step]
 
 
 def test_spread_weights_learn_what_one_process_learns(work: Workdir) -> None:
@@ -37,15 +39,18 @@ def test_spread_weights_learn_what_one_process_learns(work: Workdir) -> None:
     from safetensors.torch import load_file
 
     work.write("in.jsonl", rows(work.path))
-    model = zoo.build("llava", work.path / "model")
+    for family in {case.family for case in CASES.values()}:
+        zoo.build(family, work.path / family)
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(CHECKOUT / "examples" / "fsdp.yaml"), "--main_process_port", "0"]
     command = [sys.executable, *launch, "-m", "tests.sharded", str(work.path)]
-    ran = subprocess.run(command, check=False, capture_output=True, cwd=CHECKOUT, env=work.env, timeout=300)
+    ran = subprocess.run(command, check=False, capture_output=True, cwd=CHECKOUT, env=work.env, timeout=900)
     assert ran.returncode == 0, ran.stderr.decode()[-4000:]
-    for name, (method, more) in CASES.items():
+    for name, case in CASES.items():
         alone, spread = work.path / "alone" / name, work.path / "spread" / name
-        training.train(method, training.job(str(work.path / "in.jsonl"), model, alone, schedule=training.spread(1), **more))
-        assert losses(spread) == pytest.approx(losses(alone), abs=1e-5), name
+        training.train(case.method, case.job(work.path, alone, 1))
+        assert logged(spread) == pytest.approx(logged(alone), abs=1e-5), name
+        path = json.loads((spread / "run.json").read_text())["result"].get("path")
+        assert path == {"sft": None, "plain": "plain"}.get(name, "shared-prefix")
         (one,), (other,) = (list(folder.glob("*model.safetensors")) for folder in (alone, spread))
         one, other = load_file(one), load_file(other)
         assert one.keys() == other.keys(), name

@@ -14,6 +14,7 @@ from typing import Any
 
 from dream_cli.errors import DreamError
 from dream_cli.training import sharding
+from dream_cli.training.launching import greatest
 
 _UNFINISHED = "unfinished"
 
@@ -130,7 +131,7 @@ def stop_on_signal() -> Any:
             self.signal, self._since = number, self._since or time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.signal = _agreed(self.signal)
+            self.signal = greatest(self.signal)  # all stop after the same step
             if self.signal:
                 control.should_save = control.should_training_stop = True
 
@@ -145,20 +146,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest finished checkpoint of a folder, None where there is none."""
     found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return max(found, key=_step, default=None)
-
-
-def _agreed(number: int) -> int:
-    """Return the signal that any of the processes saw, so that all of them stop after the same step."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized()):
-        return number
-    import torch
-
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    seen = torch.tensor(number, device=device)
-    dist.all_reduce(seen, dist.ReduceOp.MAX)
-    return int(seen)
 
 
 def _put_in_place(folder: Path, name: str) -> None:

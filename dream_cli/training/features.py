@@ -7,7 +7,8 @@ Qwen3-VL a further such matrix for each depth that goes into the language model.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +69,31 @@ def is_frozen(model: Any) -> bool:
     return not any(p.requires_grad for _, p in vision_weights(model))
 
 
-def encode(backbone: Any, vision: Mapping[str, Any], tokens: Sequence[int]) -> list[Features]:
-    """Return the features of each row, of which `tokens` gives the number of image tokens; `vision` holds the pixels."""
+@contextmanager
+def noted(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
+    """Note the features of each row of a batch while the model makes them of pixels; `tokens` gives each row's number of image tokens.
+
+    They are made within the model's own forward pass, where weights that are spread over processes are whole, and without gradients.
+    """
     import torch
 
-    with torch.no_grad():
-        out = backbone.get_image_features(**vision, return_dict=True)
+    make = backbone.get_image_features
+    rows: list[Features] = []
+
+    def made(*args: Any, **more: Any) -> Any:
+        with torch.no_grad():
+            out = make(*args, **more)
+        rows.extend(_by_row(out, tokens))
+        return out
+
+    backbone.get_image_features = made
+    try:
+        yield rows
+    finally:
+        del backbone.get_image_features
+
+
+def _by_row(out: Any, tokens: Sequence[int]) -> list[Features]:
     levels = {"pooled": out.pooler_output}
     levels |= {f"depth{n}": level for n, level in enumerate(getattr(out, "deepstack_features", None) or ())}
     rows: list[Features] = [{} for _ in tokens]

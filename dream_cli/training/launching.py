@@ -80,6 +80,18 @@ def first_does(work: Callable[[], T]) -> T:
     return found
 
 
+def greatest(number: int) -> int:
+    """Return the greatest number that any of the processes came with; all of them must ask."""
+    import torch
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return int(number)
+    every = torch.tensor(int(number), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(every, dist.ReduceOp.MAX)
+    return int(every)
+
+
 def process_state() -> Any:
     """Return what accelerate knows of the processes, of which it makes a group where it has not yet."""
     import torch

@@ -7,6 +7,7 @@ reference's log-probabilities and the features of frozen towers come from. What 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import trl.trainer.utils  # noqa: TID253
 from trl import DPOTrainer  # noqa: TID253 - a class needs its base
 
 from dream_cli.training import features, prefix, sharding
+from dream_cli.training.launching import first_does, greatest
 from dream_cli.training.prefix_batch import PairCollator, render
 from dream_cli.training.reference import ReferenceStore, reference_weights, short_hash, weights_hash
 
@@ -61,12 +63,27 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self.data_collator = self._pairs
             self._reference: ReferenceStore | None = None
             self._features: features.FeatureStore | None = None
+            self._is_at_start = True
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as TRL does, after the reference has scored every pair that it has not scored before."""
         if self.path == SHARED:
-            self._ask_reference(self.train_dataset, self.eval_dataset)
+            self._open_stores()
+            if not sharding.asked():
+                self._ask_reference_at_start()
         return super().train(*args, **kwargs)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        # Spread weights can be used only from here on, and a checkpoint is loaded within.
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.path == SHARED:
+            self._ask_reference_at_start()
+        return prepared
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if self.path == SHARED:
+            self._ask_reference_at_start()
+        super()._load_from_checkpoint(*args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return TRL's loss of a batch, on the log-probabilities of the shared sequences where the batch has them."""
@@ -94,42 +111,50 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return model.get_base_model() if hasattr(model, "peft_config") else model
 
     def _scores(self, model: Any, batch: Mapping[str, Any], pictures: Sequence[str]) -> SimpleNamespace:
-        return prefix.score(model, self._bare, batch, self._vision(batch, pictures))
-
-    def _vision(self, batch: Mapping[str, Any], pictures: Sequence[str]) -> dict[str, Any]:
-        """Return what the model gets of the images of a batch: the pixels, or the features where the tower is frozen."""
-        pixels = {name: value for name, value in batch.items() if name not in prefix.TEXT_KEYS}
+        """Return what the model says of a batch, from its pixels, or from the features of its images where the tower is frozen."""
+        pixels, bare = {name: value for name, value in batch.items() if name not in prefix.TEXT_KEYS}, self._bare
         if not pixels or self._features is None:
-            return pixels
-        tokens = (batch["input_ids"] == self._bare.config.image_token_id).sum(1).tolist()
-        rows = [self._features.get(key) if key else {} for key in pictures]
-        if None in rows:
-            fresh = features.encode(self._bare.base_model, pixels, tokens)
-            for key in {key for key, row in zip(pictures, rows, strict=True) if row is None}:
-                self._features.put(key, fresh[pictures.index(key)])
-            rows = [new if row is None else row for row, new in zip(rows, fresh, strict=True)]
-        return {
-            "mm_encoder_outputs": features.as_encoder_outputs(self._bare.config.model_type, filter(None, rows), batch["input_ids"].device)
-        }
+            return prefix.score(model, bare, batch, pixels)
+        known = [self._features.get(key) if key else {} for key in pictures]
+        if None not in known:
+            given = features.as_encoder_outputs(bare.config.model_type, filter(None, known), batch["input_ids"].device)
+            return prefix.score(model, bare, batch, {"mm_encoder_outputs": given})
+        tokens = (batch["input_ids"] == bare.config.image_token_id).sum(1).tolist()
+        with features.noted(bare.base_model, tokens) as seen:
+            scores = prefix.score(model, bare, batch, pixels)
+        for key, row in {key: row for key, row, old in zip(pictures, seen, known, strict=True) if old is None}.items():
+            self._features.put(key, row)
+        return scores
+
+    def _ask_reference_at_start(self) -> None:
+        """Let the reference score the rows of this run, once, while the policy is where it starts."""
+        if self._is_at_start:
+            self._ask_reference(self.train_dataset, self.eval_dataset)
+            self._is_at_start = False
 
     def _ask_reference(self, *datasets: Any) -> None:
         """Let the reference score every pair of some data sets (or dicts of them, or None) that it has not scored."""
-        if self._reference is None:
-            self._open_stores()
+        self._open_stores()
         for given in datasets:
             for rows in given.values() if isinstance(given, dict) else filter(None, [given]):
                 self._score_with_reference(rows)
 
     def _open_stores(self) -> None:
         """Open what is kept of this reference and, where the tower is frozen, of its images; the weights must be those of the start."""
-        folder, model = self.settings.folder, self.accelerator.unwrap_model(self.model)
-        images = self.processing_class.image_processor.to_dict()
-        how = [str(model.dtype), self.accelerator.mixed_precision]
-        named = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length)
-        self._reference = ReferenceStore(folder, named, self.accelerator.process_index)
+        if self._reference is not None:
+            return
+        folder = self.settings.folder
+        reference, tower = first_does(self._fingerprints)
+        self._reference = ReferenceStore(folder, reference, self.accelerator.process_index)
         if features.is_frozen(self._bare):
-            tower = short_hash(weights_hash(features.vision_weights(self._bare)), how, images)
             self._features = features.FeatureStore(folder / f"features-{tower}" if folder else None, self.settings.feature_bytes)
+
+    def _fingerprints(self) -> tuple[str, str]:
+        """Return what names the reference and its tower: the weights, which the first process has whole, and how they are used."""
+        model, images = self.accelerator.unwrap_model(self.model), self.processing_class.image_processor.to_dict()
+        how = [str(model.dtype), self.accelerator.mixed_precision, *filter(None, [sharding.asked()])]
+        reference = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length)
+        return reference, short_hash(weights_hash(features.vision_weights(self._bare)), how, images)
 
     def _reference_of(self, pairs: Sequence[str], device: Any) -> tuple[Any, Any]:
         if self._reference is None:
@@ -138,26 +163,33 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return torch.tensor(chosen, device=device), torch.tensor(rejected, device=device)
 
     def _score_with_reference(self, rows: Any) -> None:
-        """Score a data set; each process takes its share and learns of the others'."""
+        """Score a data set; each process takes its share and learns of the others'.
+
+        All take as many turns as the others, and none sits one out alone: with spread weights a forward pass is the work of all.
+        """
         from accelerate.utils import gather_object
         from torch.utils.data import DataLoader, Subset
 
         assert self._reference is not None
-        share = Subset(rows, range(self.accelerator.process_index, len(rows), self.accelerator.num_processes))
+        first, processes = self.accelerator.process_index, self.accelerator.num_processes
+        share = [place % len(rows) for place in range(first, processes * math.ceil(len(rows) / processes), processes)]
         loader = DataLoader(
-            share,
+            Subset(rows, share),
             batch_size=self.args.per_device_train_batch_size,
             collate_fn=_Unscored(self._pairs, self._reference),
             num_workers=self.args.dataloader_num_workers,
         )
         found: dict[str, tuple[float, float]] = {}
         with self._as_reference() as model:
-            for batch in filter(None, loader):
-                if not hasattr(model, "peft_config") and self.state.global_step:
+            for batch in loader:
+                if not greatest(batch is not None):
+                    continue
+                if not (self._is_at_start or hasattr(model, "peft_config")):
                     raise RuntimeError("the policy has moved off its reference; give these rows to the trainer as eval_dataset")
-                scored = self._reference_scores(model, self._prepare_inputs(batch))
-                self._reference.add(scored)
-                found |= scored
+                scored = self._reference_scores(model, self._prepare_inputs(batch or self._pairs([rows[0]])))
+                if batch:
+                    self._reference.add(scored)
+                    found |= scored
         self._reference.merge(gather_object([found]))
 
     def _reference_scores(self, model: Any, batch: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -180,8 +212,11 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         was_training = model.training
         # A base in 4 bits that is put to use on a CPU is packed for that alone, and no gradient goes through it any more; TRL took all dropout out.
         model.train(was_training and getattr(model, "is_loaded_in_4bit", False))
-        with torch.no_grad(), self.accelerator.autocast(), use_adapter(model, name) if adapted else contextlib.nullcontext():
+        # FSDP and DeepSpeed cast weights and inputs themselves, the policy's and the reference's alike.
+        cast = contextlib.nullcontext() if sharding.asked() else self.accelerator.autocast()
+        with torch.no_grad(), cast, use_adapter(model, name) if adapted else contextlib.nullcontext():
             yield model
+            sharding.release(model)
         model.train(was_training)
 
 
@@ -234,8 +269,7 @@ def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, other
         yield "the rows have no images"
     if args.sync_ref_model or args.ld_alpha is not None:
         yield "the reference moves along (sync_ref_model), or its single tokens are needed (ld_alpha)"
-    if args.fsdp or args.deepspeed or sharding.asked():
-        yield "the weights are sharded (FSDP or DeepSpeed)"
+    yield from filter(None, [sharding.why_not_shared(args)])
     if any(plan.is_prompt_learning for plan in (*getattr(model, "peft_config", {}).values(), *filter(None, [adapter]))):
         yield "virtual tokens stand before the prompt"
     yield from filter(None, [prefix.why_not(model.config)])

@@ -41,6 +41,13 @@ def why_not_rows(job: Job, rows: int, pictured: int) -> str:
     )
 
 
+def why_not_shared(args: Any) -> str:
+    """Return why dpo cannot take the shared prefix with the weights spread as the launcher or a trainer's `args` ask, "" where it can."""
+    if asked() == DEEPSPEED:
+        return "the weights are in DeepSpeed's hands"
+    return "the trainer's own arguments spread the weights; accelerate's configuration can" if args.fsdp or args.deepspeed else ""
+
+
 def prepare(model: Any) -> None:
     """Make a model ready for FSDP: say which layers are gathered one at a time, and gather the head before TRL reads it.
 
@@ -54,6 +61,7 @@ def prepare(model: Any) -> None:
         layers = {type(module).__name__ for module in inner.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)}
         os.environ.setdefault(_LAYERS, ",".join(sorted(layers)))
         inner.base_model.register_forward_hook(lambda *_: _gather_head(inner))
+        inner.get_decoder().register_forward_pre_hook(_ask_for_gradients, with_kwargs=True)
 
 
 def touch_vision(model: Any) -> Any:
@@ -63,6 +71,13 @@ def touch_vision(model: Any) -> Any:
     """
     weights = [weight for _, weight in vision_weights(bare(model)) if weight.requires_grad] if asked() == FSDP else []
     return sum(0 * weight.sum() for weight in weights)
+
+
+def release(model: Any) -> None:
+    """Let go of the weights that FSDP has gathered and not yet given up; what is switched on and off for them is then said to the shards."""
+    for module in model.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()
 
 
 def bare(model: Any) -> Any:
@@ -81,6 +96,12 @@ def _gather_head(model: Any) -> None:
     head = model.get_output_embeddings()
     if hasattr(head, "unshard"):
         head.unshard()
+
+
+def _ask_for_gradients(module: Any, inputs: Any, named: dict[str, Any]) -> None:
+    # FSDP adds up a layer's gradients when those of its input are there, else after all others: text alone has some too, as images that learn have.
+    if named.get("inputs_embeds") is not None:
+        named["inputs_embeds"].requires_grad_(True)
 
 
 def _objections(job: Job) -> Iterator[str]:
