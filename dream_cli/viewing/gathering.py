@@ -1,4 +1,4 @@
-"""What a summary asks of every record, answered by one query in one pass over the file; it keeps lengths in place of texts."""
+"""What a summary asks of every record, answered by one query in one pass over the file, of which it keeps nothing."""
 
 from __future__ import annotations
 
@@ -10,34 +10,41 @@ from dream_cli.viewing.shapes import identifier, literal
 from dream_cli.viewing.tables import Tables
 
 BINS = 10
-TOPS = dict.fromkeys(("margin", *shapes.SCORES), 1.0) | {"global_score": 10.0}
+TOPS = dict.fromkeys((*shapes.SCORES, "margin"), 1.0) | {"global_score": 10.0}
 _SIDES = ("chosen", "rejected")
 
 
 def gather(tables: Tables) -> dict[str, Any]:
-    """Return what is asked of the records and of the answers in them as objects, and the models, risks and `unscored` with their counts."""
+    """Return what is asked of the records and of their answers as objects, and the groups of each with their number of rows `n`."""
     kept = _kept(tables)
-    answers = "SELECT unnest(answers, recursive := true) FROM gathered"
     asked = {
-        "records": f"SELECT {_object(_of_records(kept))} FROM gathered",
-        "answers": f"SELECT {_object(_OF_ANSWERS)} FROM answers",
-        "models": _counts("coalesce(model, '') AS model", "answers"),
-        "unscored": _counts("unscored", "answers WHERE unscored IS NOT NULL"),
-        "risks": _counts("o.category, o.source", "(SELECT unnest(seen) AS o FROM gathered)"),
+        "records": f"SELECT {_object(_of_records(kept))} FROM gathered WHERE is_record",
+        "answers": f"SELECT {_object({'n': 'count(*)', 'response': _spread('length')})} FROM gathered WHERE is_answer",
+        "models": _groups("coalesce(model, '') AS model", "is_answer"),
+        "unscored": _groups("unscored", "unscored IS NOT NULL"),
+        "risks": _groups("category, source", "is_risk"),
+        **{score: _bins(score, "is_answer") for score in shapes.SCORES},
+        **({"margin": _bins("margin", "is_record")} if "margin" in kept else {}),
     }
     query = ", ".join(f"({question})" for question in asked.values())
-    told = tables.ask(f"WITH gathered AS MATERIALIZED ({_gathered(tables, kept)}), answers AS ({answers}) SELECT {query}")[0]
+    told = tables.ask(f"WITH gathered AS MATERIALIZED ({_gathered(tables, kept)}) SELECT {query}")[0]
     return {name: answer or () for name, answer in zip(asked, told, strict=True)}
 
 
 def _gathered(tables: Tables, kept: Mapping[str, str]) -> str:
-    """Return the query for one row a record: what is kept of its further fields, the length of its prompt, and its lists without texts."""
-    scores = ", ".join(f"'{score}': {_finite(f'r.judgement.{score}', 'FLOAT')}" for score in shapes.SCORES)
-    return f"""SELECT {"".join(f"{identifier(name)}, " for name in kept)}length({shapes.PROMPT}) AS prompt,
-        [{{'category': o.risk_category, 'source': o.source}} for o in {shapes.OBSERVATIONS}] AS seen,
-        [{{'length': length(r.text)::INT, 'model': r.model, {scores}, 'unscored': split_part(r.judgement.unscored, ':', 1)}}
-            for r in {shapes.RESPONSES}] AS answers
-        FROM ({tables.rows("prompt", "messages", "observations", "response", "responses", also=kept)})"""
+    """Return the query for as many rows a record as it has risks or answers, at least one: the i-th holds the i-th risk and answer.
+
+    Such rows pass all questions as they are read; DuckDB would keep lists, or a sum without groups, for a second look.
+    """
+    names = "".join(f"{identifier(name)}, " for name in kept)
+    scores = ", ".join(f"{_finite(f'r.judgement.{score}', 'FLOAT')} AS {score}" for score in shapes.SCORES)
+    records = tables.rows("prompt", "messages", "observations", "response", "responses", also=kept)
+    return f"""SELECT {names}prompt, risks, i = 0 AS is_record, i < risks AS is_risk, i < answers AS is_answer,
+        o.risk_category AS category, o.source, length(r.text)::INT AS length, r.model, {scores}, split_part(r.judgement.unscored, ':', 1) AS unscored
+        FROM (SELECT *, len(observations) AS risks, len(responses) AS answers, unnest(observations) AS o, unnest(responses) AS r,
+            unnest(range(greatest(1, len(observations), len(responses)))) AS i
+            FROM (SELECT {names}length({shapes.PROMPT}) AS prompt, {shapes.OBSERVATIONS} AS observations, {shapes.RESPONSES} AS responses
+                FROM ({records})))"""
 
 
 def _kept(tables: Tables) -> dict[str, str]:
@@ -58,32 +65,16 @@ def _of_records(kept: Mapping[str, str]) -> dict[str, Any]:
         "rows_with": {name[4:]: f"count(*) FILTER ({identifier(name)})" for name in kept if name.startswith("has ")},
         "images": {"rows": "count(*) FILTER (images > 0)", "n": "coalesce(sum(images), 0)::BIGINT"} if "images" in kept else {},
         "seen": {
-            "not_looked": "count(*) FILTER (seen IS NULL)",
-            "none_found": "count(*) FILTER (len(seen) = 0)",
-            "found": "count(*) FILTER (len(seen) > 0)",
+            "not_looked": "count(*) FILTER (risks IS NULL)",
+            "none_found": "count(*) FILTER (risks = 0)",
+            "found": "count(*) FILTER (risks > 0)",
         },
         "lengths": {name: _spread(name) for name in ("prompt", *_SIDES) if name == "prompt" or name in kept},
-        "scores": {"margin": _histogram("margin")} if "margin" in kept else {},
     }
 
 
 def _spread(length: str) -> dict[str, str]:
     return {"n": f"count({length})", "at": f"quantile_disc({length}, [0.05, 0.5, 0.95, 1])"}
-
-
-def _histogram(score: str) -> dict[str, str]:
-    """Return what is asked of one score; what lies outside 0 to its top counts in the outer bins."""
-    place, last = f"{score} / {TOPS[score]} * {BINS}", BINS - 1
-    # least() would take a missing score for the last bin.
-    bins = f"histogram(CASE WHEN {place} < 0 THEN 0 WHEN {place} >= {last} THEN {last} ELSE floor({place})::UTINYINT END)"
-    return {"n": f"count({score})", "sum": f"sum({score})", "low": f"min({score})", "high": f"max({score})", "bins": bins}
-
-
-_OF_ANSWERS = {
-    "n": "count(*)",
-    "lengths": {"response": _spread("length")},
-    "scores": {score: _histogram(score) for score in shapes.SCORES},
-}
 
 
 def _object(parts: Mapping[str, Any]) -> str:
@@ -92,6 +83,15 @@ def _object(parts: Mapping[str, Any]) -> str:
     return f"{{{', '.join(inside)}}}" if parts else "NULL"
 
 
-def _counts(by: str, source: str) -> str:
+def _groups(by: str, condition: str, further: str = "") -> str:
     """Return the query for a list of groups, each an object with its number of rows `n`, the most frequent first."""
-    return f"SELECT list(g ORDER BY g.n DESC, g) FROM (SELECT {by}, count(*) AS n FROM {source} GROUP BY ALL) AS g"
+    groups = f"SELECT {by}, count(*) AS n{further} FROM gathered WHERE {condition} GROUP BY ALL"
+    return f"SELECT list(g ORDER BY g.n DESC, g) FROM ({groups}) AS g"
+
+
+def _bins(score: str, condition: str) -> str:
+    """Return the query for the bins of a score, with sum and extremes; what lies outside 0 to its top counts in the outer ones."""
+    place, last = f"{score} / {TOPS[score]} * {BINS}", BINS - 1
+    # least() would take a missing score for the last bin.
+    bins = f"CASE WHEN {place} < 0 THEN 0 WHEN {place} >= {last} THEN {last} ELSE floor({place})::UTINYINT END AS bin"
+    return _groups(bins, f"{condition} AND {score} IS NOT NULL", f", sum({score}) AS sum, min({score}) AS low, max({score}) AS high")

@@ -99,8 +99,7 @@ def summarise(tables: Tables) -> Summary:
     rows, in_docs, unreadable = _in_docs(tables)
     told = gather(tables)
     records, answers = told["records"], told["answers"]
-    lengths = {"prompt": records["lengths"].pop("prompt")} | answers["lengths"] | records["lengths"]
-    scores = answers["scores"] | (records["scores"] or {})
+    lengths = {"prompt": records["lengths"].pop("prompt"), "response": answers["response"]} | records["lengths"]
     return Summary(
         file=tables.shown,
         rows=rows,
@@ -108,7 +107,7 @@ def summarise(tables: Tables) -> Summary:
         observed=Observed(**records["seen"], risks=_risks(told["risks"])),
         responses=answers["n"],
         models={group["model"]: group["n"] for group in told["models"][:MODELS]},
-        scores=tuple(_histogram(name, score) for name, score in scores.items() if score["n"]),
+        scores=tuple(_histogram(score, told[score]) for score in TOPS if told.get(score)),
         unscored={group["unscored"]: group["n"] for group in told["unscored"]},
         lengths=tuple(Lengths(name, length["n"], *length["at"]) for name, length in lengths.items() if length["n"]),
         images=count_images(tables, records["images"]),
@@ -165,9 +164,12 @@ def _risks(groups: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     return {category: dict(sources) for category, sources in risks.items()}
 
 
-def _histogram(score: str, told: Mapping[str, Any]) -> Histogram:
-    mean, low, high = (round(value, 6) for value in (told["sum"] / told["n"], told["low"], told["high"]))
-    return Histogram(score, told["n"], mean, low, high, TOPS[score], tuple(told["bins"].get(i, 0) for i in range(BINS)))
+def _histogram(score: str, groups: Sequence[Mapping[str, Any]]) -> Histogram:
+    bins = {group["bin"]: group["n"] for group in groups}
+    n, total = sum(bins.values()), sum(group["sum"] for group in groups)
+    low, high = min(group["low"] for group in groups), max(group["high"] for group in groups)
+    mean, low, high = (round(value, 6) for value in (total / n, low, high))
+    return Histogram(score, n, mean, low, high, TOPS[score], tuple(bins.get(i, 0) for i in range(BINS)))
 
 
 def _errors(tables: Tables) -> list[Errors]:
