@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import islice
 from typing import Any
 
 from dream_cli.errors import UsageError
@@ -74,14 +75,13 @@ def answer(tables: Tables, sql: str, as_json: bool) -> None:
     """Print the answer to a question in SQL; raise UsageError for anything else."""
     tables.make_views()
     check_question(tables, sql)
-    cursor = tables.run(sql)
-    names = [column[0] for column in cursor.description]
+    names, rows = tables.run(sql)
     if as_json:
-        while row := cursor.fetchone():
+        for row in rows:
             print_json(dict(zip(names, row, strict=True)))
         return
-    print_rows(names, cursor.fetchmany(ROWS_SHOWN))
-    if cursor.fetchone():
+    print_rows(names, list(islice(rows, ROWS_SHOWN)))
+    if next(rows, None):
         sys.stderr.write(f"dream view: the first {ROWS_SHOWN:,} rows; all of them with --json\n")
 
 

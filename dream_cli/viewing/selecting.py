@@ -76,13 +76,12 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
     some = f"SELECT n, place, n - 1 AS file_row_number FROM chosen WHERE {places}"
     if tables.columns:
         # Joined on the reader's own number, so that row groups without a chosen row are not read.
-        cursor = tables.run(f"SELECT c.n, f.* FROM ({tables.reader()}) f JOIN ({some}) c USING (file_row_number) ORDER BY c.place")
+        query = f"SELECT c.n, f.* FROM ({tables.reader()}) f JOIN ({some}) c USING (file_row_number) ORDER BY c.place"
     else:
-        cursor = tables.run(f"SELECT c.n, f.doc FROM ({tables.source()}) f JOIN ({some}) c USING (n) ORDER BY c.place")
-    names = [column[0] for column in cursor.description][1:]
-    while rows := cursor.fetchmany(_BATCH):
-        for n, *cells in rows:
-            yield n, _record(tables, n, dict(zip(names, cells, strict=True)))
+        query = f"SELECT c.n, f.doc FROM ({tables.source()}) f JOIN ({some}) c USING (n) ORDER BY c.place"
+    names, rows = tables.run(query, _BATCH)
+    for n, *cells in rows:
+        yield n, _record(tables, n, dict(zip(names[1:], cells, strict=True)))
 
 
 def _record(tables: Tables, n: int, cells: dict[str, Any]) -> Record:

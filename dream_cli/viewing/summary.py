@@ -119,11 +119,11 @@ def _in_docs(tables: Tables) -> tuple[int, list[Field], list[Errors]]:
     """Return the number of rows, the fields in `doc`, and the rows that are no JSON object; tells the tables which keys occur."""
     sampled = list(tables.keys())
     paths = ", ".join(literal(path) for path in ("$", *map(shapes.pointer, sampled)))
-    groups = tables.run(f"SELECT json_keys(doc), json_type(doc, [{paths}]), count(*) FROM ({tables.source()}) GROUP BY ALL")
+    _, groups = tables.run(f"SELECT json_keys(doc), json_type(doc, [{paths}]), count(*) FROM ({tables.source()}) GROUP BY ALL")
     rows, objects = 0, 0
     counts, kinds = Counter[str](), defaultdict[str, Counter[str]](Counter)
-    while group := groups.fetchone():
-        keys, (of_doc, *types), n = group[0], group[1] or (None,), group[2]
+    for keys, kinds_of, n in groups:
+        of_doc, *types = kinds_of or (None,)
         rows += n
         objects += n if of_doc == "OBJECT" else 0
         for key in keys or ():

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class Tables:
     """An open file: its connection, its name for messages, where its relative image paths start, the types of its columns if Parquet."""
 
     con: Any
+    worker: ThreadPoolExecutor
     path: str
     shown: str
     folder: str
@@ -67,14 +70,20 @@ class Tables:
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows that answer a query of ours."""
-        return list(self.run(sql).fetchall())
+        return list(self.run(sql)[1])
 
-    def run(self, sql: str, values: Any = None) -> Any:
-        """Return the cursor of one query; what DuckDB has against it becomes a UsageError of one line."""
+    def run(self, sql: str, batch: int = 1024) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return the columns that answer one query, and its rows, fetched a batch at a time; raise UsageError where DuckDB refuses it."""
+        cursor = self._waited(self.con.execute, sql)
+        rows = chain.from_iterable(iter(lambda: self._waited(cursor.fetchmany, batch), []))
+        return [column[0] for column in cursor.description or ()], rows
+
+    def _waited(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Return what DuckDB returns; what it has against it becomes a UsageError of one line."""
         import duckdb
 
         try:
-            return self.con.execute(sql, values)
+            return _heard(self.worker, self.con, work, *args)
         except duckdb.Error as error:
             mend = next((mend for symptom, mend in _MENDS.items() if symptom in str(error)), "")
             raise UsageError(f"{self.shown}: {one_line(str(error))}{mend}") from None
@@ -171,20 +180,20 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
     duckdb = _duckdb()
     with ExitStack() as stack:
         path, folder = stack.enter_context(file_of(source, image_root))
-        if path.lower().endswith(".json") and not _is_array(duckdb, path):
+        worker = ThreadPoolExecutor(1)
+        stack.callback(worker.shutdown, wait=False)
+        if path.lower().endswith(".json") and not _is_array(duckdb, worker, path):
             path = stack.enter_context(spooled_records(path))
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dream-"))
-        con = stack.enter_context(duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": scratch}))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dream-", ignore_cleanup_errors=True))
+        con = duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": scratch})
         _lock(con, path)
-        tables = Tables(con, path, source if source and source != "-" else "stdin", folder)
+        tables = Tables(con, worker, path, source if source and source != "-" else "stdin", folder)
         if path.lower().endswith(".parquet"):
             described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
             tables.columns = {name: con.sqltype(kind) for name, kind in described}
-        try:
-            yield tables
-        except RuntimeError as error:
-            # So says DuckDB where Ctrl-C came in the middle of a query.
-            raise (KeyboardInterrupt if str(error) == "Query interrupted" else error) from None
+        yield tables
+        # Not after Ctrl-C: closing waits for a query, and some do not hear that they are to end.
+        con.close()
 
 
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "2GB"}
@@ -198,11 +207,20 @@ def _duckdb() -> Any:
     return duckdb
 
 
-def _is_array(duckdb: Any, path: str) -> bool:
+def _heard(worker: ThreadPoolExecutor, con: Any, work: Callable[..., Any], *args: Any) -> Any:
+    """Return what work with a connection returns; Ctrl-C in the middle of it is heard, because the main thread only waits."""
+    try:
+        return worker.submit(work, *args).result()
+    except KeyboardInterrupt:
+        con.interrupt()
+        raise
+
+
+def _is_array(duckdb: Any, worker: ThreadPoolExecutor, path: str) -> bool:
     """Whether a JSON file is an array from its beginning to its end."""
     with duckdb.connect(":memory:", config=_SETTINGS) as con:
         try:
-            con.execute(f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')")
+            _heard(worker, con, con.execute, f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')")
         except duckdb.Error:
             return False
     return True
