@@ -49,14 +49,21 @@ def read_bytes(image: Image) -> bytes:
 
 def open_rgb(image: Image) -> Pillow.Image:
     """Return the decoded first frame, upright, in RGB and on white; raise ImageError where it cannot be decoded."""
-    with _opened(image, read_bytes(image)) as picture:
+    with _decoded(image, read_bytes(image)) as picture:
         return _flatten(_upright(picture))
+
+
+def size(image: Image) -> tuple[int, int]:
+    """Return width and height in pixels as its head tells; raise ImageError where it is missing or no image."""
+    at = image.path if image.data is None and image.path is not None and os.path.isfile(image.path) else None
+    with _opened(image, at or io.BytesIO(read_bytes(image))) as picture:
+        return picture.size
 
 
 def prepare(image: Image) -> Image:
     """Return the image with bytes that any engine decodes alike, as they came where they are plain; raise ImageError."""
     raw = read_bytes(image)
-    with _opened(image, raw) as picture:
+    with _decoded(image, raw) as picture:
         data = raw if _is_plain(picture, raw) else _png(_flatten(_upright(picture)))
     return Image(path=None if is_data_uri(image) else image.path, data=data)
 
@@ -190,12 +197,21 @@ def _read_file(path: str) -> bytes:
 
 
 @contextmanager
-def _opened(image: Image, data: bytes) -> Iterator[Pillow.Image]:
+def _decoded(image: Image, data: bytes) -> Iterator[Pillow.Image]:
     """Yield the image fully decoded; whatever goes wrong in the body is an ImageError that names the image."""
+    with _opened(image, io.BytesIO(data)) as picture:
+        _check_size(image, picture)
+        picture.load()
+        yield picture
+
+
+@contextmanager
+def _opened(image: Image, source: str | io.BytesIO) -> Iterator[Pillow.Image]:
+    """Yield the image, of which no more than the head is read; whatever goes wrong in the body is an ImageError that names the image."""
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
-    # Our own limit, checked below before anything is decoded, stands in for Pillow's, which warns at less.
+    # Our own limit, checked before anything is decoded, stands in for Pillow's, which warns at less.
     Pillow.MAX_IMAGE_PIXELS = None
     Pillow.init()
     # What its decoders log of broken bytes is said once, and better, by the ImageError.
@@ -203,9 +219,7 @@ def _opened(image: Image, data: bytes) -> Iterator[Pillow.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Pillow.open(io.BytesIO(data), formats=[f for f in FORMATS if f in Pillow.OPEN]) as picture:
-                _check_size(image, picture)
-                picture.load()
+            with Pillow.open(source, formats=[f for f in FORMATS if f in Pillow.OPEN]) as picture:
                 yield picture
         except ImageError:
             raise

@@ -206,6 +206,14 @@ def test_scores_outside_their_range_and_absent_ones(work: Workdir) -> None:
     assert score["bins"] == [2, 1, 0, 0, 0, 0, 0, 1, 0, 3]
 
 
+def test_images_of_any_kind_are_opened(work: Workdir) -> None:
+    names = [work.picture(f"a.{kind}", 300) for kind in ("webp", "gif", "jpg", "bmp")]
+    (work.path / "broken.webp").write_bytes(b"RIFF")
+    work.write("rows.jsonl", [{"prompt": "x", "images": [*names, "broken.webp", "data:image/png;base64,aGk="]}])
+    images = summary(work, "rows.jsonl")["images"]
+    assert (images["n"], images["opened"], images["unreadable"], images["sides"]) == (6, 6, 2, {"to 512 px": 4})
+
+
 @pytest.mark.parametrize("name", ["no[1].jsonl", "a*b?.jsonl", "it's.jsonl", "-dash.jsonl"])
 def test_names_that_look_like_patterns(work: Workdir, name: str) -> None:
     work.write(name, ROWS)

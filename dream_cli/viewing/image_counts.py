@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dream_cli.errors import ImageError
-from dream_cli.images import FORMATS, locate, read_bytes
+from dream_cli.images import locate, size
 from dream_cli.records import Image
 from dream_cli.viewing.nested import lengths
 from dream_cli.viewing.tables import Tables
@@ -61,13 +59,9 @@ def _image(name: str, folder: str) -> Image:
 
 def _side(image: Image) -> float | None:
     """Return the least of `SIDES` that the longer side does not exceed, None for what is missing or no image."""
-    from PIL import Image as Pillow
-
-    is_file = image.data is None and image.path is not None and os.path.isfile(image.path)
     try:
-        with Pillow.open(image.path if is_file and image.path else io.BytesIO(read_bytes(image)), formats=FORMATS) as picture:
-            longer = max(picture.size)
-    except (ImageError, OSError, SyntaxError, ValueError):
+        longer = max(size(image))
+    except ImageError:
         return None
     return next((side for side in SIDES if longer <= side), math.inf)
 
