@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dream_cli.training import running
+from dream_cli.training import models, running
 from dream_cli.training.dpo import Dpo
 from dream_cli.training.running import Method
 from dream_cli.training.settings import Job
@@ -20,11 +20,12 @@ from tests import training
 
 @dataclass(frozen=True)
 class Case:
-    """A training of a family's model; `broken` once in the middle, and then given again."""
+    """A training of a family's model; `broken` once in the middle, and then given again; with `half` in bfloat16."""
 
     family: str = "llava"
     method: Method = training.METHODS["dpo"]
     broken: bool = False
+    half: bool = False
     more: dict[str, Any] = field(default_factory=dict)
 
     def job(self, folder: Path, out: Path, processes: int) -> Job:
@@ -37,6 +38,7 @@ CASES = {
     "plain": Case(method=Dpo(plain=True)),
     "full": Case("qwen2_5_vl"),
     "lora": Case(broken=True, more={"lora": training.lora()}),
+    "half": Case(half=True, more={"lora": training.lora()}),
     "merged": Case("qwen2_5_vl", more={"lora": training.lora(merge=True), "vision": True}),
 }
 
@@ -50,6 +52,11 @@ def pretend_cards() -> None:
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     dist.init_process_group("gloo")
     PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
+
+
+def answering(answer: bool) -> Any:
+    """Return a function that says so."""
+    return lambda: answer
 
 
 def watch(spread: list[bool], broken: bool) -> Any:
@@ -94,6 +101,7 @@ def main(folder: Path) -> None:
         for broken in (True, False) if case.broken else (False,):
             AcceleratorState._reset_state()
             os.environ.pop("FSDP_TRANSFORMER_CLS_TO_WRAP", None)
+            models.has_bfloat16 = answering(case.half)
             spread: list[bool] = []
             running._trainer = watch(spread, broken)
             try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dream_cli.errors import DreamError
 from tests.zoo import build
 
 pytest.importorskip("trl")
@@ -259,7 +260,7 @@ def test_a_moved_policy_is_not_taken_for_its_reference(folder_of: Any, tmp_path:
     )
     train(theirs)
     assert ours.evaluate()["eval_loss"] == pytest.approx(theirs.evaluate()["eval_loss"], rel=1e-4)
-    with pytest.raises(RuntimeError, match="moved off its reference"):
+    with pytest.raises(DreamError, match="moved off its reference"):
         ours.evaluate(pairs(6).select([5]))
 
 

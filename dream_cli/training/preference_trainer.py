@@ -18,6 +18,7 @@ import torch  # noqa: TID253 - the module is for those who have decided to train
 import trl.trainer.utils  # noqa: TID253
 from trl import DPOTrainer  # noqa: TID253 - a class needs its base
 
+from dream_cli.errors import DreamError
 from dream_cli.training import features, prefix, sharding
 from dream_cli.training.launching import first_does, greatest
 from dream_cli.training.prefix_batch import PairCollator, render
@@ -73,11 +74,11 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
                 self._ask_reference_at_start()
         return super().train(*args, **kwargs)
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         # Spread weights can be used only from here on, and a checkpoint is loaded within.
-        prepared = super()._prepare_for_training(*args, **kwargs)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         if self.path == SHARED:
-            self._ask_reference_at_start()
+            self._ask_reference_at_start(moved=resume_from_checkpoint is not None)
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -99,7 +100,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return super().compute_loss(lambda **_: scores, {**prefix.as_trl_batch(batch), **reference}, False, num_items_in_batch)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as TRL does, after the reference has scored what is new; raises RuntimeError where the policy has moved off it."""
+        """Evaluate as TRL does, after the reference has scored what is new; raises DreamError where the policy has moved off it."""
         if self.path == SHARED and not isinstance(eval_dataset, str):
             self._ask_reference(self.eval_dataset if self._reference is None and eval_dataset is None else eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
@@ -126,9 +127,10 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self._features.put(key, row)
         return scores
 
-    def _ask_reference_at_start(self) -> None:
-        """Let the reference score the rows of this run, once, while the policy is where it starts."""
+    def _ask_reference_at_start(self, moved: bool = False) -> None:
+        """Let the reference score the rows of this run, once, while the policy is where it starts; it is not where it has `moved`."""
         if self._is_at_start:
+            self._is_at_start = not moved
             self._ask_reference(self.train_dataset, self.eval_dataset)
             self._is_at_start = False
 
@@ -180,16 +182,23 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             num_workers=self.args.dataloader_num_workers,
         )
         found: dict[str, tuple[float, float]] = {}
+        asked = False
         with self._as_reference() as model:
             for batch in loader:
                 if not greatest(batch is not None):
                     continue
+                asked = True
                 if not (self._is_at_start or hasattr(model, "peft_config")):
-                    raise RuntimeError("the policy has moved off its reference; give these rows to the trainer as eval_dataset")
+                    raise DreamError(
+                        "the policy has moved off its reference, which has not scored all of these rows: give them when training starts, "
+                        "and leave the cache alone until it ends; --overwrite starts anew"
+                    )
                 scored = self._reference_scores(model, self._prepare_inputs(batch or self._pairs([rows[0]])))
                 if batch:
                     self._reference.add(scored)
                     found |= scored
+        if asked:
+            sharding.renew(model)
         self._reference.merge(gather_object([found]))
 
     def _reference_scores(self, model: Any, batch: dict[str, Any]) -> dict[str, tuple[float, float]]:

@@ -42,9 +42,7 @@ def why_not_rows(job: Job, rows: int, pictured: int) -> str:
 
 
 def why_not_shared(args: Any) -> str:
-    """Return why dpo cannot take the shared prefix with the weights spread as the launcher or a trainer's `args` ask, "" where it can."""
-    if asked() == DEEPSPEED:
-        return "the weights are in DeepSpeed's hands"
+    """Return why dpo cannot take the shared prefix where a trainer's `args` spread the weights, "" where it can."""
     return "the trainer's own arguments spread the weights; accelerate's configuration can" if args.fsdp or args.deepspeed else ""
 
 
@@ -75,9 +73,15 @@ def touch_vision(model: Any) -> Any:
 
 def release(model: Any) -> None:
     """Let go of the weights that FSDP has gathered and not yet given up; what is switched on and off for them is then said to the shards."""
-    for module in model.modules():
-        if hasattr(module, "reshard"):
-            module.reshard()
+    for module in _spread(model):
+        module.reshard()
+
+
+def renew(model: Any) -> None:
+    """Let FSDP look again at which weights learn, and in which type: it does so in the first forward pass, which may have been another's."""
+    for module in _spread(model):
+        module.unshard()
+        module.reshard()
 
 
 def bare(model: Any) -> Any:
@@ -89,6 +93,10 @@ def gather_when_saving(trainer: Any) -> None:
     """Let the trainer save whole weights: with FSDP's shards it would write no model, and say nothing."""
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+
+
+def _spread(model: Any) -> list[Any]:
+    return [module for module in model.modules() if hasattr(module, "reshard")]
 
 
 def _gather_head(model: Any) -> None:
