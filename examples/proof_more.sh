@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The start, SFT and the last policies of a grid that examples/proof.sh made, on as many held-out items again; then the table over both.
+#
+#   OUT=out/proof bash examples/proof_more.sh                           # leaves OUT/more, a grid of its own, with its proof.md
+#
+# Items beyond the benchmark's 2,100 are drawn on from where it stopped, so that no item stands in both halves.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${OUT:-out/proof} arms=${ARMS:-dream sft-only global-only observation-only refuse-more} policy=${POLICY:-nano-policy}
+more=$out/more
+export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-32} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+[ -e "$more/items/records.jsonl" ] || python -m dream_cli.nano.items --split held-out --count 4200 --out "$more/items"
+tail -n +2101 "$more/items/records.jsonl" > "$more/items/further.jsonl"
+
+# answer POLICY NAME: what a policy says to the further items, behind what the grid has of it.
+answer() {
+  [ ! -e "$more/$2.eval.jsonl" ] || return 0
+  mkdir -p "$(dirname "$more/$2")"
+  dream sample "$more/items/further.jsonl" --model "$1" -n 1 --temperature 0 --max-tokens 96 -o "$more/$2.further.jsonl"
+  cat "$out/$2.eval.jsonl" "$more/$2.further.jsonl" > "$more/$2.part"
+  mv "$more/$2.part" "$more/$2.eval.jsonl"
+}
+for folder in "$out"/seed-*; do
+  seed=$(basename "$folder")
+  answer "$policy" "$seed/start"
+  answer "$folder/sft" "$seed/sft"
+  for arm in $arms; do
+    end=$(find "$folder/$arm" -maxdepth 1 -name '[0-9s]*.eval.jsonl' | sort | tail -n 1)
+    [ -z "$end" ] || answer "${end%.eval.jsonl}" "$seed/$arm/$(basename "$end" .eval.jsonl)"
+  done
+done
+python "$here/proof_table.py" "$more" > "$more/proof.md.part"
+mv "$more/proof.md.part" "$more/proof.md"
+cat "$more/proof.md"
