@@ -265,7 +265,7 @@ def plot(grid: Mapping[str, Sequence[Stage]], file: Path) -> None:
     whole.legend(frameon=False, loc="lower left")
     trained = [point for arm, line in grid.items() if arm != "refuse-more" for point in _points(line[1:])]
     across, up = ([100 * rate[0] for rate in side] for side in zip(*(trained or _points(grid["dream"])), strict=True))
-    near.set(xlim=(min(across) - 3, max(across) + 3), ylim=(min(up) - 3, max(up) + 3), title="where the rounds are")
+    near.set(xlim=(min(across) - 3, min(max(across) + 3, 100)), ylim=(min(up) - 3, min(max(up) + 3, 100)), title="where the rounds are")
     for arm, line in grid.items():
         for stage in line if arm not in ("refuse-more", "sft-only") else ():
             for (x, _), (y, _) in _points([stage]):
