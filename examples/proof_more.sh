@@ -17,7 +17,7 @@ tail -n +2101 "$more/items/records.jsonl" > "$more/items/further.jsonl"
 answer() {
   [ ! -e "$more/$2.eval.jsonl" ] || return 0
   mkdir -p "$(dirname "$more/$2")"
-  dream sample "$more/items/further.jsonl" --model "$1" -n 1 --temperature 0 --max-tokens 96 -o "$more/$2.further.jsonl"
+  dream sample -q "$more/items/further.jsonl" --model "$1" -n 1 --temperature 0 --max-tokens 96 -o "$more/$2.further.jsonl"
   cat "$out/$2.eval.jsonl" "$more/$2.further.jsonl" > "$more/$2.part"
   mv "$more/$2.part" "$more/$2.eval.jsonl"
 }

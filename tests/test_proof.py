@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,9 +39,10 @@ def proof(work: Workdir) -> Workdir:
     return work
 
 
-def run(work: Workdir) -> Ran:
-    script = str(CHECKOUT / "examples" / "proof.sh")
-    done = subprocess.run(["bash", script], check=False, capture_output=True, text=True, cwd=work.path, env=work.env)
+def run(work: Workdir, script: str = "proof.sh") -> Ran:
+    done = subprocess.run(
+        ["bash", str(CHECKOUT / "examples" / script)], check=False, capture_output=True, text=True, cwd=work.path, env=work.env
+    )
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
@@ -85,3 +87,20 @@ def test_a_grid_of_another_nano_is_not_gone_on_with(proof: Workdir) -> None:
     ran = run(proof)
     assert (ran.code, ran.out) == (2, "")
     assert "was begun with another nano" in ran.err
+
+
+def test_the_last_policies_answer_further_items_once(proof: Workdir) -> None:
+    run(proof)
+    first = json.loads((proof.path / "start.eval.jsonl").read_text().splitlines()[-1])
+    further = first | {"id": "further", "benchmark": first["benchmark"] | {"item": "further"}, "responses": [{"text": "A bread."}]}
+    items = proof.path / "out" / "more" / "items" / "records.jsonl"
+    items.parent.mkdir(parents=True)
+    items.write_text("{}\n" * 2100 + json.dumps(further) + "\n")
+    ran = run(proof, "proof_more.sh")
+    assert ran.code == 0, ran.err
+    # Twenty of the grid's skills are right, and the further one is wrong.
+    rates = ran.out.partition("## The last policy")[0].splitlines()
+    assert [line.split(" | ")[-1] for line in rates if line.startswith(("| all | SFT", "| dream | round 1"))] == ["95.2 [77.3, 99.2] |"] * 2
+    once = (proof.path / "ran").read_text()
+    assert run(proof, "proof_more.sh").out == ran.out
+    assert (proof.path / "ran").read_text() == once
