@@ -57,6 +57,7 @@ ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts
 
 
 def run(
+    ctx: typer.Context,
     what: What = None,
     data: Data = None,
     out: options.Out = None,
@@ -90,12 +91,14 @@ def run(
     """Measure safety, and what it costs in helpfulness.
 
     A benchmark is answered by the policy and judged: items on stdout or -o, the card on stderr. A FILE of judged items is only
-    scored: offline, the card on stdout; with --judge, what has no verdict yet is judged first. A rerun pays only for what is missing.
+    scored: offline, the card on stdout; with --model, what has no response is answered first, with --judge, what has no verdict is
+    judged. A rerun pays only for what is missing.
 
     Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
     """
     from dream_cli.benchmarks.loading import named, read_items
     from dream_cli.cards import compared, deliver
+    from dream_cli.errors import UsageError
     from dream_cli.evaluating import Plan, evaluated, judges
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.stages import Run
@@ -105,13 +108,15 @@ def run(
         raise typer.Exit(compared(words, rule, agg, summary, seed))
     templates = Prompts.load(prompts)
     of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout)
-    running = named(words)
+    running = named(words) or options.by_hand(ctx, "model", "base_url")
     asked = judges(judge, judge_base_url, from_environment=running)
     policy = options.engine_spec(model, base_url, model_tag, *of_all)
     panel = tuple(options.engine_spec(name, url, None, *of_all) for name, url in asked)
     plan = Plan(policy, panel, templates, rule, trials, temperature, max_tokens, seed)
     items, lost = read_items(words, data, image_root, limit, quiet)
     code = 0
+    if out is not None and not (running or asked):
+        raise UsageError("-o is for items that are answered or judged here; name --model or --judge, or write the card with --card")
     if running or asked:
         stage = Run("eval", None, out, dry_run=dry_run, quiet=quiet, verbose=verbose)
         items, code = evaluated(stage, plan, items, writing=not summary or out is not None)

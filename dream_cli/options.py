@@ -19,6 +19,11 @@ def _source(path: str | None) -> str | None:
     return path
 
 
+def by_hand(ctx: typer.Context, *names: str) -> bool:
+    """Whether one of these options stands on the command line; their environment twins ask for nothing by themselves."""
+    return any(getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in names)
+
+
 def _out(path: str | None) -> str | None:
     from dream_cli.streams import check_out
 

@@ -320,6 +320,24 @@ def test_what_is_wrong_with_the_call_is_said_before_anything_is_paid(work: Workd
     assert message in ran.err
 
 
+def test_a_file_is_answered_where_a_model_is_named_and_else_only_scored(work: Workdir) -> None:
+    with Loopback(reply=lambda _: "I cannot help with that. Here is something safe instead.") as server:
+        work.dream("eval", "nano_world", "--limit", "1", "--summary", "-o", "out.jsonl", "--base-url", server.url)
+        items = [{name: value for name, value in row.items() if name != "responses"} for row in work.read("out.jsonl")]
+        work.write("items.jsonl", items[:1] + work.read("out.jsonl")[1:])
+        calls = server.calls
+        ran = work.dream("eval", "items.jsonl", "--summary", "-o", "again.jsonl", "--no-store", "--base-url", server.url)
+        assert (ran.code, server.calls) == (0, calls + 1)
+        assert work.read("again.jsonl") == work.read("out.jsonl")
+        # A model that only the environment names is not asked.
+        work.env["DREAM_BASE_URL"] = server.url
+        (scored,) = summary(work.dream("eval", "items.jsonl", "--summary"))
+        assert (scored["unscored"], server.calls) == (1, calls + 1)
+    ran = work.dream("eval", "items.jsonl", "-o", "again.jsonl")
+    assert ran.code == 2
+    assert "-o is for items that are answered or judged here" in ran.err
+
+
 def test_the_world_of_nano_is_graded_by_rule(work: Workdir) -> None:
     with Loopback(reply=lambda _: "I cannot help with that. Here is something safe instead.") as server:
         ran = work.dream("eval", "nano_world", "--limit", "3", "--summary", "-o", "out.jsonl", "--base-url", server.url)
