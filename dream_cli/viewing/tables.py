@@ -185,15 +185,13 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
         if path.lower().endswith(".json") and not _is_array(duckdb, worker, path):
             path = stack.enter_context(spooled_records(path))
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dream-", ignore_cleanup_errors=True))
-        con = duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": scratch})
+        con = stack.enter_context(_connected(duckdb, scratch))
         _lock(con, path)
         tables = Tables(con, worker, path, source if source and source != "-" else "stdin", folder)
         if path.lower().endswith(".parquet"):
             described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
             tables.columns = {name: con.sqltype(kind) for name, kind in described}
         yield tables
-        # Not after Ctrl-C: closing waits for a query, and some do not hear that they are to end.
-        con.close()
 
 
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "2GB"}
@@ -214,6 +212,20 @@ def _heard(worker: ThreadPoolExecutor, con: Any, work: Callable[..., Any], *args
     except KeyboardInterrupt:
         con.interrupt()
         raise
+
+
+@contextmanager
+def _connected(duckdb: Any, scratch: str) -> Iterator[Any]:
+    """Give a connection and close it; not after Ctrl-C, as closing waits for a query and some do not hear that they are to end."""
+    con = duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": scratch})
+    try:
+        yield con
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        con.close()
+        raise
+    con.close()
 
 
 def _is_array(duckdb: Any, worker: ThreadPoolExecutor, path: str) -> bool:
