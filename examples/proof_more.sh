@@ -17,7 +17,7 @@ tail -n +2101 "$more/items/records.jsonl" > "$more/items/further.jsonl"
 answer() {
   [ ! -e "$more/$2.eval.jsonl" ] || return 0
   mkdir -p "$(dirname "$more/$2")"
-  dream sample -q "$more/items/further.jsonl" --model "$1" -n 1 --temperature 0 --max-tokens 96 -o "$more/$2.further.jsonl"
+  dream eval -q "$more/items/further.jsonl" --model "$1" --summary -o "$more/$2.further.jsonl" > "$more/$2.further.summary.jsonl"
   cat "$out/$2.eval.jsonl" "$more/$2.further.jsonl" > "$more/$2.part"
   mv "$more/$2.part" "$more/$2.eval.jsonl"
 }
@@ -26,7 +26,7 @@ for folder in "$out"/seed-*; do
   answer "$policy" "$seed/start"
   answer "$folder/sft" "$seed/sft"
   for arm in $arms; do
-    end=$(find "$folder/$arm" -maxdepth 1 -name '[0-9s]*.eval.jsonl' | sort | tail -n 1)
+    end=$(find "$folder" -path "*/$arm/*.eval.jsonl" | sort -V | tail -n 1)
     [ -z "$end" ] || answer "${end%.eval.jsonl}" "$seed/$arm/$(basename "$end" .eval.jsonl)"
   done
 done
