@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from dream_cli import options
 from dream_cli.benchmarks import TABLE
-
-
-def _cards(files: list[Path] | None) -> list[Path]:
-    from dream_cli.cards import check_card
-
-    return [check_card(file) for file in files or []]
-
 
 What = Annotated[
     list[str] | None,
@@ -47,12 +39,6 @@ MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; de
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each subset, or rows of a file.")]
 Compare = Annotated[bool, typer.Option("--compare", help="Paired tests between two files of the same items, before and after.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
-Cards = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--card", "--html", "--plot", metavar="FILE", callback=_cards, help="Write the card: .html, .md, .json, .png, .svg or .pdf."
-    ),
-]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
 
 
@@ -72,7 +58,7 @@ def run(
     max_tokens: MaxTokens = None,
     compare: Compare = False,
     summary: AsSummary = False,
-    card: Cards = None,
+    card: options.Cards = None,
     show_prompts: ShowPrompts = False,
     prompts: options.PromptFolder = None,
     image_root: options.ImageRoot = None,

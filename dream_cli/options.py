@@ -31,6 +31,12 @@ def _out(path: str | None) -> str | None:
     return path
 
 
+def _cards(files: list[Path] | None) -> list[Path]:
+    from dream_cli.cards import check_card
+
+    return [check_card(file) for file in files or []]
+
+
 def _model(ctx: typer.Context, model: str | None) -> str | None:
     # These are eager options, read before this one.
     served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT"
@@ -100,6 +106,12 @@ Retry = Annotated[bool, typer.Option("--retry-errors", help="Try rows again that
 DryRun = Annotated[bool, typer.Option("--dry-run", is_eager=True, help="Count calls, tokens and cost instead of making the calls.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary on stderr.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say on stderr which model answers, what it cost, and how long it took.")]
+Cards = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--card", "--html", "--plot", metavar="FILE", callback=_cards, help="Write the card: .html, .md, .json, .png, .svg or .pdf."
+    ),
+]
 Policy = Annotated[
     str | None,
     typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="The policy; nano where none is named."),
