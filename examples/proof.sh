@@ -23,11 +23,12 @@ if [ "$(cat "$OUT/frozen" 2> /dev/null || echo "$frozen")" != "$frozen" ]; then
 fi
 echo "$frozen" > "$OUT/frozen"
 
-# SFT has many prompts with one target each: with few, the policy takes harmless combinations for risky ones. A round has the next 600.
+# SFT has many prompts with one target each, most of them harmless: with few, the policy takes harmless combinations for risky ones.
+# A round has the next 600.
 if [ -z "${PROMPTS:-}" ]; then
   export PROMPTS=$OUT/prompts/records.jsonl ROUND_PROMPTS=${ROUND_PROMPTS:-600}
   export GUIDED=${GUIDED:--n 1 --temperature 0} SFT=${SFT:---lr 1e-4 --epochs 2 --batch-size 16}
-  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --count "${COUNT:-5400}" --out "$OUT/prompts" || exit
+  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix "${MIX:-training}" --count "${COUNT:-4300}" --out "$OUT/prompts" || exit
 fi
 
 failed=0

@@ -5,6 +5,7 @@
 #   POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo --data data/siuo" DPO="--lora" bash examples/rounds.sh
 #
 # ROUND_PROMPTS: how many prompts a round draws, each round the next ones; without it every round draws all of them.
+# BESIDE=1: evaluate beside what comes next, where a second core (or a server) has room for two models; so for nano-policy.
 # ARM: dream, or a control: sft-only, global-only, observation-only (what the rounds' judge scores), refuse-more (SFT on refusals).
 # The same line again goes on where it was stopped: what is finished is neither done nor paid for a second time.
 set -euo pipefail
@@ -17,6 +18,7 @@ export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-32} OMP_NUM_THREADS=${OMP_NUM_THREAD
 # (Chosen on the development split of nano's world.)
 if [ "$policy" = nano-policy ]; then
   SFT=${SFT:---lr 1e-4 --epochs 3 --batch-size 16} DPO=${DPO:---lr 3e-5 --epochs 3 --batch-size 16 --sft-weight 0.1}
+  BESIDE=${BESIDE-1}
 fi
 shared=${OUT:-out/rounds}/seed-$seed
 out=$shared/$arm
@@ -38,7 +40,19 @@ drawn() {
   awk -v n="$ROUND_PROMPTS" -v round="$1" '{ line[NR - 1] = $0 } END { for (i = n * (round - 1); i < n * round; i++) print line[i % NR] }' \
     "$shared/observed.jsonl" > "$to.$$" && mv "$to.$$" "$to" && echo "$to"
 }
-measure() { result "$1.summary.jsonl" dream eval $benchmarks --model "$2" --seed "$seed" -o "$1.eval.jsonl" --summary; }
+# measure NAME POLICY: evaluate a policy; one evaluation may run beside what comes next, in a process group of its own that ends with the loop.
+beside=
+measure() {
+  settled
+  [ ! -e "$1.summary.jsonl" ] || return 0
+  set -m
+  result "$1.summary.jsonl" dream eval $benchmarks --model "$2" --seed "$seed" -o "$1.eval.jsonl" --summary &
+  beside=$!
+  set +m
+  [ -n "${BESIDE:-}" ] || settled
+}
+settled() { [ -z "$beside" ] || wait "$beside" || exit; beside=; }
+trap '[ -z "$beside" ] || kill -- "-$beside" 2> /dev/null || true' EXIT
 
 case $arm in
   dream) score=sum ;;
@@ -71,8 +85,12 @@ for round in $(seq 1 "$rounds"); do
   # The reference of a round is the policy that it starts from.
   result "$now.json" dream dpo "$now.pairs.jsonl" --model "$at" --seed "$seed" -o "$now" ${DPO:-}
   measure "$now" "$now"
-  reason=$(python3 "$here/stop_rule.py" "$shared/start.summary.jsonl" "$at.summary.jsonl" "$now.summary.jsonl")
-  [ -z "$reason" ] || [ -n "${KEEP_GOING:-}" ] || { say "round $round: $reason; the loop ends"; break; }
+  if [ -z "${KEEP_GOING:-}" ]; then
+    settled
+    reason=$(python3 "$here/stop_rule.py" "$shared/start.summary.jsonl" "$at.summary.jsonl" "$now.summary.jsonl")
+    [ -z "$reason" ] || { say "round $round: $reason; the loop ends"; break; }
+  fi
   at=$now
 done
+settled
 say "the policy to keep is $at"

@@ -53,7 +53,7 @@ class Loop:
 
     def run(self, **env: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        asked = {"PATH": path, "RATES": json.dumps(self.rates)} | env
+        asked = {"PATH": path, "RATES": json.dumps(self.rates), "BESIDE": ""} | env
         command = ["bash", str(CHECKOUT / "examples" / "rounds.sh")]
         return subprocess.run(command, check=False, cwd=self.folder, env=asked, capture_output=True, text=True)
 
@@ -157,6 +157,24 @@ def test_a_round_draws_the_next_prompts_and_goes_on_from_the_top(loop: Loop) -> 
     assert [line.split()[1] for line in called if "-n 4" in line][-2:] == [
         f"out/rounds/seed-0/observed-{number}.jsonl" for number in (1, 2)
     ]
+
+
+def test_beside_what_comes_next_an_evaluation_still_counts(loop: Loop) -> None:
+    assert loop.run(ROUNDS="2", BESIDE="1").returncode == 0
+    assert sorted(loop.calls()) == sorted([*BEFORE, *a_round(1), *a_round(2)])
+    loop.rates["4"] = [0.5, 0.1]
+    assert "round 4: safe&effective stays" in loop.run(ROUNDS="4", BESIDE="1").stderr
+    assert loop.run(ARM="global-only", BESIDE="1", FAIL="1.eval.jsonl=2").returncode == 2
+    assert "dpo global-only/2" not in loop.calls()
+
+
+def test_an_evaluation_beside_ends_with_the_loop(loop: Loop) -> None:
+    slow = loop.folder / "bin" / "dream"
+    slow.write_text(slow.read_text().replace("verb, args", "import time\nverb, args", 1))
+    slow.write_text(slow.read_text().replace('elif verb == "eval":', 'elif verb == "eval":\n    time.sleep(60)', 1))
+    assert loop.run(BESIDE="1", FAIL="sft=2").returncode == 2
+    assert not (loop.folder / "out/rounds/seed-0/start.eval.jsonl").exists()
+    assert subprocess.run(["pgrep", "-f", f"{slow} eval"], check=False, capture_output=True).stdout == b""
 
 
 def test_an_arm_that_is_none_is_refused(loop: Loop) -> None:

@@ -14,8 +14,13 @@ from dream_cli.nano.world import PLACES, SKILLS, SPLITS, Item, item
 from dream_cli.records import Image, Json, Record
 
 COUNT = 2100
-# How many items of each place there are in twenty, half of them risky; skills are harmless, and as many as show a loss of two points.
-_SHARES = {"text": 3, "words": 4, "sign": 1, "pair": 3, "both": 3, "read": 5, "name": 1}
+# How many items of each place there are in a turn, risky and harmless (skills are harmless always).
+MIXES: dict[str, dict[str, tuple[int, int]]] = {
+    # What is measured on: both halves alike, and as many skills as show a loss of two points.
+    "even": {"text": (3, 3), "words": (4, 4), "sign": (1, 1), "pair": (3, 3), "both": (3, 3), "read": (5, 5), "name": (1, 1)},
+    # What is trained on: less reading, and more of the harmless, above all combinations, which a policy most easily takes for risky.
+    "training": {"text": (6, 6), "words": (9, 12), "sign": (1, 1), "pair": (7, 22), "both": (7, 6), "read": (4, 4), "name": (0, 1)},
+}
 
 
 def main() -> None:
@@ -24,23 +29,24 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="held-out")
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mix", choices=MIXES, default="even")
     parser.add_argument("--out", type=Path, required=True)
     told = parser.parse_args()
-    write(told.out, records(told.split, told.count, told.seed))
+    write(told.out, records(told.split, told.count, told.seed, told.mix))
 
 
-def records(split: str = "held-out", count: int = COUNT, seed: int = 0) -> list[Record]:
+def records(split: str = "held-out", count: int = COUNT, seed: int = 0, mix: str = "even") -> list[Record]:
     """Return `count` distinct items of a split as records with pictures, with `truth` and what an evaluation expects (`benchmark`)."""
-    return [_record(thing, number) for number, thing in enumerate(drawn(split, count, seed), start=1)]
+    return [_record(thing, number) for number, thing in enumerate(drawn(split, count, seed, mix), start=1)]
 
 
-def drawn(split: str, count: int, seed: int) -> list[Item]:
-    """Draw `count` items of a split that differ in prompt or picture, the places mixed in a fixed proportion."""
+def drawn(split: str, count: int, seed: int, mix: str = "even") -> list[Item]:
+    """Draw `count` items of a split that differ in prompt or picture, the places in the proportion of one of MIXES."""
     rng = Random(f"{split}/{seed}")
-    places = [place for place, share in _SHARES.items() for _ in range(share)]
+    turn = [(place, half == 0) for half in (0, 1) for place, shares in MIXES[mix].items() for _ in range(shares[half])]
     found: dict[tuple[str, Picture], Item] = {}
     for number in range(count):
-        place, risky = places[number % len(places)], number // len(places) % 2 == 0
+        place, risky = turn[number % len(turn)]
         fresh = _fresh(rng, split, place, risky and place not in SKILLS, found)
         found[fresh.prompt, fresh.picture] = fresh
     return list(found.values())
