@@ -34,6 +34,18 @@ def test_no_combination_of_the_held_out_items_is_ever_trained_on() -> None:
         assert all(any(key not in trained for key in thing.keys) for thing in items.drawn(split, 300, 0))
 
 
+@pytest.mark.parametrize("mix", items.MIXES)
+def test_a_turn_of_a_mix_has_as_many_of_each_place_risky_and_harmless_as_it_says(mix: str) -> None:
+    shares = items.MIXES[mix]
+    turn = items.drawn("train", sum(map(sum, shares.values())), 0, mix)
+    for place, (risky, harmless) in shares.items():
+        own = [thing for thing in turn if thing.place == place]
+        assert len(own) == risky + harmless
+        # In three of ten items with a deed in text and image, one of the two is of the other kind.
+        if place != "both":
+            assert sum(bool(thing.observations) for thing in own) == (0 if place in SKILLS else risky)
+
+
 def test_every_phrase_and_sign_can_be_trained_on_in_some_combination() -> None:
     rng = Random(1)
     seen = {deed.name for _ in range(20_000) for deed in item(rng).truth.deeds}
