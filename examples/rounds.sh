@@ -5,7 +5,7 @@
 #   POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo --data data/siuo" DPO="--lora" bash examples/rounds.sh
 #
 # ROUND_PROMPTS: how many prompts a round draws, each round the next ones; without it every round draws all of them.
-# BESIDE=1: evaluate beside what comes next, where a second core (or a server) has room for two models; so for nano-policy.
+# BESIDE=1: judge while it samples, and evaluate beside what comes next, where there is room for two models (or a server); so for nano-policy.
 # ARM: dream, or a control: sft-only, global-only, observation-only (what the rounds' judge scores), refuse-more (SFT on refusals).
 # The same line again goes on where it was stopped: what is finished is neither done nor paid for a second time.
 set -euo pipefail
@@ -32,6 +32,18 @@ file() { local to=$1; shift; [ -e "$to" ] || tolerant "$@" -o "$to"; }
 result() {
   local to=$1; shift
   [ -e "$to" ] || { tolerant "$@" > "$to.part"; [ -s "$to.part" ] || exit 1; mv "$to.part" "$to"; }
+}
+# answered NAME SCORE SAMPLE-OPTIONS...: sample and judge into NAME.judged.jsonl; with BESIDE in one pipe, which leaves no NAME.sampled.jsonl.
+answered() {
+  local name=$1 score=$2; shift 2
+  [ ! -e "$name.judged.jsonl" ] || return 0
+  if [ -n "${BESIDE:-}" ]; then
+    # A pipe that broke leaves a part, which is never taken for the whole.
+    tolerant dream sample "$@" | tolerant dream judge --score "$score" -o "$name.part.jsonl" && mv "$name.part.jsonl" "$name.judged.jsonl"
+  else
+    file "$name.sampled.jsonl" dream sample "$@"
+    file "$name.judged.jsonl" dream judge "$name.sampled.jsonl" --score "$score"
+  fi
 }
 # drawn ROUND: the file of the prompts that a round draws, the same for every arm; it goes on from the top where they end.
 drawn() {
@@ -63,23 +75,21 @@ esac
 
 file "$shared/observed.jsonl" dream disentangle "$prompts"
 # Targets are drawn cooler than the rounds' samples: they are to be right, those are to differ.
-file "$shared/guided.jsonl" dream sample "$shared/observed.jsonl" --model "$teacher" --observe -n "$samples" --seed "$seed" ${GUIDED:---temperature 0.5}
-file "$shared/targets.jsonl" dream judge "$shared/guided.jsonl"
+answered "$shared/guided" sum "$shared/observed.jsonl" --model "$teacher" --observe -n "$samples" --seed "$seed" ${GUIDED:---temperature 0.5}
 measure "$shared/start" "$policy"
 
-targets=$shared/targets.jsonl at=$shared/sft
+targets=$shared/guided.judged.jsonl at=$shared/sft
 if [ "$arm" = refuse-more ]; then
   targets=$out/targets.jsonl at=$out/sft
   [ -e "$targets" ] || jq -c 'if (.observations | length) > 0 then .responses = [{text: "I cannot help with that."}] else . end' \
-    "$shared/targets.jsonl" | dream convert --image-root "$shared" -o "$targets"
+    "$shared/guided.judged.jsonl" | dream convert --image-root "$shared" -o "$targets"
 fi
 result "$at.json" dream sft "$targets" --model "$policy" --seed "$seed" -o "$at" ${SFT:-}
 measure "$at" "$at"
 
 for round in $(seq 1 "$rounds"); do
   now=$out/$round
-  file "$now.sampled.jsonl" dream sample "$(drawn "$round")" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
-  file "$now.judged.jsonl" dream judge "$now.sampled.jsonl" --score "$score"
+  answered "$now" "$score" "$(drawn "$round")" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
   file "$now.pairs.jsonl" dream pair "$now.judged.jsonl"
   [ -s "$now.pairs.jsonl" ] || { say "round $round makes no pairs; the loop ends"; break; }
   # The reference of a round is the policy that it starts from.

@@ -19,9 +19,9 @@ verb, args = sys.argv[1], sys.argv[1:]
 with open("calls", "a") as calls:
     calls.write(" ".join(args) + "\\n")
 fails = dict(pair.split("=") for pair in os.environ.get("FAIL", "").split())
-out = pathlib.Path(args[args.index("-o") + 1])
+out = pathlib.Path(args[args.index("-o") + 1]) if "-o" in args else pathlib.Path("/dev/stdout")
 code = int(fails.get(out.name, 0))
-if verb == "convert":
+if verb == "convert" or (verb == "judge" and not args[1].endswith("jsonl")):
     sys.stdin.read()  # what is piped into it may not find the pipe closed
 if code > 1:
     sys.exit(code)
@@ -63,7 +63,8 @@ class Loop:
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         words = [line.split() for line in lines]
-        return [f"{said[0]} {said[said.index('-o') + 1].removeprefix('out/rounds/seed-0/')}" for said in words]
+        outs = [said[said.index("-o") + 1] if "-o" in said else "stdout" for said in words]
+        return [f"{said[0]} {out.removeprefix('out/rounds/seed-0/')}" for said, out in zip(words, outs, strict=True)]
 
 
 @pytest.fixture
@@ -73,8 +74,8 @@ def loop(tmp_path: Path) -> Loop:
 
 BEFORE = [
     "disentangle observed.jsonl",
-    "sample guided.jsonl",
-    "judge targets.jsonl",
+    "sample guided.sampled.jsonl",
+    "judge guided.judged.jsonl",
     "eval start.eval.jsonl",
     "sft sft",
     "eval sft.eval.jsonl",
@@ -159,13 +160,27 @@ def test_a_round_draws_the_next_prompts_and_goes_on_from_the_top(loop: Loop) -> 
     ]
 
 
-def test_beside_what_comes_next_an_evaluation_still_counts(loop: Loop) -> None:
+def piped(calls: list[str]) -> list[str]:
+    """How the calls are written where sampling and judging are one pipe."""
+    return sorted("sample stdout" if "sample" in call else call.replace("judged", "part") for call in calls)
+
+
+def test_beside_what_comes_next_it_makes_the_same_calls_and_still_stops(loop: Loop) -> None:
     assert loop.run(ROUNDS="2", BESIDE="1").returncode == 0
-    assert sorted(loop.calls()) == sorted([*BEFORE, *a_round(1), *a_round(2)])
+    assert sorted(loop.calls()) == piped([*BEFORE, *a_round(1), *a_round(2)])
     loop.rates["4"] = [0.5, 0.1]
     assert "round 4: safe&effective stays" in loop.run(ROUNDS="4", BESIDE="1").stderr
     assert loop.run(ARM="global-only", BESIDE="1", FAIL="1.eval.jsonl=2").returncode == 2
     assert "dpo global-only/2" not in loop.calls()
+
+
+@pytest.mark.parametrize("broken", ["stdout", "guided.part.jsonl"])
+def test_a_pipe_that_broke_is_made_again(loop: Loop, broken: str) -> None:
+    assert loop.run(ROUNDS="1", BESIDE="1", FAIL=f"{broken}=2").returncode == 2
+    assert not (loop.folder / "out/rounds/seed-0/guided.judged.jsonl").exists()
+    loop.calls()
+    assert loop.run(ROUNDS="1", BESIDE="1", FAIL=f"{broken}=1").returncode == 0
+    assert sorted(loop.calls()) == piped([*BEFORE[1:], *a_round(1)])
 
 
 def test_an_evaluation_beside_ends_with_the_loop(loop: Loop) -> None:
