@@ -5,7 +5,7 @@
 #   ARMS="dream sft-only" SEEDS="0 1" POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo figstep_benign --data data" bash examples/proof.sh
 #
 # Stop it when you like: the same line goes on, and what is finished is not done again. A run that fails is told, and the others go on.
-# Two lines with other SEEDS share a machine: each takes one core.
+# Two lines with other SEEDS share a machine: with BESIDE= in front each takes one core.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 arms=${ARMS:-dream sft-only global-only observation-only refuse-more} seeds=${SEEDS:-0 1 2}
