@@ -15,7 +15,7 @@ from dream_cli.nano.judge_figures import Judged
 from dream_cli.nano.lessons import ROLES, Lesson, Teacher, able
 from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.reader import Reader
-from dream_cli.nano.recipe import COURSES, draw_packs
+from dream_cli.nano.recipe import COURSES, attend_in_float32, draw_packs
 from dream_cli.nano.truth import Deed, Truth
 from dream_cli.nano.wordings import aware
 from dream_cli.nano.world import PLACES, item
@@ -36,6 +36,19 @@ def test_the_lessons_follow_from_the_seed() -> None:
 def test_importing_the_world_needs_no_torch() -> None:
     code = "import sys, dream_cli.nano.recipe, dream_cli.nano.tower, dream_cli.nano.figures, dream_cli.nano.grader; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_attention_is_exact_where_the_rest_is_taught_in_bfloat16() -> None:
+    import torch
+
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.is_causal = 1, False
+    query, key, value = torch.randn(3, 1, 2, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
+    with torch.autocast("cpu", torch.bfloat16):
+        seen, _ = attend_in_float32(module, query, key, value, mask, scaling=0.25)
+    scores = (0.25 * query.float() @ key.float().mT).masked_fill(~mask, float("-inf"))
+    assert torch.allclose(seen.transpose(1, 2), scores.softmax(-1) @ value.float(), atol=1e-6)
 
 
 def test_a_wrong_claim_differs_from_the_right_one_and_is_answered_no() -> None:

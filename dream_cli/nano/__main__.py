@@ -14,10 +14,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=recipe.COURSES["teacher"].steps, help="how many steps the teacher is taught")
     told = parser.parse_args()
     in_parallel(tower.teach, told.out / "tower", tower.STEPS, told.seed)
-    for course, begin in (("teacher", "tower"), ("policy", "teacher")):
-        in_parallel(recipe.train, course, told.out / begin, told.out / course, recipe.COURSES[course].steps, told.seed)
+    for course, begin, steps in (("teacher", "tower", told.steps), ("policy", "teacher", recipe.COURSES["policy"].steps)):
+        in_parallel(recipe.train, course, told.out / begin, told.out / course, steps, told.seed)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 The vision tower comes from `dream_cli.nano.tower` and stays as it is; here the rest learns every role together.
 The policy is made of the teacher: `python -m dream_cli.nano.recipe policy --begin TEACHER --out DIR`.
 A checkpoint with the learner's state is written every few minutes, and a run that is started again goes on from it.
-With MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=8589934592 in the environment a step is quicker.
 """
 
 from __future__ import annotations
@@ -133,6 +132,7 @@ class Trainer:
 
     def _begin(self, folder: Path) -> None:
         import torch
+        from transformers import AttentionInterface
 
         if self.course.begins:
             self.model = type(self.model).from_pretrained(folder, dtype=torch.float32)
@@ -140,6 +140,8 @@ class Trainer:
         else:
             self.tower.load_state_dict(torch.load(folder / tower.FILE)["tower"])
         self.tower.requires_grad_(requires_grad=False)
+        AttentionInterface.register("float32", attend_in_float32)
+        self.model.model.language_model.set_attn_implementation("float32")
 
     def train(self, steps: int) -> None:
         """Teach until `steps` are done, those of an earlier run included."""
@@ -200,11 +202,13 @@ class Trainer:
         if pictures:
             seen = inner.multi_modal_projector(self._features(pictures)).flatten(0, 1)
             embedded = embedded.masked_scatter((batch.ids == self.seat)[..., None], seen)
-        hidden = inner.language_model(
-            inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-        ).last_hidden_state[:, :-1]
         taught = batch.labels[:, 1:] >= 0
-        each = torch.nn.functional.cross_entropy(self.model.lm_head(hidden[taught]), batch.labels[:, 1:][taught], reduction="none")
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = inner.language_model(
+                inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+            ).last_hidden_state[:, :-1]
+            logits = self.model.lm_head(hidden[taught])
+        each = torch.nn.functional.cross_entropy(logits.float(), batch.labels[:, 1:][taught], reduction="none")
         weight = batch.weights[:, 1:][taught]
         return (each * weight).sum(), weight.sum()
 
@@ -226,6 +230,15 @@ class Trainer:
         if self.rank == 0:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
+
+
+def attend_in_float32(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
+    """Attend outside of autocast: on a CPU torch's attention goes back more slowly in bfloat16, where everything else gains."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    with torch.autocast("cpu", enabled=False):
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **rest)
 
 
 def draw_packs(teacher: Teacher, course: Course, done: float) -> tuple[list[list[Lesson]], ...]:
