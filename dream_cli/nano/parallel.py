@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 2
-# Memory that a step gives back is kept for the next one: fetching it anew from the system costs a seventh of a step.
+# Memory that a step gives back is kept for the next one: fetching it anew from the system takes time at each one.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
 
 
