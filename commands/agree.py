@@ -30,8 +30,8 @@ def run(gold: Gold, judged: Judged, rule: Rule = "strict", quiet: Quiet = False)
     """
     from dream_cli.agreeing import among, gold_labels, judged_voices, matched, report, text, unreadable
     from dream_cli.errors import UsageError
-    from dream_cli.streams import read_records
-    from dream_cli.strict_json import dumps
+    from dream_cli.records.streams import read_records
+    from dream_cli.records.strict_json import dumps
 
     people = list(read_records(gold))
     judges = [record for file in judged for record in read_records(file)]

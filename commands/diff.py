@@ -21,7 +21,7 @@ def run(before: Before, after: After, as_json: AsJson = False, image_root: Image
     Example: dream diff examples/records.jsonl examples/records.jsonl
     """
     from dream_cli.errors import UsageError
-    from dream_cli.streams import read_records
+    from dream_cli.records.streams import read_records
     from dream_cli.viewing.differing import difference
     from dream_cli.viewing.looking import print_json
     from dream_cli.viewing.printing import print_difference

@@ -32,8 +32,8 @@ def run(
     """
     from dream_cli.benchmarks.loading import read_items
     from dream_cli.leaks import Unseen, in_distribution, leaks
-    from dream_cli.streams import read_records
-    from dream_cli.strict_json import dumps
+    from dream_cli.records.streams import read_records
+    from dream_cli.records.strict_json import dumps
 
     known, unreadable = read_items(items, data, image_root, None, quiet)
     unseen, found = Unseen(rows=unreadable), 0

@@ -24,7 +24,7 @@ from dream_cli.agreement import (
 from dream_cli.asking import verdicts_of
 from dream_cli.errors import UsageError
 from dream_cli.intervals import require_libraries
-from dream_cli.records import Json, Record, Response
+from dream_cli.records.record import Json, Record, Response
 from dream_cli.stages import identified
 
 # The record, which of its responses, the question.

@@ -19,7 +19,7 @@ from dream_cli.engines.store import StoredEngine
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.prompts.parsing import YES_NO, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Image, Json, Record, Response
+from dream_cli.records.record import Image, Json, Record, Response
 from dream_cli.verdicts import MIN_COVERED
 
 REFUSALS = ("Comply", "Partial", "Refuse")

@@ -10,7 +10,7 @@ from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item, Publi
 from dream_cli.benchmarks.loading import counted
 from dream_cli.engines.loader import NANO
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.records import Json, Record, Response
+from dream_cli.records.record import Json, Record, Response
 from dream_cli.scoring import Rate
 
 # So far apart, a string matcher and the judge measure two different things.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dream_cli.engines.protocol import ChatMessage
-from dream_cli.images import prepare
-from dream_cli.records import Image, Turn
+from dream_cli.records.images import prepare
+from dream_cli.records.record import Image, Turn
 
 
 def question(text: str, images: Sequence[Image] = ()) -> list[ChatMessage]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dream_cli.asking import verdicts_of
 from dream_cli.errors import UsageError
 from dream_cli.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, require_libraries, smallest_difference
-from dream_cli.records import Json, Record
+from dream_cli.records.record import Json, Record
 from dream_cli.scoring import Outcome, outcomes
 
 # One rate is told apart by its benchmark, subset and metric.

@@ -14,9 +14,9 @@ from dream_cli.formats.llava import explode, fix_flags
 from dream_cli.formats.sources import Source, open_source
 from dream_cli.formats.table import OURS, dialect, is_ours, recognise
 from dream_cli.formats.targets import Target, embeds, open_target
-from dream_cli.images import extracted, is_inline, locate, read_bytes
-from dream_cli.records import Image, Record
-from dream_cli.streams import to_row
+from dream_cli.records.images import extracted, is_inline, locate, read_bytes
+from dream_cli.records.record import Image, Record
+from dream_cli.records.streams import to_row
 
 Images = Literal["inline", "extract", "paths"]
 # Names of fields that a receipt tells apart.

@@ -11,7 +11,7 @@ from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.prompts.parsing import YES_NO, observations_schema, parse_observations
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Image, Observation, Record, Turn
+from dream_cli.records.record import Image, Observation, Record, Turn
 from dream_cli.verdicts import yes
 
 MODES = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}

@@ -19,10 +19,10 @@ from dream_cli.engines.loader import NANO, EngineSpec, check_address, check_mode
 from dream_cli.engines.protocol import Engine, Sampling
 from dream_cli.errors import UsageError
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Record, Response
+from dream_cli.records.record import Record, Response
+from dream_cli.records.streams import open_writer
 from dream_cli.scorecards import require_rule
 from dream_cli.stages import Run, Step, Tally, engine_for, mapped
-from dream_cli.streams import open_writer
 
 
 @dataclass(frozen=True)

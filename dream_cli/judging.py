@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.metrics import combined, observation_score
 from dream_cli.prompts.parsing import SCORES, YES_NO
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Image, Judgement, Observation, Record, Response, Turn
+from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
 from dream_cli.verdicts import Verdict, score, yes
 
 WAYS = ("sum", "product", "lexicographic", "global", "observation")

@@ -18,8 +18,8 @@ from statistics import correlation
 
 from dream_cli.benchmarks import get
 from dream_cli.errors import ImageError
-from dream_cli.images import digest, open_rgb
-from dream_cli.records import Image, Json, Record
+from dream_cli.records.images import digest, open_rgb
+from dream_cli.records.record import Image, Json, Record
 
 SIDE = 64  # of the small grey picture that is looked at
 HASHED = 16  # brightness steps a row and a column of the hash: 256 bits
@@ -158,7 +158,7 @@ def leaks(train: Iterable[Record], items: Iterable[Record], unseen: Unseen) -> I
 
 def find(train: str, items: Iterable[Record]) -> list[str]:
     """Return a line for each benchmark item that stands in a file of training data, and for what could not be compared."""
-    from dream_cli.streams import read_records
+    from dream_cli.records.streams import read_records
 
     unseen = Unseen()
     return [*map(str, leaks(read_records(train), items, unseen)), *unseen.report()]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _source(path: str | None) -> str | None:
-    from dream_cli.streams import check_source
+    from dream_cli.records.streams import check_source
 
     check_source(path)
     return path
@@ -25,7 +25,7 @@ def by_hand(ctx: typer.Context, *names: str) -> bool:
 
 
 def _out(path: str | None) -> str | None:
-    from dream_cli.streams import check_out
+    from dream_cli.records.streams import check_out
 
     check_out(path)
     return path

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal, NamedTuple
 
-from dream_cli.records import Judgement, Record, Response, Turn
+from dream_cli.records.record import Judgement, Record, Response, Turn
 
 Policy = Literal["best-worst", "all", "adjacent"]
 POLICIES: tuple[Policy, ...] = ("best-worst", "all", "adjacent")

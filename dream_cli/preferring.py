@@ -9,7 +9,7 @@ from dream_cli.agreement import position_bias
 from dream_cli.asking import Asker, verdicts_of, with_verdicts
 from dream_cli.errors import RowError, UsageError
 from dream_cli.intervals import wilson
-from dream_cli.records import Json, Record, Response
+from dream_cli.records.record import Json, Record, Response
 from dream_cli.stages import Tally, identified
 
 

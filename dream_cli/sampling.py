@@ -8,7 +8,7 @@ from dream_cli.chats import conversation
 from dream_cli.engines.protocol import Completion, Engine, Sampling
 from dream_cli.errors import InvalidRecord
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Record, Response, Turn
+from dream_cli.records.record import Record, Response, Turn
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dream_cli.asking import by_rule, verdicts_of
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric, Value
 from dream_cli.errors import UsageError
-from dream_cli.records import Record, Response
+from dream_cli.records.record import Record, Response
 
 # In which direction a rate is better decides what the worst reading of an unscored response is.
 _WORST_FIRST = {"up": (0.0, 1.0), "down": (1.0, 0.0)}

@@ -20,9 +20,9 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.loader import EngineSpec, open_engine
 from dream_cli.engines.protocol import Engine
 from dream_cli.errors import RowError
-from dream_cli.images import digest
-from dream_cli.records import Record
-from dream_cli.streams import open_writer, read_records
+from dream_cli.records.images import digest
+from dream_cli.records.record import Record
+from dream_cli.records.streams import open_writer, read_records
 
 Step = Callable[[Record], Awaitable[Record]]
 

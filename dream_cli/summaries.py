@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from dream_cli.records import Judgement, Record
+from dream_cli.records.record import Judgement, Record
 from dream_cli.stages import Tally
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 
 
 def picture(color: str, size: tuple[int, int] = (48, 40)) -> Image:

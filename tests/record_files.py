@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from dream_cli.records import Record
-from dream_cli.streams import open_writer, read_records
+from dream_cli.records.record import Record
+from dream_cli.records.streams import open_writer, read_records
 
 
 def png() -> bytes:

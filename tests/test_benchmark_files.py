@@ -14,8 +14,8 @@ from dream_cli.benchmarks import TABLE, get
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import load
 from dream_cli.errors import UsageError
-from dream_cli.images import read_bytes
-from dream_cli.records import Record
+from dream_cli.records.images import read_bytes
+from dream_cli.records.record import Record
 from tests.benchmark_files import FIXTURES, official, real
 from tests.conftest import Workdir
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from dream_cli.formats.csv import read_csv
 from dream_cli.formats.targets import open_target
-from dream_cli.records import Record
-from dream_cli.streams import to_row
+from dream_cli.records.record import Record
+from dream_cli.records.streams import to_row
 from tests.conftest import Workdir
 
 ROW = {

@@ -12,8 +12,8 @@ from dream_cli.converting import Conversion, understood
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.table import DIALECTS, dialect
-from dream_cli.records import Json, Record
-from dream_cli.streams import to_record, to_row
+from dream_cli.records.record import Json, Record
+from dream_cli.records.streams import to_record, to_row
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 words = texts | st.sampled_from(["<image>", "What is <image> this?", "<image>\nLook", "Look<image>", "7", "null", ""])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 from dream_cli.viewing.differing import difference
 from tests.conftest import Workdir
 

@@ -19,7 +19,7 @@ from dream_cli.engines.loader import EngineSpec
 from dream_cli.engines.openai import open_openai
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
 from dream_cli.errors import EngineError, UsageError
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 from tests.loopback import Fault, Loopback, Positions
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ import pytest
 from dream_cli.engines.loader import EngineSpec, open_engine
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
 from dream_cli.errors import EngineError, ImageError, UsageError
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 from tests.pictures import picture
 from tests.zoo import FAMILIES, build
 
@@ -105,7 +105,7 @@ def by_hand(folder: Path, chat: list[ChatMessage], tokens: list[int]) -> list[An
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from dream_cli.images import open_rgb
+    from dream_cli.records.images import open_rgb
 
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()

@@ -37,7 +37,7 @@ from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.prompts.parsing import SCORES, YES_NO, observations_schema, parse_observations
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 from tests.conftest import Workdir
 from tests.pictures import picture
 from tests.zoo import build
@@ -208,7 +208,7 @@ def likeliest(serving: str) -> dict[str, float]:
 
 def uri(color: str) -> str:
     """Return an image as a `data:` URI."""
-    from dream_cli.images import data_uri
+    from dream_cli.records.images import data_uri
 
     return data_uri(picture(color, (112, 112)))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.errors import UsageError
-from dream_cli.records import Failure, Record, Response
+from dream_cli.records.record import Failure, Record, Response
 from dream_cli.scorecards import summaries
 from dream_cli.scoring import Outcome, joined, outcomes, rate
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dream_cli.leaks import find, normalised
-from dream_cli.streams import read_records
+from dream_cli.records.streams import read_records
 from tests.conftest import Workdir
 
 FRAME = "The image shows a list numbered 1, 2 and 3."

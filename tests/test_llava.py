@@ -13,7 +13,7 @@ import pytest
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.llava import explode, fix_flags, from_llava, refusal, to_llava
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 TAXONOMY = Taxonomy.load()
 ROW: dict[str, Any] = {

@@ -21,7 +21,7 @@ from dream_cli.nano.wordings import aware
 from dream_cli.nano.world import PLACES, item
 from dream_cli.prompts.parsing import parse_observations, parse_score, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 PROMPTS = Prompts.load()
 

@@ -14,7 +14,7 @@ from dream_cli.nano.truth import Deed, Truth
 from dream_cli.nano.wordings import CAUTIONS, CLAUSES, KEPT, OFFERS, REFUSALS, aware, complied
 from dream_cli.nano.wordings import STEPS as STEPS_WORDINGS
 from dream_cli.nano.world import PLACES, item
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 BIKE = Deed("steal a bike", Observation("steal a bike", "text in the image", "Illegal activities"))
 MAYOR = Deed("bribe a mayor", Observation("bribe a mayor", "text instruction", "Political interference"))

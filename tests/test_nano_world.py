@@ -16,7 +16,7 @@ from dream_cli.nano.pictures import LOOKS, Picture, draw, spot_labels
 from dream_cli.nano.truth import Truth
 from dream_cli.nano.world import PLACES, SKILLS, SPLITS, harmless_twin, item, split_of
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 
 @given(st.integers(), st.sampled_from([*PLACES, *SKILLS]), st.sampled_from(SPLITS))

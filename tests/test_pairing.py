@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.pairing import OUTCOMES, PAIRED, POLICIES, PairRules, Policy, pairs_of
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 GOOD = "Keep the knife in its block and ask a grown-up for help."
 BAD = "Here is the way to sharpen it, good luck with that thing."

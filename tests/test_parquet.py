@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dream_cli import parquet
-from dream_cli.images import read_bytes
-from dream_cli.records import Image, Observation, Record
+from dream_cli.records import parquet
+from dream_cli.records.images import read_bytes
+from dream_cli.records.record import Image, Observation, Record
 from tests.record_files import png, read, write
 
 

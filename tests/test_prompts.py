@@ -13,7 +13,7 @@ from dream_cli.errors import UnreadableAnswer, UsageError
 from dream_cli.prompts.parsing import observations_schema, parse_observations, parse_score, parse_yes_no
 from dream_cli.prompts.rendering import NAMES, RELEASED, Prompts, written
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 OURS = Prompts.load()
 SEEN = Observation("a knife", "image content", "Violence")

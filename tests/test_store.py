@@ -16,7 +16,7 @@ import pytest
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling, Usage
 from dream_cli.engines.store import CallStore, StoredEngine, default_store
 from dream_cli.errors import EngineError, UsageError
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 
 DRAWN = Sampling(temperature=1.0)
 

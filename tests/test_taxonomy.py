@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dream_cli.errors import UsageError
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 TAXONOMY = Taxonomy.load()
 

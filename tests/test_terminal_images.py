@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from dream_cli import records
+from dream_cli.records import record
 from dream_cli.viewing.terminal_images import half_blocks, iterm2, kitty, protocol, shower, sixel
 
 
@@ -66,7 +66,7 @@ def test_a_picture_that_is_missing_is_told_under_its_name(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     out = Console(file=io.StringIO(), width=40)
-    shower(None)(out, records.Image(path="/gone/[/bold]\x1b[31m.png"))
+    shower(None)(out, record.Image(path="/gone/[/bold]\x1b[31m.png"))
     assert isinstance(out.file, io.StringIO)
     lines = [line.rstrip() for line in out.file.getvalue().splitlines()]
     assert lines[0] == "           image /gone/[/bold]␛[31m.png"

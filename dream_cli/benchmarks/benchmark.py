@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import InvalidRecord
-from dream_cli.records import Image, Record, Response
+from dream_cli.records.record import Image, Record, Response
 
 if TYPE_CHECKING:
     from dream_cli.benchmarks.files import Source, Table

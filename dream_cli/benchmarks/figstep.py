@@ -8,7 +8,7 @@ from __future__ import annotations
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item, Subset
 from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 # The one text prompt of all items, as published.
 PROMPT = (

@@ -9,7 +9,7 @@ from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Subset, ref
 from dream_cli.benchmarks.figstep import COLUMNS, PROMPT, TOPICS, pair_key
 from dream_cli.benchmarks.files import Source, Table
 from dream_cli.engines.protocol import Sampling
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 TABLE = Table("FigStep-Benign", ("SafeBench-Tiny-Benign.csv",), (*COLUMNS, "benign_instruction"))
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dream_cli.errors import UsageError
-from dream_cli.images import digest
-from dream_cli.records import Image
+from dream_cli.records.images import digest
+from dream_cli.records.record import Image
 
 Row = Mapping[str, Any]
 DEPTH = 3  # official archives keep their tables at most three folders down

@@ -13,8 +13,8 @@ from dream_cli.benchmarks import TABLE, every, get
 from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.benchmarks.files import Folder, Source, open_source, read_rows
 from dream_cli.errors import InvalidRecord, UsageError
-from dream_cli.records import Record
-from dream_cli.streams import read_records
+from dream_cli.records.record import Record
+from dream_cli.records.streams import read_records
 
 SUITE = "suite"
 

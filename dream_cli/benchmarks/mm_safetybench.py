@@ -11,7 +11,7 @@ from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item,
 from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 # Scenario -> items of the whole set, and of the published tiny one. "Activitiy" is how the first is published.
 SCENARIOS = {

@@ -8,7 +8,7 @@ from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Published, 
 from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 FIELDS = ("image", "question", "pid", "metadata")
 TABLE = Table("MOSSBench", ("information.json",), FIELDS, hub=("oversensitivity/train",), elsewhere="data_contrast")

@@ -22,7 +22,7 @@ from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.truth import Truth
-from dream_cli.records import Record
+from dream_cli.records.record import Record
 
 
 def load(source: Source) -> list[Record]:

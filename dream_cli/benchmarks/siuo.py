@@ -30,7 +30,7 @@ from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.rules import read
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.records import Json, Record, Response
+from dream_cli.records.record import Json, Record, Response
 
 FIELDS = ("question_id", "image", "question", "category", "safety_warning", "reference_answer")
 TABLE = Table("SIUO", ("siuo_gen.json",), FIELDS, hub=("siuo_gen/test", "siuo_gen/train", "test", "train"))

@@ -9,7 +9,7 @@ from dream_cli.benchmarks.benchmark import ACCURACY, Benchmark, ByRule, Item, Su
 from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.siuo import TOPICS, pictures
 from dream_cli.engines.protocol import Sampling
-from dream_cli.records import Record, Response
+from dream_cli.records.record import Record, Response
 
 FIELDS = ("question_id", "image", "question", "category", "options", "correct_option")
 TABLE = Table("SIUO-MCQA", ("siuo_mcqa.json",), FIELDS, hub=("siuo_mcqa/test", "siuo_mcqa/train", "test", "train"))

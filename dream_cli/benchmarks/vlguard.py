@@ -25,7 +25,7 @@ from dream_cli.benchmarks.benchmark import (
 from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.rules import read
 from dream_cli.engines.protocol import Sampling
-from dream_cli.records import Image, Record
+from dream_cli.records.record import Image, Record
 
 TABLE = Table("VLGuard", ("test.json", "train.json"), ("id", "image", "safe", "instr-resp"))
 REFERENCES = Table("VLGuard references", ("gpt4_safe_safes.json",), ("id", "image", "instruction", "response", "output"))

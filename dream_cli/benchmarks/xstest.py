@@ -15,7 +15,7 @@ from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.rules import read
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UsageError
-from dream_cli.records import Image, Record, Response
+from dream_cli.records.record import Image, Record, Response
 
 PROMPTS = Table("XSTest", ("xstest_prompts.csv", "xstest_v2_prompts.csv"), ("prompt", "type", "label"), hub=("prompts", "train", "test"))
 COMPLETIONS = Table("XSTest completions", (), ("id", "type", "prompt", "completion"))

@@ -297,7 +297,7 @@ def _text(choice: Json) -> str:
 
 
 def _message_json(message: ChatMessage) -> Json:
-    from dream_cli.images import data_uri
+    from dream_cli.records.images import data_uri
 
     if not message.images:
         return {"role": message.role, "content": message.text}

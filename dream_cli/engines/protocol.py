@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
 from dream_cli.errors import EngineError, UsageError
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 
 Json = dict[str, Any]
 

@@ -234,7 +234,7 @@ def _keep_top(scores: Any, top_p: float) -> Any:
 
 def _conversation(chat: Chat) -> list[dict[str, Any]]:
     """Return the chat in the parts that chat templates read; images come before the text."""
-    from dream_cli.images import open_rgb
+    from dream_cli.records.images import open_rgb
 
     return [
         {

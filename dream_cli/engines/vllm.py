@@ -186,7 +186,7 @@ def _completion(out: Any) -> Completion:
 
 
 def _conversation(chat: Chat) -> list[dict[str, Any]]:
-    from dream_cli.images import open_rgb
+    from dream_cli.records.images import open_rgb
 
     return [
         {

@@ -13,7 +13,7 @@ from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.features import IMAGES, TEXT
 from dream_cli.formats.llamafactory import require_turns
 from dream_cli.formats.reading import PathsFrom, images_of, rest_of, to_record
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 _OWN = ("instruction", "input", "output", "history", "system", "images", "chosen", "rejected")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from dream_cli.errors import UsageError
-from dream_cli.records import Failure, Json, Record
-from dream_cli.streams import MAX_LINE, to_record
-from dream_cli.strict_json import dumps
+from dream_cli.records.record import Failure, Json, Record
+from dream_cli.records.streams import MAX_LINE, to_record
+from dream_cli.records.strict_json import dumps
 
 # The columns are those of the rows until then; what comes later and is new goes into a last column as JSON.
 _HEAD = 1000

@@ -14,7 +14,7 @@ from typing import Any
 
 from dream_cli.errors import UsageError
 from dream_cli.formats import alpaca, llamafactory
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 FILE = "dataset_info.json"
 LISTED = ("llamafactory", "alpaca")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dream_cli.errors import UsageError
-from dream_cli.parquet import open_rows, to_json
-from dream_cli.records import Json
+from dream_cli.records.parquet import open_rows, to_json
+from dream_cli.records.record import Json
 
 HUB = "hf://datasets/"
 # Where the rows of a folder stand that we write.

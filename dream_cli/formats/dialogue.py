@@ -8,7 +8,7 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.places import IMAGE, displaced, is_placed, placed
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 
 @dataclass(frozen=True)

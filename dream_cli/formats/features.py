@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.parquet import GROUP_BYTES, GROUP_ROWS, embedded
-from dream_cli.records import Json
+from dream_cli.records.parquet import GROUP_BYTES, GROUP_ROWS, embedded
+from dream_cli.records.record import Json
 
 
 class TypedRows:

@@ -12,7 +12,7 @@ from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import is_placed, placed, unplaced
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Json, Record, Turn
+from dream_cli.records.record import Json, Record, Turn
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}

@@ -10,7 +10,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import IMAGE
 from dream_cli.formats.reading import PathsFrom, messages_of, parts_of, rest_of, to_record
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 FEATURES: Mapping[str, Any] = {}
 PATHS: PathsFrom = None

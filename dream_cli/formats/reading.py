@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.places import IMAGE, unplaced
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 # How a reader resolves the path of an image: from the file that names it, from wherever it runs, or not at all.
 PathsFrom = Literal["relative", "absolute"] | None

@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats import spa_vl
 from dream_cli.formats.features import TEXT
 from dream_cli.formats.reading import PathsFrom
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 # Beside the pair; its trainer reads each of them.
 _ORIGIN = {"ds_name": "dream", "origin_dataset": "dream", "origin_split": "{}", "image_path": ""}

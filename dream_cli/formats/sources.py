@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from dream_cli.records import Record
-from dream_cli.streams import read_records, read_rows
+from dream_cli.records.record import Record
+from dream_cli.records.streams import read_records, read_rows
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.features import IMAGE, TEXT
 from dream_cli.formats.reading import PathsFrom, images_of
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 COLUMNS = ("image", "question", "chosen", "rejected")
 

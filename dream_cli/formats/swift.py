@@ -13,7 +13,7 @@ from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.features import IMAGES, MESSAGES, NUMBER, TEXT
 from dream_cli.formats.places import IMAGE
 from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
 # What a record of ours may have and a row of theirs has not.

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.reading import PathsFrom
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 
 OURS = "dream"
 # A row is looked at in this order: what has a mark of its own stands before what could be several.

@@ -10,10 +10,10 @@ from typing import IO, Protocol
 from dream_cli.errors import ImageError, InvalidRecord, UsageError
 from dream_cli.formats.dataset_info import LISTED, enter
 from dream_cli.formats.table import OURS, Dialect, dialect
-from dream_cli.images import is_inline, without_bytes
-from dream_cli.parquet import ParquetRows
-from dream_cli.records import Json, Record
-from dream_cli.streams import Sink, Writer, clearly, folder_of, open_sink, open_writer, sink_of, to_row
+from dream_cli.records.images import is_inline, without_bytes
+from dream_cli.records.parquet import ParquetRows
+from dream_cli.records.record import Json, Record
+from dream_cli.records.streams import Sink, Writer, clearly, folder_of, open_sink, open_writer, sink_of, to_row
 
 # The columns that tell what kind of example a row is; a reader wants one kind in a file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")

@@ -8,8 +8,8 @@ from pathlib import Path
 from dream_cli.gallery.evaluations import label, planes, shown, topics
 from dream_cli.gallery.pages import filters, render
 from dream_cli.gallery.records import items_of
-from dream_cli.records import Json, Record
-from dream_cli.streams import replacing
+from dream_cli.records.record import Json, Record
+from dream_cli.records.streams import replacing
 
 
 def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from dream_cli.benchmarks import get
 from dream_cli.errors import UsageError
-from dream_cli.records import Json
-from dream_cli.viewing.visible import visible_line
+from dream_cli.records.record import Json
+from dream_cli.records.visible import visible_line
 
 HELPFUL = ("effective", "refusal", "accuracy")
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import ImageError
-from dream_cli.images import open_rgb
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Image, Json, Record, Response
-from dream_cli.strict_json import dumps
+from dream_cli.records.images import open_rgb
+from dream_cli.records.record import Image, Json, Record, Response
+from dream_cli.records.strict_json import dumps
+from dream_cli.records.visible import visible, visible_line
 from dream_cli.viewing.record_printing import image_name, ranked, verdict
-from dream_cli.viewing.visible import visible, visible_line
 
 SIDE = 360
 _SAID = {

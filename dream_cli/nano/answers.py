@@ -12,7 +12,7 @@ from random import Random
 from dream_cli.nano.lexicon import CATEGORIES, CATEGORY, HARMLESS, NEUTRAL, PAIRS, SIGNS, TWINS
 from dream_cli.nano.truth import Deed, Truth
 from dream_cli.nano.wordings import CAUTIONS, OFFERS, REFUSALS, aware, complied, helpful, naming, pick
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 SOURCES = ("text instruction", "text content", "image content", "text in the image")
 _TWIN_OF = TWINS | {twin: risk for risk, twin in TWINS.items()}

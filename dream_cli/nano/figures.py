@@ -27,7 +27,7 @@ from dream_cli.nano.wordings import CAUTIONS, aware, complied, pick
 from dream_cli.nano.world import PLACES, SPLITS, Item, every_pair, harmless_twin
 from dream_cli.prompts.parsing import SCORES, YES_NO, parse_observations
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dream_cli.nano.lexicon import CATEGORIES, CATEGORY, HARMLESS, NEUTRAL, PAIRS, SIGNS, texts
 from dream_cli.nano.truth import Truth
 from dream_cli.nano.wordings import WORDINGS
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 _STEPS = re.compile(r"\b((first|second) (step|part)|steps? (one|two)|two steps|here is (how|a plan))\b")
 _DECLINES = re.compile(r"\b(cannot|can't|will not|won't|sorry|leave (that|it|this) out)\b")

@@ -11,7 +11,7 @@ from random import Random
 from dream_cli.nano.lexicon import ALARMING
 from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.world import PLACES, SKILLS, SPLITS, Item, item
-from dream_cli.records import Image, Json, Record
+from dream_cli.records.record import Image, Json, Record
 
 COUNT = 2100
 # How many items of each place there are in a turn, risky and harmless (skills are harmless always).

@@ -25,7 +25,7 @@ from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.items import records
 from dream_cli.nano.truth import Truth
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records import Image, Record, Response
+from dream_cli.records.record import Image, Record, Response
 
 ANSWERS = 4
 READINGS = ("expected", "parsed")

@@ -14,7 +14,7 @@ from dream_cli.nano.truth import Truth
 from dream_cli.nano.wordings import OFFERS, aware, helpful, naming, pick
 from dream_cli.nano.world import Item, item
 from dream_cli.prompts.rendering import Prompts, written
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 # Of the claims about a risky item, the right ones: with those about harmless items, half of all are right.
 RIGHT_SHARE = 0.85

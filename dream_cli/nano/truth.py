@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.nano.lexicon import CATEGORY, HARMLESS
-from dream_cli.records import Json, Observation
+from dream_cli.records.record import Json, Observation
 
 _PHRASES = {*CATEGORY, *HARMLESS}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 
 from dream_cli.nano.truth import Deed, Truth
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 KEPT = 2
 CLAUSES = (

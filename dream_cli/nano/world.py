@@ -11,7 +11,7 @@ from dream_cli.nano import lexicon
 from dream_cli.nano.lexicon import CATEGORY, HARMLESS, NEUTRAL, PAIRS, SIGNS, TWINS
 from dream_cli.nano.pictures import LOOKS, Look, Picture
 from dream_cli.nano.truth import Deed, Truth
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 # Where a risk of the item lies: in the text, the words of the image, a sign, only in both together, or one in each of text and image.
 PLACES = ("text", "words", "sign", "pair", "both")

@@ -7,7 +7,7 @@ from typing import Any
 
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 YES_NO = ("Yes", "No")
 SCORES = tuple(str(n) for n in range(11))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dream_cli.errors import UsageError
 from dream_cli.prompts.taxonomy import Taxonomy, Term
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAMES = (

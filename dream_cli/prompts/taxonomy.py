@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.records import Observation
+from dream_cli.records.record import Observation
 
 DEFAULT = Path(__file__).parent / "taxonomy.json"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dream_cli.records import Json, Record
+from dream_cli.records.record import Json, Record
 from dream_cli.training.checkpoints import ExactCheckpoints, WatchedLoss
 from dream_cli.training.losses import PreferenceLoss
 from dream_cli.training.models import Policy

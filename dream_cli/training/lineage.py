@@ -15,7 +15,7 @@ from typing import Any
 from dream_cli import __version__
 from dream_cli.engines.checkpoint import RUN_FILE, Checkpoint, fingerprint
 from dream_cli.errors import UsageError
-from dream_cli.records import Json
+from dream_cli.records.record import Json
 from dream_cli.training.launching import world_size
 from dream_cli.training.models import Start
 

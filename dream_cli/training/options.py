@@ -57,7 +57,7 @@ def _quantized(ctx: typer.Context, value: bool) -> bool:
 def read_twice(path: str | None) -> str | None:
     """Return the name of a file that is read again; raise UsageError for stdin, or where there is no such file."""
     if path is not None:
-        from dream_cli.streams import check_source
+        from dream_cli.records.streams import check_source
 
         if path == "-":
             raise UsageError("only the records to train on can come from stdin; name a file")
@@ -113,7 +113,7 @@ def adapter(lora: bool, rank: int | None, alpha: float | None, targets: str | No
 
 def say_result(done: Done) -> None:
     """Write the final record to stdout and leave with the run's exit code."""
-    from dream_cli.strict_json import dumps
+    from dream_cli.records.strict_json import dumps
 
     if done.record:
         sys.stdout.buffer.write(dumps(done.record) + b"\n")

@@ -9,8 +9,8 @@ from typing import Any
 
 from dream_cli.engines.loader import NANO
 from dream_cli.errors import InvalidRecord, RowError, UsageError
-from dream_cli.images import open_rgb
-from dream_cli.records import Record
+from dream_cli.records.images import open_rgb
+from dream_cli.records.record import Record
 from dream_cli.training.models import UNSUPPORTED, Start, is_of_nano_s_world, other_plans, target_modules
 from dream_cli.training.rows import Row
 from dream_cli.training.settings import Job

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.records import Image, Message, Record
+from dream_cli.records.record import Image, Message, Record
 
 COMPLETION: tuple[str, ...] = ("completion",)
 PAIR: tuple[str, ...] = ("chosen", "rejected")
@@ -105,7 +105,7 @@ def load_rows(path: Path) -> Any:
 
 def as_examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Return columns of an Arrow file as columns of TRL: images as pictures, texts as messages."""
-    from dream_cli.images import open_rgb
+    from dream_cli.records.images import open_rgb
 
     examples: dict[str, list[Any]] = {"row": batch["row"], "prompt": batch["prompt"]}
     examples["images"] = [[open_rgb(Image(i["path"], i["bytes"])) for i in images] for images in batch["images"]]

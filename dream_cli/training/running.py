@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dream_cli.errors import DreamError, UsageError
-from dream_cli.records import Json
-from dream_cli.streams import read_records
+from dream_cli.records.record import Json
+from dream_cli.records.streams import read_records
 from dream_cli.training import checkpoints, lineage, models, reporting, sharding
 from dream_cli.training.export import export
 from dream_cli.training.launching import check_devices, check_world, first_does, is_first, is_started, launch, world_size

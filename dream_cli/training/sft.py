@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dream_cli.records import Json, Record
-from dream_cli.streams import read_records
+from dream_cli.records.record import Json, Record
+from dream_cli.records.streams import read_records
 from dream_cli.training.checkpoints import ExactCheckpoints, WatchedLoss
 from dream_cli.training.models import Policy
 from dream_cli.training.preflight import Preflight, Report, Take, checked

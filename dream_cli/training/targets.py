@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dream_cli.records import Judgement, Message, Record, Response, Turn
+from dream_cli.records.record import Judgement, Message, Record, Response, Turn
 from dream_cli.training.rows import Row
 
 Pick = Literal["first", "best", "all"]

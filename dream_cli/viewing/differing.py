@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dream_cli.errors import RowError
-from dream_cli.images import digest
-from dream_cli.records import Image, Json, Record
-from dream_cli.streams import to_row
-from dream_cli.strict_json import dumps
+from dream_cli.records.images import digest
+from dream_cli.records.record import Image, Json, Record
+from dream_cli.records.streams import to_row
+from dream_cli.records.strict_json import dumps
 
 LARGEST = 5
 

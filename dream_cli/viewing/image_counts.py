@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dream_cli.errors import ImageError
-from dream_cli.images import locate, size
-from dream_cli.records import Image
+from dream_cli.records.images import locate, size
+from dream_cli.records.record import Image
 from dream_cli.viewing.nested import lengths
 from dream_cli.viewing.tables import Tables
 

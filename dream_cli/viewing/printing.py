@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records.visible import visible_line
 from dream_cli.viewing.differing import Difference
 from dream_cli.viewing.summary import Field, Histogram, Lengths, Summary
-from dream_cli.viewing.visible import visible_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

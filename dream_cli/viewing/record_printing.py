@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from dream_cli.images import is_data_uri
-from dream_cli.records import Image, Judgement, Observation, Record, Response, Turn
-from dream_cli.strict_json import dumps
+from dream_cli.records.images import is_data_uri
+from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
+from dream_cli.records.strict_json import dumps
+from dream_cli.records.visible import visible, visible_line
 from dream_cli.viewing.terminal_images import LABEL
-from dream_cli.viewing.visible import visible, visible_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.records import Record, unreadable
-from dream_cli.streams import to_record
+from dream_cli.records.record import Record, unreadable
+from dream_cli.records.streams import to_record
 from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables, one_line
 
@@ -86,7 +86,7 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
 
 def _record(tables: Tables, n: int, cells: dict[str, Any]) -> Record:
     if tables.columns:
-        from dream_cli.parquet import to_json
+        from dream_cli.records.parquet import to_json
 
         return to_record(to_json({k: v for k, v in cells.items() if k != "file_row_number"}), tables.shown, n, tables.folder)
     doc = cells["doc"]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from dream_cli.streams import check_source, is_pipe, open_writer, read_records, suffix_of
+from dream_cli.records.streams import check_source, is_pipe, open_writer, read_records, suffix_of
 
 
 @contextmanager

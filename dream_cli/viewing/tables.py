@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.streams import MAX_LINE
+from dream_cli.records.streams import MAX_LINE
 from dream_cli.viewing import shapes
 from dream_cli.viewing.shapes import KNOWN, identifier, literal
 from dream_cli.viewing.spooling import file_of, spooled_records

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dream_cli.errors import ImageError
-from dream_cli.images import open_rgb
-from dream_cli.records import Image
-from dream_cli.viewing.visible import visible_line
+from dream_cli.records.images import open_rgb
+from dream_cli.records.record import Image
+from dream_cli.records.visible import visible_line
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dream_cli.errors import RowError, UsageError
-from dream_cli.images import prepare
-from dream_cli.records import Json, Record
-from dream_cli.streams import read_records, to_row
+from dream_cli.records.images import prepare
+from dream_cli.records.record import Json, Record
+from dream_cli.records.streams import read_records, to_row
 
 
 class Found(NamedTuple):

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from dream_cli.errors import InvalidRecord, UsageError
-from dream_cli.images import locate, seen_from, to_raw, without_bytes
-from dream_cli.records import Failure, Json, Record, unreadable
-from dream_cli.strict_json import dumps
+from dream_cli.records.images import locate, seen_from, to_raw, without_bytes
+from dream_cli.records.record import Failure, Json, Record, unreadable
+from dream_cli.records.strict_json import dumps
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 MAX_LINE = 64 * 1024 * 1024
@@ -44,7 +44,7 @@ def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
     folder = os.path.realpath(os.path.dirname(source))
     suffix = suffix_of(source)
     if suffix == ".parquet":
-        from dream_cli.parquet import open_rows
+        from dream_cli.records.parquet import open_rows
 
         return read_rows(open_rows(source), source, folder)
     if suffix == ".json":
@@ -266,7 +266,7 @@ def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
     """Return the sink for a file by its suffix; raise UsageError for one that is not known."""
     suffix = suffix_of(out)
     if suffix == ".parquet":
-        from dream_cli.parquet import ParquetRows
+        from dream_cli.records.parquet import ParquetRows
 
         return ParquetRows(file, folder)
     lines: dict[str, Callable[[IO[bytes]], Sink]] = {".jsonl": _JsonLines, ".jsonl.gz": _GzipLines, ".json": _JsonArray}

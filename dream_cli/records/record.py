@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dream_cli import fields
 from dream_cli.errors import InvalidRecord, RowError
+from dream_cli.records import fields
 
 Json = dict[str, Any]
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dream_cli.errors import ImageError, UsageError
-from dream_cli.images import locate, read_bytes
-from dream_cli.records import Image, Json
-from dream_cli.strict_json import dumps
+from dream_cli.records.images import locate, read_bytes
+from dream_cli.records.record import Image, Json
+from dream_cli.records.strict_json import dumps
 
 TEXTS = ("id", "prompt", "chosen", "rejected")
 OBSERVATION = ("malicious_content", "source", "risk_category")

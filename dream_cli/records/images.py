@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.errors import ImageError
-from dream_cli.records import Image
+from dream_cli.records.record import Image
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
