@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dream_cli.agreement import (
+from dream_cli.asking import verdicts_of
+from dream_cli.errors import UsageError
+from dream_cli.records.record import Json, Record, Response
+from dream_cli.stages import identified
+from dream_cli.stats.agreement import (
     Estimate,
     Label,
     Share,
@@ -21,11 +25,7 @@ from dream_cli.agreement import (
     rank_correlation,
     true_rates,
 )
-from dream_cli.asking import verdicts_of
-from dream_cli.errors import UsageError
-from dream_cli.intervals import require_libraries
-from dream_cli.records.record import Json, Record, Response
-from dream_cli.stages import identified
+from dream_cli.stats.intervals import require_libraries
 
 # The record, which of its responses, the question.
 Slot = tuple[str, int, str]

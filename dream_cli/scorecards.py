@@ -11,9 +11,9 @@ from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.cautions import by_rule_alone, cautions, judges_of
 from dream_cli.errors import UsageError
-from dream_cli.intervals import smallest_difference
 from dream_cli.records.record import Json, Record
 from dream_cli.scoring import Key, Rate, keys, outcomes, rates
+from dream_cli.stats.intervals import smallest_difference
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def rate(found: Sequence[Outcome], topic: str = "", macro: Mapping[str, float | 
 
 def interval(k: float, n: int) -> tuple[float | None, float | None]:
     """Return the Wilson interval of k of n; none where nothing was scored, or where published codes make k no count."""
-    from dream_cli.intervals import wilson
+    from dream_cli.stats.intervals import wilson
 
     return wilson(k, n) if n and 0 <= k <= n else (None, None)
 

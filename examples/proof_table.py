@@ -19,9 +19,9 @@ from statistics import fmean
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.intervals import Interval, Paired, mcnemar, not_worse, paired_difference, student, wilson
 from dream_cli.records.streams import read_records
 from dream_cli.scoring import Outcome, outcomes
+from dream_cli.stats.intervals import Interval, Paired, mcnemar, not_worse, paired_difference, student, wilson
 
 ARMS = ("dream", "sft-only", "global-only", "observation-only", "refuse-more")
 GAIN, OVER_REFUSAL, SKILL = 0.40, 0.03, 0.02  # what is hoped for: a rise of so much, and losses below these margins

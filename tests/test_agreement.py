@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.agreement import (
+from dream_cli.stats.agreement import (
     Share,
     alpha,
     cohen_kappa,

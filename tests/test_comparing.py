@@ -11,8 +11,8 @@ import pytest
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.comparing import compare, table
 from dream_cli.errors import UsageError
-from dream_cli.intervals import Paired, paired_difference
 from dream_cli.records.record import Failure, Record, Response
+from dream_cli.stats.intervals import Paired, paired_difference
 
 
 def item(number: int, *attacks: bool | None, model: str = "m", judge: str = "J", prompt: str = "what is in the list?") -> Record:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.errors import UsageError
-from dream_cli.intervals import (
+from dream_cli.stats.intervals import (
     Interval,
     Paired,
     bootstrap,
@@ -161,7 +161,7 @@ def test_the_bootstrap_of_a_statistic_leaves_out_draws_in_which_it_is_not_define
 
 def test_without_the_libraries_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     require_libraries()
-    monkeypatch.setattr("dream_cli.intervals.find_spec", lambda name: None)
+    monkeypatch.setattr("dream_cli.stats.intervals.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'dream-cli\[eval\]'"):
         require_libraries()
 

@@ -62,7 +62,7 @@ def error_rate(truth: Sequence[Sequence[str]], read: Sequence[Sequence[str]]) ->
 
 def auroc(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     """Return the chance that one of `above` is greater than one of `below`, ties half, with its bootstrap interval."""
-    from dream_cli.intervals import bootstrap
+    from dream_cli.stats.intervals import bootstrap
 
     def chance(indices: Sequence[int]) -> float:
         high = [above[i] for i in indices if i < len(above)]

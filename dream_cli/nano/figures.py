@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from dream_cli.agreement import rank_correlation
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.nano.answers import answer
 from dream_cli.nano.items import drawn
@@ -28,6 +27,7 @@ from dream_cli.nano.world import PLACES, SPLITS, Item, every_pair, harmless_twin
 from dream_cli.prompts.parsing import SCORES, YES_NO, parse_observations
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Observation
+from dream_cli.stats.agreement import rank_correlation
 
 if TYPE_CHECKING:
     from PIL.Image import Image

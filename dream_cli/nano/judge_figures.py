@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dream_cli.agreement import cohen_kappa, rank_correlation
 from dream_cli.engines.loader import NANO, EngineSpec, open_engine
 from dream_cli.judging import Judge
 from dream_cli.nano.answers import answer
@@ -26,6 +25,7 @@ from dream_cli.nano.items import records
 from dream_cli.nano.truth import Truth
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Record, Response
+from dream_cli.stats.agreement import cohen_kappa, rank_correlation
 
 ANSWERS = 4
 READINGS = ("expected", "parsed")

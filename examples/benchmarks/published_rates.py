@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from dream_cli.intervals import newcombe, wilson
+from dream_cli.stats.intervals import newcombe, wilson
 
 # Name, n, printed rates in percent.
 ROWS = (

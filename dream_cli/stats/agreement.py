@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import nan, sqrt
 from statistics import fmean
 
-from dream_cli.intervals import LEVEL, Interval, Paired, bootstrap, bootstrap_mean, mcnemar, normal_quantile, wilson
+from dream_cli.stats.intervals import LEVEL, Interval, Paired, bootstrap, bootstrap_mean, mcnemar, normal_quantile, wilson
 
 Label = bool | int | float | str
 METRICS = ("nominal", "ordinal", "interval")
