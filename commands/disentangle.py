@@ -75,9 +75,9 @@ def run(
 
     Example: dream disentangle examples/records.jsonl | head -n 3
     """
-    from dream_cli.disentangling import Disentangler
+    from dream_cli.method.disentangling import Disentangler
+    from dream_cli.method.stages import Run, run_stage
     from dream_cli.prompts.rendering import Prompts
-    from dream_cli.stages import Run, run_stage
 
     templates = Prompts.load(prompts, taxonomy)
     spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)

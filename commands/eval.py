@@ -86,8 +86,8 @@ def run(
     from dream_cli.cards import compared, deliver
     from dream_cli.errors import UsageError
     from dream_cli.evaluating import Plan, evaluated, judges
+    from dream_cli.method.stages import Run
     from dream_cli.prompts.rendering import Prompts
-    from dream_cli.stages import Run
 
     words = what or []
     if compare:

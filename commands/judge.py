@@ -73,10 +73,10 @@ def run(
 
     Example: dream disentangle examples/records.jsonl | dream sample -n 2 | dream judge
     """
-    from dream_cli.judging import Judge
+    from dream_cli.method.judging import Judge
+    from dream_cli.method.stages import Run, run_stage
+    from dream_cli.method.summaries import Scores
     from dream_cli.prompts.rendering import Prompts
-    from dream_cli.stages import Run, run_stage
-    from dream_cli.summaries import Scores
 
     templates = Prompts.load(prompts, taxonomy)
     spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)

@@ -40,7 +40,7 @@ def run(
 
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """
-    from dream_cli.pairing import OUTCOMES, PairRules, pairs_of
+    from dream_cli.method.pairing import OUTCOMES, PairRules, pairs_of
     from dream_cli.records.streams import open_writer, read_records
 
     rules = PairRules(policy, margin, min_chosen, max_length_ratio or None, per_prompt, near_duplicate)

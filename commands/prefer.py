@@ -63,10 +63,10 @@ def run(
     Example: dream prefer before.jsonl after.jsonl -o preferred.jsonl
     """
     from dream_cli.asking import Asker
+    from dream_cli.method.stages import Run, run_stage
     from dream_cli.preferring import Preferrer, Wins, rivals
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.records.streams import read_records
-    from dream_cli.stages import Run, run_stage
 
     templates, others, wins = Prompts.load(prompts), rivals(read_records(other)), Wins()
     spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)

@@ -77,9 +77,9 @@ def run(
     Example: dream sample examples/records.jsonl -n 4 --limit 2
     """
     from dream_cli.engines.protocol import Sampling
+    from dream_cli.method.sampling import Sampler
+    from dream_cli.method.stages import Run, run_stage
     from dream_cli.prompts.rendering import Prompts
-    from dream_cli.sampling import Sampler
-    from dream_cli.stages import Run, run_stage
 
     templates = Prompts.load(prompts)
     spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)

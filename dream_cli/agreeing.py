@@ -9,8 +9,8 @@ from typing import Any
 
 from dream_cli.asking import verdicts_of
 from dream_cli.errors import UsageError
+from dream_cli.method.stages import identified
 from dream_cli.records.record import Json, Record, Response
-from dream_cli.stages import identified
 from dream_cli.stats.agreement import (
     Estimate,
     Label,

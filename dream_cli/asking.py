@@ -13,14 +13,14 @@ from typing import Any
 
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, Published, Question
-from dream_cli.chats import question
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
 from dream_cli.engines.store import StoredEngine
 from dream_cli.errors import RowError, UnreadableAnswer
+from dream_cli.method.chats import question
+from dream_cli.method.read_choice import MIN_COVERED
 from dream_cli.prompts.parsing import YES_NO, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Json, Record, Response
-from dream_cli.verdicts import MIN_COVERED
 
 REFUSALS = ("Comply", "Partial", "Refuse")
 SIDES = ("A", "B")

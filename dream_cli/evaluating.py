@@ -12,17 +12,17 @@ from dream_cli.asking import Asker, answered, by_rule, questions, to_ask, verdic
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import tell
-from dream_cli.chats import conversation
 from dream_cli.engines.costs import told
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.loader import NANO, EngineSpec, check_address, check_model
 from dream_cli.engines.protocol import Engine, Sampling
 from dream_cli.errors import UsageError
+from dream_cli.method.chats import conversation
+from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Record, Response
 from dream_cli.records.streams import open_writer
 from dream_cli.scorecards import require_rule
-from dream_cli.stages import Run, Step, Tally, engine_for, mapped
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.metrics import COMBINATIONS, combined, expected_score, observation_score
+from dream_cli.method.metrics import COMBINATIONS, combined, expected_score, observation_score
 
 
 def test_the_expected_score_is_weighed_by_probability() -> None:

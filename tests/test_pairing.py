@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.pairing import OUTCOMES, PAIRED, POLICIES, PairRules, Policy, pairs_of
+from dream_cli.method.pairing import OUTCOMES, PAIRED, POLICIES, PairRules, Policy, pairs_of
 from dream_cli.records.record import Record
 
 GOOD = "Keep the knife in its block and ask a grown-up for help."

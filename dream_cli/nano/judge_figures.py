@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from dream_cli.engines.loader import NANO, EngineSpec, open_engine
-from dream_cli.judging import Judge
+from dream_cli.method.judging import Judge
 from dream_cli.nano.answers import answer
 from dream_cli.nano.figures import BINS, SEED, WEIGHTS, calibration_error
 from dream_cli.nano.grader import Grade, grade

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from dream_cli.method.stages import Tally
 from dream_cli.records.record import Judgement, Record
-from dream_cli.stages import Tally
 
 
 @dataclass

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dream_cli.chats import question
 from dream_cli.engines.protocol import ChatMessage, Engine
 from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
-from dream_cli.metrics import combined, observation_score
+from dream_cli.method.chats import question
+from dream_cli.method.metrics import combined, observation_score
+from dream_cli.method.read_choice import Verdict, score, yes
 from dream_cli.prompts.parsing import SCORES, YES_NO
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
-from dream_cli.verdicts import Verdict, score, yes
 
 WAYS = ("sum", "product", "lexicographic", "global", "observation")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.metrics import expected_score
+from dream_cli.method.metrics import expected_score
 from dream_cli.prompts.parsing import parse_score, parse_yes_no
 
 READS = ("expected", "parsed")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dream_cli.chats import conversation
 from dream_cli.engines.protocol import Completion, Engine, Sampling
 from dream_cli.errors import InvalidRecord
+from dream_cli.method.chats import conversation
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Record, Response, Turn
 

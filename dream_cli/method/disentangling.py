@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dream_cli.chats import question
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
+from dream_cli.method.chats import question
+from dream_cli.method.read_choice import yes
 from dream_cli.prompts.parsing import YES_NO, observations_schema, parse_observations
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Observation, Record, Turn
-from dream_cli.verdicts import yes
 
 MODES = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}
 # An answer that could not be read is asked for once more, drawn instead of greedy, so that it may differ.
