@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.options import Quiet
+from dream_cli.cli.options import Quiet
 
 Gold = Annotated[
     str, typer.Argument(metavar="GOLD", help="Rows with an id and gold: {question: label}, or a list of these, one a response.")

@@ -20,6 +20,6 @@ def run(shell: Shell) -> None:
 
     Example: dream completion bash
     """
-    from dream_cli.completion import script
+    from dream_cli.cli.completion import script
 
     typer.echo(script(shell))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.options import ImageRoot, Limit, Quiet
+from dream_cli.cli.options import ImageRoot, Limit, Quiet
 
 Dialect = Literal["dream", "llava", "openai", "trl", "swift", "llamafactory", "alpaca", "spa-vl", "rlaif-v"]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.options import ImageRoot
+from dream_cli.cli.options import ImageRoot
 
 Before = Annotated[str, typer.Argument(metavar="BEFORE", help="Records: .jsonl, .jsonl.gz, .json or .parquet; - for stdin.")]
 After = Annotated[str, typer.Argument(metavar="AFTER", help="The records to compare with them.")]

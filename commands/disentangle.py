@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli import options
-from dream_cli.options import (
+from dream_cli.cli import options
+from dream_cli.cli.options import (
     BaseUrl,
     BatchSize,
     Concurrency,

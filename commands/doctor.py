@@ -21,7 +21,7 @@ def run(model: Model = None, base_url: BaseUrl = None, deep: Deep = False, json:
 
     Example: dream doctor
     """
-    from dream_cli.doctor import as_json, examine, report
+    from dream_cli.cli.doctor import as_json, examine, report
     from dream_cli.engines.loader import EngineSpec
 
     findings = examine(EngineSpec(model, base_url), deep)

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from dream_cli.cli import training_options as o
+from dream_cli.cli.options import ImageRoot, Limit, Quiet, Seed, Source
 from dream_cli.errors import UsageError
-from dream_cli.options import ImageRoot, Limit, Quiet, Seed, Source
-from dream_cli.training import options as o
 
 Loss = Annotated[
     Literal["sigmoid", "hinge", "ipo", "robust", "sigmoid_norm"],

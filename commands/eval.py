@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli import options
 from dream_cli.benchmarks import TABLE
+from dream_cli.cli import options
 
 What = Annotated[
     list[str] | None,

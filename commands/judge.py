@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli import options
-from dream_cli.options import (
+from dream_cli.cli import options
+from dream_cli.cli.options import (
     BaseUrl,
     BatchSize,
     Concurrency,
@@ -30,7 +30,7 @@ from dream_cli.options import (
     Timeout,
     Verbose,
 )
-from dream_cli.options import Judge as JudgeModel
+from dream_cli.cli.options import Judge as JudgeModel
 
 Way = Annotated[
     Literal["sum", "product", "lexicographic", "global", "observation"],

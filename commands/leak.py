@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.options import ImageRoot, Quiet
+from dream_cli.cli.options import ImageRoot, Quiet
 
 Train = Annotated[str, typer.Argument(metavar="TRAIN", help="Training data: records or pairs; - for stdin.")]
 Items = Annotated[

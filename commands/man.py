@@ -12,6 +12,6 @@ def run() -> None:
 
     Example: dream man | man -l -
     """
-    from dream_cli.manual import manual
+    from dream_cli.cli.man_page import manual
 
     typer.echo(manual(), nl=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.options import ImageRoot, Limit, Out, Quiet, Source
+from dream_cli.cli.options import ImageRoot, Limit, Out, Quiet, Source
 
 Policy = Annotated[
     Literal["best-worst", "all", "adjacent"],

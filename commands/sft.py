@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.options import ImageRoot, Limit, Quiet, Seed, Source
-from dream_cli.training import options as o
+from dream_cli.cli import training_options as o
+from dream_cli.cli.options import ImageRoot, Limit, Quiet, Seed, Source
 
 Pick = Annotated[Literal["first", "best", "all"], typer.Option(help="Which of the responses that pass: by order or by judged score.")]
 MinObservation = Annotated[float, typer.Option("--min-os", min=0.0, max=1.0, help="Least observation score of a judged response.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.options import ImageRoot, Source
+from dream_cli.cli.options import ImageRoot, Source
 
 Count = Annotated[int | None, typer.Option("-n", "--limit", min=1, help="Show this many records.  [default: 10]", show_default=False)]
 Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="Show the record with this id.")]

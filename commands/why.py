@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.options import ImageRoot, Store
+from dream_cli.cli.options import ImageRoot, Store
 
 Name = Annotated[str, typer.Argument(metavar="ID", help="The id of a record, of an item or of a pair.")]
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of records, in the order in which they should be told.")]

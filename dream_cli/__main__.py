@@ -1,5 +1,5 @@
 """`python -m dream_cli` is `dream`."""
 
-from dream_cli.main import main
+from dream_cli.cli.main import main
 
 main()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dream_cli.main import COMMANDS, load
+from dream_cli.cli.main import COMMANDS, load
 from tests.conftest import Workdir
 from tests.loopback import Loopback
 
@@ -104,6 +104,6 @@ def test_models_come_from_the_environment(work: Workdir) -> None:
 
 
 def test_a_fault_of_ours_shows_where_it_is_and_is_not_taken_for_rows_with_errors() -> None:
-    broken = "import sys, dream_cli.main as m; sys.argv = ['dream', 'man']; m.load = lambda name: {}[name]; m.main()"
+    broken = "import sys, dream_cli.cli.main as m; sys.argv = ['dream', 'man']; m.load = lambda name: {}[name]; m.main()"
     ran = subprocess.run([sys.executable, "-c", broken], check=False, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr.splitlines()[-1]) == (2, "", "KeyError: 'man'")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dream_cli.main import COMMANDS
+from dream_cli.cli.main import COMMANDS
 from tests.conftest import Workdir
 
 
@@ -40,7 +40,7 @@ def test_bash_is_offered_commands_options_and_values(work: Workdir, words: tuple
 
 
 def test_neither_torch_nor_rich_is_imported_at_a_tab(work: Workdir) -> None:
-    line = "import sys\nimport dream_cli.main as m; m._leave = lambda code: None; m.main()\n"
+    line = "import sys\nimport dream_cli.cli.main as m; m._leave = lambda code: None; m.main()\n"
     line += "heavy = {'torch', 'transformers', 'pyarrow', 'PIL', 'aiohttp', 'rich.console'} & set(sys.modules); assert not heavy, heavy"
     env = work.env | {"_DREAM_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "dream "}
     done = subprocess.run([sys.executable, "-c", line], check=False, capture_output=True, text=True, env=env)

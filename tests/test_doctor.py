@@ -82,7 +82,7 @@ def test_torch_itself_is_asked_in_a_process_of_its_own(work: Workdir) -> None:
 
 
 def test_neither_torch_nor_rich_is_imported(work: Workdir) -> None:
-    line = "import sys; sys.argv = ['dream', 'doctor']\nimport dream_cli.main as m; m._leave = lambda code: None; m.main()\n"
+    line = "import sys; sys.argv = ['dream', 'doctor']\nimport dream_cli.cli.main as m; m._leave = lambda code: None; m.main()\n"
     line += "heavy = {'torch', 'transformers', 'pyarrow', 'PIL', 'aiohttp', 'rich'} & set(sys.modules); assert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", line], check=False, capture_output=True, text=True, env=work.env)
     assert done.returncode == 0, done.stderr

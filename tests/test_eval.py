@@ -55,9 +55,7 @@ def test_scoring_loads_no_model_and_opens_no_connection(work: Workdir) -> None:
         "responses": [{"text": "x", "model": "M", "verdicts": {"strict": {"attack": {"value": True, "judge": "J"}}}}],
     }
     path = work.write("judged.jsonl", [row])
-    line = (
-        f"import sys; sys.argv = ['dream', 'eval', {str(path)!r}, '--summary']\nimport dream_cli.main as m; m._leave = lambda code: None\n"
-    )
+    line = f"import sys; sys.argv = ['dream', 'eval', {str(path)!r}, '--summary']\nimport dream_cli.cli.main as m; m._leave = lambda code: None\n"
     line += "m.main(); heavy = {'torch', 'transformers', 'aiohttp', 'PIL', 'scipy'} & set(sys.modules); assert not heavy, heavy"
     # A judge in the environment counts for benchmarks alone: a file is scored for nothing.
     env = work.env | {"DREAM_JUDGE": "nowhere", "DREAM_JUDGE_BASE_URL": "http://127.0.0.1:9/v1"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dream_cli.main import COMMANDS
-from dream_cli.reference import renewed
+from dream_cli.cli.command_reference import renewed
+from dream_cli.cli.main import COMMANDS
 from tests.conftest import Workdir
 
 REFERENCE = Path(__file__).parent.parent / "commands" / "README.md"
@@ -24,7 +24,7 @@ def test_every_command_has_help_with_an_example(work: Workdir, name: str) -> Non
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_imports_nothing_heavy(name: str) -> None:
-    line = f"import sys; sys.argv = ['dream', '{name}', '--help']\nimport dream_cli.main as m; m._leave = lambda code: None; m.main()\n"
+    line = f"import sys; sys.argv = ['dream', '{name}', '--help']\nimport dream_cli.cli.main as m; m._leave = lambda code: None; m.main()\n"
     line += "heavy = {'torch', 'transformers', 'pyarrow', 'PIL', 'aiohttp', 'rich'} & set(sys.modules); assert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", line], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -32,4 +32,4 @@ def test_help_imports_nothing_heavy(name: str) -> None:
 
 def test_the_reference_page_shows_the_help_as_it_is() -> None:
     page = REFERENCE.read_text()
-    assert page == renewed(page), "python -m dream_cli.reference commands/README.md"
+    assert page == renewed(page), "python -m dream_cli.cli.command_reference commands/README.md"

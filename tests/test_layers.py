@@ -40,7 +40,7 @@ def test_only_the_loader_names_the_engines() -> None:
 
 
 def test_every_command_file_is_in_the_table() -> None:
-    from dream_cli.main import COMMANDS
+    from dream_cli.cli.main import COMMANDS
 
     assert {path.stem for path in CHECKOUT.glob("commands/*.py")} - {"__init__"} == set(COMMANDS)
 

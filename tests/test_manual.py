@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.main import COMMANDS
-from dream_cli.manual import text
+from dream_cli.cli.main import COMMANDS
+from dream_cli.cli.man_page import text
 from tests.conftest import Workdir
 
 

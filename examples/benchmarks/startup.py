@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from dream_cli.main import COMMANDS
+from dream_cli.cli.main import COMMANDS
 
 # A program of one typed option: typer loads pydantic as soon as there is one.
 FLOOR = """

@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from dream_cli import __version__
-from dream_cli.arguments import Command
-from dream_cli.completion import VARIABLE, answer
+from dream_cli.cli.arguments import Command
+from dream_cli.cli.completion import VARIABLE, answer
 from dream_cli.errors import DreamError, UsageError
 
 COMMANDS = (

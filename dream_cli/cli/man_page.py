@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dream_cli import __version__
-from dream_cli.main import app
-from dream_cli.reference import commands
+from dream_cli.cli.command_reference import commands
+from dream_cli.cli.main import app
 
 _EXITS = {
     "0": "All rows were handled.",

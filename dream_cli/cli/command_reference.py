@@ -1,4 +1,4 @@
-"""The reference page, made from the code.    python -m dream_cli.reference commands/README.md"""
+"""The reference page, made from the code.    python -m dream_cli.cli.command_reference commands/README.md"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from dream_cli.main import COMMANDS, app
+from dream_cli.cli.main import COMMANDS, app
 
 BEGIN, END = "<!-- help -->", "<!-- /help -->"
 
