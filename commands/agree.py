@@ -28,8 +28,8 @@ def run(gold: Gold, judged: Judged, rule: Rule = "strict", quiet: Quiet = False)
 
     Example: dream agree gold.jsonl judged.jsonl
     """
-    from dream_cli.agreeing import among, gold_labels, judged_voices, matched, report, text, unreadable
     from dream_cli.errors import UsageError
+    from dream_cli.evaluation.label_agreement import among, gold_labels, judged_voices, matched, report, text, unreadable
     from dream_cli.records.streams import read_records
     from dream_cli.records.strict_json import dumps
 

@@ -83,9 +83,9 @@ def run(
     Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
     """
     from dream_cli.benchmarks.loading import named, read_items
-    from dream_cli.cards import compared, deliver
     from dream_cli.errors import UsageError
-    from dream_cli.evaluating import Plan, evaluated, judges
+    from dream_cli.evaluation.evaluating import Plan, evaluated, judges
+    from dream_cli.evaluation.reports import compared, deliver
     from dream_cli.method.stages import Run
     from dream_cli.prompts.rendering import Prompts
 

@@ -31,7 +31,7 @@ def run(
     Example: dream leak pairs.jsonl siuo --data data/siuo
     """
     from dream_cli.benchmarks.loading import read_items
-    from dream_cli.leaks import Unseen, in_distribution, leaks
+    from dream_cli.evaluation.contamination import Unseen, in_distribution, leaks
     from dream_cli.records.streams import read_records
     from dream_cli.records.strict_json import dumps
 

@@ -62,9 +62,9 @@ def run(
 
     Example: dream prefer before.jsonl after.jsonl -o preferred.jsonl
     """
-    from dream_cli.asking import Asker
+    from dream_cli.evaluation.judge_questions import Asker
+    from dream_cli.evaluation.preferring import Preferrer, Wins, rivals
     from dream_cli.method.stages import Run, run_stage
-    from dream_cli.preferring import Preferrer, Wins, rivals
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.records.streams import read_records
 

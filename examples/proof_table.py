@@ -19,8 +19,8 @@ from statistics import fmean
 from typing import Any
 
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.streams import read_records
-from dream_cli.scoring import Outcome, outcomes
 from dream_cli.stats.intervals import Interval, Paired, mcnemar, not_worse, paired_difference, student, wilson
 
 ARMS = ("dream", "sft-only", "global-only", "observation-only", "refuse-more")

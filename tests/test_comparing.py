@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dream_cli.benchmarks.benchmark import Item
-from dream_cli.comparing import compare, table
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.comparing import compare, table
 from dream_cli.records.record import Failure, Record, Response
 from dream_cli.stats.intervals import Paired, paired_difference
 

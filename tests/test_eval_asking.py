@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dream_cli.asking import joined, refusal, side, yes_no
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
+from dream_cli.evaluation.judge_questions import joined, refusal, side, yes_no
 
 
 def wrote(text: str) -> Choice:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.rates import Outcome, joined, outcomes, rate
+from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.record import Failure, Record, Response
-from dream_cli.scorecards import summaries
-from dream_cli.scoring import Outcome, joined, outcomes, rate
 
 
 def siuo(key: str, safe: list[Any], effective: list[Any], rule: str = "strict") -> Record:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.gallery.card import page as card
+from dream_cli.evaluation.card_page import page as card
 from dream_cli.gallery.records import items_of, page
 from dream_cli.gallery.serving import Pages, condition
 from dream_cli.records.record import Image, Json, Record

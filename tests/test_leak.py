@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.leaks import find, normalised
+from dream_cli.evaluation.contamination import find, normalised
 from dream_cli.records.streams import read_records
 from tests.conftest import Workdir
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dream_cli.errors import UsageError
-from dream_cli.gallery.evaluations import planes, topics
-from dream_cli.gallery.plots import draw_plane, save
+from dream_cli.evaluation.card_data import planes, topics
+from dream_cli.evaluation.plots import draw_plane, save
 from tests.test_gallery import SUMMARIES, rate, summary
 
 

@@ -86,7 +86,7 @@ class ByRule:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question of ours to the judge, from the templates; it sees the image. `dream_cli.asking` knows how each is put."""
+    """A question of ours to the judge, from the templates; it sees the image. `dream_cli.evaluation.judge_questions` knows how each is put."""
 
     question: str
 

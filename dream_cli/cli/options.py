@@ -32,7 +32,7 @@ def _out(path: str | None) -> str | None:
 
 
 def _cards(files: list[Path] | None) -> list[Path]:
-    from dream_cli.cards import check_card
+    from dream_cli.evaluation.reports import check_card
 
     return [check_card(file) for file in files or []]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dream_cli.asking import verdicts_of
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.judge_questions import verdicts_of
 from dream_cli.method.stages import identified
 from dream_cli.records.record import Json, Record, Response
 from dream_cli.stats.agreement import (

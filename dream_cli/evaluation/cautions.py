@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dream_cli.asking import verdicts_of
 from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item, Published
 from dream_cli.benchmarks.loading import counted
 from dream_cli.engines.loader import NANO
 from dream_cli.errors import UnreadableAnswer
+from dream_cli.evaluation.judge_questions import verdicts_of
+from dream_cli.evaluation.rates import Rate
 from dream_cli.records.record import Json, Record, Response
-from dream_cli.scoring import Rate
 
 # So far apart, a string matcher and the judge measure two different things.
 APART = 0.10

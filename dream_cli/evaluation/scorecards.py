@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dream_cli.asking import by_rule, verdicts_of
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Benchmark, Item
-from dream_cli.cautions import by_rule_alone, cautions, judges_of
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.cautions import by_rule_alone, cautions, judges_of
+from dream_cli.evaluation.judge_questions import by_rule, verdicts_of
+from dream_cli.evaluation.rates import Key, Rate, keys, outcomes, rates
 from dream_cli.records.record import Json, Record
-from dream_cli.scoring import Key, Rate, keys, outcomes, rates
 from dream_cli.stats.intervals import smallest_difference
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dream_cli.gallery.evaluations import label, planes, shown, topics
+from dream_cli.evaluation.card_data import label, planes, shown, topics
 from dream_cli.gallery.pages import filters, render
 from dream_cli.gallery.records import items_of
 from dream_cli.records.record import Json, Record

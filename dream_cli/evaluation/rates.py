@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from dream_cli.asking import by_rule, verdicts_of
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric, Value
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.judge_questions import by_rule, verdicts_of
 from dream_cli.records.record import Record, Response
 
 # In which direction a rate is better decides what the worst reading of an unscored response is.

@@ -11,9 +11,9 @@ from typing import IO
 
 from dream_cli.benchmarks.loading import read_items
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import check_place, replacing
-from dream_cli.scorecards import summaries
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
 # What each form of a card is made with, beside the standard library.
@@ -46,7 +46,7 @@ def deliver(
 
 def compared(sources: Sequence[str], rule: str, agg: str | None, as_json: bool, seed: int) -> int:
     """Print paired tests between two files of the same items; return 1 where a line could not be read."""
-    from dream_cli.comparing import compare, table
+    from dream_cli.evaluation.comparing import compare, table
 
     if len(sources) != 2:
         raise UsageError(f"--compare takes two files, before and after; {len(sources)} given")
@@ -71,11 +71,11 @@ def write(file: Path, found: Sequence[Json], records: Sequence[Record]) -> None:
     """Write the card in the format of the suffix."""
     suffix = file.suffix.lower()
     if suffix == ".html":
-        from dream_cli.gallery import card
+        from dream_cli.evaluation import card_page
 
-        card.write(file, found, records)
+        card_page.write(file, found, records)
     elif NEEDS[suffix]:
-        from dream_cli.gallery import plots
+        from dream_cli.evaluation import plots
 
         plots.save(file, found)
     else:

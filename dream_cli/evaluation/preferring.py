@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from dream_cli.asking import Asker, verdicts_of, with_verdicts
 from dream_cli.errors import RowError, UsageError
+from dream_cli.evaluation.judge_questions import Asker, verdicts_of, with_verdicts
 from dream_cli.method.stages import Tally, identified
 from dream_cli.records.record import Json, Record, Response
 from dream_cli.stats.agreement import position_bias

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from dream_cli.asking import Asker, answered, by_rule, questions, to_ask, verdicts_of
 from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import tell
@@ -17,12 +16,13 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.loader import NANO, EngineSpec, check_address, check_model
 from dream_cli.engines.protocol import Engine, Sampling
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.judge_questions import Asker, answered, by_rule, questions, to_ask, verdicts_of
+from dream_cli.evaluation.scorecards import require_rule
 from dream_cli.method.chats import conversation
 from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Record, Response
 from dream_cli.records.streams import open_writer
-from dream_cli.scorecards import require_rule
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.errors import UsageError
-from dream_cli.gallery.evaluations import Plane, Share, label, planes, shown, topics
+from dream_cli.evaluation.card_data import Plane, Share, label, planes, shown, topics
 from dream_cli.records.record import Json
 from dream_cli.records.streams import replacing
 

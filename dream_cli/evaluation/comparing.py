@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dream_cli.asking import verdicts_of
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.judge_questions import verdicts_of
+from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.record import Json, Record
-from dream_cli.scoring import Outcome, outcomes
 from dream_cli.stats.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, require_libraries, smallest_difference
 
 # One rate is told apart by its benchmark, subset and metric.
