@@ -55,7 +55,7 @@ def run(
         elif html is not None:
             looking.write_gallery(tables, selection, limit, html)
         elif port is not None:
-            from dream_cli.gallery.serving import serve
+            from dream_cli.viewing.html.serving import serve
 
             serve(tables, selection, port)
         elif selection.is_everything and limit is None:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.gallery.items import Item, tone
+from dream_cli.viewing.html.items import Item, tone
 
 
 def render(template: str, **values: Any) -> str:
@@ -26,12 +26,12 @@ def _environment() -> Any:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise UsageError("HTML pages need jinja2, which is not installed; pip install 'dream-cli[view]'") from None
-    loader = PackageLoader("dream_cli.gallery")
+    loader = PackageLoader("dream_cli.viewing.html")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _source(name: str) -> str:
-    return files("dream_cli.gallery").joinpath("templates", name).read_text("utf-8")
+    return files("dream_cli.viewing.html").joinpath("templates", name).read_text("utf-8")
 
 
 def _hash(source: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from dream_cli.errors import UsageError
-from dream_cli.gallery.pages import render
-from dream_cli.gallery.records import items_of
+from dream_cli.viewing.html.pages import render
+from dream_cli.viewing.html.records import items_of
 from dream_cli.viewing.selecting import Selection, choose, fetch
 from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables
