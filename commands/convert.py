@@ -57,9 +57,9 @@ def run(
 
     Example: dream convert train_llava_format.json --explode turns | dream disentangle --mode text
     """
-    from dream_cli.converting import Conversion, convert
     from dream_cli.errors import UsageError
-    from dream_cli.formats.datasets import upload
+    from dream_cli.formats.converting import Conversion, convert
+    from dream_cli.formats.hub_datasets import upload
     from dream_cli.formats.sources import Source
 
     if push and not (out or "").endswith("/"):

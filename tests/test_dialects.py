@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dream_cli.converting import Conversion, understood
 from dream_cli.errors import InvalidRecord
+from dream_cli.formats.converting import Conversion, understood
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.table import DIALECTS, dialect
 from dream_cli.records.record import Json, Record

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.converting import Conversion, convert
+from dream_cli.formats.converting import Conversion, convert
 from dream_cli.formats.sources import Source
 from tests.conftest import Workdir
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats import spa_vl
-from dream_cli.formats.features import TEXT
+from dream_cli.formats.hf_features import TEXT
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.records.record import Json
 

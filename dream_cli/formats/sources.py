@@ -39,11 +39,11 @@ def open_source(source: Source) -> Iterator[Record]:
 def _open(source: Source) -> Iterator[Record]:
     name = source.name or "-"
     if name.startswith("hf://"):
-        from dream_cli.formats.datasets import open_hub
+        from dream_cli.formats.hub_datasets import open_hub
 
         return read_rows(open_hub(name, source.split), name, source.folder)
     if os.path.isdir(name):
-        from dream_cli.formats.datasets import open_folder
+        from dream_cli.formats.hub_datasets import open_folder
 
         return read_rows(open_folder(name, source.split), name, source.folder)
     if name.lower().endswith(".csv") and os.path.isfile(name):

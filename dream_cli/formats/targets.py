@@ -37,7 +37,7 @@ class Target(Protocol):
 def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Target]:
     """Open a file, by its suffix, a folder (its name ends in /) or stdout; what is written appears whole at the end or not at all."""
     if out is not None and is_folder(out):
-        from dream_cli.formats.datasets import DATA, write_card
+        from dream_cli.formats.hub_datasets import DATA, write_card
 
         file = os.path.join(out, DATA)
         with clearly(out):
@@ -76,7 +76,7 @@ def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> It
             return sink_of(out, file, folder)
         if form is None or not form.FEATURES:
             return ParquetRows(file, folder, embed)
-        from dream_cli.formats.features import TypedRows
+        from dream_cli.formats.hf_features import TypedRows
 
         return TypedRows(file, folder, form.FEATURES, embed)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
-from dream_cli.formats.features import IMAGES, MESSAGES, TEXT
+from dream_cli.formats.hf_features import IMAGES, MESSAGES, TEXT
 from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
 from dream_cli.records.record import Json
 
