@@ -88,7 +88,7 @@ def run(
     Example: dream dpo pairs.jsonl --model ckpt/0 -o ckpt/1 --lora | jq -r .model
     """
     from dream_cli.training.dpo import Dpo
-    from dream_cli.training.losses import PreferenceLoss
+    from dream_cli.training.preference.losses import PreferenceLoss
     from dream_cli.training.running import perform
     from dream_cli.training.settings import Hardware, Job, Schedule
 

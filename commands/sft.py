@@ -71,7 +71,7 @@ def run(
     from dream_cli.training.running import perform
     from dream_cli.training.settings import Hardware, Job, Schedule
     from dream_cli.training.sft import Sft, Utility
-    from dream_cli.training.targets import TargetRules
+    from dream_cli.training.sft_targets import TargetRules
 
     adapter = o.adapter(lora, rank, alpha, targets, dora, qlora, merge)
     method = Sft(TargetRules(pick, min_os, min_gs, keep_leaks), Utility(utility, utility_share) if utility else None)

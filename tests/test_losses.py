@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dream_cli.errors import UsageError
-from dream_cli.training.losses import KINDS, PreferenceLoss
+from dream_cli.training.preference.losses import KINDS, PreferenceLoss
 
 pytest.importorskip("trl")
 # TRL 1.16 uses names that transformers 5.23 will drop.

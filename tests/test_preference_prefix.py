@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.local
 
-from dream_cli.training import prefix
-from dream_cli.training.features import FeatureStore
-from dream_cli.training.prefix_batch import RenderedPair
-from dream_cli.training.reference import ReferenceStore, weights_hash
+from dream_cli.training.preference import prefix
+from dream_cli.training.preference.image_features import FeatureStore
+from dream_cli.training.preference.prefix_batch import RenderedPair
+from dream_cli.training.preference.reference_scores import ReferenceStore, weights_hash
 
 # Columns: a prompt of two tokens without its last (the first padded), then two branches of two. Rows are queries, columns keys.
 REAL = [[0, 1, 1, 1, 1, 0]]

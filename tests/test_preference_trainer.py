@@ -83,7 +83,7 @@ def trainer(kind: Any, folder: Path, out: Path, rows: Any = None, lora: bool = F
 
 def fast(*args: Any, **more: Any) -> Any:
     """Our trainer."""
-    from dream_cli.training.preference_trainer import PreferenceTrainer
+    from dream_cli.training.preference.preference_trainer import PreferenceTrainer
 
     return trainer(PreferenceTrainer, *args, **more)
 
@@ -146,7 +146,7 @@ def test_the_blocks_of_flex_attention_give_the_same_gradients(
     from torch.nn.attention import flex_attention as flex
     from transformers.integrations import flex_attention as theirs
 
-    from dream_cli.training.preference_trainer import FastPath
+    from dream_cli.training.preference.preference_trainer import FastPath
 
     monkeypatch.setattr(flex, "_validate_device", lambda *_: None)
     monkeypatch.setattr(theirs, "compile_friendly_flex_attention", lambda *qkv, training, **more: flex.flex_attention(*qkv, **more))
@@ -210,7 +210,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
 
 
 def test_the_reference_and_the_tower_are_asked_once(folder_of: Any, tmp_path: Path, forwards: dict[str, int]) -> None:
-    from dream_cli.training.preference_trainer import FastPath
+    from dream_cli.training.preference.preference_trainer import FastPath
 
     kept = FastPath(tmp_path / "cache")
     first, _ = train(fast(folder_of("llava"), tmp_path, lora=True, settings=kept, max_steps=3))
@@ -223,7 +223,7 @@ def test_the_reference_and_the_tower_are_asked_once(folder_of: Any, tmp_path: Pa
 
 
 def test_features_over_the_limit_are_made_anew(folder_of: Any, tmp_path: Path, forwards: dict[str, int]) -> None:
-    from dream_cli.training.preference_trainer import FastPath
+    from dream_cli.training.preference.preference_trainer import FastPath
 
     steps = [train(fast(folder_of("llava"), tmp_path, lora=True, settings=FastPath(None, size), max_steps=2))[0] for size in (0, 1 << 20)]
     assert forwards["tower"] == 3 + 1
@@ -234,7 +234,7 @@ def test_every_round_starts_at_the_logarithm_of_two(folder_of: Any, tmp_path: Pa
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
 
-    from dream_cli.training.preference_trainer import FastPath
+    from dream_cli.training.preference.preference_trainer import FastPath
 
     folder, kept = folder_of("llava"), FastPath(tmp_path / "cache")
     one = fast(folder, tmp_path, lora=True, settings=kept, max_steps=3, learning_rate=1e-2)

@@ -16,7 +16,7 @@ from dream_cli.engines.checkpoint import find_checkpoint
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Record
 from dream_cli.training.sft import Sft, Utility
-from dream_cli.training.targets import TargetRules, leaked_phrase, targets_of
+from dream_cli.training.sft_targets import TargetRules, leaked_phrase, targets_of
 from tests import training, zoo
 from tests.conftest import Workdir
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from dream_cli.records.record import Json, Record
 from dream_cli.training.checkpoints import ExactCheckpoints, WatchedLoss
-from dream_cli.training.losses import PreferenceLoss
 from dream_cli.training.models import Policy
+from dream_cli.training.preference.losses import PreferenceLoss
 from dream_cli.training.preflight import Preflight, Report, Take
 from dream_cli.training.rows import PAIR, Row, pair_of
 from dream_cli.training.settings import Job
@@ -45,7 +45,7 @@ class Dpo:
         """Return TRL's trainer with exact checkpoints, on the shared prefix where the model can take it."""
         from trl import DPOConfig
 
-        from dream_cli.training.preference_trainer import FastPath, PreferenceTrainer
+        from dream_cli.training.preference.preference_trainer import FastPath, PreferenceTrainer
 
         class Trainer(ExactCheckpoints, WatchedLoss, PreferenceTrainer):
             pass

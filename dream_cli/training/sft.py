@@ -15,7 +15,7 @@ from dream_cli.training.models import Policy
 from dream_cli.training.preflight import Preflight, Report, Take, checked
 from dream_cli.training.rows import COMPLETION, Row
 from dream_cli.training.settings import Job
-from dream_cli.training.targets import TAKEN, TargetRules, targets_of
+from dream_cli.training.sft_targets import TAKEN, TargetRules, targets_of
 
 
 @dataclass(frozen=True)

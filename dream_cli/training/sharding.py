@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.training.features import vision_weights
 from dream_cli.training.launching import process_state
+from dream_cli.training.preference.image_features import vision_weights
 from dream_cli.training.settings import Job
 
 FSDP, DEEPSPEED = "FSDP", "DeepSpeed"

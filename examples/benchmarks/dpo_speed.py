@@ -152,7 +152,7 @@ def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out
     from transformers.trainer_callback import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
-    from dream_cli.training.preference_trainer import FastPath, PreferenceTrainer
+    from dream_cli.training.preference.preference_trainer import FastPath, PreferenceTrainer
 
     torch.set_num_threads(1)
     more: dict[str, Any] = {}
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
-    for module in ("peft", "dream_cli.training.preference_trainer"):
+    for module in ("peft", "dream_cli.training.preference.preference_trainer"):
         import_module(module)  # once, before the forks
     rows = []
     for name, tune, tokens in ((n, t, k) for n in asked.shape for t in asked.tune for k in asked.tokens):

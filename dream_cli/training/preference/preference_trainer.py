@@ -19,10 +19,11 @@ import trl.trainer.utils  # noqa: TID253
 from trl import DPOTrainer  # noqa: TID253 - a class needs its base
 
 from dream_cli.errors import DreamError
-from dream_cli.training import features, prefix, sharding
+from dream_cli.training import sharding
 from dream_cli.training.launching import first_does, greatest
-from dream_cli.training.prefix_batch import PairCollator, render
-from dream_cli.training.reference import ReferenceStore, reference_weights, short_hash, weights_hash
+from dream_cli.training.preference import image_features, prefix
+from dream_cli.training.preference.prefix_batch import PairCollator, render
+from dream_cli.training.preference.reference_scores import ReferenceStore, reference_weights, short_hash, weights_hash
 
 GIB = 1 << 30
 CPU_TILE = 1024  # words
@@ -63,7 +64,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self._pairs = PairCollator(self.processing_class, self._bare.config.image_token_id, self.args.max_length, self.data_collator)
             self.data_collator = self._pairs
             self._reference: ReferenceStore | None = None
-            self._features: features.FeatureStore | None = None
+            self._features: image_features.FeatureStore | None = None
             self._is_at_start = True
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -118,10 +119,10 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             return prefix.score(model, bare, batch, pixels)
         known = [self._features.get(key) if key else {} for key in pictures]
         if None not in known:
-            given = features.as_encoder_outputs(bare.config.model_type, filter(None, known), batch["input_ids"].device)
+            given = image_features.as_encoder_outputs(bare.config.model_type, filter(None, known), batch["input_ids"].device)
             return prefix.score(model, bare, batch, {"mm_encoder_outputs": given})
         tokens = (batch["input_ids"] == bare.config.image_token_id).sum(1).tolist()
-        with features.noted(bare.base_model, tokens) as seen:
+        with image_features.noted(bare.base_model, tokens) as seen:
             scores = prefix.score(model, bare, batch, pixels)
         for key, row in {key: row for key, row, old in zip(pictures, seen, known, strict=True) if old is None}.items():
             self._features.put(key, row)
@@ -148,15 +149,15 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         folder = self.settings.folder
         reference, tower = first_does(self._fingerprints)
         self._reference = ReferenceStore(folder, reference, self.accelerator.process_index)
-        if features.is_frozen(self._bare):
-            self._features = features.FeatureStore(folder / f"features-{tower}" if folder else None, self.settings.feature_bytes)
+        if image_features.is_frozen(self._bare):
+            self._features = image_features.FeatureStore(folder / f"features-{tower}" if folder else None, self.settings.feature_bytes)
 
     def _fingerprints(self) -> tuple[str, str]:
         """Return what names the reference and its tower: the weights, which the first process has whole, and how they are used."""
         model, images = self.accelerator.unwrap_model(self.model), self.processing_class.image_processor.to_dict()
         how = [str(model.dtype), self.accelerator.mixed_precision, *filter(None, [sharding.asked()])]
         reference = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length)
-        return reference, short_hash(weights_hash(features.vision_weights(self._bare)), how, images)
+        return reference, short_hash(weights_hash(image_features.vision_weights(self._bare)), how, images)
 
     def _reference_of(self, pairs: Sequence[str], device: Any) -> tuple[Any, Any]:
         if self._reference is None:
