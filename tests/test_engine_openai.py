@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import pytest
 from PIL import Image as Pillow
 
-from dream_cli.engines import openai
-from dream_cli.engines.answers import read_answers
-from dream_cli.engines.loader import EngineSpec
-from dream_cli.engines.openai import open_openai
+from dream_cli.engines import openai_server
+from dream_cli.engines.openai_answers import read_answers
+from dream_cli.engines.openai_server import open_openai
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
+from dream_cli.engines.registry import EngineSpec
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
 from tests.loopback import Fault, Loopback, Positions
@@ -130,10 +130,10 @@ def test_retry_after_is_waited_for() -> None:
 
 def test_retry_after_is_read_as_seconds_or_date() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    assert 55 < openai._pause(1, soon) < 61
-    assert 7 <= openai._pause(1, "7") < 8
-    assert openai._pause(1, "86400") == 120
-    assert openai._pause(1, "later") < 1
+    assert 55 < openai_server._pause(1, soon) < 61
+    assert 7 <= openai_server._pause(1, "7") < 8
+    assert openai_server._pause(1, "86400") == 120
+    assert openai_server._pause(1, "later") < 1
 
 
 def test_a_slow_server_is_a_fault() -> None:

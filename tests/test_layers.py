@@ -34,9 +34,9 @@ def test_the_record_stands_on_the_standard_library_alone(name: str) -> None:
 
 
 def test_only_the_loader_names_the_engines() -> None:
-    engines = {f"dream_cli.engines.{name}" for name in ("openai", "transformers", "vllm")}
-    others = [path for path in MODULES if path.stem not in ("transformers", "vllm", "openai")]
-    assert {path.name for path in others if engines & set(imports(path))} == {"loader.py"}
+    engines = {f"dream_cli.engines.{name}" for name in ("openai_server", "transformers", "vllm")}
+    others = [path for path in MODULES if path.stem not in ("transformers", "vllm", "openai_server")]
+    assert {path.name for path in others if engines & set(imports(path))} == {"registry.py"}
 
 
 def test_every_command_file_is_in_the_table() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dream_cli.engines import loader
+from dream_cli.engines import registry
 from dream_cli.engines.batching import Batcher
-from dream_cli.engines.loader import EngineSpec, open_engine
+from dream_cli.engines.registry import EngineSpec, open_engine
 from dream_cli.errors import UsageError
 
 
@@ -67,7 +67,7 @@ def test_nano_goes_by_its_name_and_answers_from_the_store(tmp_path: Path, monkey
     from dream_cli.engines.protocol import ChatMessage
     from tests.zoo import build
 
-    monkeypatch.setitem(loader.EMBEDDED, "nano", build("llava", tmp_path / "weights"))
+    monkeypatch.setitem(registry.EMBEDDED, "nano", build("llava", tmp_path / "weights"))
 
     async def ask() -> tuple[str, Any]:
         engine = await open_engine(EngineSpec(store=str(tmp_path / "calls.sqlite")))

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 from dream_cli import __version__
-from dream_cli.engines.loader import EngineSpec, check_address, check_model, choose_engine
+from dream_cli.engines.registry import EngineSpec, check_address, check_model, choose_engine
 from dream_cli.errors import UsageError
 
 _OURS = "dream-cli"
@@ -172,7 +172,7 @@ def _cards() -> list[str]:
 
 
 def _engine(spec: EngineSpec, gpu: bool) -> Finding:
-    """Return the engine that a model would get and why, by the loader's own choice."""
+    """Return the engine that a model would get and why, by the registry's own choice."""
     name = spec.model or spec.base_url or "nano"
     try:
         if spec.base_url is not None:

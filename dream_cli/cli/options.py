@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from dream_cli.engines.costs import Prices
-    from dream_cli.engines.loader import EngineSpec
+    from dream_cli.engines.registry import EngineSpec
 
 
 def _source(path: str | None) -> str | None:
@@ -41,7 +41,7 @@ def _model(ctx: typer.Context, model: str | None) -> str | None:
     # These are eager options, read before this one.
     served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT"
     if not served and not ctx.params.get("dry_run"):
-        from dream_cli.engines.loader import check_model
+        from dream_cli.engines.registry import check_model
 
         check_model(model, ctx.params.get("engine"))
     return model
@@ -49,7 +49,7 @@ def _model(ctx: typer.Context, model: str | None) -> str | None:
 
 def _base_url(address: str | None) -> str | None:
     if address is not None:
-        from dream_cli.engines.loader import check_address
+        from dream_cli.engines.registry import check_address
 
         check_address(address)
     return address
@@ -174,7 +174,7 @@ def engine_spec(
     engine: Literal["transformers", "vllm"] | None = None,
 ) -> EngineSpec:
     """Gather what the user said of the engine."""
-    from dream_cli.engines.loader import EngineSpec
+    from dream_cli.engines.registry import EngineSpec
     from dream_cli.engines.store import default_store
 
     path = None if no_store else store or str(default_store())

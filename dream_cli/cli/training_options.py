@@ -34,7 +34,7 @@ def _model(model: str | None) -> str:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'dream-cli[train]'")
     if model is None:
         raise UsageError("no model to train: --model PATH-OR-ID (or DREAM_MODEL); nano-policy is a small one for trying")
-    from dream_cli.engines.loader import check_model
+    from dream_cli.engines.registry import check_model
 
     check_model(model)
     return model

@@ -12,8 +12,8 @@ from typing import Any
 
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
-from dream_cli.engines.loader import EngineSpec
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
+from dream_cli.engines.registry import EngineSpec
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.errors import EngineError, RowError, UsageError
 

@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
-from dream_cli.engines.loader import EngineSpec
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
+from dream_cli.engines.registry import EngineSpec
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.engines.transformers import Chat, row_seed
 from dream_cli.errors import EngineError, RowError, UsageError

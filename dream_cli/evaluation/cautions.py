@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item, Published
 from dream_cli.benchmarks.loading import counted
-from dream_cli.engines.loader import NANO
+from dream_cli.engines.registry import NANO
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.judge_questions import verdicts_of
 from dream_cli.evaluation.rates import Rate

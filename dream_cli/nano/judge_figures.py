@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dream_cli.engines.loader import NANO, EngineSpec, open_engine
+from dream_cli.engines.registry import NANO, EngineSpec, open_engine
 from dream_cli.method.judging import Judge
 from dream_cli.nano.answers import answer
 from dream_cli.nano.figures import BINS, SEED, WEIGHTS, calibration_error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoint, fingerprint
-from dream_cli.engines.loader import EMBEDDED
+from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UsageError
 from dream_cli.training.launching import first_does
 from dream_cli.training.settings import Job, Lora

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dream_cli.engines.loader import NANO
+from dream_cli.engines.registry import NANO
 from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.images import open_rgb
 from dream_cli.records.record import Record

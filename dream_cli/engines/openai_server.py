@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from dream_cli.engines.answers import Positions, read_answers, read_positions
+from dream_cli.engines.openai_answers import Positions, read_answers, read_positions
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
 from dream_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from dream_cli.engines.loader import EngineSpec
+    from dream_cli.engines.registry import EngineSpec
 
 Json = dict[str, Any]
 

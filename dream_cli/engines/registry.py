@@ -45,9 +45,9 @@ def check_model(model: str | None, engine: Literal["transformers", "vllm"] | Non
 
 def check_address(base_url: str) -> None:
     """Raise UsageError where a base URL is none."""
-    from dream_cli.engines import openai
+    from dream_cli.engines import openai_server
 
-    openai.check_address(base_url)
+    openai_server.check_address(base_url)
 
 
 async def open_engine(spec: EngineSpec) -> Engine:
@@ -95,7 +95,7 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
 async def _open(spec: EngineSpec) -> Engine:
     choice = choose_engine(spec)
     if choice.engine == "openai":
-        from dream_cli.engines.openai import open_openai
+        from dream_cli.engines.openai_server import open_openai
 
         return await open_openai(spec)
     if choice.engine == "vllm":
