@@ -31,7 +31,7 @@ SCHEMA = {"type": "array", "items": {"type": "string"}}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "BACKOFF", 0.001)
+    monkeypatch.setattr(openai_server, "BACKOFF", 0.001)
     for name in ("DREAM_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -7,21 +7,21 @@ from random import Random
 
 import pytest
 
-from dream_cli.nano import beyond, judge_figures, packing, tokens
-from dream_cli.nano.answers import altered
-from dream_cli.nano.figures import WEIGHTS, calibration_error, micro_f1
 from dream_cli.nano.grader import grade
-from dream_cli.nano.judge_figures import Judged
-from dream_cli.nano.lessons import ROLES, Lesson, Teacher, able
 from dream_cli.nano.pictures import Picture, draw
-from dream_cli.nano.reader import Reader
-from dream_cli.nano.recipe import COURSES, attend_in_float32, draw_packs
 from dream_cli.nano.truth import Deed, Truth
 from dream_cli.nano.wordings import aware
 from dream_cli.nano.world import PLACES, item
 from dream_cli.prompts.parsing import parse_observations, parse_score, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Observation
+from examples.nano import beyond, judge_figures, packing, tokens
+from examples.nano.answers import altered
+from examples.nano.figures import WEIGHTS, calibration_error, micro_f1
+from examples.nano.judge_figures import Judged
+from examples.nano.lessons import ROLES, Lesson, Teacher, able
+from examples.nano.reader import Reader
+from examples.nano.recipe import COURSES, attend_in_float32, draw_packs
 
 PROMPTS = Prompts.load()
 
@@ -34,7 +34,7 @@ def test_the_lessons_follow_from_the_seed() -> None:
 
 
 def test_importing_the_world_needs_no_torch() -> None:
-    code = "import sys, dream_cli.nano.recipe, dream_cli.nano.tower, dream_cli.nano.figures, dream_cli.nano.grader; sys.exit('torch' in sys.modules)"
+    code = "import sys, examples.nano.recipe, examples.nano.tower, examples.nano.figures, dream_cli.nano.grader; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.nano import examples, items
+from dream_cli.nano import items
 from dream_cli.nano.lexicon import ALARMING, CATEGORIES, CATEGORY, HARMLESS, PAIRS, SIGNS, TWINS
 from dream_cli.nano.pictures import LOOKS, Picture, draw, spot_labels
 from dream_cli.nano.truth import Truth
 from dream_cli.nano.world import PLACES, SKILLS, SPLITS, harmless_twin, item, split_of
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import Record
+from examples.nano import draw_examples
 
 
 @given(st.integers(), st.sampled_from([*PLACES, *SKILLS]), st.sampled_from(SPLITS))
@@ -118,7 +119,7 @@ def test_items_from_the_command_line(tmp_path: Path) -> None:
 
 def test_examples_are_records_with_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["examples", str(tmp_path)])
-    examples.main()
+    draw_examples.main()
     rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert len(rows) >= 24 and any("response" in row for row in rows)
     assert all((tmp_path / str(Record.from_dict(row).images[0].path)).is_file() for row in rows)

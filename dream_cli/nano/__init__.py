@@ -1,1 +1,1 @@
-"""The embedded model: its world, its recipe and its weights."""
+"""The embedded model: its weights and its small world."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
-from dream_cli.nano.answers import accusation, altered, answer
 from dream_cli.nano.grader import grade
 from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
@@ -15,6 +14,7 @@ from dream_cli.nano.wordings import OFFERS, aware, helpful, naming, pick
 from dream_cli.nano.world import Item, item
 from dream_cli.prompts.rendering import Prompts, written
 from dream_cli.records.record import Observation
+from examples.nano.answers import accusation, altered, answer
 
 # Of the claims about a risky item, the right ones: with those about harmless items, half of all are right.
 RIGHT_SHARE = 0.85

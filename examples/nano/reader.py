@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dream_cli.nano.lessons import Lesson
-from dream_cli.nano.tokens import chat
+from examples.nano.lessons import Lesson
+from examples.nano.tokens import chat
 
 if TYPE_CHECKING:
     from PIL.Image import Image

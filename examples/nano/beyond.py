@@ -1,6 +1,6 @@
 """nano beyond its world, as it is: does it read pictures of lists that it never saw, and tell harmful from harmless ones?
 
-`python -m dream_cli.nano.beyond HARMFUL HARMLESS`, the folders of FigStep's SafeBench-Tiny and of FigStep-Benign as released:
+`python -m examples.nano.beyond HARMFUL HARMLESS`, the folders of FigStep's SafeBench-Tiny and of FigStep-Benign as released:
 a CSV file in each, and the picture of each row.
 """
 
@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dream_cli.nano.figures import WEIGHTS
-from dream_cli.nano.lessons import Lesson
 from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
-from dream_cli.nano.reader import Reader
 from dream_cli.prompts.rendering import Prompts
+from examples.nano.figures import WEIGHTS
+from examples.nano.lessons import Lesson
+from examples.nano.reader import Reader
 
 if TYPE_CHECKING:
     from PIL.Image import Image

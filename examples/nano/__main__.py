@@ -1,12 +1,12 @@
-"""Make nano and nano-policy from a seed, one after the other: `python -m dream_cli.nano --out DIR`."""
+"""Make nano and nano-policy from a seed, one after the other: `python -m examples.nano --out DIR`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from dream_cli.nano import recipe, tower
-from dream_cli.nano.parallel import in_parallel
+from examples.nano import recipe, tower
+from examples.nano.parallel import in_parallel
 
 
 def main() -> None:

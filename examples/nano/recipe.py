@@ -1,7 +1,7 @@
-"""Train nano from scratch on a CPU: `python -m dream_cli.nano.recipe teacher --begin TOWER --out DIR`.
+"""Train nano from scratch on a CPU: `python -m examples.nano.recipe teacher --begin TOWER --out DIR`.
 
-The vision tower comes from `dream_cli.nano.tower` and stays as it is; here the rest learns every role together.
-The policy is made of the teacher: `python -m dream_cli.nano.recipe policy --begin TEACHER --out DIR`.
+The vision tower comes from `examples.nano.tower` and stays as it is; here the rest learns every role together.
+The policy is made of the teacher: `python -m examples.nano.recipe policy --begin TEACHER --out DIR`.
 A checkpoint with the learner's state is written every few minutes, and a run that is started again goes on from it.
 """
 
@@ -18,17 +18,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dream_cli.nano import tower
-from dream_cli.nano.lessons import Lesson, Teacher, able
 from dream_cli.nano.lexicon import READ, WORDS
-from dream_cli.nano.model import build_model, pixels
-from dream_cli.nano.packing import Packer
-from dream_cli.nano.parallel import average_gradients, in_parallel
 from dream_cli.nano.pictures import LOOKS, Picture, any_look, fits
-from dream_cli.nano.tokens import IMAGE, build_processor, load_processor, whole_parts
-from dream_cli.nano.tower import any_words
 from dream_cli.nano.world import PLACES, SKILLS, Item, item
 from dream_cli.prompts.rendering import Prompts
+from examples.nano import tower
+from examples.nano.lessons import Lesson, Teacher, able
+from examples.nano.model import build_model, pixels
+from examples.nano.packing import Packer
+from examples.nano.parallel import average_gradients, in_parallel
+from examples.nano.tokens import IMAGE, build_processor, load_processor, whole_parts
+from examples.nano.tower import any_words
 
 WARMUP = 100
 # In one process and step: packs with a picture and packs without, and the lessons in each.

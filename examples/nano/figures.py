@@ -1,4 +1,4 @@
-"""How good nano is on the part of its world that it never saw: `python -m dream_cli.nano.figures [--items N]`.
+"""How good nano is on the part of its world that it never saw: `python -m examples.nano.figures [--items N]`.
 
 Each figure is also taken with the image blanked, shuffled among the items, and swapped for its harmless twin:
 what stays as good without the right image was not read from it. The answers that are judged are in wordings kept from training.
@@ -16,23 +16,24 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.nano.answers import answer
 from dream_cli.nano.items import drawn
-from dream_cli.nano.lessons import OF_THE_TEXT, Lesson, Teacher
 from dream_cli.nano.pictures import Picture, draw
-from dream_cli.nano.reader import Reader
 from dream_cli.nano.wordings import CAUTIONS, aware, complied, pick
 from dream_cli.nano.world import PLACES, SPLITS, Item, every_pair, harmless_twin
 from dream_cli.prompts.parsing import SCORES, YES_NO, parse_observations
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Observation
 from dream_cli.stats.agreement import rank_correlation
+from examples.nano.answers import answer
+from examples.nano.lessons import OF_THE_TEXT, Lesson, Teacher
+from examples.nano.reader import Reader
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = EMBEDDED["nano"]
 SEED = 7
 BINS = 10
 Change = Callable[[Item, Item], "Image"]

@@ -1,4 +1,4 @@
-"""Make the example records with their pictures: `python -m dream_cli.nano.examples FOLDER`."""
+"""Make the example records with their pictures: `python -m examples.nano.draw_examples FOLDER`."""
 
 from __future__ import annotations
 

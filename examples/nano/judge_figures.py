@@ -1,4 +1,4 @@
-"""How far nano, as `dream judge` uses it, agrees with the truth: `python -m dream_cli.nano.judge_figures [--items N]`.
+"""How far nano, as `dream judge` uses it, agrees with the truth: `python -m examples.nano.judge_figures [--items N]`.
 
 Each held-out risk gets answers of any quality, in wordings kept from training and, with --sampled FILE, those a policy drew.
 The grader says what they are worth; the judge is read both ways, as expected values and as the words it writes.
@@ -18,14 +18,14 @@ from typing import Any
 
 from dream_cli.engines.registry import NANO, EngineSpec, open_engine
 from dream_cli.method.judging import Judge
-from dream_cli.nano.answers import answer
-from dream_cli.nano.figures import BINS, SEED, WEIGHTS, calibration_error
 from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.items import records
 from dream_cli.nano.truth import Truth
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Record, Response
 from dream_cli.stats.agreement import cohen_kappa, rank_correlation
+from examples.nano.answers import answer
+from examples.nano.figures import BINS, SEED, WEIGHTS, calibration_error
 
 ANSWERS = 4
 READINGS = ("expected", "parsed")

@@ -26,7 +26,7 @@ def opened(**spec: Any) -> Any:
 @pytest.fixture
 def extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that the extra `local` is installed."""
-    monkeypatch.setattr(loader, "_require_local", lambda model, engine: None)
+    monkeypatch.setattr(registry, "_require_local", lambda model, engine: None)
 
 
 def test_without_the_extra_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,14 +36,14 @@ def test_without_the_extra_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nano_without_its_weights_is_no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, extra: None) -> None:
-    monkeypatch.setattr(loader, "EMBEDDED", {"nano": tmp_path, "nano-policy": tmp_path})
+    monkeypatch.setattr(registry, "EMBEDDED", {"nano": tmp_path, "nano-policy": tmp_path})
     for model, name in ((None, "nano"), ("nano", "nano"), ("nano-policy", "nano-policy")):
         with pytest.raises(UsageError, match=f"no weights of {name}, an embedded model"):
             opened(model=model)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: None) -> None:
-    monkeypatch.setattr(loader, "_has_gpu", lambda: False)
+    monkeypatch.setattr(registry, "_has_gpu", lambda: False)
     (tmp_path / "judge-7b").mkdir()
     with pytest.raises(UsageError, match="did you mean .*judge-7b"):
         opened(model=str(tmp_path / "jugde-7b"))
@@ -55,7 +55,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_adapter_without_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: None) -> None:
-    monkeypatch.setattr(loader, "_has_gpu", lambda: False)
+    monkeypatch.setattr(registry, "_has_gpu", lambda: False)
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone/away"}')
     with pytest.raises(UsageError, match="is an adapter, and its base model cannot be found"):
         opened(model=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Teach the vision tower alone which character lies at each spot: `python -m dream_cli.nano.tower --out DIR`.
+"""Teach the vision tower alone which character lies at each spot: `python -m examples.nano.tower --out DIR`.
 
 A reader is slow to come about from answers alone; the renderer knows what lies where, so the tower is told.
 """
@@ -15,9 +15,9 @@ from random import Random
 from typing import Any
 
 from dream_cli.nano.lexicon import SIGNS, WORDS
-from dream_cli.nano.model import TOWER, build_tower, pixels
-from dream_cli.nano.parallel import average_gradients, in_parallel
 from dream_cli.nano.pictures import LABELS, LOOKS, SPOTS, Picture, any_look, spot_labels
+from examples.nano.model import TOWER, build_tower, pixels
+from examples.nano.parallel import average_gradients, in_parallel
 
 # The batch is that of one process.
 STEPS, BATCH, RATE = 4600, 16, 2e-3

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dream_cli.nano.lessons import Lesson
-from dream_cli.nano.model import SEATS
-from dream_cli.nano.tokens import END, IMAGE, ROLES
+from examples.nano.lessons import Lesson
+from examples.nano.model import SEATS
+from examples.nano.tokens import END, IMAGE, ROLES
 
 # A verdict is one token among answers of many; it must not drown. How an answer happens to be worded matters less.
 VERDICT_WEIGHT, WORDING_WEIGHT, END_WEIGHT = 3.0, 0.5, 0.2
