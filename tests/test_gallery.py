@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dream_cli.viewing.html.records import items_of, page
 
 from dream_cli.evaluation.card_page import page as card
 from dream_cli.records.record import Image, Json, Record
+from dream_cli.viewing.html.record_page import items_of, page
 from dream_cli.viewing.html.serving import Pages, condition
 from dream_cli.viewing.selecting import Selection
 from dream_cli.viewing.tables import open_tables

@@ -9,7 +9,7 @@ from dream_cli.evaluation.card_data import label, planes, shown, topics
 from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import replacing
 from dream_cli.viewing.html.pages import filters, render
-from dream_cli.viewing.html.records import items_of
+from dream_cli.viewing.html.record_page import items_of
 
 
 def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> None:

@@ -60,7 +60,7 @@ def show(tables: Tables, selection: Selection, limit: int | None, as_json: bool,
 
 def write_gallery(tables: Tables, selection: Selection, limit: int | None, out: str) -> None:
     """Write records as one HTML file; raise UsageError where it cannot be written."""
-    from dream_cli.viewing.html.records import items_of, page
+    from dream_cli.viewing.html.record_page import items_of, page
 
     tables.make_views()
     with replacing(out) as file:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.viewing.html.items import Item, tone
+from dream_cli.viewing.html.shown_record import Item, tone
 
 
 def render(template: str, **values: Any) -> str:

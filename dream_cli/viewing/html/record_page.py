@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import Record
-from dream_cli.viewing.html.items import Item, item_of
 from dream_cli.viewing.html.pages import filters, render
+from dream_cli.viewing.html.shown_record import Item, item_of
 
 
 def items_of(records: Iterable[tuple[int, Record]]) -> list[Item]:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from dream_cli.errors import UsageError
 from dream_cli.viewing.html.pages import render
-from dream_cli.viewing.html.records import items_of
+from dream_cli.viewing.html.record_page import items_of
 from dream_cli.viewing.selecting import Selection, choose, fetch
 from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables
