@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.benchmarks import TABLE
+from dream_cli.benchmarks.registry import TABLE
 from dream_cli.cli import options
 
 What = Annotated[

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from dream_cli.benchmarks import TABLE, get
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import load
+from dream_cli.benchmarks.registry import TABLE, get
 from dream_cli.errors import UsageError
 from dream_cli.records.images import read_bytes
 from dream_cli.records.record import Record

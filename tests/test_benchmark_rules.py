@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dream_cli.benchmarks import TABLE, get
 from dream_cli.benchmarks.benchmark import Item, Published
 from dream_cli.benchmarks.mm_safetybench import HARMFUL, SCENARIOS, unsafe, wording
 from dream_cli.benchmarks.mossbench import official_refusal
+from dream_cli.benchmarks.registry import TABLE, get
 from dream_cli.benchmarks.siuo import official_effective, official_safe, strict_effective, strict_safe
 from dream_cli.benchmarks.siuo_mcqa import LETTERS, official_choice, strict_choice
 from dream_cli.benchmarks.vlguard import succeeds, wins

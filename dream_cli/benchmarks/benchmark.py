@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.records.record import Image, Record, Response
 
 if TYPE_CHECKING:
-    from dream_cli.benchmarks.files import Source, Table
+    from dream_cli.benchmarks.tables import Source, Table
 
 RULES = ("strict", "official")
 Value = bool | int | float | str

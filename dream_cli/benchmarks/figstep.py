@@ -6,7 +6,7 @@ The authors read the answers by hand, so there is no official automatic rule.
 from __future__ import annotations
 
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item, Subset
-from dream_cli.benchmarks.files import Row, Source, Table
+from dream_cli.benchmarks.tables import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records.record import Record
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Subset, refusals
 from dream_cli.benchmarks.figstep import COLUMNS, PROMPT, TOPICS, pair_key
-from dream_cli.benchmarks.files import Source, Table
+from dream_cli.benchmarks.tables import Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records.record import Record
 

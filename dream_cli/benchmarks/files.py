@@ -11,57 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol
 
+from dream_cli.benchmarks.registry import every
+from dream_cli.benchmarks.tables import Row, Source, Table
 from dream_cli.errors import UsageError
+from dream_cli.records.cache import cache_folder
 from dream_cli.records.images import digest
 from dream_cli.records.record import Image
 
-Row = Mapping[str, Any]
 DEPTH = 3  # official archives keep their tables at most three folders down
-
-
-@dataclass(frozen=True)
-class Table:
-    """One official table: the names it goes by, the fields every row has, and fields that tell another table from it."""
-
-    title: str
-    names: tuple[str, ...]
-    fields: tuple[str, ...]
-    without: tuple[str, ...] = ()
-    hub: tuple[str, ...] = ("test", "train")  # CONFIG/SPLIT or SPLIT, as it is on the hub
-    folder: str = ""  # the folder it stands in, where the name does not tell
-    elsewhere: str = ""  # a folder in which a file of this name is another table
-    by_name_only: bool = False  # several tables have these fields
-
-    def fits(self, row: Row) -> bool:
-        """Whether a row has this table's fields."""
-        return all(name in row for name in self.fields) and not any(name in row for name in self.without)
-
-    def may_be(self, path: Path) -> bool:
-        """Whether the table may stand at a path."""
-        return (not self.folder or self.folder in path.parts) and self.elsewhere not in path.parts
-
-
-class Source(Protocol):
-    """Where rows and images come from; `missing` names the images that are not there, of those `asked` for."""
-
-    place: str
-    missing: list[str]
-    asked: int
-
-    @property
-    def opened(self) -> Path:
-        """The table that was read last."""
-
-    def rows(self, table: Table) -> list[Row]:
-        """Return the rows of a table; raise UsageError where it is not there or is another one."""
-
-    def has(self, table: Table) -> bool:
-        """Whether the table is there."""
-
-    def image(self, row: Row, *names: str) -> Image:
-        """Return the image of a row, the first of several names that is there, else the first name for the row's error to tell."""
 
 
 def open_source(data: str, name: str) -> Source:
@@ -247,8 +205,6 @@ def _check_fields(place: Path | str, rows: Sequence[Row], table: Table) -> None:
 
 
 def _looks_like(row: Row, table: Table) -> str | None:
-    from dream_cli.benchmarks import every
-
     others = [t for benchmark in every() for t in benchmark.tables if t.title != table.title]
     return next((t.title for t in others if t.fits(row)), None)
 
@@ -300,9 +256,7 @@ def _unpacked(archive: Path, member: str) -> Path:
 
 def _kept(image: Image, suffix: str = ".img") -> Image:
     """Return the image as a file in the cache, named by its bytes: records then stay small and go on naming it."""
-    from dream_cli.engines.store import default_store
-
-    path = default_store().parent / "images" / f"{digest(image)[:32]}{suffix}"
+    path = cache_folder() / "images" / f"{digest(image)[:32]}{suffix}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")

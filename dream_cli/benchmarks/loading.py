@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dream_cli.benchmarks import TABLE, every, get
 from dream_cli.benchmarks.benchmark import Benchmark, Item
-from dream_cli.benchmarks.files import Folder, Source, open_source, read_rows
+from dream_cli.benchmarks.files import Folder, open_source, read_rows
+from dream_cli.benchmarks.registry import TABLE, every, get
+from dream_cli.benchmarks.tables import Source
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records.record import Record
 from dream_cli.records.streams import read_records

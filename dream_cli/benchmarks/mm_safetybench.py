@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item, Published, Subset
-from dream_cli.benchmarks.files import Row, Source, Table
+from dream_cli.benchmarks.tables import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.records.record import Record

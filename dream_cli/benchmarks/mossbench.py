@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Published, Subset, refusal, refusals, worded
-from dream_cli.benchmarks.files import Row, Source, Table
+from dream_cli.benchmarks.tables import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.records.record import Record

@@ -17,7 +17,7 @@ from dream_cli.benchmarks.benchmark import (
     Subset,
     refusals,
 )
-from dream_cli.benchmarks.files import Source
+from dream_cli.benchmarks.tables import Source
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.nano.grader import Grade, grade

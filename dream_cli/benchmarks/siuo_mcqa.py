@@ -6,8 +6,8 @@ import random
 import re
 
 from dream_cli.benchmarks.benchmark import ACCURACY, Benchmark, ByRule, Item, Subset
-from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.siuo import TOPICS, pictures
+from dream_cli.benchmarks.tables import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records.record import Record, Response
 

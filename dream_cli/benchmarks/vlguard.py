@@ -22,8 +22,8 @@ from dream_cli.benchmarks.benchmark import (
     refusals,
     worded,
 )
-from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.rules import read
+from dream_cli.benchmarks.tables import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records.record import Image, Record
 

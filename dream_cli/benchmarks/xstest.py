@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import cache
 
 from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, ByRule, Item, Subset, refusal, refusals
-from dream_cli.benchmarks.files import Row, Source, Table
 from dream_cli.benchmarks.rules import read
+from dream_cli.benchmarks.tables import Row, Source, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Image, Record, Response

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
 from dream_cli.errors import EngineError, UsageError
+from dream_cli.records.cache import cache_folder
 from dream_cli.records.record import Image
 
 Json = dict[str, Any]
@@ -32,10 +33,8 @@ _TABLE = """CREATE TABLE IF NOT EXISTS calls (
 
 def default_store() -> Path:
     """Return where calls are kept: $DREAM_STORE, else dream/calls.sqlite in the user's cache."""
-    if named := os.environ.get("DREAM_STORE"):
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "dream" / "calls.sqlite"
+    named = os.environ.get("DREAM_STORE")
+    return Path(named) if named else cache_folder() / "calls.sqlite"
 
 
 def check_store(path: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dream_cli.benchmarks import get
+from dream_cli.benchmarks.registry import get
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Json
 from dream_cli.records.visible import visible_line

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import correlation
 
-from dream_cli.benchmarks import get
+from dream_cli.benchmarks.registry import get
 from dream_cli.errors import ImageError
 from dream_cli.records.images import digest, open_rgb
 from dream_cli.records.record import Image, Json, Record

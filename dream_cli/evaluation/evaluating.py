@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import tell
+from dream_cli.benchmarks.registry import get
 from dream_cli.engines.costs import told
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Engine, Sampling

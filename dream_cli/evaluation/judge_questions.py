@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, Published, Question
+from dream_cli.benchmarks.registry import get
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
 from dream_cli.engines.store import StoredEngine
 from dream_cli.errors import RowError, UnreadableAnswer

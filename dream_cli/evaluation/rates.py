@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric, Value
+from dream_cli.benchmarks.registry import get
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.judge_questions import by_rule, verdicts_of
 from dream_cli.records.record import Record, Response

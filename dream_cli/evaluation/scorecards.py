@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dream_cli.benchmarks import get
 from dream_cli.benchmarks.benchmark import Benchmark, Item
+from dream_cli.benchmarks.registry import get
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.cautions import by_rule_alone, cautions, judges_of
 from dream_cli.evaluation.judge_questions import by_rule, verdicts_of

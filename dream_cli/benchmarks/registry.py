@@ -1,0 +1,46 @@
+"""The table of benchmarks: the only place that names them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from importlib import import_module
+
+from dream_cli.benchmarks.benchmark import Benchmark
+from dream_cli.errors import UsageError
+
+# Name -> (file, name in the file). The order is that of a suite: each set of risks beside its harmless partner.
+TABLE = {
+    "figstep": ("figstep", "FIGSTEP"),
+    "figstep_benign": ("figstep_benign", "FIGSTEP_BENIGN"),
+    "siuo": ("siuo", "SIUO"),
+    "siuo_mcqa": ("siuo_mcqa", "SIUO_MCQA"),
+    "vlguard": ("vlguard", "VLGUARD"),
+    "mm_safetybench": ("mm_safetybench", "MM_SAFETYBENCH"),
+    "mm_safetybench_tiny": ("mm_safetybench", "MM_SAFETYBENCH_TINY"),
+    "mossbench": ("mossbench", "MOSSBENCH"),
+    "xstest": ("xstest", "XSTEST"),
+    "xstest_blank": ("xstest", "XSTEST_BLANK"),
+    "nano_world": ("nano_world", "NANO_WORLD"),
+}
+
+
+def get(name: str) -> Benchmark:
+    """Return a benchmark by its name; raise UsageError, with what was probably meant, where there is none."""
+    if name not in TABLE:
+        close = difflib.get_close_matches(name, TABLE, 1)
+        meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(TABLE)}, and suite for all of them"
+        raise UsageError(f"no benchmark {name!r} (nor a file of that name); {meant}")
+    file, constant = TABLE[name]
+    return _loaded(file, constant)
+
+
+def every() -> Iterator[Benchmark]:
+    """Yield all benchmarks in the order of a suite."""
+    return (_loaded(*place) for place in TABLE.values())
+
+
+def _loaded(file: str, constant: str) -> Benchmark:
+    found = getattr(import_module(f"dream_cli.benchmarks.{file}"), constant)
+    assert isinstance(found, Benchmark)
+    return found

@@ -1,0 +1,14 @@
+"""The folder in which `dream` keeps what can be made again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the folder of $DREAM_STORE where that is set, else `dream` in the user's cache folder ($XDG_CACHE_HOME)."""
+    if store := os.environ.get("DREAM_STORE"):
+        return Path(store).parent
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "dream"
