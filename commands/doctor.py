@@ -22,7 +22,7 @@ def run(model: Model = None, base_url: BaseUrl = None, deep: Deep = False, json:
     Example: dream doctor
     """
     from dream_cli.cli.doctor import as_json, examine, report
-    from dream_cli.engines.registry import EngineSpec
+    from dream_cli.engines.protocol import EngineSpec
 
     findings = examine(EngineSpec(model, base_url), deep)
     typer.echo(as_json(findings) if json else report(findings), nl=False)

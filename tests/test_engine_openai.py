@@ -16,8 +16,7 @@ from PIL import Image as Pillow
 from dream_cli.engines import openai_server
 from dream_cli.engines.openai_answers import read_answers
 from dream_cli.engines.openai_server import open_openai
-from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
-from dream_cli.engines.registry import EngineSpec
+from dream_cli.engines.protocol import ChatMessage, Choice, Engine, EngineSpec, Sampling
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
 from tests.loopback import Fault, Loopback, Positions

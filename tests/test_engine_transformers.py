@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
-from dream_cli.engines.registry import EngineSpec, open_engine
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
+from dream_cli.engines.registry import open_engine
 from dream_cli.errors import EngineError, ImageError, UsageError
 from dream_cli.records.record import Image
 from tests.pictures import picture

@@ -32,8 +32,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
-from dream_cli.engines.registry import EngineSpec, open_engine
+from dream_cli.engines.protocol import ChatMessage, Choice, Engine, EngineSpec, Sampling
+from dream_cli.engines.registry import open_engine
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.prompts.parsing import SCORES, YES_NO, observations_schema, parse_observations
 from dream_cli.prompts.taxonomy import Taxonomy

@@ -5,37 +5,119 @@ from __future__ import annotations
 import ast
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
-MODULES = sorted([*CHECKOUT.glob("dream_cli/**/*.py"), *CHECKOUT.glob("commands/*.py")])
+MODULES = {
+    ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted([*CHECKOUT.glob("dream_cli/**/*.py"), *CHECKOUT.glob("commands/*.py")])
+}
+# The rooms, floor by floor from the top. A file imports from its own room and from lower floors, nothing else.
+FLOORS = (
+    ("commands", "__main__"),
+    ("cli",),
+    ("evaluation", "api"),
+    ("viewing", "formats", "training", "benchmarks", "method"),
+    ("engines", "prompts", "nano"),
+    ("records", "stats"),
+    ("errors",),
+)
+FLOOR = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
+# What a room may import besides the standard library before a function of it runs.
+OUTSIDE = {"errors": set(), "stats": set(), "records": {"pyarrow", "PIL", "ijson"}}
+ENGINES = ("openai_server", "transformers", "vllm")
+
+Arrows = Mapping[str, set[str]]
 
 
 def imports(path: Path) -> Iterator[str]:
+    """Yield the modules that a file imports, inside functions and for type checking too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in inner)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(CHECKOUT)))
-def test_nothing_imports_a_command(path: Path) -> None:
-    assert [name for name in imports(path) if name.split(".")[0] == "commands" or name.startswith("dream_cli.commands")] == []
+def room(module: str) -> str:
+    """Return the room of a module: a folder of `dream_cli`, a file that lies beside the folders, or the commands."""
+    parts = module.split(".")
+    return "commands" if parts[0] == "commands" else parts[1] if len(parts) > 1 else ""
 
 
-@pytest.mark.parametrize("name", ["records/record", "errors"])
-def test_the_record_stands_on_the_standard_library_alone(name: str) -> None:
-    others = {n.split(".")[0] for n in imports(CHECKOUT / "dream_cli" / f"{name}.py")} - set(sys.stdlib_module_names)
-    assert others <= {"dream_cli"}
+def arrows(modules: Mapping[str, Path]) -> Arrows:
+    """Return for each module the others that it imports; the bare package, which holds the version, is not counted."""
+    return {
+        name: {other for other in imports(path) if other in modules and other != "dream_cli"} - {name} for name, path in modules.items()
+    }
 
 
-def test_only_the_loader_names_the_engines() -> None:
-    engines = {f"dream_cli.engines.{name}" for name in ("openai_server", "transformers", "vllm")}
-    others = [path for path in MODULES if path.stem not in ("transformers", "vllm", "openai_server")]
+def between_rooms(arrows: Arrows) -> Arrows:
+    found: dict[str, set[str]] = {}
+    for module, others in arrows.items():
+        if room(module):
+            found.setdefault(room(module), set()).update(r for other in others if (r := room(other)) != room(module))
+    return found
+
+
+def upward(rooms: Arrows) -> list[str]:
+    """Return the arrows that do not lead to a lower floor."""
+    return sorted(f"{a} -> {b}" for a, others in rooms.items() for b in others if FLOOR[b] >= FLOOR[a])
+
+
+def circles(arrows: Arrows) -> list[str]:
+    """Return what is left after every module that imports nothing of the rest has been taken away, again and again."""
+    left = {name: set(others) for name, others in arrows.items()}
+    while bottom := {name for name, others in left.items() if not others & set(left)}:
+        left = {name: others for name, others in left.items() if name not in bottom}
+    return sorted(left)
+
+
+def test_every_room_stands_in_the_table() -> None:
+    assert {room(name) for name in MODULES if room(name)} <= set(FLOOR)
+
+
+def test_every_arrow_leads_down() -> None:
+    assert upward(between_rooms(arrows(MODULES))) == []
+
+
+def test_there_is_no_circle_of_files() -> None:
+    assert circles(arrows(MODULES)) == []
+
+
+def test_an_arrow_upward_and_a_circle_are_seen() -> None:
+    assert upward({"records": {"method"}, "method": {"records", "training"}}) == ["method -> training", "records -> method"]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
+def test_nothing_imports_a_command() -> None:
+    for path in MODULES.values():
+        assert [name for name in imports(path) if name.split(".")[0] == "commands" or name.startswith("dream_cli.commands")] == []
+
+
+def at_the_top(path: Path) -> Iterable[str]:
+    """Yield the packages that importing a file imports."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_the_lowest_rooms_stand_on_the_standard_library(name: str) -> None:
+    files = [path for module, path in MODULES.items() if room(module) == name]
+    outside = {package for path in files for package in at_the_top(path)} - set(sys.stdlib_module_names) - {"dream_cli"}
+    assert outside <= OUTSIDE[name]
+
+
+def test_only_the_registry_names_the_engines() -> None:
+    engines = {f"dream_cli.engines.{name}" for name in ENGINES}
+    others = [path for name, path in MODULES.items() if name not in engines]
     assert {path.name for path in others if engines & set(imports(path))} == {"registry.py"}
 
 
@@ -54,3 +136,19 @@ def test_every_subpackage_is_in_the_wheel() -> None:
 @pytest.mark.parametrize("path", sorted(CHECKOUT.glob("commands/*.py")), ids=lambda p: p.stem)
 def test_a_command_stays_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 120
+
+
+def report() -> str:
+    """Return the house in numbers: rooms, floors, arrows between rooms, arrows upward, files in circles."""
+    files = arrows(MODULES)
+    rooms = between_rooms(files)
+    count = sum(map(len, rooms.values()))
+    return (
+        f"{len(rooms)} rooms on {len(FLOORS)} floors, {sum(map(len, files.values()))} arrows between files, {count} between rooms, "
+        f"{len(upward(rooms))} upward, {len(circles(files))} files in circles"
+    )
+
+
+if __name__ == "__main__":
+    print("\n".join(", ".join(rooms) for rooms in FLOORS))  # noqa: T201
+    print(report())  # noqa: T201

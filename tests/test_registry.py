@@ -14,7 +14,8 @@ import pytest
 
 from dream_cli.engines import registry
 from dream_cli.engines.batching import Batcher
-from dream_cli.engines.registry import EngineSpec, open_engine
+from dream_cli.engines.protocol import EngineSpec
+from dream_cli.engines.registry import open_engine
 from dream_cli.errors import UsageError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling, Usage
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
 from dream_cli.engines.store import CallStore, StoredEngine, default_store
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
@@ -21,7 +21,7 @@ from dream_cli.records.record import Image
 DRAWN = Sampling(temperature=1.0)
 
 
-class Counting:
+class Counting(Engine):
     """An engine that counts what it is asked; it fails while `broken`."""
 
     kind = model = "counting"

@@ -14,7 +14,8 @@ from functools import cache
 from typing import Any, Literal
 
 from dream_cli import __version__
-from dream_cli.engines.registry import EngineSpec, check_address, check_model, choose_engine
+from dream_cli.engines.protocol import EngineSpec
+from dream_cli.engines.registry import check_address, check_model, choose_engine
 from dream_cli.errors import UsageError
 
 _OURS = "dream-cli"

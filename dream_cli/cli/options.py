@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from dream_cli.engines.costs import Prices
-    from dream_cli.engines.registry import EngineSpec
+    from dream_cli.engines.protocol import EngineSpec
 
 
 def _source(path: str | None) -> str | None:
@@ -174,7 +174,7 @@ def engine_spec(
     engine: Literal["transformers", "vllm"] | None = None,
 ) -> EngineSpec:
     """Gather what the user said of the engine."""
-    from dream_cli.engines.registry import EngineSpec
+    from dream_cli.engines.protocol import EngineSpec
     from dream_cli.engines.store import default_store
 
     path = None if no_store else store or str(default_store())

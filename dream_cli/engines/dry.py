@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dream_cli.engines.costs import Prices
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Sampling, Usage
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
 
 # Rules of thumb, good to a factor of two: characters of English a token, tokens an image.
 CHARACTERS_A_TOKEN = 4
 TOKENS_AN_IMAGE = 576
 
 
-class DryEngine:
+class DryEngine(Engine):
     """Answers every list with [] and every choice evenly, and keeps count of the most tokens that this may take.
 
     What a stage would ask because of a real answer, such as the verification of each observation, is not counted.
@@ -38,7 +38,7 @@ class DryEngine:
         return Choice(dict.fromkeys(answers, 1 / len(answers)), 1.0, answers[0])
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing is held."""
 
     def report(self, prices: Prices | None) -> str:
         """Say what the run would cost without what is in the store already."""

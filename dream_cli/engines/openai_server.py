@@ -20,13 +20,12 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.engines.openai_answers import Positions, read_answers, read_positions
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from dream_cli.engines.registry import EngineSpec
 
 Json = dict[str, Any]
 
@@ -171,7 +170,7 @@ class _Wire:
         return _message(text.replace(self.key, "***") if self.key else text)
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """A model behind an OpenAI-compatible server."""
 
     kind = "openai"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dream_cli.records.record import Image
 
@@ -16,6 +16,9 @@ class ChatMessage:
     role: str
     text: str
     images: tuple[Image, ...] = ()
+
+
+Chat = tuple[ChatMessage, ...]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,23 @@ class Usage:
     completion_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which model answers, and how. Without `model` and `base_url` it is the embedded model."""
+
+    model: str | None = None
+    base_url: str | None = None
+    model_tag: str | None = None
+    concurrency: int = 8
+    batch_size: int = 8
+    device: str | None = None
+    engine: Literal["transformers", "vllm"] | None = None  # runs a local model; default: the one that fits
+    timeout: float = 120.0
+    store: str | None = None
+    prompts_sha256: str | None = None
+    name: str | None = None  # written into the records instead of `model`
+
+
 class Engine(Protocol):
     """A model that answers. Both verbs raise EngineError where there is no answer."""
 
@@ -78,6 +98,10 @@ class Engine(Protocol):
         """Return how probable each of the answers is as the whole reply to the chat."""
         ...
 
+    def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
+        """Drop what is kept of the reply to a choice, or to the first sample of a text, so that it is requested again."""
+        return  # an engine keeps nothing; the store does
+
     async def close(self) -> None:
-        """Let go of the model or the connections."""
+        """Release the model or the connections."""
         ...

@@ -8,30 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dream_cli.engines.protocol import Engine
+from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError
 
 NANO = "nano"
 _HOME = Path(__file__).parent.parent / "nano"
 # The models that come with the package: the teacher and judge, which answers where none is named, and a policy to align.
 EMBEDDED = {NANO: _HOME / "weights", "nano-policy": _HOME / "policy"}
-
-
-@dataclass(frozen=True)
-class EngineSpec:
-    """What the user said of the model that answers. Without `model` and `base_url` it is nano, the embedded model."""
-
-    model: str | None = None
-    base_url: str | None = None
-    model_tag: str | None = None
-    concurrency: int = 8
-    batch_size: int = 8
-    device: str | None = None
-    engine: Literal["transformers", "vllm"] | None = None  # what runs a local model, where not the one that fits
-    timeout: float = 120.0
-    store: str | None = None
-    prompts_sha256: str | None = None
-    name: str | None = None  # written into the records instead of `model`
 
 
 def check_model(model: str | None, engine: Literal["transformers", "vllm"] | None = None) -> None:
@@ -66,30 +49,30 @@ async def open_engine(spec: EngineSpec) -> Engine:
 
 
 @dataclass(frozen=True)
-class Choice:
+class EngineChoice:
     """The engine that answers, and why it is that one."""
 
     engine: Literal["openai", "vllm", "transformers"]
     why: str
 
 
-def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -> Choice:
+def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -> EngineChoice:
     """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is asked only where it matters."""
     if spec.base_url is not None:
-        return Choice("openai", f"a server is named, {spec.base_url}")
+        return EngineChoice("openai", f"a server is named, {spec.base_url}")
     model = spec.model or NANO
     _require_local(model, spec.engine)
     if model in EMBEDDED:
-        return Choice("transformers", f"{model}, an embedded model, answers on the CPU")
+        return EngineChoice("transformers", f"{model}, an embedded model, answers on the CPU")
     if spec.engine is not None:
-        return Choice(spec.engine, "it is asked for by name")
+        return EngineChoice(spec.engine, "it is asked for by name")
     if spec.device == "cpu":
-        return Choice("transformers", "the CPU is asked for")
+        return EngineChoice("transformers", "the CPU is asked for")
     if importlib.util.find_spec("vllm") is None:
-        return Choice("transformers", "vllm is not installed")
+        return EngineChoice("transformers", "vllm is not installed")
     if not (has_gpu or _has_gpu)():
-        return Choice("transformers", "vllm is installed, but torch finds no GPU")
-    return Choice("vllm", "vllm is installed and there is a GPU")
+        return EngineChoice("transformers", "vllm is installed, but torch finds no GPU")
+    return EngineChoice("vllm", "vllm is installed and there is a GPU")
 
 
 async def _open(spec: EngineSpec) -> Engine:

@@ -110,7 +110,7 @@ class CallStore:
         self._db.close()
 
 
-class StoredEngine:
+class StoredEngine(Engine):
     """An engine that asks another one only for what is not in the store."""
 
     def __init__(self, inner: Engine, store: CallStore) -> None:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
-from dream_cli.engines.registry import EngineSpec
+from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, row_seed, with_adapter
+from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.errors import EngineError, RowError, UsageError
-
-Chat = tuple[ChatMessage, ...]
-SMALL = 20_000_000  # parameters
 
 
 def open_transformers(spec: EngineSpec) -> Engine:
@@ -27,18 +21,13 @@ def open_transformers(spec: EngineSpec) -> Engine:
         raise UsageError("no model was named")
     checkpoint = find_checkpoint(spec.model)
     check_prompts(checkpoint, spec.prompts_sha256)
-    _quieten()
-    try:
-        model, processor = _load(checkpoint, spec.device)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError) as error:
-        # Some of the libraries' messages go on with a list of everything that they know.
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"cannot load the model {spec.model}: {reason}") from error
+    quiet_libraries()
+    model, processor = _load(checkpoint, spec.model, spec.device)
     vlm = VisionLanguageModel(model, processor, spec.model)
     return TransformersEngine(vlm, spec.name or spec.model, fingerprint(checkpoint), spec.batch_size)
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """The engine of a model in this process: requests of the same kind that wait together are one batch."""
 
     kind = "transformers"
@@ -62,7 +51,7 @@ class TransformersEngine:
         return choice
 
     async def close(self) -> None:
-        """End the worker and let go of the model."""
+        """End the worker and release the model."""
         await self._batcher.close()
         del self._vlm
 
@@ -245,16 +234,6 @@ def _conversation(chat: Chat) -> list[dict[str, Any]]:
     ]
 
 
-def row_seed(chat: Chat, seed: int, sample: int) -> int:
-    """Return the seed of one sample of one chat, from everything that was asked."""
-    total = hashlib.sha256(f"{seed}\0{sample}".encode())
-    for message in chat:
-        total.update(repr((message.role, message.text)).encode())
-        for image in message.images:
-            total.update(hashlib.sha256(image.data or (image.path or "").encode()).digest())
-    return int.from_bytes(total.digest()[:8], "big") >> 1
-
-
 def _ends(model: Any, tokenizer: Any) -> Tokens:
     """Return the tokens that end a reply: the model's own, and the tokenizer's."""
     known = getattr(model.generation_config, "eos_token_id", None)
@@ -263,45 +242,16 @@ def _ends(model: Any, tokenizer: Any) -> Tokens:
     return tuple(dict.fromkeys([*known, *own]))
 
 
-def _load(checkpoint: Checkpoint, device: str | None) -> tuple[Any, Any]:
-    """Return the model on its device, ready to answer, and its processor. The files are here: nothing is fetched."""
+def _load(checkpoint: Checkpoint, name: str, device: str | None) -> tuple[Any, Any]:
+    """Return the model on its device, ready to answer, and its processor."""
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from dream_cli.engines.image_only import allow_image_only_processors
-
-    allow_image_only_processors()
-    processor = AutoProcessor.from_pretrained(checkpoint.processor, local_files_only=True, trust_remote_code=False)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
-    model, seen = AutoModelForImageTextToText.from_pretrained(
-        checkpoint.folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
-    )
-    if seen["missing_keys"]:
-        # transformers would go on with random numbers in their place.
-        raise UsageError(f"the model in {checkpoint.folder} lacks the weights {', '.join(sorted(seen['missing_keys'])[:3])}, ...")
+    processor = load_processor(checkpoint, name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_weights(checkpoint.folder, name, torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if checkpoint.adapter is not None:
-        model = _lay_over(model, checkpoint)
-    if place.type == "cpu" and model.num_parameters() < SMALL:
-        # On small matrices threads wait for each other longer than they work, most of all where stages share the cores.
-        torch.set_num_threads(1)
-    return model.to(place).eval(), processor
-
-
-def _lay_over(model: Any, checkpoint: Checkpoint) -> Any:
-    """Return the model with the adapter merged into its weights."""
+        model = with_adapter(model, checkpoint).merge_and_unload()
     try:
-        from peft import PeftModel
-    except ImportError:
-        raise UsageError(f"{checkpoint.adapter} is an adapter; peft reads it: pip install 'dream-cli[train]'") from None
-    return PeftModel.from_pretrained(model, str(checkpoint.adapter)).merge_and_unload()
-
-
-def _quieten() -> None:
-    """Keep the libraries off stderr, which belongs to the command."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft)\b")
+        return model.to(device).eval(), processor
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+        raise UsageError(f"cannot load the model {name} on {device}: {first_line(error)}") from error

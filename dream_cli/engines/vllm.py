@@ -15,10 +15,9 @@ from typing import Any, TextIO
 
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
-from dream_cli.engines.registry import EngineSpec
+from dream_cli.engines.local_model import row_seed
+from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
-from dream_cli.engines.transformers import Chat, row_seed
 from dream_cli.errors import EngineError, RowError, UsageError
 
 BATCH = 256
@@ -39,7 +38,7 @@ def open_vllm(spec: EngineSpec) -> Engine:
     return VllmEngine(llm, checkpoint, spec.name or spec.model, lock)
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """The engine of a model inside vLLM, which schedules large batches by itself."""
 
     kind = "vllm"

@@ -13,8 +13,8 @@ from dream_cli.benchmarks.loading import tell
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.costs import told
 from dream_cli.engines.dry import DryEngine
-from dream_cli.engines.protocol import Engine, Sampling
-from dream_cli.engines.registry import NANO, EngineSpec, check_address, check_model
+from dream_cli.engines.protocol import Engine, EngineSpec, Sampling
+from dream_cli.engines.registry import NANO, check_address, check_model
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.judge_questions import Asker, answered, by_rule, questions, to_ask, verdicts_of
 from dream_cli.evaluation.scorecards import require_rule

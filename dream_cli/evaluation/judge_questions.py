@@ -14,7 +14,6 @@ from typing import Any
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, Published, Question
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
-from dream_cli.engines.store import StoredEngine
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.read_choice import MIN_COVERED
@@ -170,12 +169,11 @@ class Asker:
 
     @contextmanager
     def _kept_if_read(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> Iterator[None]:
-        """Let go of a stored reply that cannot be read, so that a rerun asks again."""
+        """Forget a stored reply that cannot be read, so that a rerun asks again."""
         try:
             yield
         except UnreadableAnswer:
-            if isinstance(self.engine, StoredEngine):
-                self.engine.forget(chat, about)
+            self.engine.forget(chat, about)
             raise
 
 

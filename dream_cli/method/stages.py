@@ -17,8 +17,8 @@ from pathlib import Path
 
 from dream_cli.engines.costs import Prices, told
 from dream_cli.engines.dry import DryEngine
-from dream_cli.engines.protocol import Engine
-from dream_cli.engines.registry import EngineSpec, open_engine
+from dream_cli.engines.protocol import Engine, EngineSpec
+from dream_cli.engines.registry import open_engine
 from dream_cli.errors import RowError
 from dream_cli.records.images import digest
 from dream_cli.records.record import Record

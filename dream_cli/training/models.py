@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoint, fingerprint
+from dream_cli.engines.local_model import load_processor, load_weights, quiet_libraries, with_adapter
 from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UsageError
 from dream_cli.training.launching import first_does
@@ -18,7 +18,6 @@ from dream_cli.training.settings import Job, Lora
 
 # TRL tokenizes the answers without the images, which this processor refuses.
 UNSUPPORTED = {"paligemma": "its processor cannot read an answer without its image"}
-SMALL = 20_000_000  # parameters
 RANK, ALPHA = 16, 32.0
 
 
@@ -72,51 +71,37 @@ def is_of_nano_s_world(model: str) -> bool:
 
 def quieten() -> None:
     """Keep the libraries off the terminal and off the network."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|trl|accelerate|datasets)\b")
+    quiet_libraries()
 
 
-def load_processor(start: Start) -> Any:
+def processor_of(start: Start) -> Any:
     """Return the processor of a model; raise UsageError where it cannot be loaded."""
-    from transformers import AutoProcessor
-
-    from dream_cli.engines.image_only import allow_image_only_processors
-
-    allow_image_only_processors()
-    try:
-        return AutoProcessor.from_pretrained(start.checkpoint.processor, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"cannot load the processor of {start.name}: {reason}") from error
+    return load_processor(start.checkpoint, start.name)
 
 
 def load_policy(start: Start, job: Job) -> Policy:
     """Return the policy of a job, its weights loaded; raise UsageError where they cannot be."""
     folder, adapter = start.checkpoint.folder, start.checkpoint.adapter
     if adapter is None:
-        return Policy(_frozen(_load_weights(folder, _dtype(job), job.lora), job), _plan(start, job))
+        return Policy(_frozen(_loaded(folder, _dtype(job), job.lora), job), _plan(start, job))
     if job.lora is not None:
         # One adapter goes through all rounds; the trainer freezes a copy of it as the reference.
-        return Policy(_laid_over(_load_weights(folder, _dtype(job), job.lora), start.checkpoint, trainable=True))
+        return Policy(with_adapter(_loaded(folder, _dtype(job), job.lora), start.checkpoint, trainable=True))
     # A folder of its own, because a trainer reads the reference from where the policy was read.
     merged = job.out / "checkpoints" / "start"
     first_does(lambda: None if merged.exists() else merge(start, adapter, merged))
-    return Policy(_frozen(_load_weights(merged, _dtype(job), None), job))
+    return Policy(_frozen(_loaded(merged, _dtype(job), None), job))
 
 
 def merge(start: Start, adapter: Path, out: Path) -> None:
     """Write the base of `start` with the adapter merged into it to `out`, as a plain checkpoint that appears whole."""
     import torch
 
-    model = _load_weights(start.checkpoint.folder, torch.float32, None)
+    model = _loaded(start.checkpoint.folder, torch.float32, None)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    _laid_over(model, Checkpoint(start.checkpoint.folder, adapter)).merge_and_unload().save_pretrained(unfinished)
+    with_adapter(model, Checkpoint(start.checkpoint.folder, adapter)).merge_and_unload().save_pretrained(unfinished)
     unfinished.rename(out)
 
 
@@ -175,25 +160,9 @@ def _empty_model(start: Start) -> Any:
         return AutoModelForImageTextToText.from_config(config)
 
 
-def _load_weights(folder: Path, dtype: Any, lora: Lora | None) -> Any:
-    import torch
-    from transformers import AutoModelForImageTextToText
-
+def _loaded(folder: Path, dtype: Any, lora: Lora | None) -> Any:
     more = {"quantization_config": _four_bits()} if lora is not None and lora.quantize else {}
-    try:
-        model, seen = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True, **more
-        )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"cannot load the model {folder}: {reason}") from error
-    if seen["missing_keys"]:
-        # transformers would go on with random numbers in their place.
-        raise UsageError(f"the model in {folder} lacks the weights {', '.join(sorted(seen['missing_keys'])[:3])}, ...")
-    if not torch.cuda.is_available() and model.num_parameters() < SMALL:
-        # On small matrices threads wait for each other longer than they work.
-        torch.set_num_threads(1)
-    return model
+    return load_weights(folder, str(folder), dtype, **more)
 
 
 def _dtype(job: Job) -> Any:
@@ -233,16 +202,6 @@ def _plan(start: Start, job: Job) -> Any:
         target_modules=target_modules(start, job),
         task_type="CAUSAL_LM",
     )
-
-
-def _laid_over(model: Any, checkpoint: Checkpoint, trainable: bool = False) -> Any:
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=trainable)
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"the adapter {checkpoint.adapter} does not fit its base {checkpoint.folder}: {reason}") from error
 
 
 def _leaf(name: str) -> str:

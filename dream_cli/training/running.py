@@ -122,7 +122,7 @@ def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
 
 
 def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | None) -> Report:
-    processor = models.load_processor(start)
+    processor = models.processor_of(start)
     limit = job.max_length or models.context_length(start)
     preflight, report = Preflight(start, processor, limit), Report()
     check_model(start, processor, job, report)
@@ -169,7 +169,7 @@ def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
     data = {
         "train_dataset": load_rows(job.out / ROWS),
         "eval_dataset": load_rows(held_out) if job.held_out is not None else None,
-        "processing_class": models.load_processor(start),
+        "processing_class": models.processor_of(start),
     }
     callbacks = [stop, reporting.metrics_writer(job.out / METRICS)]
     if reporting.wants_bar(job.quiet):

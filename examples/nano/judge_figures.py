@@ -16,7 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dream_cli.engines.registry import NANO, EngineSpec, open_engine
+from dream_cli.engines.protocol import EngineSpec
+from dream_cli.engines.registry import NANO, open_engine
 from dream_cli.method.judging import Judge
 from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.items import records

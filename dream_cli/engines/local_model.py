@@ -1,0 +1,87 @@
+"""What every user of a local model shares: its processor, its weights, its adapter, and the seed of one sample."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from dream_cli.engines.checkpoint import Checkpoint
+from dream_cli.engines.protocol import Chat
+from dream_cli.errors import UsageError
+
+SMALL = 20_000_000  # parameters
+# What transformers and peft raise for files that are missing, damaged, of another model or of a newer version.
+LOADING_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError)
+
+
+def row_seed(chat: Chat, seed: int, sample: int) -> int:
+    """Return the seed of one sample of one chat, from everything that was asked."""
+    total = hashlib.sha256(f"{seed}\0{sample}".encode())
+    for message in chat:
+        total.update(repr((message.role, message.text)).encode())
+        for image in message.images:
+            total.update(hashlib.sha256(image.data or (image.path or "").encode()).digest())
+    return int.from_bytes(total.digest()[:8], "big") >> 1
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries off stderr, which belongs to the command, and off the network."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|trl|accelerate|datasets)\b")
+
+
+def load_processor(checkpoint: Checkpoint, name: str) -> Any:
+    """Return the processor of the model called `name`; raise UsageError where it cannot be loaded. Nothing is downloaded."""
+    from transformers import AutoProcessor
+
+    from dream_cli.engines.image_only import allow_image_only_processors
+
+    allow_image_only_processors()
+    try:
+        return AutoProcessor.from_pretrained(checkpoint.processor, local_files_only=True, trust_remote_code=False)
+    except LOADING_ERRORS as error:
+        raise UsageError(f"cannot load the processor of {name}: {first_line(error)}") from error
+
+
+def load_weights(folder: Path, name: str, dtype: Any, **more: Any) -> Any:
+    """Return the model of a folder, called `name` in messages; raise UsageError where it cannot be loaded. Nothing is downloaded."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True, **more
+        )
+    except LOADING_ERRORS as error:
+        raise UsageError(f"cannot load the model {name}: {first_line(error)}") from error
+    if report["missing_keys"]:
+        # transformers would go on with random numbers in their place.
+        raise UsageError(f"the model in {folder} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}, ...")
+    if not torch.cuda.is_available() and model.num_parameters() < SMALL:
+        # On small matrices threads wait for each other longer than they work, most of all where stages share the cores.
+        torch.set_num_threads(1)
+    return model
+
+
+def with_adapter(model: Any, checkpoint: Checkpoint, trainable: bool = False) -> Any:
+    """Return the model under the adapter of its checkpoint; raise UsageError where the two do not fit or peft is not installed."""
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise UsageError(f"{checkpoint.adapter} is an adapter; peft reads it: pip install 'dream-cli[train]'") from None
+    try:
+        return PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=trainable)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"the adapter {checkpoint.adapter} does not fit its base {checkpoint.folder}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message: some libraries go on with a list of everything that they know."""
+    return str(error).strip().partition("\n")[0]
