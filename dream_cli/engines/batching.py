@@ -25,11 +25,13 @@ class Batcher:
     """Gathers items of the same key and hands them to `run(key, items)` in one worker thread.
 
     `run` returns one result for each item; a result that is an exception is raised to whoever waits for that item.
+    A batch holds at most `batch_size` items, times `multiple(key)` for keys whose items share their cost.
     """
 
-    def __init__(self, run: Run, batch_size: int, linger: float = 0.005) -> None:
+    def __init__(self, run: Run, batch_size: int, linger: float = 0.005, multiple: Callable[[Any], int] = lambda key: 1) -> None:
         self._run = run
         self._size = max(1, batch_size)
+        self._multiple = multiple
         self._linger = linger
         self._waiting: deque[_Job] = deque()
         self._changed = Condition()
@@ -71,11 +73,12 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             until = time.monotonic() + self._linger
-            self._changed.wait_for(lambda: len(self._waiting) >= self._size or self._closed, until - time.monotonic())
+            most = self._size * self._multiple(self._waiting[0].key) if self._waiting else 0
+            self._changed.wait_for(lambda: len(self._waiting) >= most or self._closed, until - time.monotonic())
             if not self._waiting:
                 return []
             key = self._waiting[0].key
-            batch = [job for job in self._waiting if job.key == key][: self._size]
+            batch = [job for job in self._waiting if job.key == key][:most]
             self._running = True
             taken = {id(job) for job in batch}
             self._waiting = deque(job for job in self._waiting if id(job) not in taken)

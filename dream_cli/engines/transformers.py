@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
+from dream_cli.engines import prefix_tree
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, row_seed, with_adapter
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
+from dream_cli.engines.shared_choices import Request, SharedChoices
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.errors import EngineError, RowError, UsageError
+
+PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+QUESTIONS = 8  # as many questions about the same pictures cost about as much as one response
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The key of questions that can share a pass: the hashes of their pictures."""
+
+    sha256: tuple[str, ...]
 
 
 def open_transformers(spec: EngineSpec) -> Engine:
@@ -35,10 +48,11 @@ class TransformersEngine(Engine):
     def __init__(self, vlm: VisionLanguageModel, model: str, fingerprint: str, batch_size: int) -> None:
         self.model = model
         self.fingerprint = fingerprint
-        self.concurrency = 2 * batch_size  # the next batch waits while one runs
+        self.concurrency = QUESTIONS * batch_size  # the next batch waits while one runs
         self.usage = vlm.usage
         self._vlm = vlm
-        self._batcher = Batcher(self._run, batch_size)
+        self._batch_size = batch_size
+        self._batcher = Batcher(self._run, batch_size, multiple=lambda wish: QUESTIONS if isinstance(wish, Pictures) else 1)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; a schema is not enforced."""
@@ -47,7 +61,8 @@ class TransformersEngine(Engine):
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return the probability of each answer as the whole reply."""
-        choice: Choice = await self._ask(chat, tuple(answers), 0)
+        pictures = Pictures(tuple(sha256(image.data or b"").hexdigest() for message in chat for image in message.images))
+        choice: Choice = await self._submit(pictures, (tuple(chat), tuple(answers)))
         return choice
 
     async def close(self) -> None:
@@ -57,20 +72,21 @@ class TransformersEngine(Engine):
 
     async def _ask(self, chat: Sequence[ChatMessage], wish: Hashable, sample: int) -> Any:
         # Processors differ in whether they take rows with images and rows without them together.
-        key = (wish, any(message.images for message in chat))
+        return await self._submit((wish, any(message.images for message in chat)), (tuple(chat), sample))
+
+    async def _submit(self, key: Hashable, item: Any) -> Any:
         try:
-            return await self._batcher.submit(key, (tuple(chat), sample))
+            return await self._batcher.submit(key, item)
         except RowError:
             raise
         except Exception as error:
             raise EngineError(f"{self.model}: {type(error).__name__}: {error}") from error
 
-    def _run(self, key: tuple[Any, bool], items: list[tuple[Chat, int]]) -> Sequence[Any]:
-        wish, _ = key
-        chats = [chat for chat, _ in items]
-        if isinstance(wish, Sampling):
-            return self._vlm.generate(chats, wish, [sample for _, sample in items])
-        return self._vlm.choose(chats, wish)
+    def _run(self, key: Any, items: list[Any]) -> Sequence[Any]:
+        if isinstance(key, Pictures):
+            return self._vlm.choose_many(items, self._batch_size)
+        sampling, _ = key
+        return self._vlm.generate([chat for chat, _ in items], sampling, [sample for _, sample in items])
 
 
 class VisionLanguageModel:
@@ -85,6 +101,8 @@ class VisionLanguageModel:
             raise UsageError(f"the model {name} has no chat template, so it cannot be asked anything; use its instruction-tuned version")
         self._ends = _ends(model, self._tokenizer)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._goes_on = not prefix_tree.why_not(model.config)  # whether it can go on from keys and values that were kept
+        self._shared = SharedChoices(model, processor, self._ends, self._encode)
         self._forget_defaults()
 
     def _forget_defaults(self) -> None:
@@ -100,17 +118,38 @@ class VisionLanguageModel:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each chat, drawn with the noise of its sample index."""
-        inputs = self._encode(chats)
+        distinct = list(dict.fromkeys(chats)) if self._goes_on else list(chats)
+        inputs = self._encode(distinct)
         noise = []
         if sampling.temperature > 0:
             seeds = [row_seed(chat, sampling.seed, sample) for chat, sample in zip(chats, samples, strict=True)]
             noise = [RowNoise(seeds, sampling.temperature, sampling.top_p)]
+        if len(distinct) < len(chats):
+            inputs = self._read_once(inputs, [distinct.index(chat) for chat in chats])
         out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
         prompts = inputs["attention_mask"].sum(1).tolist()
         written = out[:, inputs["input_ids"].shape[1] :].tolist()
         drawn = [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
         self._count(len(chats), sum(prompts), sum(completion.completion_tokens or 0 for completion in drawn))
         return drawn
+
+    def _read_once(self, inputs: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+        """Return the inputs of all rows, each the index of its prompt: the samples of a prompt share what was read of it.
+
+        All of a prompt but its last token goes through the model once; its keys and values are then repeated for each sample.
+        """
+        import torch
+
+        place, deltas = prefix_tree.prompt_positions(self._model.base_model, inputs)
+        begun = {name: value[:, :-1] if name in PER_TOKEN else value for name, value in inputs.items()}
+        with torch.inference_mode():
+            cache = self._model(**begun, position_ids=place[..., :-1], use_cache=True, logits_to_keep=1).past_key_values
+        index = torch.tensor(rows, device=self._model.device)
+        cache.batch_select_indices(index)
+        if deltas is not None:
+            # Where generate() looks for how far the positions run behind the number of tokens.
+            self._model.base_model.rope_deltas = deltas[index]
+        return {name: inputs[name][index] for name in ("input_ids", "attention_mask")} | {"past_key_values": cache}
 
     def _count(self, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
         self.usage.calls += calls
@@ -134,6 +173,26 @@ class VisionLanguageModel:
         self._count(len(chats), int(inputs["attention_mask"].sum()), len(chats))
         sums = [sum((self._log(logs, s).exp() for s in spellings[answer]), logs[()].new_zeros(len(chats))) for answer in answers]
         return [share(answers, [float(column[row]) for column in sums]) for row in range(len(chats))]
+
+    def choose_many(self, requests: Sequence[Request], batch_size: int) -> list[Choice]:
+        """Return one choice for each request about the same pictures: one pass where they can share it, else batches."""
+        shared = self._shared.choose(requests, self._render, lambda request: self.choose([request[0]], request[1])[0])
+        if shared is not None:
+            self.usage.calls += len(requests)
+            return shared
+        choices: dict[int, Choice] = {}
+        for answers in dict.fromkeys(answers for _, answers in requests):
+            rows = [i for i, (_, others) in enumerate(requests) if others == answers]
+            for start in range(0, len(rows), batch_size):
+                batch = rows[start : start + batch_size]
+                choices |= zip(batch, self.choose([requests[i][0] for i in batch], answers), strict=True)
+        return [choices[i] for i in range(len(requests))]
+
+    def _render(self, chat: Chat) -> str:
+        """Return the text of a chat, in which each picture is the processor's own mark; no picture is read."""
+        marks = [{"role": m.role, "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]} for m in chat]
+        text: str = self._processor.apply_chat_template(marks, add_generation_prompt=True, tokenize=False)
+        return text
 
     def _log(self, logs: dict[Tokens, Any], spelling: Spelling) -> Any:
         """Return the log-probability of one spelling for each row, shape (rows,)."""
