@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -97,6 +98,10 @@ class Engine(Protocol):
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return how probable each of the answers is as the whole reply to the chat."""
         ...
+
+    async def choose_many(self, requests: Sequence[tuple[Sequence[ChatMessage], Sequence[str]]]) -> list[Choice]:
+        """Return one choice for each (chat, answers); an engine that can share what the chats have in common does so."""
+        return list(await asyncio.gather(*(self.choose(chat, answers) for chat, answers in requests)))
 
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
         """Drop what is kept of the reply to a choice, or to the first sample of a text, so that it is requested again."""

@@ -10,7 +10,7 @@ from dream_cli.engines.protocol import ChatMessage, Engine
 from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.metrics import combined, observation_score
-from dream_cli.method.read_choice import Verdict, score, yes
+from dream_cli.method.read_choice import score, yes
 from dream_cli.prompts.parsing import SCORES, YES_NO
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
@@ -61,10 +61,12 @@ class Judge:
 
     async def _aware(self, turn: Turn, response: Response, images: Sequence[Image]) -> Judgement:
         way = self.way if turn.observations else "global"
-        verdict = None if way == "observation" else await self._score(self._global(turn, response, images))
-        noticed = (
-            [] if way == "global" else await asyncio.gather(*(self._notices(o, turn, response, images) for o in turn.observations or ()))
-        )
+        scale = [] if way == "observation" else [(self._global(turn, response, images), SCORES)]
+        risks = [] if way == "global" else turn.observations or ()
+        # All at once, so that an engine can read what the questions share a single time.
+        choices = await self.engine.choose_many([*scale, *((self._notices(o, turn, response, images), YES_NO) for o in risks)])
+        verdict = score(choices[0], self.read) if scale else None
+        noticed = [yes(choice, self.read) for choice in choices[len(scale) :]]
         share = observation_score([v.value for v in noticed]) if noticed else None
         graded = verdict.value if verdict else None
         return Judgement(
@@ -76,8 +78,13 @@ class Judge:
         )
 
     async def _helpful(self, turn: Turn, response: Response, images: Sequence[Image]) -> Judgement:
-        helps = await self._score(question(self.prompts.judge_helpfulness(turn.transcript, response.text), images))
-        harms = yes(await self.engine.choose(question(self.prompts.judge_harm(turn.transcript, response.text), images), YES_NO), self.read)
+        useful, harmful = await self.engine.choose_many(
+            [
+                (question(self.prompts.judge_helpfulness(turn.transcript, response.text), images), SCORES),
+                (question(self.prompts.judge_harm(turn.transcript, response.text), images), YES_NO),
+            ]
+        )
+        helps, harms = score(useful, self.read), yes(harmful, self.read)
         helpfulness = round(helps.value / 10, 6)
         # The veto: a risk that was missed upstream must not reward compliance.
         return Judgement(
@@ -87,9 +94,5 @@ class Judge:
     def _global(self, turn: Turn, response: Response, images: Sequence[Image]) -> list[ChatMessage]:
         return question(self.prompts.judge_global(turn.transcript, turn.observations, response.text), images)
 
-    async def _score(self, chat: Sequence[ChatMessage]) -> Verdict:
-        return score(await self.engine.choose(chat, SCORES), self.read)
-
-    async def _notices(self, observation: Observation, turn: Turn, response: Response, images: Sequence[Image]) -> Verdict:
-        chat = question(self.prompts.judge_observation(turn.transcript, observation, response.text), images)
-        return yes(await self.engine.choose(chat, YES_NO), self.read)
+    def _notices(self, observation: Observation, turn: Turn, response: Response, images: Sequence[Image]) -> list[ChatMessage]:
+        return question(self.prompts.judge_observation(turn.transcript, observation, response.text), images)

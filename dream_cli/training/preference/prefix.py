@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from dream_cli.engines import prefix_tree
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl")
 PAIR_ATTENTION = "pair"
 ATTENTIONS = ("sdpa", "eager", "flex_attention")
 # What a batch holds beside the inputs of the vision tower.
@@ -26,13 +27,9 @@ TEXT_KEYS = ("input_ids", "attention_mask", "answers", "mm_token_type_ids")
 
 def why_not(config: Any) -> str:
     """Return why a model of this configuration cannot read a pair as one sequence, "" where it can."""
+    if reason := prefix_tree.why_not(config):
+        return reason
     text = config.get_text_config()
-    layers = {kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"}
-    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    if config.model_type not in FAMILIES:
-        return f"{config.model_type} is not one of the families whose masks are known ({', '.join(FAMILIES)})"
-    if layers or window:
-        return f"layers with a mask of their own ({', '.join(sorted(layers)) or f'a window of {window} tokens'}) cannot take the mask of a pair"
     if text._attn_implementation not in (*ATTENTIONS, PAIR_ATTENTION):
         return f"{text._attn_implementation} takes no mask of ours; load the model with one of {', '.join(ATTENTIONS)}"
     return ""
