@@ -112,11 +112,11 @@ def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:
     assert [row["id"] for row in work.read("out.jsonl")] == [7]
     beside = work.read("out.jsonl.errors.jsonl")
     assert [row["error"]["message"].split(";")[0] for row in beside] == [
-        "in.jsonl:2: 2 responses are no single answer",
+        "in.jsonl:2: 2 responses are not a single answer",
         "in.jsonl:3: a row of no known form (dream: no 'prompt' and no 'messages'",
         "in.jsonl:4: a row of answers in a file of chosen, rejected",
     ]
-    assert "3 rows met an error (3 invalid), see out.jsonl.errors.jsonl; the first: in.jsonl:2: 2 responses" in ran.err
+    assert "3 rows have an error (3 invalid), see out.jsonl.errors.jsonl; the first: in.jsonl:2: 2 responses" in ran.err
 
 
 def test_the_dialects_that_were_tried_are_named_with_why_not(work: Workdir) -> None:
@@ -135,7 +135,7 @@ def test_a_file_may_mix_dialects(work: Workdir) -> None:
     assert ran.code == 0
     assert ran.rows[0]["messages"] == [{"role": "user", "content": "Hi"}]
     assert [row.get("prompt") for row in ran.rows[1:4]] == ["Hi", "Hi", "Hi"]
-    assert ran.rows[1]["chosen"], ran.rows[1]["rejected"] == ("Ho", "No")
+    assert (ran.rows[1]["chosen"], ran.rows[1]["rejected"]) == ("Ho", "No")
     assert "rows read: 1 openai, 1 swift, 1 trl, 1 alpaca, 1 dream" in ran.err
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.formats.llava import explode, fix_flags, from_llava, refusal, to_llava
+from dream_cli.formats.llava import explode, fix_flags, from_llava, mismatch, to_llava
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import Record
 
@@ -130,8 +130,8 @@ def test_what_has_no_llava_form_says_so() -> None:
 
 
 def test_only_the_dialect_is_taken_for_it() -> None:
-    assert refusal(ROW) == ""
-    assert refusal({"prompt": "Hello", "conversations": []}) and refusal({"messages": []}) and refusal({})
+    assert mismatch(ROW) == ""
+    assert mismatch({"prompt": "Hello", "conversations": []}) and mismatch({"messages": []}) and mismatch({})
 
 
 def test_explode_gives_each_turn_its_own_record() -> None:

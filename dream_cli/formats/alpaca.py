@@ -1,4 +1,4 @@
-"""The Alpaca form: `instruction`, `input`, `output`, `history`, and for pairs `chosen` and `rejected`; with `images` as LLaMA-Factory reads it.
+"""The Alpaca dialect: `instruction`, `input`, `output`, `history`, and for pairs `chosen` and `rejected`; with `images` as LLaMA-Factory reads it.
 
 Source: `llamafactory/data/converter.py` of LLaMA-Factory 0.9.5.
 """
@@ -37,7 +37,7 @@ PATHS: PathsFrom = "relative"
 INLINE = False
 
 
-def refusal(row: Mapping[str, Any]) -> str:
+def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is."""
     if not isinstance(row.get("instruction"), str):
         return "no 'instruction'"
@@ -46,22 +46,19 @@ def refusal(row: Mapping[str, Any]) -> str:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
-    asked = [text for text in (row.get("instruction"), row.get("input")) if text]
-    said = [*_history(row), {"role": "user", "content": "\n".join(map(_string, asked))}]
-    images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
-    if row.get("chosen") is None and row.get("rejected") is None:
-        return to_record(said, rest, images, response=None if row.get("output") is None else _string(row["output"]))
-    return to_record(said, rest, images, chosen=_string(row.get("chosen")), rejected=_string(row.get("rejected")))
-
-
-def _history(row: Mapping[str, Any]) -> list[Json]:
-    said = [{"role": "system", "content": _string(row["system"])}] if row.get("system") else []
+    messages = [{"role": "system", "content": _string(row["system"])}] if row.get("system") else []
     turns = row.get("history") or []
     if not isinstance(turns, list) or not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in turns):
         raise InvalidRecord("'history' is not a list of [prompt, answer]")
-    for asked, answered in turns:
-        said += [{"role": "user", "content": _string(asked)}, {"role": "assistant", "content": _string(answered)}]
-    return said
+    for prompt, answer in turns:
+        messages += [{"role": "user", "content": _string(prompt)}, {"role": "assistant", "content": _string(answer)}]
+    # LLaMA-Factory joins the two to one prompt in the same way.
+    prompt = "\n".join(_string(text) for text in (row.get("instruction"), row.get("input")) if text)
+    messages.append({"role": "user", "content": prompt})
+    images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
+    if row.get("chosen") is None and row.get("rejected") is None:
+        return to_record(messages, rest, images, response=None if row.get("output") is None else _string(row["output"]))
+    return to_record(messages, rest, images, chosen=_string(row.get("chosen")), rejected=_string(row.get("rejected")))
 
 
 def _string(value: Any) -> str:
@@ -72,12 +69,12 @@ def _string(value: Any) -> str:
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where the reader would drop it."""
-    said = dialogue(record)
-    require_turns(said)
-    texts = [m["content"] for m in said.texts()]
-    system = texts.pop(0) if said.messages[0]["role"] == "system" else ""
+    example = dialogue(record)
+    require_turns(example)
+    texts = [m["content"] for m in example.texts()]
+    system = texts.pop(0) if example.messages[0]["role"] == "system" else ""
     row = {"id": record["id"]} if "id" in record else {}
     row |= {"instruction": texts[-1], "input": ""}
-    row |= {"output": said.answer} if said.chosen is None else {"chosen": said.chosen, "rejected": said.rejected}
+    row |= {"output": example.answer} if example.chosen is None else {"chosen": example.chosen, "rejected": example.rejected}
     turns = [texts[i : i + 2] for i in range(0, len(texts) - 1, 2)]
-    return row | {"system": system, "history": turns, "images": list(said.images)}, said.left_out
+    return row | {"system": system, "history": turns, "images": list(example.images)}, example.left_out

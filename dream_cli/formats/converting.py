@@ -1,4 +1,4 @@
-"""Between the dialects of others and our records, row by row."""
+"""The conversion between other dialects and our records, row by row."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from dream_cli.records.record import Image, Record
 from dream_cli.records.streams import to_row
 
 Images = Literal["inline", "extract", "paths"]
-# Names of fields that a receipt tells apart.
+# How many field names a receipt lists; data may bring any number of them.
 _MOST = 30
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How rows are read (`source` None: found by looking at each) and written, and what becomes of their images.
+    """The options of a conversion: the dialects read (`source` None: recognised row by row) and written, and the form of the images.
 
-    `images` None is as the target wants them; `image_folder` is where those go that are extracted.
+    `images` None takes the form that the target needs; `image_folder` is the folder of extracted images.
     """
 
     source: str | None = None
@@ -40,9 +40,9 @@ class Conversion:
 
 @dataclass
 class Receipt:
-    """What happened to the rows: what they were read as, what the target had no place for, which met an error and where those are.
+    """The counts of a conversion: rows by dialect, fields left out, errors by kind, and the file of the rows with errors.
 
-    `missing` are the images that should have been embedded and are no files: they stay paths.
+    `missing` counts the images that should have been embedded but do not exist as files: they stay paths.
     """
 
     read: Counter[str] = field(default_factory=Counter)
@@ -55,17 +55,17 @@ class Receipt:
     rejects: str | None = None
 
     def leave_out(self, names: tuple[str, ...]) -> None:
-        """Count fields of one row that the target has no place for; fields without end are counted together."""
+        """Count the fields of one row that the target has no place for; names beyond the limit are counted together."""
         self.left_out.update(name if name in self.left_out or len(self.left_out) < _MOST else "other fields" for name in names)
 
     def fail(self, record: Record) -> None:
-        """Count a row that met an error."""
+        """Count a row with an error."""
         if record.error is not None:
             self.errors[record.error.kind] += 1
             self.first = self.first or f"{record.place}: {record.error.message.removeprefix(f'{record.place}: ')}"
 
     def miss(self, record: Record) -> None:
-        """Count the images of a record that are neither in it nor in files."""
+        """Count the images of a record that have no bytes and no file."""
         gone = [
             image.path
             for image in record.images
@@ -86,14 +86,16 @@ class Receipt:
         if self.errors:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
             where = self.rejects or "their `error` field"
-            lines.append(f"{self.errors.total()} rows met an error ({kinds}), see {where}; the first: {self.first}")
-        return "".join(f"dream convert: {_printable(line)}\n" for line in lines)
+            lines.append(f"{self.errors.total()} rows have an error ({kinds}), see {where}; the first: {self.first}")
+        # Names of fields come from the data: a terminal would obey the control characters in them.
+        shown = ("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in lines)
+        return "".join(f"dream convert: {line}\n" for line in shown)
 
 
 def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
-    """Convert a file or a folder and return what happened to its rows.
+    """Convert a file or a folder and return the counts.
 
-    Among our records a row that meets an error stays in its place; other readers would stumble over it, so there it goes beside them.
+    Among our records a row with an error stays in its place; the readers of other dialects would fail on it, so it goes to a file beside.
     """
     receipt, naming = Receipt(), naming_of(source.name)
     embedding = how.images is None and embeds(out)
@@ -107,7 +109,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
                     receipt.miss(done)
                 if done.error is not None:
                     target.reject(done)
-                    # One that came with its error is none of ours.
+                    # A row that already had an error on input is not an error of this conversion.
                     if "error" not in row.order:
                         receipt.fail(done)
         receipt.rejects = target.rejects
@@ -115,7 +117,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
 
 
 def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) -> Record:
-    """Write a record and return it, with its error where it met one."""
+    """Write a record and return it, with its error where it cannot be written."""
     if record.error is not None:
         return record
     try:
@@ -127,9 +129,9 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
 
 
 def understood(row: Record, how: Conversion, folder: str, naming: Naming | None = None) -> tuple[str, Record]:
-    """Return what a row was read as, and the record it means; a row that cannot be read stays as it is, with its error.
+    """Return the dialect of a row and its record; a row that cannot be read stays as it is, with its error.
 
-    Relative image paths are seen from `folder`.
+    Relative image paths start at `folder`.
     """
     if row.error is not None and (row.error.kind != "invalid" or "error" in row.order):
         return "error" if "error" in row.order else row.error.kind, row
@@ -150,24 +152,16 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
         return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
 
 
-def _printable(line: str) -> str:
-    """Return a line as it can be shown: names of fields come from the data, and a terminal would obey what it is sent."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
 def _with_images(record: Record, how: Conversion) -> Record:
-    """Return the record with its images inline or in files, where that is asked for; raise ImageError where one cannot be read."""
+    """Return the record with its images inline, in files or unchanged; raise ImageError where one cannot be read."""
     wanted = how.images or ("inline" if how.target != OURS and dialect(how.target).PATHS is None else None)
     if wanted == "inline":
-        return replace(record, images=tuple(_inline(image) for image in record.images))
+        inline = (Image(path=None if is_inline(image.path) else image.path, data=read_bytes(image)) for image in record.images)
+        return replace(record, images=tuple(inline))
     if wanted == "extract":
-        return replace(record, images=tuple(_in_file(image, how.image_folder) for image in record.images))
+        files = (
+            Image(path=extracted(image, how.image_folder)) if image.data is not None or is_inline(image.path) else image
+            for image in record.images
+        )
+        return replace(record, images=tuple(files))
     return record
-
-
-def _inline(image: Image) -> Image:
-    return Image(path=None if is_inline(image.path) else image.path, data=read_bytes(image))
-
-
-def _in_file(image: Image, folder: Path) -> Image:
-    return Image(path=extracted(image, folder)) if image.data is not None or is_inline(image.path) else image

@@ -1,4 +1,4 @@
-"""CSV: the first line names the columns; texts stand as they are, everything else as JSON in its cell."""
+"""CSV: the first line names the columns; a text is its cell, every other value is JSON in its cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dream_cli.records.record import Failure, Json, Record
 from dream_cli.records.streams import MAX_LINE, to_record
 from dream_cli.records.strict_json import dumps
 
-# The columns are those of the rows until then; what comes later and is new goes into a last column as JSON.
+# The first rows decide the columns; a field that first occurs later goes into a last column as JSON.
 _HEAD = 1000
 _MORE = "extra"
 # Cells of these columns are never read as JSON: an answer may well be `7` or `null`.
@@ -23,7 +23,7 @@ _TEXTS = {"prompt", "response", "chosen", "rejected", "instruction", "input", "o
 def read_csv(source: str, folder: str) -> Iterator[Record]:
     """Yield the records of a CSV file, relative image paths seen from `folder`; raise UsageError for a file without columns."""
     csv.field_size_limit(MAX_LINE)
-    # A byte that is no UTF-8 is kept as half a surrogate: the row can be told and passed on.
+    # A byte that is not UTF-8 becomes a lone surrogate, so that one bad cell is an error of its row and not of the file.
     with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = csv.reader(file)
         columns = next(lines, [])
@@ -33,10 +33,10 @@ def read_csv(source: str, folder: str) -> Iterator[Record]:
             )
         for number, cells in enumerate(lines, 2):
             if cells:
-                yield _record(columns, cells, source, number, folder)
+                yield _record_of(columns, cells, source, number, folder)
 
 
-def _record(columns: list[str], cells: list[str], source: str, number: int, folder: str) -> Record:
+def _record_of(columns: list[str], cells: list[str], source: str, number: int, folder: str) -> Record:
     row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
     if len(cells) > len(columns):
         message = f"{source}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a comma in quotes"
@@ -46,21 +46,18 @@ def _record(columns: list[str], cells: list[str], source: str, number: int, fold
 
 
 def _value(name: str, cell: str) -> Any:
-    """Return a cell as JSON where it is just that, else as a text."""
+    """Return a cell as the JSON value it holds, a text where it is not JSON; for a column of texts only a text or messages are JSON."""
     if cell[:1] not in '"[{' and name in _TEXTS:
         return cell
     try:
         value = json.loads(cell)
     except (ValueError, RecursionError):
         return cell
-    # 1.50 and 1e3 are texts that a number would not give back.
+    # 1.50 and 1e3 stay texts: written again as numbers they would read 1.5 and 1000.0.
     same = dumps(value).decode() == cell or isinstance(value, str)
-    return value if same and (name not in _TEXTS or isinstance(value, str) or _is_messages(value)) else cell
-
-
-def _is_messages(value: Any) -> bool:
     messages = value if isinstance(value, list) else [value]
-    return bool(messages) and all(isinstance(message, dict) for message in messages)
+    fits = name not in _TEXTS or isinstance(value, str) or (bool(messages) and all(isinstance(message, dict) for message in messages))
+    return value if same and fits else cell
 
 
 def _cell(name: str, value: Any) -> str:
@@ -80,11 +77,11 @@ def _is_utf8(text: str) -> bool:
 
 
 class CsvRows:
-    """Rows on their way into a CSV file."""
+    """A writer of rows to a CSV file, with the fields of the first thousand rows as its columns."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        # RFC 4180's line end: the writer quotes what holds a part of it, a lone carriage return too, which the reader would take for a row's end.
+        # The line end of RFC 4180: with it the writer also quotes a lone carriage return, which the reader would take for the end of the row.
         self.lines = csv.writer(self.file, lineterminator="\r\n")
         self.columns: dict[str, None] = {}
         self.head: list[Json] | None = []
@@ -100,7 +97,7 @@ class CsvRows:
             self._begin()
 
     def close(self) -> None:
-        """Write what is still held back; the file stays open."""
+        """Write the rows that are still buffered; the file stays open."""
         if self.head is not None:
             self._begin()
         self.file.detach()

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's `dataset_info.json`: beside a data file, it names the form of its rows and their columns.
+"""The `dataset_info.json` of LLaMA-Factory: the dialect and the columns of each data file in a folder.
 
 Source: `llamafactory/data/parser.py` of LLaMA-Factory 0.9.5.
 """
@@ -24,7 +24,7 @@ _COLUMNS = {"alpaca": alpaca.COLUMNS, "llamafactory": llamafactory.COLUMNS}
 
 @dataclass(frozen=True)
 class Naming:
-    """How a file names what its dialect names otherwise: its columns, and in its messages the keys and the speakers."""
+    """The names that a file uses in place of its dialect's: its columns, and in its messages the keys and the speakers."""
 
     dialect: str
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -33,19 +33,19 @@ class Naming:
 
     def renamed(self, row: Mapping[str, Any]) -> Json:
         """Return a row under the names of its dialect."""
-        return {self.columns.get(name, name): self._said(value) for name, value in row.items()}
+        return {self.columns.get(name, name): self._renamed(value) for name, value in row.items()}
 
-    def _said(self, value: Any) -> Any:
+    def _renamed(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [self._said(item) for item in value]
+            return [self._renamed(item) for item in value]
         if not isinstance(value, Mapping) or not self.keys.keys() <= value.keys():
             return value
-        message = {self.keys.get(name, name): said for name, said in value.items()}
+        message = {self.keys.get(name, name): part for name, part in value.items()}
         return message | {"from": self.speakers.get(str(message["from"]), message["from"])} if "from" in message else message
 
 
 def naming_of(source: str | None) -> Naming | None:
-    """Return what the `dataset_info.json` beside a file says of it, None where it says nothing; raise UsageError where that cannot be read."""
+    """Return the entry of a file in the `dataset_info.json` beside it, None where it has none; raise UsageError where that cannot be read."""
     path = Path(os.path.dirname(source or ""), FILE)
     if source is None or not path.is_file():
         return None
@@ -60,7 +60,7 @@ def _naming(entry: Mapping[str, Any], path: Path) -> Naming:
     columns, tags = entry.get("columns", {}), entry.get("tags", {})
     if name is None or not isinstance(columns, Mapping) or not isinstance(tags, Mapping):
         raise UsageError(
-            f"{path}: the entry of {entry['file_name']} has not the form that LLaMA-Factory documents (formatting, columns, tags)"
+            f"{path}: the entry of {entry['file_name']} does not have the form that LLaMA-Factory documents (formatting, columns, tags)"
         )
     own = {theirs: _COLUMNS[name][ours] for ours, theirs in columns.items() if ours in _COLUMNS[name]}
     keys = {theirs: llamafactory.TAGS[ours] for ours, theirs in tags.items() if ours in ("role_tag", "content_tag")}
@@ -69,7 +69,7 @@ def _naming(entry: Mapping[str, Any], path: Path) -> Naming:
 
 
 def enter(out: str, dialect: str, columns: set[str]) -> None:
-    """Name a written file in the `dataset_info.json` beside it; other entries stay. Raises UsageError where that cannot be read."""
+    """Add a written file to the `dataset_info.json` beside it; other entries stay. Raises UsageError where that cannot be read."""
     path = Path(os.path.dirname(out), FILE)
     entries = _entries(path) if path.is_file() else {}
     known = {ours: theirs for ours, theirs in _COLUMNS[dialect].items() if theirs in columns}
@@ -84,7 +84,7 @@ def _entries(path: Path) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); mend it or move it away") from None
+        raise UsageError(f"{path} cannot be read ({error}); fix it or move it away") from None
     if not isinstance(entries, dict):
-        raise UsageError(f"{path} is not a JSON object of data sets; mend it or move it away")
+        raise UsageError(f"{path} is not a JSON object of data sets; fix it or move it away")
     return entries

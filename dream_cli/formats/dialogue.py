@@ -1,4 +1,4 @@
-"""What a training set holds of a record: a conversation, the answer or the two answers to its last prompt, and the images."""
+"""A record as one training example: a conversation, the answer or the two answers to its last prompt, and the images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Dialogue:
     """A record as a training set sees it.
 
     `messages` ({role, content, image_tag?}) end with the last prompt, which `answer` answers, or `chosen` better than `rejected`;
-    `whole` is whether prompt and answer came as one conversation. `left_out` names the fields of the record that stand in none of these.
+    `whole` is whether prompt and answer came as one conversation. `left_out` names the fields of the record that are in none of these.
     """
 
     messages: tuple[Json, ...]
@@ -29,7 +29,7 @@ class Dialogue:
 
     @property
     def placed(self) -> bool:
-        """Whether an image stands elsewhere than before the first words of the user."""
+        """Whether an image is in another place than before the first text of the user."""
         return bool(self.images) and is_placed(self.messages)
 
     def texts(self, ending: str = "") -> list[Json]:
@@ -37,44 +37,37 @@ class Dialogue:
 
         Raises InvalidRecord where there are not as many places as images.
         """
-        said = placed(self.messages, len(self.images), ending)
-        if self.images and (places := sum(m["content"].count(IMAGE) for m in said)) != len(self.images):
+        messages = placed(self.messages, len(self.images), ending)
+        if self.images and (places := sum(m["content"].count(IMAGE) for m in messages)) != len(self.images):
             raise InvalidRecord(f"the texts have {places} places {IMAGE!r} for {len(self.images)} images; write one for each, or none")
-        return said
+        return messages
 
     def plain(self) -> list[Json]:
-        """Return the messages as {role, content}, without a trace of where the images stand."""
+        """Return the messages as {role, content}, without the placeholders of images."""
         return displaced(self.messages) if self.images else [{"role": m["role"], "content": m["content"]} for m in self.messages]
 
 
 def dialogue(record: Mapping[str, Any]) -> Dialogue:
-    """Return what a training set holds of a record (as JSON); raise InvalidRecord where it is no single training example."""
+    """Return a record (as JSON) as a training example; raise InvalidRecord where it is not a single one."""
     held = {"images", "messages" if record.get("messages") else "prompt"}
-    said = list(record.get("messages") or [_prompt(record)])
+    tag = {"image_tag": record["image_tag"]} if isinstance(record.get("image_tag"), dict) else {}
+    messages = list(record.get("messages") or [{"role": "user", "content": record.get("prompt") or ""} | tag])
     answer = None
     pair = {name: record[name] for name in ("chosen", "rejected") if isinstance(record.get(name), str)}
     if len(pair) == 2:
         held |= pair.keys()
-        if said[-1]["role"] != "user":
+        if messages[-1]["role"] != "user":
             raise InvalidRecord("'messages' ends with an answer beside 'chosen' and 'rejected'; it should end with the user")
-    elif said[-1]["role"] == "assistant":
-        answer = said.pop()["content"]
+    elif messages[-1]["role"] == "assistant":
+        answer = messages.pop()["content"]
     else:
         answer, name = _answer(record)
         held.add(name)
     left = _left_out(record, held)
     whole = bool(record.get("messages")) and answer is not None
     both = pair if len(pair) == 2 else {}
-    return Dialogue(tuple(map(_bare, said)), tuple(record.get("images") or ()), answer, **both, whole=whole, left_out=left)
-
-
-def _prompt(record: Mapping[str, Any]) -> Json:
-    tag = {"image_tag": record["image_tag"]} if isinstance(record.get("image_tag"), dict) else {}
-    return {"role": "user", "content": record.get("prompt") or ""} | tag
-
-
-def _bare(message: Mapping[str, Any]) -> Json:
-    return {name: message[name] for name in ("role", "content", "image_tag") if name in message}
+    bare = tuple({name: message[name] for name in ("role", "content", "image_tag") if name in message} for message in messages)
+    return Dialogue(bare, tuple(record.get("images") or ()), answer, **both, whole=whole, left_out=left)
 
 
 def _answer(record: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -83,7 +76,7 @@ def _answer(record: Mapping[str, Any]) -> tuple[str | None, str]:
     if not responses:
         return record.get("response"), "response"
     if len(responses) > 1:
-        raise InvalidRecord(f"{len(responses)} responses are no single answer; make pairs of them first (dream pair)")
+        raise InvalidRecord(f"{len(responses)} responses are not a single answer; make pairs of them first (dream pair)")
     only = responses[0]
     return (only if isinstance(only, str) else only["text"]), "responses"
 

@@ -12,7 +12,7 @@ from dream_cli.records.record import Json
 
 
 class TypedRows:
-    """Rows on their way into a Parquet file whose columns are those of the first row."""
+    """A writer of rows to a Parquet file whose columns are those of the first row."""
 
     def __init__(self, file: IO[bytes], folder: str, features: Mapping[str, Any], embed: bool = True) -> None:
         self.file, self.folder, self.features, self.embed = file, folder, features, embed
@@ -26,7 +26,13 @@ class TypedRows:
 
         if self.writer is None:
             self._open(row)
-        columns = {name: self._column(name, value) for name, value in row.items()}
+        columns = dict(row)
+        folder = self.folder if self.embed else None
+        for name, value in row.items():
+            if self.features.get(name) == IMAGE:
+                columns[name] = embedded(value, folder)
+            elif self.features.get(name) == IMAGES and value is not None:
+                columns[name] = [embedded(image, folder) for image in value]
         if more := columns.keys() - set(self.schema.names):
             raise InvalidRecord(
                 f"the columns of this file are {', '.join(self.schema.names)}; the row has {', '.join(sorted(more))} besides"
@@ -58,12 +64,6 @@ class TypedRows:
         self.schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
         self.writer = pq.ParquetWriter(self.file, self.schema, compression="zstd")
 
-    def _column(self, name: str, value: Any) -> Any:
-        kind, folder = self.features.get(name), self.folder if self.embed else None
-        if kind == IMAGE:
-            return embedded(value, folder)
-        return [embedded(image, folder) for image in value] if kind == IMAGES and value is not None else value
-
     def _flush(self) -> None:
         import pyarrow as pa
 
@@ -74,7 +74,7 @@ class TypedRows:
 
 TEXT = {"dtype": "string", "_type": "Value"}
 NUMBER = {"dtype": "float64", "_type": "Value"}
-# An id may be a text or a number: as the first row has it.
+# An id may be a text or a number; the first row decides.
 _NUMBERED = {"dtype": "int64", "_type": "Value"}
 IMAGE = {"_type": "Image"}
 IMAGES = {"feature": IMAGE, "_type": "List"}

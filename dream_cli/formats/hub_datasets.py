@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: a folder of Parquet files or of `save_to_disk`, or one on a hub by its name; out as a folder with a data card."""
+"""Data sets of Hugging Face: read from a folder of Parquet files, of `save_to_disk` or from a hub; written as a folder with a data card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dream_cli.records.parquet import open_rows, to_json
 from dream_cli.records.record import Json
 
 HUB = "hf://datasets/"
-# Where the rows of a folder stand that we write.
+# The file of the rows in a folder that `dream convert` writes.
 DATA = "data/train.parquet"
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # A split's files are named SPLIT.parquet, SPLIT-00000-of-00002.parquet or SPLIT/anything.parquet.
@@ -22,7 +22,7 @@ _PLACES = ("data", "default", "")
 
 
 def open_folder(source: str, split: str | None) -> Iterator[Json]:
-    """Return the rows of a data set's folder; raise UsageError where it is none, or has several splits and none is named."""
+    """Return the rows of a data set's folder; raise UsageError where it is not one, or has several splits and none is named."""
     folder = Path(source)
     if (folder / "dataset_dict.json").is_file():
         names = json.loads((folder / "dataset_dict.json").read_text())["splits"]
@@ -31,23 +31,19 @@ def open_folder(source: str, split: str | None) -> Iterator[Json]:
         return _saved(folder)
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.parquet")):
-        files.setdefault(_split_of(path.relative_to(folder)), []).append(path)
+        parent = path.relative_to(folder).parent.name
+        files.setdefault(parent if parent not in _PLACES else _SHARD.sub("", path.stem), []).append(path)
     if not files:
         raise UsageError(f"{source} is a folder without .parquet files and without the state.json of save_to_disk; name a file in it")
     return (row for path in files[_chosen(list(files), split, source)] for row in open_rows(str(path)))
-
-
-def _split_of(path: Path) -> str:
-    parent = path.parent.name
-    return parent if parent not in _PLACES else _SHARD.sub("", path.stem)
 
 
 def _chosen(names: list[str], split: str | None, source: str) -> str:
     if split is None and len(names) == 1:
         return names[0]
     if split not in names:
-        said = "name one with --split" if split is None else f"there is no {split!r}"
-        raise UsageError(f"{source} has the splits {', '.join(names)}; {said}")
+        problem = "name one with --split" if split is None else f"there is no {split!r}"
+        raise UsageError(f"{source} has the splits {', '.join(names)}; {problem}")
     return split
 
 
@@ -64,7 +60,7 @@ def _saved(folder: Path) -> Iterator[Json]:
 
 
 def open_hub(name: str, split: str | None) -> Iterator[Json]:
-    """Return the rows of a data set on a hub, read as they are asked for; raise UsageError where it cannot be had."""
+    """Return the rows of a data set on a hub, read lazily; raise UsageError where it cannot be read."""
     os.environ |= _QUIET
     try:
         from datasets import disable_progress_bars, load_dataset
@@ -73,7 +69,7 @@ def open_hub(name: str, split: str | None) -> Iterator[Json]:
     disable_progress_bars()
     try:
         splits = load_dataset(name.removeprefix(HUB), streaming=True)
-    except Exception as error:  # noqa: BLE001 - a hub fails in many ways, each of them told
+    except Exception as error:  # noqa: BLE001 - a hub fails in many ways, and the user should see which one
         raise UsageError(f"{name} cannot be read from the hub ({type(error).__name__}: {str(error).splitlines()[0]})") from None
     rows = splits[_chosen(list(splits), split, name)].decode(False)
     return map(to_json, rows)

@@ -1,4 +1,4 @@
-"""The ShareGPT form that LLaMA-Factory reads: `conversations` with `<image>` in the texts, `images`, and for pairs `chosen` and `rejected`.
+"""The ShareGPT dialect of LLaMA-Factory: `conversations` with `<image>` in the texts, `images`, and for pairs `chosen` and `rejected`.
 
 Source: `llamafactory/data/converter.py` of LLaMA-Factory 0.9.5. The file's entry in `dataset_info.json` names its columns.
 """
@@ -22,19 +22,19 @@ COLUMNS = {"messages": "conversations", "system": "system", "images": "images", 
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt", "system_tag": "system"}
 
 
-_SAID = {"from": TEXT, "value": TEXT}
+_MESSAGE = {"from": TEXT, "value": TEXT}
 FEATURES: Mapping[str, Any] = {
     "id": TEXT,
-    "conversations": {"feature": _SAID, "_type": "List"},
-    "chosen": _SAID,
-    "rejected": _SAID,
+    "conversations": {"feature": _MESSAGE, "_type": "List"},
+    "chosen": _MESSAGE,
+    "rejected": _MESSAGE,
     "images": IMAGES,
 }
 PATHS: PathsFrom = "relative"
 INLINE = False
 
 
-def refusal(row: Mapping[str, Any]) -> str:
+def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is. With `image`, or neither images nor a pair, it is LLaVA's."""
     if "conversations" not in row or "messages" in row or "prompt" in row:
         return "no 'conversations'"
@@ -44,39 +44,39 @@ def refusal(row: Mapping[str, Any]) -> str:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
-    said = messages_of(row.get("conversations"), "conversations", "from", "value", _ROLES)
-    if row.get("system") and said[0]["role"] != "system":
-        said.insert(0, {"role": "system", "content": row["system"]})
+    messages = messages_of(row.get("conversations"), "conversations", "from", "value", _ROLES)
+    if row.get("system") and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": row["system"]})
     images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
     if row.get("chosen") is None and row.get("rejected") is None:
-        return to_record(said, rest, images)
-    return to_record(said, rest, images, chosen=_answer(row, "chosen"), rejected=_answer(row, "rejected"))
+        return to_record(messages, rest, images)
+    return to_record(messages, rest, images, chosen=_answer(row, "chosen"), rejected=_answer(row, "rejected"))
 
 
 def _answer(row: Mapping[str, Any], name: str) -> str:
-    (said,) = messages_of([row.get(name)], name, "from", "value", _ROLES)
-    if said["role"] != "assistant":
+    (message,) = messages_of([row.get(name)], name, "from", "value", _ROLES)
+    if message["role"] != "assistant":
         raise InvalidRecord(f"{name!r} is not a message of the assistant")
-    return str(said["content"])
+    return str(message["content"])
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where the reader would drop it."""
-    said = dialogue(record)
-    require_turns(said)
+    example = dialogue(record)
+    require_turns(example)
     row = {"id": record["id"]} if "id" in record else {}
-    asked = [_message(m["role"], m["content"]) for m in said.texts()]
-    if said.chosen is None:
-        return row | {"conversations": [*asked, _message("assistant", said.answer)], "images": list(said.images)}, said.left_out
-    pair = {"chosen": _message("assistant", said.chosen), "rejected": _message("assistant", said.rejected)}
-    return row | {"conversations": asked} | pair | {"images": list(said.images)}, said.left_out
+    prompt = [_message(m["role"], m["content"]) for m in example.texts()]
+    if example.chosen is None:
+        return row | {"conversations": [*prompt, _message("assistant", example.answer)], "images": list(example.images)}, example.left_out
+    pair = {"chosen": _message("assistant", example.chosen), "rejected": _message("assistant", example.rejected)}
+    return row | {"conversations": prompt} | pair | {"images": list(example.images)}, example.left_out
 
 
-def require_turns(said: Dialogue) -> None:
-    """Raise InvalidRecord unless user and assistant take turns and the last prompt has an answer: other rows are dropped by the reader."""
-    if said.answer is None and said.chosen is None:
+def require_turns(example: Dialogue) -> None:
+    """Raise InvalidRecord unless user and assistant take turns and the last prompt has an answer: LLaMA-Factory drops other rows."""
+    if example.answer is None and example.chosen is None:
         raise InvalidRecord("no response, and no 'chosen' and 'rejected'; LLaMA-Factory trains on answers alone")
-    if not taking_turns([m["role"] for m in said.messages]):
+    if not taking_turns([m["role"] for m in example.messages]):
         raise InvalidRecord("user and assistant do not take turns, or a system message is not the first; LLaMA-Factory drops such a row")
 
 

@@ -1,4 +1,4 @@
-"""The LLaVA (ShareGPT) dialect, in which the data of DREAM were released: to our records and back, without loss."""
+"""The LLaVA (ShareGPT) dialect, in which the data of DREAM were released, converted to our records and back without loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS: PathsFrom = "relative"
 INLINE = False
 
 
-def refusal(row: Mapping[str, Any]) -> str:
+def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is."""
     return "" if "conversations" in row and "messages" not in row and "prompt" not in row else "no 'conversations'"
 
@@ -34,7 +34,7 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our records as a row, and no fields left out: what is not the dialect's own stands beside it."""
+    """Return one of our records as a row, and no fields left out: what is not the dialect's own is kept beside it."""
     return to_llava(record), ()
 
 
@@ -50,9 +50,23 @@ def from_llava(row: Mapping[str, Any], place: str, taxonomy: Taxonomy) -> Json:
     the image placeholder of a text in `image_tag`, other names for a source or category in `raw_source` and `raw_risk_category`.
     """
     try:
-        return _record(row, taxonomy)
+        turns = row.get("conversations")
+        if not isinstance(turns, list) or not turns:
+            raise InvalidRecord("'conversations' is not a list of messages")
+        record = {name: value for name, value in row.items() if name != "conversations"}
+        if record.get("image") is not None:
+            image = record.pop("image")
+            images = image if isinstance(image, list) else [image]
+            if not all(isinstance(path, str) and path for path in images):
+                raise InvalidRecord("'image' is not a path or a list of paths")
+            record |= {"images": images} | ({"image_is_list": True} if isinstance(image, list) else {})
+        messages = [_read_message(turn, f"conversations[{i}]", taxonomy) for i, turn in enumerate(turns)]
     except InvalidRecord as error:
         raise InvalidRecord(f"{place}: {error}" if place else str(error)) from None
+    if record.get("images") and not is_placed(messages):
+        # An empty tag records that the row had no placeholder, so that `to_llava` writes none.
+        return record | {"messages": [messages[0] | {"image_tag": {}}, *messages[1:]]}
+    return record | {"messages": unplaced(messages, len(record.get("images") or ()), "\n")}
 
 
 def to_llava(record: Mapping[str, Any]) -> Json:
@@ -61,11 +75,13 @@ def to_llava(record: Mapping[str, Any]) -> Json:
         record = _conversation(record)
     renamed = ("images", "image_is_list", "messages")
     row = {name: value for name, value in record.items() if name not in renamed}
-    images = [_path(image) for image in record.get("images") or ()]
+    images = [image.get("path") if isinstance(image, Mapping) else image for image in record.get("images") or ()]
+    if not all(isinstance(path, str) for path in images):
+        raise InvalidRecord("an image without a path has no LLaVA form; write the images to files first")
     if images or record.get("image_is_list"):
         row["image"] = images[0] if len(images) == 1 and not record.get("image_is_list") else images
-    said = placed(record["messages"], len(images), "\n")
-    return row | {"conversations": [_said(message) for message in said]}
+    messages = placed(record["messages"], len(images), "\n")
+    return row | {"conversations": [_written_message(message) for message in messages]}
 
 
 def _conversation(record: Mapping[str, Any]) -> Json:
@@ -73,15 +89,15 @@ def _conversation(record: Mapping[str, Any]) -> Json:
     if record.get("prompt") is None:
         raise InvalidRecord("a record without 'prompt' and 'messages' has no LLaVA form")
     answer = record.get("response")
-    said = [*dialogue({name: record[name] for name in ("prompt", "image_tag") if name in record}).messages]
-    said += [] if answer is None else [{"role": "assistant", "content": answer}]
-    return {name: value for name, value in record.items() if name not in ("prompt", "response", "image_tag")} | {"messages": said}
+    messages = [*dialogue({name: record[name] for name in ("prompt", "image_tag") if name in record}).messages]
+    messages += [] if answer is None else [{"role": "assistant", "content": answer}]
+    return {name: value for name, value in record.items() if name not in ("prompt", "response", "image_tag")} | {"messages": messages}
 
 
 def explode(record: Record) -> Iterator[Record]:
     """Yield one record of a single prompt for each turn of a conversation, `ID/1`, `ID/2` ...; other records as they are.
 
-    What was said before a turn is kept in `history`, the fields of the user's message (such as `safe`) in `turn`.
+    The messages before a turn are kept in `history`, the fields of the user's message (such as `safe`) in `turn`.
     """
     turns = record.turns() if record.messages and record.error is None else ()
     if not turns:
@@ -94,47 +110,18 @@ def fix_flags(record: Json) -> bool:
     """Move observations from the answer to a safe instruction to that of the unsafe one; return whether that was needed.
 
     Six conversations of the release carry them on the wrong answer. Their `malicious_content` still quotes the safe instruction
-    and the answers stay where they are: only a new annotation can mend those.
+    and the answers stay where they are: only a new annotation can correct those.
     """
     turns = list(zip(record.get("messages", ()), record.get("messages", ())[1:], strict=False))
-    safe = [reply for asked, reply in turns if asked.get("safe") is True and reply.get("observations")]
-    unsafe = [reply for asked, reply in turns if asked.get("safe") is False]
+    safe = [reply for prompt, reply in turns if prompt.get("safe") is True and reply.get("observations")]
+    unsafe = [reply for prompt, reply in turns if prompt.get("safe") is False]
     if len(safe) != 1 or len(unsafe) != 1 or "observations" in unsafe[0]:
         return False
     unsafe[0]["observations"] = safe[0].pop("observations")
     return True
 
 
-def _record(row: Mapping[str, Any], taxonomy: Taxonomy) -> Json:
-    said = row.get("conversations")
-    if not isinstance(said, list) or not said:
-        raise InvalidRecord("'conversations' is not a list of messages")
-    record = {name: value for name, value in row.items() if name != "conversations"}
-    if record.get("image") is not None:
-        image = record.pop("image")
-        record |= {"images": _images(image)} | ({"image_is_list": True} if isinstance(image, list) else {})
-    messages = [_message(m, f"conversations[{i}]", taxonomy) for i, m in enumerate(said)]
-    if record.get("images") and not is_placed(messages):
-        # Noted, so that none is written on the way back.
-        return record | {"messages": [messages[0] | {"image_tag": {}}, *messages[1:]]}
-    return record | {"messages": unplaced(messages, len(record.get("images") or ()), "\n")}
-
-
-def _images(image: Any) -> list[str]:
-    images = image if isinstance(image, list) else [image]
-    if not all(isinstance(path, str) and path for path in images):
-        raise InvalidRecord("'image' is not a path or a list of paths")
-    return images
-
-
-def _path(image: Any) -> str:
-    path = image.get("path") if isinstance(image, Mapping) else image
-    if not isinstance(path, str):
-        raise InvalidRecord("an image without a path has no LLaVA form; write the images to files first")
-    return path
-
-
-def _message(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
+def _read_message(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
     if not isinstance(raw, Mapping) or raw.get("from") not in _ROLES or not isinstance(raw.get("value"), str):
         raise InvalidRecord(f"{where} is not {{from: human, gpt or system, value: a text}}")
     rest = {name: value for name, value in raw.items() if name not in ("from", "value", "observe")}
@@ -143,13 +130,9 @@ def _message(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
     message = {"role": _ROLES[raw["from"]], "content": raw["value"]} | rest
     if raw.get("observe") is None:
         return message
-    return message | {"observations": _observations(raw["observe"], f"{where}.observe", taxonomy)}
-
-
-def _observations(raw: Any, where: str, taxonomy: Taxonomy) -> list[Json]:
-    if not isinstance(raw, list):
-        raise InvalidRecord(f"{where} is not a list")
-    return [_canonical(item, f"{where}[{i}]", taxonomy) for i, item in enumerate(raw)]
+    if not isinstance(raw["observe"], list):
+        raise InvalidRecord(f"{where}.observe is not a list")
+    return message | {"observations": [_canonical(item, f"{where}.observe[{i}]", taxonomy) for i, item in enumerate(raw["observe"])]}
 
 
 def _canonical(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
@@ -160,21 +143,21 @@ def _canonical(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
     return dict(raw) | canonical | {f"raw_{name}": raw[name] for name in canonical if raw[name] != canonical[name]}
 
 
-def _said(message: Mapping[str, Any]) -> Json:
+def _written_message(message: Mapping[str, Any]) -> Json:
     renamed = ("role", "content", "observations")
     turn = {"from": _SPEAKERS[message["role"]], "value": message["content"]} | {k: v for k, v in message.items() if k not in renamed}
-    return turn if message.get("observations") is None else turn | {"observe": [_raw(o) for o in message["observations"]]}
-
-
-def _raw(observation: Mapping[str, Any]) -> Json:
-    """Return the observation under the names it came with."""
-    raw = {name: value for name, value in observation.items() if not name.startswith("raw_")}
-    return raw | {name: observation[f"raw_{name}"] for name in ("source", "risk_category") if f"raw_{name}" in observation}
+    if message.get("observations") is None:
+        return turn
+    observe = []
+    for observation in message["observations"]:
+        names = {name: observation[f"raw_{name}"] for name in ("source", "risk_category") if f"raw_{name}" in observation}
+        observe.append({name: value for name, value in observation.items() if not name.startswith("raw_")} | names)
+    return turn | {"observe": observe}
 
 
 def _single(record: Record, turn: Turn, number: int) -> Record:
-    asked = record.messages[-1 if turn.reply is None else turn.reply - 1]
-    fields = {k: v for k, v in asked.extra.items() if k != "image_tag"}
+    prompt = record.messages[-1 if turn.reply is None else turn.reply - 1]
+    fields = {k: v for k, v in prompt.extra.items() if k != "image_tag"}
     extra = {k: v for k, v in record.extra.items() if k != "response"}
     extra |= {"turn": fields} if fields else {}
     extra |= {"history": [m.to_dict() for m in turn.history]} if turn.history else {}

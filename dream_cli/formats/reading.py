@@ -1,4 +1,4 @@
-"""What the dialects have in common when they are read: messages, texts in parts, images, and the record made of them."""
+"""The parts that dialects share when they are read: messages, texts in parts, images, and the record made of them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.places import IMAGE, unplaced
 from dream_cli.records.record import Json
 
-# How a reader resolves the path of an image: from the file that names it, from wherever it runs, or not at all.
+# How a reader resolves a relative path of an image: from the folder of the file that names it, from its own working directory
+# (so we write absolute paths), or not at all.
 PathsFrom = Literal["relative", "absolute"] | None
 
 
 def messages_of(raw: Any, where: str, role: str = "role", content: str = "content", roles: Mapping[str, str] | None = None) -> list[Json]:
-    """Return a list of messages under our names; raise InvalidRecord where it is none.
+    """Return a list of messages under our names; raise InvalidRecord where it is not one.
 
     `roles` maps the dialect's speakers to ours. A content of parts becomes one text with `<image>` for each image in it.
     """
     if not isinstance(raw, list) or not raw:
         raise InvalidRecord(f"{where!r} is not a list of messages")
-    return [_message(m, f"{where}[{i}]", role, content, roles) for i, m in enumerate(raw)]
-
-
-def _message(raw: Any, where: str, role: str, content: str, roles: Mapping[str, str] | None) -> Json:
     known = roles or {name: name for name in ("system", "user", "assistant")}
-    speaker = raw.get(role) if isinstance(raw, Mapping) else None
-    if not isinstance(speaker, str) or speaker not in known:
-        raise InvalidRecord(f"{where} has no {role!r} of {', '.join(known)}")
-    text = text_of(raw.get(content), f"{where}.{content}")
-    return {"role": known[speaker], "content": text} | {k: v for k, v in raw.items() if k not in (role, content) and v is not None}
+    messages = []
+    for i, item in enumerate(raw):
+        speaker = item.get(role) if isinstance(item, Mapping) else None
+        if not isinstance(speaker, str) or speaker not in known:
+            raise InvalidRecord(f"{where}[{i}] has no {role!r} of {', '.join(known)}")
+        text = text_of(item.get(content), f"{where}[{i}].{content}")
+        # Typed columns (Parquet) give every message every field, null where it has none.
+        rest = {k: v for k, v in item.items() if k not in (role, content) and v is not None}
+        messages.append({"role": known[speaker], "content": text} | rest)
+    return messages
 
 
 def text_of(raw: Any, where: str) -> str:
@@ -38,22 +40,22 @@ def text_of(raw: Any, where: str) -> str:
         return raw
     if not isinstance(raw, list):
         raise InvalidRecord(f"{where} is not a text or a list of parts")
-    return "".join(_part(part, where) for part in raw)
-
-
-def _part(part: Any, where: str) -> str:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    if kind in ("image", "image_url"):
-        return IMAGE
-    raise InvalidRecord(f"{where} has a part that is neither text nor image: {kind!r}")
+    texts = []
+    for part in raw:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind in ("image", "image_url"):
+            texts.append(IMAGE)
+        else:
+            raise InvalidRecord(f"{where} has a part that is neither text nor image: {kind!r}")
+    return "".join(texts)
 
 
 def parts_of(raw: Any) -> list[Json]:
     """Return the image parts of a list of messages, in order."""
-    said = [m.get("content") for m in raw if isinstance(m, Mapping)] if isinstance(raw, list) else []
-    parts = [part for content in said if isinstance(content, list) for part in content if isinstance(part, Mapping)]
+    contents = [m.get("content") for m in raw if isinstance(m, Mapping)] if isinstance(raw, list) else []
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, Mapping)]
     return [dict(part) for part in parts if part.get("type") in ("image", "image_url")]
 
 
@@ -62,12 +64,12 @@ def to_record(messages: list[Json], rest: Mapping[str, Any], images: Sequence[An
 
     `answers` are the record's `response`, or `chosen` and `rejected`; without them the conversation stays whole.
     """
-    said = unplaced(messages, len(images or ()), ending)
+    messages = unplaced(messages, len(images or ()), ending)
     record = {k: v for k, v in rest.items() if k == "id"}
-    if answers and len(said) == 1 and said[0].keys() <= {"role", "content", "image_tag"} and said[0]["role"] == "user":
-        record |= {"prompt": said[0]["content"]} | ({"image_tag": said[0]["image_tag"]} if "image_tag" in said[0] else {})
+    if answers and len(messages) == 1 and messages[0].keys() <= {"role", "content", "image_tag"} and messages[0]["role"] == "user":
+        record |= {"prompt": messages[0]["content"]} | ({"image_tag": messages[0]["image_tag"]} if "image_tag" in messages[0] else {})
     else:
-        record |= {"messages": said}
+        record |= {"messages": messages}
     record |= {} if images is None else {"images": list(images)}
     return record | {k: v for k, v in answers.items() if v is not None} | {k: v for k, v in rest.items() if k not in record}
 
@@ -78,7 +80,7 @@ def rest_of(row: Mapping[str, Any], *names: str) -> Json:
 
 
 def images_of(raw: Any, where: str) -> list[Any] | None:
-    """Return one image or a list of them as a list, None where the field is absent or null; raise InvalidRecord for what is none."""
+    """Return one image or a list of them as a list, None where the field is absent or null; raise InvalidRecord for anything else."""
     if raw is None:
         return None
     images = raw if isinstance(raw, list) else [raw]

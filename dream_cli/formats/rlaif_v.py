@@ -1,4 +1,4 @@
-"""The pairs of RLAIF-V: those of SPA-VL under an `idx`, with where they come from.
+"""The RLAIF-V dialect: the pairs of SPA-VL with an `idx` and the columns of their origin.
 
 Source: `muffin/data/datasets.py` of RLAIF-V (0861b17) and the columns of https://huggingface.co/datasets/openbmb/RLAIF-V-Dataset.
 """
@@ -14,7 +14,7 @@ from dream_cli.formats.hf_features import TEXT
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.records.record import Json
 
-# Beside the pair; its trainer reads each of them.
+# Columns beside the pair; the trainer of RLAIF-V reads each of them.
 _ORIGIN = {"ds_name": "dream", "origin_dataset": "dream", "origin_split": "{}", "image_path": ""}
 
 
@@ -23,18 +23,18 @@ PATHS: PathsFrom = "relative"
 INLINE = False
 
 
-def refusal(row: Mapping[str, Any]) -> str:
+def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is."""
-    return spa_vl.refusal(row) or ("" if "idx" in row else "no 'idx'")
+    return spa_vl.mismatch(row) or ("" if "idx" in row else "no 'idx'")
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our pairs; what it says of its origin stays beside. Raise InvalidRecord where it is malformed."""
+    """Return a row as one of our pairs; the columns of its origin stay beside. Raise InvalidRecord where it is malformed."""
     return spa_vl.read(row)
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is no such pair."""
+    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is not such a pair."""
     row, left = spa_vl.write(record)
     if (index := record.get("idx", record.get("id"))) is None:
         raise InvalidRecord("no 'id' to be its 'idx'; give each record one")

@@ -1,4 +1,4 @@
-"""Where rows come from: a file of records, CSV, the folder of a data set, or a hub."""
+"""The sources of rows: a file of records, CSV, the folder of a data set, or a hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Source:
 
     @property
     def folder(self) -> str:
-        """The folder that relative image paths are seen from."""
+        """The folder that relative image paths start at."""
         if self.image_root is not None:
             return os.path.realpath(self.image_root)
         if self.name is None or self.name == "-":
@@ -32,22 +32,21 @@ class Source:
 
 
 def open_source(source: Source) -> Iterator[Record]:
-    """Return the rows of a source, read as they are asked for; raise UsageError where it cannot be one."""
-    return islice(_open(source), source.limit)
-
-
-def _open(source: Source) -> Iterator[Record]:
+    """Return the rows of a source, read lazily; raise UsageError where it cannot be one."""
     name = source.name or "-"
+    rows: Iterator[Record]
     if name.startswith("hf://"):
         from dream_cli.formats.hub_datasets import open_hub
 
-        return read_rows(open_hub(name, source.split), name, source.folder)
-    if os.path.isdir(name):
+        rows = read_rows(open_hub(name, source.split), name, source.folder)
+    elif os.path.isdir(name):
         from dream_cli.formats.hub_datasets import open_folder
 
-        return read_rows(open_folder(name, source.split), name, source.folder)
-    if name.lower().endswith(".csv") and os.path.isfile(name):
+        rows = read_rows(open_folder(name, source.split), name, source.folder)
+    elif name.lower().endswith(".csv") and os.path.isfile(name):
         from dream_cli.formats.csv import read_csv
 
-        return read_csv(name, source.folder)
-    return read_records(source.name, image_root=source.image_root)
+        rows = read_csv(name, source.folder)
+    else:
+        rows = read_records(source.name, image_root=source.image_root)
+    return islice(rows, source.limit)

@@ -1,4 +1,4 @@
-"""The pairs of SPA-VL: one image, a question, the better and the worse answer.
+"""The SPA-VL dialect: pairs of one image, a question, the better and the worse answer.
 
 Source: the columns of https://huggingface.co/datasets/sqrti/SPA-VL.
 """
@@ -22,7 +22,7 @@ PATHS: PathsFrom = "relative"
 INLINE = False
 
 
-def refusal(row: Mapping[str, Any]) -> str:
+def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is."""
     missing = [name for name in COLUMNS if name not in row]
     return f"no {', '.join(map(repr, missing))}" if missing else ""
@@ -40,14 +40,14 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is no such pair."""
-    said = dialogue(record)
-    if said.chosen is None:
+    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is not such a pair."""
+    example = dialogue(record)
+    if example.chosen is None:
         raise InvalidRecord("no 'chosen' and 'rejected'; make pairs first (dream pair)")
-    if len(said.messages) != 1 or len(said.images) != 1:
+    if len(example.messages) != 1 or len(example.images) != 1:
         raise InvalidRecord(
-            f"{len(said.messages)} messages and {len(said.images)} images; a pair of this form is one question to one image"
+            f"{len(example.messages)} messages and {len(example.images)} images; a pair of this form is one question to one image"
         )
     row = {"id": record["id"]} if "id" in record else {}
-    row |= {"image": said.images[0], "question": said.messages[0]["content"], "chosen": said.chosen, "rejected": said.rejected}
-    return row, (*said.left_out, *(["image_tag"] if said.placed else []))
+    row |= {"image": example.images[0], "question": example.messages[0]["content"], "chosen": example.chosen, "rejected": example.rejected}
+    return row, (*example.left_out, *(["image_tag"] if example.placed else []))

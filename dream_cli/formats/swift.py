@@ -1,4 +1,4 @@
-"""What ms-swift reads: `messages` with `<image>` in the texts, `images`, and for pairs `rejected_response`.
+"""The ms-swift dialect: `messages` with `<image>` in the texts, `images`, and for pairs `rejected_response`.
 
 Source: `swift/dataset/preprocessor/core.py` of ms-swift 4.6.0.
 """
@@ -16,7 +16,7 @@ from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of
 from dream_cli.records.record import Json
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
-# What a record of ours may have and a row of theirs has not.
+# Fields that a record of ours may have and a row of ms-swift does not.
 _MARKS = ("observations", "responses", "chosen", "rejected", "image_tag")
 
 
@@ -32,41 +32,41 @@ PATHS: PathsFrom = "absolute"
 INLINE = True
 
 
-def refusal(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is. Messages that say nothing of images are records of ours already."""
-    said = row.get("messages")
-    if not isinstance(said, list):
+def mismatch(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is. Messages without `<image>` are records of ours already."""
+    messages = row.get("messages")
+    if not isinstance(messages, list):
         return "no 'messages'"
     if any(row.get(name) is not None for name in _REJECTED):
         return ""
-    ours = any(name in m for m in (row, *said) if isinstance(m, Mapping) for name in _MARKS)
-    tagged = any(isinstance(m, Mapping) and IMAGE in str(m.get("content")) for m in said)
+    ours = any(name in m for m in (row, *messages) if isinstance(m, Mapping) for name in _MARKS)
+    tagged = any(isinstance(m, Mapping) and IMAGE in str(m.get("content")) for m in messages)
     return "" if tagged and row.get("images") and not ours else f"no 'rejected_response', and no {IMAGE} beside 'images'"
 
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed.
 
-    `rejected_images` stay a field beside: in our pairs both answers are to the same images.
+    `rejected_images` stays an extra field: in our pairs both answers are to the same images.
     """
-    said = messages_of(row.get("messages"), "messages")
+    messages = messages_of(row.get("messages"), "messages")
     images = images_of(row.get("images"), "images")
     rest = rest_of(row, "messages", "images", "rejected_response", "rejected_messages")
-    rejected = _rejected(row, said)
+    rejected = _rejected(row, messages)
     if rejected is None:
-        return to_record(said, rest, images)
-    return to_record(said[:-1], rest, images, chosen=said[-1]["content"], rejected=rejected)
+        return to_record(messages, rest, images)
+    return to_record(messages[:-1], rest, images, chosen=messages[-1]["content"], rejected=rejected)
 
 
-def _rejected(row: Mapping[str, Any], said: list[Json]) -> str | None:
+def _rejected(row: Mapping[str, Any], messages: list[Json]) -> str | None:
     text = row.get("rejected_response")
     if text is None and row.get("rejected_messages") is None:
         return None
-    if said[-1]["role"] != "assistant" or len(said) < 2:
+    if messages[-1]["role"] != "assistant" or len(messages) < 2:
         raise InvalidRecord("'messages' of a pair does not end with the chosen answer")
     if text is None:
         other = messages_of(row["rejected_messages"], "rejected_messages")
-        if other[:-1] != said[:-1] or other[-1]["role"] != "assistant":
+        if other[:-1] != messages[:-1] or other[-1]["role"] != "assistant":
             raise InvalidRecord("'rejected_messages' differs from 'messages' before the last answer; a pair is two answers to one prompt")
         text = other[-1]["content"]
     if not isinstance(text, str):
@@ -76,12 +76,12 @@ def _rejected(row: Mapping[str, Any], said: list[Json]) -> str | None:
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where ms-swift would drop it."""
-    said = dialogue(record)
-    if said.chosen is not None and said.chosen == said.rejected:
+    example = dialogue(record)
+    if example.chosen is not None and example.chosen == example.rejected:
         raise InvalidRecord("'chosen' and 'rejected' are the same text; ms-swift drops such a row without a word")
     row = {name: record[name] for name in ("id", "margin", "rejected_images") if name in record}
-    left = tuple(name for name in said.left_out if name not in row)
-    answer = said.answer if said.chosen is None else said.chosen
-    said_all = said.texts() + ([] if answer is None else [{"role": "assistant", "content": answer}])
-    row |= {"messages": said_all, "images": list(said.images)}
-    return row | ({} if said.rejected is None else {"rejected_response": said.rejected}), left
+    left = tuple(name for name in example.left_out if name not in row)
+    answer = example.answer if example.chosen is None else example.chosen
+    messages = example.texts() + ([] if answer is None else [{"role": "assistant", "content": answer}])
+    row |= {"messages": messages, "images": list(example.images)}
+    return row | ({} if example.rejected is None else {"rejected_response": example.rejected}), left

@@ -1,4 +1,4 @@
-"""The dialects by name, and which of them a row is in."""
+"""The table of dialects, and the recognition of the dialect of a row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dream_cli.formats.reading import PathsFrom
 from dream_cli.records.record import Json
 
 OURS = "dream"
-# A row is looked at in this order: what has a mark of its own stands before what could be several.
+# The order in which a row is tried: a dialect with a field that no other has comes before those that look alike.
 DIALECTS = ("llamafactory", "llava", "alpaca", "openai", "swift", "trl", "rlaif-v", "spa-vl")
 
-# A valid record of ours could still be a row of these: only it says so by a mark.
+# A row of these can also be a valid record of ours; their `mismatch` is empty only where a field settles that it is theirs.
 _NEAR = ("openai", "swift", "trl")
 
 
@@ -30,7 +30,7 @@ class Dialect(Protocol):
     PATHS: PathsFrom
     INLINE: bool
 
-    def refusal(self, row: Mapping[str, Any]) -> str:
+    def mismatch(self, row: Mapping[str, Any]) -> str:
         """Return why a row is not in this dialect; empty where it is."""
 
     def read(self, row: Mapping[str, Any]) -> Json:
@@ -48,16 +48,16 @@ def dialect(name: str) -> Dialect:
 
 
 def recognise(row: Mapping[str, Any]) -> str:
-    """Return the name of the dialect that a row is in; raise InvalidRecord that says which were tried and why it is none."""
-    refusals = {}
+    """Return the name of the dialect that a row is in; raise InvalidRecord with each dialect and why the row is not in it."""
+    mismatches = {}
     for name in DIALECTS:
-        refusals[name] = dialect(name).refusal(row)
-        if not refusals[name]:
+        mismatches[name] = dialect(name).mismatch(row)
+        if not mismatches[name]:
             return name
-    tried = "; ".join(f"{name}: {why}" for name, why in refusals.items())
+    tried = "; ".join(f"{name}: {why}" for name, why in mismatches.items())
     raise InvalidRecord(f"a row of no known form (dream: no 'prompt' and no 'messages'; {tried})")
 
 
 def is_ours(row: Mapping[str, Any]) -> bool:
     """Whether a row that can be read as a record is one, and not a row of a dialect that looks alike."""
-    return all(dialect(name).refusal(row) for name in _NEAR)
+    return all(dialect(name).mismatch(row) for name in _NEAR)

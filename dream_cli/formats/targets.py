@@ -1,4 +1,4 @@
-"""Where rows go: a file of records, or one in another dialect: JSON, CSV, Parquet with typed columns, or the folder of a data set."""
+"""The targets of rows: a file of records or of another dialect (JSON, CSV, Parquet with typed columns), or the folder of a data set."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dream_cli.records.parquet import ParquetRows
 from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import Sink, Writer, clearly, folder_of, open_sink, open_writer, sink_of, to_row
 
-# The columns that tell what kind of example a row is; a reader wants one kind in a file.
+# The columns that decide which kind of example a row is; the readers take one kind per file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")
 
 
 class Target(Protocol):
-    """Rows on their way out."""
+    """A writer of records that counts what it leaves out."""
 
     @property
     def rejects(self) -> str | None:
         """The file that took the rows which could not be written, if there are any."""
 
     def write(self, record: Record) -> tuple[str, ...]:
-        """Write one record and return the fields that were left out; raise RowError where it has no place here."""
+        """Write one record and return the fields that were left out; raise RowError where it cannot be written."""
 
     def reject(self, record: Record) -> None:
-        """Pass on a record that met an error."""
+        """Write a record that has an error, in its place or to `rejects`."""
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Targ
 
 
 def embeds(out: str | None) -> bool:
-    """Whether an output holds the pictures themselves."""
+    """Whether an output holds the bytes of the images."""
     return out is not None and (is_folder(out) or out.lower().endswith(".parquet"))
 
 
@@ -105,7 +105,7 @@ class _Ours:
 
 
 class _Theirs:
-    """Rows of another dialect, all of one kind. On stdout a row with an error stays in its place, else it goes into a file beside."""
+    """Rows of another dialect, all of one kind. On stdout a row with an error stays in its place; with a file it goes to `OUT.errors.jsonl`."""
 
     def __init__(self, sink: Sink, out: str | None, form: Dialect, typed: bool, label: str | None, later: ExitStack) -> None:
         self.sink, self.name, self.folder = sink, str(out), folder_of(out)
@@ -123,7 +123,7 @@ class _Theirs:
         row, left_out = self.form.write(self._json(record))
         kind = tuple(name for name in _KINDS if name in row)
         if self.kind not in (None, kind):
-            raise InvalidRecord(f"a row of {_named(kind)} in a file of {_named(self.kind or ())}; its reader takes one kind a file")
+            raise InvalidRecord(f"a row of {_named(kind)} in a file of {_named(self.kind or ())}; its reader takes one kind per file")
         with clearly(self.name):
             self.sink.write(row)
         self.kind, self.columns = kind, self.columns | row.keys()

@@ -1,6 +1,6 @@
-"""What TRL's trainers read: messages; prompt and completion; prompt, chosen and rejected; each with `images`.
+"""The TRL dialect: messages; prompt and completion; prompt, chosen and rejected; each with `images`.
 
-Source: the dataset formats of TRL 1.16 (`docs/source/dataset_formats.md`); the vision trainers want the prompt apart.
+Source: the dataset formats of TRL 1.16 (`docs/source/dataset_formats.md`); the vision trainers need the prompt in a column of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATHS: PathsFrom = "absolute"
 INLINE = False
 
 
-def refusal(row: Mapping[str, Any]) -> str:
+def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is. Plain messages, or texts alone, are records of ours already."""
     if "completion" in row or isinstance(row.get("prompt"), list) or isinstance(row.get("chosen"), list):
         return ""
@@ -39,49 +39,45 @@ def read(row: Mapping[str, Any]) -> Json:
     if row.get("messages") is not None:
         return to_record(messages_of(row["messages"], "messages"), rest, images)
     if row.get("prompt") is None:
-        return _implicit(row, rest, images)
-    asked = _said(row["prompt"], "prompt", "user")
+        # A pair with an implicit prompt: what both conversations begin with.
+        chosen, rejected = (_messages(row.get(name), name, "assistant") for name in ("chosen", "rejected"))
+        if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
+            raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt")
+        return to_record(chosen[:-1], rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+    prompt = _messages(row["prompt"], "prompt", "user")
     if row.get("chosen") is None and row.get("rejected") is None:
-        return to_record(asked, rest, images, response=_text(row, "completion"))
-    return to_record(asked, rest, images, chosen=_text(row, "chosen", True), rejected=_text(row, "rejected", True))
+        return to_record(prompt, rest, images, response=_text(row, "completion"))
+    return to_record(prompt, rest, images, chosen=_text(row, "chosen", True), rejected=_text(row, "rejected", True))
 
 
-def _implicit(row: Mapping[str, Any], rest: Json, images: list[Any] | None) -> Json:
-    """Read a pair whose prompt is what both conversations begin with."""
-    chosen, rejected = (_said(row.get(name), name, "assistant") for name in ("chosen", "rejected"))
-    if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
-        raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt")
-    return to_record(chosen[:-1], rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
-
-
-def _said(raw: Any, name: str, role: str) -> list[Json]:
+def _messages(raw: Any, name: str, role: str) -> list[Json]:
     return [{"role": role, "content": raw}] if isinstance(raw, str) else messages_of(raw, name)
 
 
 def _text(row: Mapping[str, Any], name: str, needed: bool = False) -> str | None:
     if row.get(name) is None and not needed:
         return None
-    said = _said(row.get(name), name, "assistant")
-    if len(said) != 1 or said[0]["role"] != "assistant":
+    messages = _messages(row.get(name), name, "assistant")
+    if len(messages) != 1 or messages[0]["role"] != "assistant":
         raise InvalidRecord(f"{name!r} is not a text or one message of the assistant")
-    return str(said[0]["content"])
+    return str(messages[0]["content"])
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     """Return one of our records as a row, and the fields that it has no place for.
 
-    TRL puts the images before the first words of the user itself; another place for them is lost.
+    TRL itself puts the images before the first text of the user; another place is lost.
     """
-    said = dialogue(record)
+    example = dialogue(record)
     row = {"id": record["id"]} if "id" in record else {}
-    left = (*said.left_out, *(["image_tag"] if said.placed else []))
-    # Without a column of images a first row with none would make a text-only set of it.
-    row |= {"images": list(said.images)}
-    if said.chosen is not None:
-        return row | {"prompt": said.plain(), "chosen": _answer(said.chosen), "rejected": _answer(str(said.rejected))}, left
-    if said.whole:
-        return row | {"messages": said.plain() + _answer(str(said.answer))}, left
-    return row | {"prompt": said.plain()} | ({} if said.answer is None else {"completion": _answer(said.answer)}), left
+    left = (*example.left_out, *(["image_tag"] if example.placed else []))
+    # Without an `images` column in the first row TRL would take the whole file for a text-only set.
+    row |= {"images": list(example.images)}
+    if example.chosen is not None:
+        return row | {"prompt": example.plain(), "chosen": _answer(example.chosen), "rejected": _answer(str(example.rejected))}, left
+    if example.whole:
+        return row | {"messages": example.plain() + _answer(str(example.answer))}, left
+    return row | {"prompt": example.plain()} | ({} if example.answer is None else {"completion": _answer(example.answer)}), left
 
 
 def _answer(text: str) -> list[Json]:
