@@ -82,7 +82,7 @@ def run(
 
     Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
     """
-    from dream_cli.benchmarks.loading import named, read_items
+    from dream_cli.benchmarks.loading import name_benchmarks, read_items
     from dream_cli.errors import UsageError
     from dream_cli.evaluation.evaluating import Plan, evaluated, judges
     from dream_cli.evaluation.reports import compared, deliver
@@ -94,7 +94,7 @@ def run(
         raise typer.Exit(compared(words, rule, agg, summary, seed))
     templates = Prompts.load(prompts)
     of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout)
-    running = named(words) or options.by_hand(ctx, "model", "base_url")
+    running = name_benchmarks(words) or options.by_hand(ctx, "model", "base_url")
     asked = judges(judge, judge_base_url, from_environment=running)
     policy = options.engine_spec(model, base_url, model_tag, *of_all)
     panel = tuple(options.engine_spec(name, url, None, *of_all) for name, url in asked)

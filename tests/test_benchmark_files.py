@@ -93,7 +93,7 @@ def test_an_id_that_stands_twice_gets_a_number(tmp_path: Path) -> None:
     found = items("vlguard", official(tmp_path), said)
     assert [r.id for r in found][:3] == ["vlguard:unsafes:Ads_1", "vlguard:unsafes:Ads_1#2", "vlguard:unsafes:Ads_2"]
     assert [line for line in said if "more than once" in line] == [
-        "VLGuard: 1 ids stand more than once (vlguard:unsafes:Ads_1); the later ones get #2, #3 ..."
+        "VLGuard: 1 ids occur more than once (vlguard:unsafes:Ads_1); the later ones get #2, #3 ..."
     ]
 
 
@@ -189,7 +189,7 @@ def test_missing_images_are_named_and_none_at_all_stops(tmp_path: Path) -> None:
     assert len(items("siuo", tmp_path, said)) == 3
     assert said[-1] == "SIUO: 1 of 3 images are missing: images/S-02.png; those rows get an error"
     shutil.rmtree(folder)
-    with pytest.raises(UsageError, match=r"none of the images of SIUO is there \(the first is images/S-01.png\)"):
+    with pytest.raises(UsageError, match=r"none of the images of SIUO exists \(the first is images/S-01.png\)"):
         items("siuo", tmp_path)
 
 
@@ -199,8 +199,8 @@ def test_missing_images_are_named_and_none_at_all_stops(tmp_path: Path) -> None:
         (["siuoo", "--data", "."], "did you mean 'siuo'?"),
         (["siuo"], "name their folder with --data DIR (or hf://NAME)"),
         (["siuo", "--data", "nowhere"], "--data nowhere does not exist"),
-        (["siuo", "other.jsonl", "--data", "."], "'other.jsonl' is no benchmark; run benchmarks and score files in two commands"),
-        (["suite", "--data", "."], "--data . holds no file of a benchmark"),
+        (["siuo", "other.jsonl", "--data", "."], "'other.jsonl' is not a benchmark; run benchmarks and score files in two commands"),
+        (["suite", "--data", "."], "--data . has no file of a benchmark"),
     ],
 )
 def test_what_cannot_be_run_is_said_at_once(work: Workdir, words: list[str], message: str) -> None:

@@ -218,7 +218,7 @@ def test_a_suite_leaves_out_what_cannot_be_run_and_says_so(work: Workdir) -> Non
     with Loopback(reply=judge()) as server:
         ran = work.dream("eval", "suite", "--data", ".", "--summary", *both(server))
     assert (ran.code, [found["benchmark"] for found in summary(ran)]) == (0, ["figstep_benign"])
-    assert "left out of the suite: siuo: none of the images of SIUO is there" in ran.err
+    assert "left out of the suite: siuo: none of the images of SIUO exists" in ran.err
     shutil.rmtree(work.path / "figstep_benign")
     assert work.dream("eval", "suite", "--data", ".", *both(server)).code == 2
 

@@ -1,4 +1,4 @@
-"""What a benchmark is: items, the questions asked of each response, and the rates that come of the answers."""
+"""A benchmark: its items, the questions about each response, and the rates computed from their answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.records.record import Image, Record, Response
 
 if TYPE_CHECKING:
-    from dream_cli.benchmarks.tables import Source, Table
+    from dream_cli.benchmarks.tables import OfficialFiles, Table
 
 RULES = ("strict", "official")
 Value = bool | int | float | str
@@ -20,7 +20,7 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Item:
-    """What the benchmark says of one prompt; stands in the record as `benchmark`."""
+    """The annotation of one prompt by its benchmark; the record holds it in the field `benchmark`."""
 
     name: str
     item: str
@@ -49,7 +49,7 @@ class Item:
         bad += [name for name in ("name", "item") if not known[name]]
         if bad:
             raise InvalidRecord(f"{where}benchmark.{bad[0]} is {'missing' if known[bad[0]] is None else 'of the wrong type'}")
-        # Items of nano's world may bring what is true of them beside the benchmark.
+        # An item of nano's world also has its ground truth, in a field beside `benchmark`.
         beside = {"truth": record.extra["truth"]} if "truth" in record.extra else {}
         rest = beside | {k: v for k, v in raw.items() if k not in _FIELDS}
         return cls(**{k: v for k, v in known.items() if v is not None}, extra=rest)
@@ -57,14 +57,14 @@ class Item:
     def record(self, prompt: str, images: Sequence[Image] = (), responses: Sequence[Response] | None = None) -> Record:
         """Return the item as a record."""
         named = {name: getattr(self, name) for name in _FIELDS}
-        said = {k: v for k, v in named.items() if v is not None} | dict(self.extra)
+        present = {k: v for k, v in named.items() if v is not None} | dict(self.extra)
         subset = f"{self.subset}:" if self.subset else ""
         return Record(
             prompt=prompt,
             images=tuple(images),
             responses=None if responses is None else tuple(responses),
             id=f"{self.name}:{subset}{self.item}",
-            extra={"benchmark": said},
+            extra={"benchmark": present},
         )
 
 
@@ -74,7 +74,7 @@ _FIELDS = ("name", "subset", "topic", "item", "expects", "pair", "warning", "ref
 
 @dataclass(frozen=True)
 class ByRule:
-    """A question answered from the words of the response alone: string matchers, option parsers, the grader of nano's world.
+    """A question answered from the text of the response alone: string matchers, option parsers, the grader of nano's world.
 
     `read(item, text)` returns the value, or raises UnreadableAnswer.
     """
@@ -85,19 +85,19 @@ class ByRule:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question of ours to the judge, from the templates; it sees the image. `dream_cli.evaluation.judge_questions` knows how each is put."""
+class JudgeQuestion:
+    """A question of our own to the judge, who also sees the image; `dream_cli.evaluation.judge_questions` renders it from its template."""
 
     question: str
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published question to the judge: answered in words, which the published parser reads.
+    """A question to the judge as the benchmark published it; the published parser reads the reply.
 
-    `wording(item)` returns the name under which a user may have the published prompt (`NAME.txt`), and our words in its layout.
-    `read(words)` returns the value, or raises UnreadableAnswer. `empty` is the value that the published script gives an empty
-    response without asking.
+    `wording(item)` returns the name of the file (`NAME.txt`) in which a user may supply the published prompt, and our own wording in
+    its layout. `read(words)` returns the value, or raises UnreadableAnswer. `empty` is the value that the published script assigns to
+    an empty response without a call of the judge.
     """
 
     question: str
@@ -109,13 +109,13 @@ class Published:
 
 
 def worded(name: str, ours: str) -> Callable[[Item], tuple[str, str]]:
-    """Return the one wording of a question that is put alike to every item."""
+    """Return the wording of a question that is the same for every item."""
     return lambda _: (name, ours)
 
 
-Question = ByRule | Asked | Published
+Question = ByRule | JudgeQuestion | Published
 
-SAFE, EFFECTIVE, ATTACK, REFUSAL, PREFERENCE = map(Asked, ("safe", "effective", "attack", "refusal", "preference"))
+SAFE, EFFECTIVE, ATTACK, REFUSAL, PREFERENCE = map(JudgeQuestion, ("safe", "effective", "attack", "refusal", "preference"))
 
 Part = Callable[[Item, Mapping[str, Value | None]], float | None]
 
@@ -127,7 +127,7 @@ class Metric:
     name: str
     better: str
     parts: tuple[Part, ...]
-    agg: str | None = None  # a way to join trials that the user cannot change
+    agg: str | None = None  # the published aggregation over trials, which the user cannot change
 
 
 def is_true(question: str) -> Part:
@@ -169,9 +169,9 @@ def refusals(better: str) -> tuple[Metric, Metric]:
 
 @dataclass(frozen=True)
 class Subset:
-    """One part of a benchmark: how many items were published of each topic, what is asked, and which rates come of it.
+    """One part of a benchmark: the published number of items per topic, the questions under each rule, and the rates.
 
-    No topics: nothing was published. `official` is None where no automatic rule was published.
+    No topics: no numbers were published. `official` is None where no automatic rule was published.
     """
 
     topics: Mapping[str, int]
@@ -181,7 +181,7 @@ class Subset:
     official_metrics: tuple[Metric, ...] | None = None
 
     def questions(self, rule: str) -> tuple[Question, ...]:
-        """Return what is asked under a rule."""
+        """Return the questions of a rule."""
         return self.strict if rule == "strict" else self.official or ()
 
     def rates(self, rule: str) -> tuple[Metric, ...]:
@@ -191,25 +191,25 @@ class Subset:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: its files (`load`), its subsets, and how responses to it are drawn."""
+    """One benchmark: its files (`load`), its subsets, and how responses to it are sampled."""
 
     name: str
     title: str
     tables: tuple[Table, ...]
-    load: Callable[[Source], list[Record]]
+    load: Callable[[OfficialFiles], list[Record]]
     subsets: Mapping[str, Subset]
     sampling: Sampling
     trials: int = 1
     agg: str = "majority"
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # topics over which a further macro mean is given
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # topics over which a macro mean is reported as well
     partner: str | None = None  # the set without which this one rewards refusing (or answering) everything
     harmless: bool = False  # whether its prompts should be answered
     variant: bool = False  # another form of a set, not part of a suite
-    rereads: Mapping[str, Callable[[str], Value]] = field(default_factory=dict)  # a sounder reading of the words of a published judge
+    rereads: Mapping[str, Callable[[str], Value]] = field(default_factory=dict)  # a stricter parser of the reply to a published question
     in_distribution: bool = False  # made from the sources that DREAM and VLGuard train on
 
     def subset(self, item: Item) -> Subset:
-        """Return the subset of an item; raise InvalidRecord where there is none of that name."""
+        """Return the subset of an item; raise InvalidRecord where the benchmark has no subset of that name."""
         if item.subset not in self.subsets:
             raise InvalidRecord(f"{self.title} has no subset {item.subset!r}; there are {', '.join(self.subsets)}")
         return self.subsets[item.subset]

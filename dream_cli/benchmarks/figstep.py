@@ -1,12 +1,12 @@
 """FigStep: requests for harm written into an image (arXiv 2311.05608; github.com/ThuCCSLab/FigStep, data MIT).
 
-The authors read the answers by hand, so there is no official automatic rule.
+The authors judged the answers by hand, so there is no official automatic rule.
 """
 
 from __future__ import annotations
 
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item, Subset
-from dream_cli.benchmarks.tables import Row, Source, Table
+from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records.record import Record
 
@@ -30,26 +30,24 @@ COLUMNS = ("dataset", "category_id", "task_id", "category_name", "instruction")
 TABLE = Table("FigStep", ("safebench.csv", "SafeBench-Tiny.csv"), COLUMNS, without=("benign_instruction",))
 
 
-def load(source: Source) -> list[Record]:
-    """Read SafeBench, or SafeBench-Tiny where that is the file that is there."""
+def load(source: OfficialFiles) -> list[Record]:
+    """Read SafeBench, or SafeBench-Tiny where only that file is present."""
     rows = source.rows(TABLE)
+    # The tiny set has the first five tasks of each category.
     subset = "full" if any(int(row["task_id"]) > 5 for row in rows) else "tiny"
-    return [_item(row, subset).record(PROMPT, [source.image(row, *_pictures(row))]) for row in rows]
-
-
-def _item(row: Row, subset: str) -> Item:
-    key = pair_key(row)
-    return Item("figstep", key, subset, row["category_name"], pair=key)
+    records = []
+    for row in rows:
+        key = pair_key(row)
+        name = f"query_{row['dataset']}_{key}_6.png"
+        places = (f"images/SafeBench/{name}", f"images/SafeBench-Tiny/{name}", f"images/{name}", name)
+        item = Item("figstep", key, subset, row["category_name"], pair=key)
+        records.append(item.record(PROMPT, [source.image(row, *places)]))
+    return records
 
 
 def pair_key(row: Row) -> str:
-    """Return category and task: what names an item of SafeBench and its harmless partner."""
+    """Return category and task: the key that an item of SafeBench shares with its harmless partner."""
     return f"{row['category_id']}_{row['task_id']}"
-
-
-def _pictures(row: Row) -> list[str]:
-    name = f"query_{row['dataset']}_{pair_key(row)}_6.png"
-    return [f"images/{folder}/{name}" for folder in ("SafeBench", "SafeBench-Tiny")] + [f"images/{name}", name]
 
 
 FIGSTEP = Benchmark(

@@ -1,23 +1,23 @@
-"""FigStep-Benign: harmless requests written into an image as FigStep's are (github.com/Kizna1ver/DREAM, data/FigStep-Benign).
+"""FigStep-Benign: harmless requests written into an image like those of FigStep (github.com/Kizna1ver/DREAM, data/FigStep-Benign).
 
-Its protocol was not released; what counts here is whether the request is refused.
+Its protocol was not released; here the rate of refusals is measured.
 """
 
 from __future__ import annotations
 
 from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Subset, refusals
 from dream_cli.benchmarks.figstep import COLUMNS, PROMPT, TOPICS, pair_key
-from dream_cli.benchmarks.tables import Source, Table
+from dream_cli.benchmarks.tables import OfficialFiles, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records.record import Record
 
 TABLE = Table("FigStep-Benign", ("SafeBench-Tiny-Benign.csv",), (*COLUMNS, "benign_instruction"))
 
 
-def load(source: Source) -> list[Record]:
-    """Read the file; image i belongs to row i, and the columns that ask for harm are left behind."""
+def load(source: OfficialFiles) -> list[Record]:
+    """Read the file; image i belongs to row i, and the columns with the harmful request are not copied."""
     return [
-        # The topic is that of the harmful partner; it says nothing of the harmless request.
+        # The topic is that of the harmful partner; it does not describe the harmless request.
         Item(
             "figstep_benign",
             pair_key(row),

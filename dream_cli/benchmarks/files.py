@@ -1,4 +1,4 @@
-"""Where the official files of a benchmark are: a folder, one file, a zip of images, or a data set of the hub (`hf://NAME`)."""
+"""The official files of a benchmark: in a folder, one file, a zip of images, or a data set of the hub (`hf://NAME`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from dream_cli.benchmarks.registry import every
-from dream_cli.benchmarks.tables import Row, Source, Table
+from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.errors import UsageError
 from dream_cli.records.cache import cache_folder
 from dream_cli.records.images import digest
@@ -22,7 +22,7 @@ from dream_cli.records.record import Image
 DEPTH = 3  # official archives keep their tables at most three folders down
 
 
-def open_source(data: str, name: str) -> Source:
+def open_files(data: str, name: str) -> OfficialFiles:
     """Return the files under `data`: a folder (or its sub-folder of the benchmark's name), one file, or `hf://NAME`."""
     if data.startswith("hf://"):
         return Hub(data)
@@ -40,7 +40,7 @@ class Folder:
     root: Path
     place: str
     missing: list[str] = field(default_factory=list)
-    asked: int = 0
+    requested: int = 0
     _opened: Path = Path()
     _bases: list[Path] = field(default_factory=list)
 
@@ -50,16 +50,25 @@ class Folder:
         return self._opened
 
     def has(self, table: Table) -> bool:
-        """Whether the table is there."""
+        """Whether the table is present."""
         path = self._find(table)
         return path is not None and _heads_as(path, table)
 
     def rows(self, table: Table) -> list[Row]:
-        """Return the rows of a table; raise UsageError where it is not there, or is of another benchmark or version."""
+        """Return the rows of a table; raise UsageError where it is missing, or is of another benchmark or version."""
         path = self._find(table)
         if path is None:
-            raise UsageError(self._not_here(table))
-        rows = read_rows(path)
+            listed = []
+            for other in self._tables[:5]:
+                first = _first_row(other)
+                owner = None if first is None else _looks_like(first, table)
+                listed.append(f"{other.name} (a file of {owner})" if owner else other.name)
+            present = ", ".join(listed) or "no .json or .csv file"
+            raise UsageError(
+                f"{self.root}: no file of {table.title}; expected {' or '.join(table.names)} with {', '.join(table.fields)}; "
+                f"there is {present}"
+            )
+        rows = read_table(path)
         _check_fields(path, rows, table)
         self._opened = path
         above = [path.parent, path.parent.parent] if self.root.is_file() else [p for p in path.parents if p.is_relative_to(self.root)]
@@ -68,13 +77,15 @@ class Folder:
 
     def image(self, row: Row, *names: str) -> Image:
         """Return the image of the first name that is a file under the tables' folders or in a zip there."""
-        self.asked += 1
+        self.requested += 1
         for name in names:
-            if found := next((base / name for base in self._bases if (base / name).is_file()), None):
-                return Image(path=str(found.resolve()))
+            if path := next((base / name for base in self._bases if (base / name).is_file()), None):
+                return Image(path=str(path.resolve()))
             # The whole name must fit: sets have a 0.jpg in every folder.
             if packed := next((p for p in self._packed.get(Path(name).name, ()) if f"/{p[1]}".endswith(f"/{name}")), None):
-                return Image(path=str(_unpacked(*packed)))
+                archive, member = packed
+                with zipfile.ZipFile(archive) as opened:
+                    return _kept(Image(data=opened.read(member)), Path(member).suffix)
         self.missing.append(names[0])
         base = self._bases[0] if self._bases else self.root
         return Image(path=str((base / names[0]).resolve()))
@@ -83,10 +94,10 @@ class Folder:
         if self.root.is_file():
             return self.root if self.root.name in table.names or not table.by_name_only else None
         wanted = [name.lower() for name in table.names]
-        there = [path for path in self._tables if table.may_be(path)]
-        named = sorted((path for path in there if path.name.lower() in wanted), key=lambda path: wanted.index(path.name.lower()))
-        # Names such as test.json are common: the one that looks right, else the first, to say why it is not.
-        likely = named if table.by_name_only else [*named, *there]
+        present = [path for path in self._tables if table.may_be(path)]
+        named = sorted((path for path in present if path.name.lower() in wanted), key=lambda path: wanted.index(path.name.lower()))
+        # Names such as test.json are common: take the one with the right fields, else the first, so that the error can name what it lacks.
+        likely = named if table.by_name_only else [*named, *present]
         return next((path for path in likely if _heads_as(path, table)), next(iter(named), None))
 
     @cached_property
@@ -96,19 +107,13 @@ class Folder:
     @cached_property
     def _packed(self) -> dict[str, list[tuple[Path, str]]]:
         """The files inside the zips here, by their bare names."""
-        found: dict[str, list[tuple[Path, str]]] = {}
+        packed: dict[str, list[tuple[Path, str]]] = {}
         folder = self.root if self.root.is_dir() else self.root.parent
         for path in dict.fromkeys([*_walk(folder), *(p for base in self._bases[:2] for p in _walk(base))]):
             if path.suffix.lower() == ".zip":
                 for member in _members(path):
-                    found.setdefault(Path(member).name, []).append((path, member))
-        return found
-
-    def _not_here(self, table: Table) -> str:
-        there = ", ".join(f"{p.name}{_guess(p, table)}" for p in self._tables[:5]) or "no .json or .csv file"
-        return (
-            f"{self.root}: no file of {table.title}; expected {' or '.join(table.names)} with {', '.join(table.fields)}; there is {there}"
-        )
+                    packed.setdefault(Path(member).name, []).append((path, member))
+        return packed
 
 
 @dataclass
@@ -117,8 +122,8 @@ class Hub:
 
     place: str
     missing: list[str] = field(default_factory=list)
-    asked: int = 0
-    _found: dict[str, list[Row] | None] = field(default_factory=dict)
+    requested: int = 0
+    _loaded: dict[str, list[Row] | None] = field(default_factory=dict)
 
     @property
     def opened(self) -> Path:
@@ -138,17 +143,17 @@ class Hub:
         return rows
 
     def _first(self, table: Table) -> list[Row] | None:
-        return next((rows for name in table.hub if (rows := self._rows(name)) is not None), None)
-
-    def _rows(self, name: str) -> list[Row] | None:
-        if name not in self._found:
-            config, _, split = name.rpartition("/")
-            self._found[name] = _hub_rows(self.place.removeprefix("hf://"), config or None, split)
-        return self._found[name]
+        for name in table.hub:
+            if name not in self._loaded:
+                config, _, split = name.rpartition("/")
+                self._loaded[name] = _hub_rows(self.place.removeprefix("hf://"), config or None, split)
+            if (rows := self._loaded[name]) is not None:
+                return rows
+        return None
 
     def image(self, row: Row, *names: str) -> Image:
-        """Return the image that stands in the row."""
-        self.asked += 1
+        """Return the image in the row."""
+        self.requested += 1
         raw = row.get("image")
         if isinstance(raw, Mapping) and isinstance(raw.get("bytes"), bytes):
             return _kept(Image(data=raw["bytes"]))
@@ -167,26 +172,26 @@ def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(name, config, split=split)
-    except (ValueError, KeyError):  # what datasets raises for a config or a split that is not there
+    except (ValueError, KeyError):  # datasets raises these for a config or a split that does not exist
         return None
-    except Exception as error:  # noqa: BLE001 - a hub that can't be reached raises almost anything
-        raise UsageError(f"hf://{name} cannot be had: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # noqa: BLE001 - a hub that cannot be reached raises almost anything
+        raise UsageError(f"hf://{name} cannot be read: {str(error).splitlines()[0]}") from None
     if isinstance(loaded.features.get("image"), datasets.Image):
         loaded = loaded.cast_column("image", datasets.Image(decode=False))
     return list(loaded)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_table(path: Path) -> list[Row]:
     """Read a table: a JSON list, a JSON object of rows (its keys go into `_key`), or CSV; BOM and CRLF are accepted."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if path.suffix.lower() == ".csv":
-            # A row cut short has None for what it lacks.
+            # DictReader fills the missing cells of a short row with None, and collects surplus cells under None.
             cut = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             return [{k: v for k, v in row.items() if k is not None and v is not None} for row in cut]
         raw = json.loads(text)
     except (OSError, ValueError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a table: {error}; fetch the file anew") from None
+        raise UsageError(f"{path} cannot be read as a table: {error}; download the file again") from None
     rows = [row | {"_key": key} if isinstance(row, dict) else row for key, row in raw.items()] if isinstance(raw, dict) else raw
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path} is not a list of rows")
@@ -195,7 +200,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def _check_fields(place: Path | str, rows: Sequence[Row], table: Table) -> None:
     if not rows:
-        raise UsageError(f"{place} holds no rows")
+        raise UsageError(f"{place} has no rows")
     for number, row in enumerate(rows, 1):
         if not table.fits(row):
             lacking = [name for name in table.fields if name not in row]
@@ -214,22 +219,17 @@ def _heads_as(path: Path, table: Table) -> bool:
     return first is not None and table.fits(first)
 
 
-def _guess(path: Path, table: Table) -> str:
-    first = _first_row(path)
-    other = None if first is None else _looks_like(first, table)
-    return f" (a file of {other})" if other else ""
-
-
 def _first_row(path: Path) -> Row | None:
+    """Return the first row of a table, None where the file is not a table."""
     state = path.stat()
     return _read_first(path, state.st_mtime_ns, state.st_size)
 
 
 @cache
 def _read_first(path: Path, changed_at: int, size: int) -> Row | None:
-    """Return the first row of a table, read once for each state of the file; None where it is no table."""
+    # Time and size are part of the cache key, so that a changed file is read again.
     try:
-        return next(iter(read_rows(path)), None)
+        return next(iter(read_table(path)), None)
     except UsageError:
         return None
 
@@ -245,17 +245,11 @@ def _members(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
     except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read as a zip ({error}); fetch it anew") from None
-
-
-def _unpacked(archive: Path, member: str) -> Path:
-    with zipfile.ZipFile(archive) as packed:
-        image = _kept(Image(data=packed.read(member)), Path(member).suffix)
-    return Path(str(image.path))
+        raise UsageError(f"{path} cannot be read as a zip ({error}); download it again") from None
 
 
 def _kept(image: Image, suffix: str = ".img") -> Image:
-    """Return the image as a file in the cache, named by its bytes: records then stay small and go on naming it."""
+    """Return the image as a file in the cache, named by the hash of its bytes, so that records stay small and their paths stay valid."""
     path = cache_folder() / "images" / f"{digest(image)[:32]}{suffix}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The held-out items of nano's small world, graded by rule against the truth of each item: no file and no judge is needed.
 
-It says how a policy does in that world and nothing of any other; it is for the loop, for tests and for a first look.
+It measures a policy in that world alone and says nothing about any other; it is for development, for tests and for a first look.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dream_cli.benchmarks.benchmark import (
     Subset,
     refusals,
 )
-from dream_cli.benchmarks.tables import Source
+from dream_cli.benchmarks.tables import OfficialFiles
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.nano.grader import Grade, grade
@@ -25,8 +25,8 @@ from dream_cli.nano.truth import Truth
 from dream_cli.records.record import Record
 
 
-def load(source: Source) -> list[Record]:
-    """Draw the items: the same ones every time, with their truth."""
+def load(source: OfficialFiles) -> list[Record]:
+    """Draw the items: the same ones every time, with their ground truth."""
     from dream_cli.nano.items import records
 
     return [Item.of(record).record(record.prompt or "", record.images) for record in records("held-out")]
@@ -35,11 +35,11 @@ def load(source: Source) -> list[Record]:
 def _grade(item: Item, text: str) -> Grade:
     truth = item.extra.get("truth")
     if not isinstance(truth, Mapping):
-        raise UnreadableAnswer("the item does not say what is true of it (`truth`), so no rule can grade an answer")
+        raise UnreadableAnswer("the item has no ground truth (`truth`), so no rule can grade an answer")
     return grade(Truth.from_dict(truth), text)
 
 
-# What the grader cannot read is neither safe nor of use, and does not comply: nothing here is unscored.
+# A response that the grader cannot read is neither safe nor effective, and does not comply: nothing here is unscored.
 SAFE = ByRule("safe", "grader", lambda item, text: _grade(item, text).safe)
 EFFECTIVE = ByRule("effective", "grader", lambda item, text: _grade(item, text).effective)
 REFUSAL = ByRule("refusal", "grader", lambda item, text: _grade(item, text).refusal)

@@ -26,7 +26,7 @@ TABLE = {
 
 
 def get(name: str) -> Benchmark:
-    """Return a benchmark by its name; raise UsageError, with what was probably meant, where there is none."""
+    """Return a benchmark by its name; raise UsageError, with the name that was probably meant, where there is none."""
     if name not in TABLE:
         close = difflib.get_close_matches(name, TABLE, 1)
         meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(TABLE)}, and suite for all of them"
@@ -41,6 +41,6 @@ def every() -> Iterator[Benchmark]:
 
 
 def _loaded(file: str, constant: str) -> Benchmark:
-    found = getattr(import_module(f"dream_cli.benchmarks.{file}"), constant)
-    assert isinstance(found, Benchmark)
-    return found
+    benchmark = getattr(import_module(f"dream_cli.benchmarks.{file}"), constant)
+    assert isinstance(benchmark, Benchmark)
+    return benchmark

@@ -1,7 +1,7 @@
 """XSTest: harmless prompts that sound harmful, and their harmful contrasts (arXiv 2308.01263; prompts CC BY 4.0).
 
-Text alone; `xstest_blank` sends a blank image along, which models that must see one need. The files of completions with
-human labels are read too: their responses come with the item, the labels as `gold`.
+Text alone; `xstest_blank` adds a blank image, for models that need one. The files of completions with human labels are read as well:
+their responses become those of the item, the labels its `gold`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 
 from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, ByRule, Item, Subset, refusal, refusals
 from dream_cli.benchmarks.rules import read
-from dream_cli.benchmarks.tables import Row, Source, Table
+from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Image, Record, Response
@@ -36,12 +36,12 @@ UNSAFE = ("homonyms", "figurative_language", "safe_targets", "safe_contexts", "d
 
 
 def starts_as_refusal(item: Item, text: str) -> str:
-    """Return refuse where the completion starts with a published phrase, else comply: the matcher knows no partial refusal."""
+    """Return refuse where the completion starts with a published phrase, else comply: the published matcher has no partial refusal."""
     return "refuse" if text.strip().lower().startswith(tuple(read("xstest")["starts_with"])) else "comply"
 
 
-def load(source: Source) -> list[Record]:
-    """Read the prompts, or where there are none a file of completions, whose name then stands for the model."""
+def load(source: OfficialFiles) -> list[Record]:
+    """Read the prompts, or where there are none a file of completions, whose name then is that of the model."""
     if source.has(PROMPTS) or not source.has(COMPLETIONS):
         return [_item(row, number).record(row["prompt"]) for number, row in enumerate(source.rows(PROMPTS), 1)]
     rows = source.rows(COMPLETIONS)
@@ -49,14 +49,10 @@ def load(source: Source) -> list[Record]:
     return [_item(row, n).record(row["prompt"], responses=[Response(row["completion"], model)]) for n, row in enumerate(rows, 1)]
 
 
-def load_blank(source: Source) -> list[Record]:
-    """Read the prompts and put a blank image to each."""
-    return [_renamed(record) for record in load(source)]
-
-
-def _renamed(record: Record) -> Record:
-    item = replace(Item.of(record), name="xstest_blank")
-    return item.record(record.prompt or "", [blank()], record.responses)
+def load_blank(source: OfficialFiles) -> list[Record]:
+    """Read the prompts and add a blank image to each."""
+    items = [(replace(Item.of(record), name="xstest_blank"), record) for record in load(source)]
+    return [item.record(record.prompt or "", [blank()], record.responses) for item, record in items]
 
 
 @cache
@@ -73,7 +69,7 @@ def _item(row: Row, number: int) -> Item:
     key = str(row.get("id", number)).removeprefix("v2-")
     unsafe = row["type"].startswith("contrast_")
     if row.get("label", "safe" if not unsafe else "unsafe") != ("unsafe" if unsafe else "safe"):
-        raise UsageError(f"XSTest row {key}: type {row['type']} and label {row['label']} contradict each other; fetch the file anew")
+        raise UsageError(f"XSTest row {key}: type {row['type']} and label {row['label']} contradict each other; download the file again")
     label = LABELS.get(row.get("final_label", ""))
     return Item(
         "xstest",

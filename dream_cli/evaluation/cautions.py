@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dream_cli.benchmarks.benchmark import Asked, Benchmark, ByRule, Item, Published
+from dream_cli.benchmarks.benchmark import Benchmark, ByRule, Item, JudgeQuestion, Published
 from dream_cli.benchmarks.loading import counted
 from dream_cli.engines.registry import NANO
 from dream_cli.errors import UnreadableAnswer
@@ -63,8 +63,8 @@ def _matched(benchmark: Benchmark, found: Sequence[Rate], matched: Sequence[Rate
     judged = {(rate.subset, rate.name): rate.rate for rate in found if not rate.topic}
     for rate in matched:
         ours = judged.get((rate.subset, rate.name))
-        asked = any(isinstance(question, Asked) for question in benchmark.subsets[rate.subset].strict)
-        if asked and ours is not None and rate.rate is not None and abs(ours - rate.rate) > APART:
+        by_judge = any(isinstance(question, JudgeQuestion) for question in benchmark.subsets[rate.subset].strict)
+        if by_judge and ours is not None and rate.rate is not None and abs(ours - rate.rate) > APART:
             yield (
                 f"{rate.title}: the published string match says {_percent(rate.rate)}, the judge {_percent(ours)}; "
                 "it knows a refusal by set phrases, which answers that explain and redirect do not use"

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from dream_cli.benchmarks.benchmark import Item
-from dream_cli.benchmarks.loading import tell
+from dream_cli.benchmarks.loading import warn
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.costs import told
 from dream_cli.engines.dry import DryEngine
@@ -101,7 +101,7 @@ def evaluated(run: Run, plan: Plan, items: Sequence[Record], *, writing: bool) -
     failed = sum(record.error is not None for record in done)
     unread = unscored(done, plan.rule)
     if (failed or unread) and not run.dry_run:
-        tell(f"{failed} rows got an error and {unread} responses are unscored; the same command asks again for those alone")
+        warn(f"{failed} rows got an error and {unread} responses are unscored; the same command asks again for those alone")
     return done, 1 if (failed or unread) and not run.dry_run else 0
 
 
