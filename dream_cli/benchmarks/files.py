@@ -15,6 +15,7 @@ from pathlib import Path
 from dream_cli.benchmarks.registry import every
 from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.errors import UsageError
+from dream_cli.records.atomic import write_once
 from dream_cli.records.cache import cache_folder
 from dream_cli.records.images import digest
 from dream_cli.records.record import Image
@@ -251,9 +252,5 @@ def _members(path: Path) -> list[str]:
 def _kept(image: Image, suffix: str = ".img") -> Image:
     """Return the image as a file in the cache, named by the hash of its bytes, so that records stay small and their paths stay valid."""
     path = cache_folder() / "images" / f"{digest(image)[:32]}{suffix}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(image.data or b"")
-        temporary.replace(path)
+    write_once(path, image.data or b"")
     return Image(path=str(path.resolve()))

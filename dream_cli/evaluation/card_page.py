@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dream_cli.evaluation.card_data import label, planes, shown, topics
+from dream_cli.records.atomic import replacing
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import replacing
 from dream_cli.viewing.html.pages import filters, render
 from dream_cli.viewing.html.record_page import items_of
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.card_data import Plane, Share, label, planes, shown, topics
+from dream_cli.records.atomic import replacing
 from dream_cli.records.record import Json
-from dream_cli.records.streams import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

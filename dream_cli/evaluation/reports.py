@@ -12,8 +12,8 @@ from typing import IO
 from dream_cli.benchmarks.loading import read_items
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.scorecards import summaries
+from dream_cli.records.atomic import check_place, replacing
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import check_place, replacing
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
 # What each form of a card is made with, beside the standard library.

@@ -14,6 +14,7 @@ from typing import Any
 
 from dream_cli.errors import UsageError
 from dream_cli.formats import alpaca, llamafactory
+from dream_cli.records.atomic import write_text
 from dream_cli.records.record import Json
 
 FILE = "dataset_info.json"
@@ -75,9 +76,7 @@ def enter(out: str, dialect: str, columns: set[str]) -> None:
     known = {ours: theirs for ours, theirs in _COLUMNS[dialect].items() if theirs in columns}
     entry = {"file_name": os.path.basename(out), "formatting": {v: k for k, v in _FORMATS.items()}[dialect]}
     entries[os.path.basename(out).partition(".")[0]] = entry | ({"ranking": True} if "chosen" in columns else {}) | {"columns": known}
-    temporary = path.with_name(f".{FILE}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
 
 
 def _entries(path: Path) -> dict[str, Any]:

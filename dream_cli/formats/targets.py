@@ -10,10 +10,11 @@ from typing import IO, Protocol
 from dream_cli.errors import ImageError, InvalidRecord, UsageError
 from dream_cli.formats.dataset_info import LISTED, enter
 from dream_cli.formats.table import OURS, Dialect, dialect
+from dream_cli.records.atomic import as_usage_error
 from dream_cli.records.images import is_inline, without_bytes
 from dream_cli.records.parquet import ParquetRows
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import Sink, Writer, clearly, folder_of, open_sink, open_writer, sink_of, to_row
+from dream_cli.records.streams import Sink, Writer, folder_of, open_sink, open_writer, sink_of, to_row
 
 # The columns that decide which kind of example a row is; the readers take one kind per file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")
@@ -40,7 +41,7 @@ def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Targ
         from dream_cli.formats.hub_datasets import DATA, write_card
 
         file = os.path.join(out, DATA)
-        with clearly(out):
+        with as_usage_error(out):
             os.makedirs(os.path.dirname(file), exist_ok=True)
         with _open_file(file, name, embed, out.rstrip("/")) as target:
             yield target
@@ -96,7 +97,7 @@ class _Ours:
         self.sink, self.name, self.folder = sink, str(out), folder_of(out)
 
     def write(self, record: Record) -> tuple[str, ...]:
-        with clearly(self.name):
+        with as_usage_error(self.name):
             self.sink.write(to_row(record, self.folder))
         return ()
 
@@ -124,7 +125,7 @@ class _Theirs:
         kind = tuple(name for name in _KINDS if name in row)
         if self.kind not in (None, kind):
             raise InvalidRecord(f"a row of {_named(kind)} in a file of {_named(self.kind or ())}; its reader takes one kind per file")
-        with clearly(self.name):
+        with as_usage_error(self.name):
             self.sink.write(row)
         self.kind, self.columns = kind, self.columns | row.keys()
         return left_out

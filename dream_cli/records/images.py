@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.errors import ImageError
+from dream_cli.records.atomic import write_once
 from dream_cli.records.record import Image
 
 if TYPE_CHECKING:
@@ -129,11 +130,7 @@ def extracted(image: Image, folder: Path) -> str:
     data = read_bytes(image)
     kind = _mime(data).partition("/")[2]
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.{'bin' if kind == 'octet-stream' else kind.replace('jpeg', 'jpg')}"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+    write_once(path, data)
     return str(path.absolute())
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.records.atomic import as_usage_error, check_place, replacing
 from dream_cli.records.images import locate, seen_from, to_raw, without_bytes
 from dream_cli.records.record import Failure, Json, Record, unreadable
 from dream_cli.records.strict_json import dumps
@@ -222,7 +223,7 @@ class _Output:
 
     def write(self, record: Record) -> None:
         row = to_row(record, self.folder)
-        with clearly(self.name):
+        with as_usage_error(self.name):
             self.sink.write(row)
 
 
@@ -253,7 +254,7 @@ def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> I
             with suppress(Exception):
                 sink.close()
             raise
-        with clearly(out):
+        with as_usage_error(out):
             sink.close()
 
 
@@ -278,51 +279,6 @@ def check_out(out: str | None) -> None:
     if out is not None and out != "-":
         suffix_of(out)
         check_place(out)
-
-
-def check_place(out: str) -> None:
-    """Raise UsageError where no file can be written at this place."""
-    target = os.path.realpath(out)
-    folder = os.path.dirname(target)
-    if os.path.isdir(target):
-        raise UsageError(f"cannot write {out}: it is a directory; name a file in it")
-    if not os.path.isdir(folder):
-        raise UsageError(f"cannot write {out}: the folder {os.path.dirname(out)} does not exist; make it (mkdir -p)")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"cannot write {out}: the folder {folder} may not be written to; choose another place with -o")
-
-
-@contextmanager
-def replacing(out: str) -> Iterator[IO[bytes]]:
-    """Yield a temporary file beside `out` that takes its place when the body ends well, and goes when it does not."""
-    check_place(out)
-    target = os.path.realpath(out)
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    with clearly(out):
-        file = open(temporary, "wb")  # noqa: SIM115 - closed on both ways out
-    try:
-        yield file
-        with clearly(out):
-            file.close()
-            os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            file.close()
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-@contextmanager
-def clearly(name: str) -> Iterator[None]:
-    """Turn the system's refusals into a UsageError; a closed pipe is no failure and passes as it is."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"cannot write {name}: {error.strerror or error}; free some space or choose another place with -o") from error
 
 
 class _JsonLines:

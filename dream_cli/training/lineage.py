@@ -15,6 +15,7 @@ from typing import Any
 from dream_cli import __version__
 from dream_cli.engines.checkpoint import RUN_FILE, Checkpoint, fingerprint
 from dream_cli.errors import UsageError
+from dream_cli.records.atomic import write_text
 from dream_cli.records.record import Json
 from dream_cli.training.launching import world_size
 from dream_cli.training.models import Start
@@ -66,9 +67,7 @@ def read_run(folder: Path) -> Json | None:
 
 def write_run(folder: Path, run: Json) -> None:
     """Write `run.json`; it appears whole or not at all."""
-    temporary = folder / f".{RUN_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(folder / RUN_FILE)
+    write_text(folder / RUN_FILE, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:

@@ -13,6 +13,7 @@ from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoi
 from dream_cli.engines.local_model import load_processor, load_weights, quiet_libraries, with_adapter
 from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UsageError
+from dream_cli.records.atomic import replacing_path
 from dream_cli.training.launching import first_does
 from dream_cli.training.settings import Job, Lora
 
@@ -100,9 +101,8 @@ def merge(start: Start, adapter: Path, out: Path) -> None:
     import torch
 
     model = _loaded(start.checkpoint.folder, torch.float32, None)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    with_adapter(model, Checkpoint(start.checkpoint.folder, adapter)).merge_and_unload().save_pretrained(unfinished)
-    unfinished.rename(out)
+    with replacing_path(out) as unfinished:
+        with_adapter(model, Checkpoint(start.checkpoint.folder, adapter)).merge_and_unload().save_pretrained(unfinished)
 
 
 def target_modules(start: Start, job: Job) -> str:

@@ -6,7 +6,6 @@ grow with the data.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dream_cli.errors import InvalidRecord
+from dream_cli.records.atomic import replacing_path
 from dream_cli.records.record import Image, Message, Record
 
 COMPLETION: tuple[str, ...] = ("completion",)
@@ -62,15 +62,10 @@ def open_rows(path: Path, names: Iterable[str]) -> Iterator[Rows]:
     fields = [("row", pa.int64()), ("place", pa.string()), ("images", pa.list_(image)), ("prompt", pa.list_(message))]
     schema = pa.schema([*fields, *((name, pa.string()) for name in names)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-            rows = _ArrowRows(stream, schema)
-            yield rows
-            rows.flush()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing_path(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        rows = _ArrowRows(stream, schema)
+        yield rows
+        rows.flush()
 
 
 class _ArrowRows:

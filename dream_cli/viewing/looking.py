@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.records.streams import open_writer, replacing
+from dream_cli.records.atomic import replacing
+from dream_cli.records.streams import open_writer
 from dream_cli.records.strict_json import dumps
 from dream_cli.viewing.printing import console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record

@@ -6,11 +6,12 @@ Qwen3-VL a further such matrix for each depth that goes into the language model.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dream_cli.records.atomic import write_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,11 +52,9 @@ class FeatureStore:
         if self._folder is None:
             self._memory[key] = own
             return
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        temporary = self._folder / f".{key}.{os.getpid()}"
-        save_file(own, temporary)
-        temporary.replace(self._folder / f"{key}.safetensors")
+        write_once(self._folder / f"{key}.safetensors", save(own))
 
 
 def vision_weights(model: Any) -> list[tuple[str, Tensor]]:

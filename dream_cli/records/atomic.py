@@ -1,0 +1,159 @@
+"""Files that are written whole or not at all: a temporary file beside the target, renamed when it is complete.
+
+A temporary is named `.NAME.PID.tmp`. A killed process can leave one behind; the next writer of the same target removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from dream_cli.errors import UsageError
+
+
+@contextmanager
+def replacing(out: str) -> Iterator[IO[bytes]]:
+    """Yield an open temporary file that replaces `out` when the body succeeds and is removed when it does not.
+
+    Raises UsageError where the file cannot be written; errors of the body go through as they are.
+    """
+    check_place(out)
+    target = Path(os.path.realpath(out))
+    with _temporary(target) as temporary:
+        with as_usage_error(out):
+            file = open(temporary, "wb")  # noqa: SIM115 - closed on both ways out
+        try:
+            yield file
+            with as_usage_error(out):
+                file.close()
+                _commit(temporary, target)
+        finally:
+            with suppress(OSError):
+                file.close()
+
+
+@contextmanager
+def replacing_path(target: Path) -> Iterator[Path]:
+    """Yield the path of a temporary that the body makes, a file or a folder; it replaces `target` when the body succeeds.
+
+    For libraries that open the file themselves. Raises OSError where `target` cannot be replaced, such as a folder that is not empty.
+    """
+    target = Path(os.path.realpath(target))
+    with _temporary(target) as temporary:
+        yield temporary
+        _commit(temporary, target)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file in UTF-8 whole or not at all; raise OSError where it cannot be written."""
+    with replacing_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_once(target: Path, data: bytes) -> None:
+    """Write a file of a cache, named by its content, unless it is there; its folder is made. Raises OSError.
+
+    Not forced to disk, because a cache can be made again and holds many small files.
+    """
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_cache(target.parent)
+    temporary = _temporary_path(target)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except FileNotFoundError:
+        # A process of another machine can share the folder, and then either removes or renames what looks like its own temporary.
+        if not target.exists():
+            raise
+    finally:
+        _remove(temporary)
+
+
+def check_place(out: str) -> None:
+    """Raise UsageError where no file can be written at this place."""
+    target = os.path.realpath(out)
+    folder = os.path.dirname(target)
+    if os.path.isdir(target):
+        raise UsageError(f"cannot write {out}: it is a directory; name a file in it")
+    if os.path.exists(target) and not os.path.isfile(target):
+        # A rename would put a regular file in the place of the device or the pipe.
+        raise UsageError(f"cannot write {out}: it is not a regular file; write to stdout and redirect it (> {out})")
+    if not os.path.isdir(folder):
+        raise UsageError(f"cannot write {out}: the folder {os.path.dirname(out)} does not exist; make it (mkdir -p)")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write {out}: the folder {folder} may not be written to; choose another place with -o")
+
+
+@contextmanager
+def as_usage_error(name: str) -> Iterator[None]:
+    """Turn an OSError of a write into a UsageError that names the file; a closed pipe is no failure and goes through."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot write {name}: {error.strerror or error}; free some space or choose another place with -o") from error
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """Yield the path of a temporary beside `target`; whatever is there at the end is removed, on an interrupt too."""
+    _sweep(target.parent, re.escape(target.name))
+    temporary = _temporary_path(target)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+
+
+def _temporary_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+def _commit(temporary: Path, target: Path) -> None:
+    """Force a temporary file to disk and rename it: after a power failure the target is the old file or the new one."""
+    if temporary.is_file():
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+@cache
+def _sweep_cache(folder: Path) -> None:
+    """Sweep a folder of files named by their content, once per process: its listing can be long."""
+    _sweep(folder, r"[0-9a-f]{16,}\.\w+")
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """Remove the temporaries of dead processes for targets in `folder` whose name matches the regular expression `name`."""
+    pattern = re.compile(rf"\.{name}\.(\d+)\.tmp")
+    with suppress(OSError):
+        for entry in os.listdir(folder):
+            match = pattern.fullmatch(entry)
+            if match is not None and not _is_alive(int(match[1])):
+                _remove(folder / entry)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # there, signal 0 is not a question: it ends the process
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
