@@ -14,7 +14,6 @@ from dream_cli.stats.agreement import (
     cohen_kappa,
     confusion,
     corrected_rate,
-    flip_rate,
     krippendorff_alpha,
     length_bias,
     mean_error,
@@ -175,7 +174,3 @@ def test_position_bias_by_hand() -> None:
     assert (found.flipped, found.first) == (Share(4, 10), Share(3, 4))
     # Three or more of four heads, or of tails: 2 (1 + 4) / 16.
     assert found.p == pytest.approx(10 / 16)
-
-
-def test_a_judge_that_is_asked_twice_flips() -> None:
-    assert flip_rate([("a", "a"), ("a", "b"), (1, 1)]) == Share(1, 3)

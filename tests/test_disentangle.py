@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.conftest import Workdir
 from tests.loopback import Loopback, Positions
 
@@ -112,3 +114,16 @@ def test_several_images_are_shown_in_their_order(work: Workdir) -> None:
     one, two = shown[0]
     assert one != two
     assert shown == [[one, two]] * 2  # the question about the image, and the check of what was found
+
+
+@pytest.mark.parametrize(("covered", "unread"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])
+def test_a_verification_counts_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unread: bool) -> None:
+    def tokens(body: dict[str, Any]) -> Positions:
+        if body.get("logprobs"):
+            return [[("Yes", covered * 0.75), ("No", covered * 0.25), ("Perhaps", 1 - covered)]]
+        return [[(json.dumps([RISK]), 1.0)]]
+
+    with Loopback(tokens=tokens) as server:
+        (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
+    reason = f"the allowed answers cover only {covered:.2f} of the probability"
+    assert row["observations"] == [CANONICAL | ({"unverified": reason} if unread else {"confidence": 0.75})]

@@ -9,6 +9,10 @@ import pytest
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.judge_questions import joined, refusal, side, yes_no
+from tests.benchmark_files import official
+from tests.conftest import Workdir
+from tests.eval_judges import both
+from tests.loopback import Loopback, Positions
 
 
 def wrote(text: str) -> Choice:
@@ -82,3 +86,23 @@ def test_the_majority_of_the_judges(values: list[Any], value: Any, disagree: boo
 def test_a_judge_asked_again_has_one_voice() -> None:
     verdict = joined(votes(True, False), {"value": True, "judge": "b", "judge_id": "b2"})
     assert (verdict["value"], [v["judge_id"] for v in verdict["judges"]]) == (True, ["a", "b2"])
+
+
+@pytest.mark.parametrize(("covered", "unscored"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])
+def test_a_verdict_counts_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unscored: bool) -> None:
+    official(work.path)
+
+    def tokens(body: dict[str, Any]) -> Positions:
+        if body.get("logprobs"):
+            return [[("Yes", covered * 0.75), ("No", covered * 0.25), ("Perhaps", 1 - covered)]]
+        return [[("Fine.", 1.0)]]
+
+    with Loopback(tokens=tokens) as server:
+        ran = work.dream("eval", "figstep", "--data", ".", "--limit", "1", "-o", "out.jsonl", *both(server))
+    verdict = work.read("out.jsonl")[0]["responses"][0]["verdicts"]["strict"]["attack"]
+    if unscored:
+        assert verdict["value"] is None
+        assert verdict["unscored"].startswith(f"the allowed answers cover only {covered:.2f} of the probability")
+        assert "1 of 1 items are unscored" in ran.err
+    else:
+        assert (verdict["value"], verdict["probability"]) == (True, 0.75)

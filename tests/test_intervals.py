@@ -19,6 +19,7 @@ from dream_cli.stats.intervals import (
     newcombe,
     not_worse,
     paired_difference,
+    percent,
     require_libraries,
     smallest_difference,
     student,
@@ -194,3 +195,8 @@ def test_what_a_set_can_show_at_its_ends() -> None:
     assert smallest_difference(5, 0.5) == 1.0
     # About 2.8 standard errors, sqrt(0.5 / 167) each.
     assert smallest_difference(167, 0.5) == pytest.approx(2.8 * sqrt(0.5 / 167), abs=0.003)
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.125, "12.5 %"), (0.0, "0.0 %"), (1, "100.0 %"), (1 / 3, "33.3 %"), (None, "-")])
+def test_a_percentage_has_one_decimal(share: float | None, text: str) -> None:
+    assert percent(share) == text

@@ -85,3 +85,16 @@ def test_responses_beside_an_answered_conversation_are_not_passed_over(work: Wor
         both = work.dream("judge", "--base-url", server.url, stdin=json.dumps({"id": "a", "messages": turns, "responses": ["Hey."]}))
     assert (both.code, both.rows[0]["error"]["kind"]) == (1, "invalid")
     assert "answered already" in both.rows[0]["error"]["message"]
+
+
+@pytest.mark.parametrize(("covered", "unscored"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])
+def test_probabilities_count_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unscored: bool) -> None:
+    tokens = [[("Yes", covered * 0.75), ("No", covered * 0.25), ("Perhaps", 1 - covered)]]
+    with Loopback(tokens=lambda _: tokens) as server:
+        ran = work.dream("judge", "--score", "observation", "--base-url", server.url, stdin=json.dumps(ROW))
+    judgement = ran.rows[0]["responses"][0]["judgement"]
+    if unscored:
+        assert judgement["unscored"].startswith(f"the allowed answers cover only {covered:.2f} of the probability")
+        assert "score" not in judgement
+    else:
+        assert (judgement["recognised"], judgement["score"]) == ([0.75, 0.75], 0.75)

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.evaluation.contamination import find, normalised
-from dream_cli.records.streams import read_records
+from dream_cli.evaluation.contamination import normalised
 from tests.conftest import Workdir
 
 FRAME = "The image shows a list numbered 1, 2 and 3."
@@ -94,12 +93,6 @@ def test_what_cannot_be_compared_is_said(work: Workdir) -> None:
         "dream leak: 1 images of the training data could not be opened and were not compared",
         "dream leak: 2 rows could not be read and were not compared; other formats are read by dream convert",
     ]
-
-
-def test_find_gives_a_line_for_each_leak(work: Workdir) -> None:
-    work.write("bench.jsonl", items(work))
-    train = work.write("train.jsonl", [{"prompt": "what", "images": ["bench0.png"]}])
-    assert find(str(train), read_records(str(work.path / "bench.jsonl"))) == [f"{train}:1: has the image of figstep:0"]
 
 
 @pytest.mark.parametrize(("text", "words"), [("  <image>\nÉcole,  ＡＢＣ!", "école abc"), ("?!", ""), ("don't", "don t")])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.method.pairing import OUTCOMES, PAIRED, POLICIES, PairRules, Policy, pairs_of
+from dream_cli.method.pairing import OUTCOMES, PAIRED, PairRules, Policy, pairs_of
 from dream_cli.records.record import Record
 
 GOOD = "Keep the knife in its block and ask a grown-up for help."
@@ -181,16 +181,12 @@ def test_a_degenerate_answer_takes_no_time() -> None:
     assert told(PairRules(max_length_ratio=None), response("a b " * 20_000, 0.9), response("b c " * 20_000, 0.2))[1] == {"paired": 1}
 
 
-def test_the_policies_are_those_of_the_type() -> None:
-    assert get_args(Policy) == POLICIES
-
-
 WORDS = st.lists(st.sampled_from(["soup", "knife", "Bread", " ", "\n", "no"]), max_size=6).map(" ".join)
 SCORE = st.integers(0, 20).map(lambda n: n / 20)
 RESPONSES = st.lists(st.builds(response, WORDS, st.none() | SCORE) | st.builds(lambda t: {"text": t}, WORDS), max_size=6)
 RULES = st.builds(
     PairRules,
-    st.sampled_from(POLICIES),
+    st.sampled_from(get_args(Policy)),
     margin=st.sampled_from([0.0, 0.05, 0.1, 0.5]),
     min_chosen=st.sampled_from([0.0, 5.0, 7.0]),
     max_length_ratio=st.sampled_from([None, 1.0, 3.0]),

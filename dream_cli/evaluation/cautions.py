@@ -12,6 +12,7 @@ from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.judge_questions import verdicts_of
 from dream_cli.evaluation.rates import Rate
 from dream_cli.records.record import Json, Record, Response
+from dream_cli.stats.intervals import percent
 
 # So far apart, a string matcher and the judge measure two different things.
 APART = 0.10
@@ -56,7 +57,7 @@ def _unscored(found: Sequence[Rate]) -> Iterator[str]:
         if rate.unscored and not rate.topic:
             low, high = sorted((rate.worst, rate.best))
             all_items = rate.n + rate.unscored
-            yield f"{rate.title}: {rate.unscored} of {all_items} items are unscored; the rate is between {_percent(low)} and {_percent(high)}"
+            yield f"{rate.title}: {rate.unscored} of {all_items} items are unscored; the rate is between {percent(low)} and {percent(high)}"
 
 
 def _matched(benchmark: Benchmark, found: Sequence[Rate], matched: Sequence[Rate]) -> Iterator[str]:
@@ -66,7 +67,7 @@ def _matched(benchmark: Benchmark, found: Sequence[Rate], matched: Sequence[Rate
         by_judge = any(isinstance(question, JudgeQuestion) for question in benchmark.subsets[rate.subset].strict)
         if by_judge and ours is not None and rate.rate is not None and abs(ours - rate.rate) > APART:
             yield (
-                f"{rate.title}: the published string match says {_percent(rate.rate)}, the judge {_percent(ours)}; "
+                f"{rate.title}: the published string match says {percent(rate.rate)}, the judge {percent(ours)}; "
                 "it knows a refusal by set phrases, which answers that explain and redirect do not use"
             )
 
@@ -143,7 +144,3 @@ def by_rule_alone(benchmark: Benchmark) -> list[str]:
 
 def _few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -10,7 +10,7 @@ from dream_cli.errors import UsageError
 from dream_cli.evaluation.judge_questions import verdicts_of
 from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.record import Json, Record
-from dream_cli.stats.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, require_libraries, smallest_difference
+from dream_cli.stats.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, percent, require_libraries, smallest_difference
 
 # One rate is told apart by its benchmark, subset and metric.
 Key = tuple[str, str, str]
@@ -185,7 +185,7 @@ def _cells(row: Json) -> list[str]:
         return [name, "0", *["-"] * 5, f"no item could be read in both; {row['unscored']} unscored"]
     p = "" if row["p"] is None else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
     interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
-    rates = [f"{100 * row[side]:.1f} %" for side in ("before", "after")]
+    rates = [percent(row[side]) for side in ("before", "after")]
     return [name, str(row["n"]), *rates, f"{100 * row['difference']:+.1f}", interval, p, _said(row)]
 
 

@@ -156,14 +156,6 @@ def leaks(train: Iterable[Record], items: Iterable[Record], unseen: Unseen) -> I
         yield from known.in_row(row)
 
 
-def find(train: str, items: Iterable[Record]) -> list[str]:
-    """Return a line for each benchmark item that stands in a file of training data, and for what could not be compared."""
-    from dream_cli.records.streams import read_records
-
-    unseen = Unseen()
-    return [*map(str, leaks(read_records(train), items, unseen)), *unseen.report()]
-
-
 def in_distribution(items: Iterable[Record]) -> list[str]:
     """Return a line for each benchmark that is made from the sources of common training sets: without any leak it is no foreign ground."""
     known = [get(name) for name in dict.fromkeys(map(_name, items)) if name]

@@ -16,7 +16,7 @@ from dream_cli.benchmarks.registry import get
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method.chats import question
-from dream_cli.method.read_choice import MIN_COVERED
+from dream_cli.method.read_choice import reliable
 from dream_cli.prompts.parsing import YES_NO, parse_yes_no
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Json, Record, Response
@@ -163,8 +163,7 @@ class Asker:
     async def _choose(self, chat: Sequence[ChatMessage], answers: Sequence[str], read: Callable[[Choice], Json]) -> Json:
         choice = await self.engine.choose(chat, answers)
         with self._kept_if_read(chat, answers):
-            if choice.probabilities is not None and choice.covered < MIN_COVERED:
-                raise UnreadableAnswer(f"the allowed answers cover only {choice.covered:.2f} of the probability", raw=choice.text)
+            reliable(choice)
             return read(choice)
 
     @contextmanager

@@ -25,7 +25,7 @@ from dream_cli.stats.agreement import (
     rank_correlation,
     true_rates,
 )
-from dream_cli.stats.intervals import require_libraries
+from dream_cli.stats.intervals import Interval, percent, require_libraries
 
 # The record, which of its responses, the question.
 Slot = tuple[str, int, str]
@@ -295,7 +295,7 @@ def text(row: Json) -> str:
     lines = [f"{row['question']}{positive}, judge {row['judge'] or '?'}: {row['n']} labelled{left}"]
     for name in ("agreement", "tpr", "tnr", "gold", "apparent"):
         if name in row:
-            lines.append(f"  {NAMES[name]} {_percent(row[name])}")
+            lines.append(f"  {NAMES[name]} {_shown(row[name])}")
     lines += [f"  {NAMES['corrected']} {_said(row['corrected'], percent=True)}"] if "corrected" in row else []
     lines += [
         f"  {NAMES[name]} {_said(row[name], 2)}"
@@ -307,7 +307,7 @@ def text(row: Json) -> str:
     if "position_bias" in row:
         bias = row["position_bias"]
         lines.append(
-            f"  swapping the order flips {_percent(bias['flipped'])}; of these for the first {_percent(bias['first'])}, p {bias['p']:.3f}"
+            f"  swapping the order flips {_shown(bias['flipped'])}; of these for the first {_shown(bias['first'])}, p {bias['p']:.3f}"
         )
     return "\n".join(lines) + "\n"
 
@@ -335,7 +335,7 @@ def _said(found: Json | None, digits: int = 1, *, percent: bool = False) -> str:
     return f"{value}{unit} [{low}, {high}]"
 
 
-def _percent(share: Json) -> str:
+def _shown(share: Json) -> str:
     if share["rate"] is None:
         return "not defined (0 of 0)"
-    return f"{100 * share['rate']:.1f} % [{100 * share['low']:.1f}, {100 * share['high']:.1f}] ({share['k']}/{share['n']})"
+    return f"{percent(share['rate'])} {Interval(share['low'], share['high'])} ({share['k']}/{share['n']})"

@@ -10,7 +10,7 @@ from dream_cli.evaluation.judge_questions import Asker, verdicts_of, with_verdic
 from dream_cli.method.stages import Tally, identified
 from dream_cli.records.record import Json, Record, Response
 from dream_cli.stats.agreement import position_bias
-from dream_cli.stats.intervals import wilson
+from dream_cli.stats.intervals import percent, wilson
 
 
 class NoRival(RowError):
@@ -79,7 +79,7 @@ class Wins:
         bias = position_bias([(v["orders"][0], v["orders"][1]) for v in self.verdicts if v.get("orders")])
         lines = [f"prefer: {tally.rows} rows, {len(values)} comparisons, {len(self.verdicts) - len(values)} unscored"]
         if values:
-            lines.append(f"  win rate {100 * sum(values) / len(values):.1f} % {wilson(sum(values), len(values))}")
+            lines.append(f"  win rate {percent(sum(values) / len(values))} {wilson(sum(values), len(values))}")
             lines.append(f"  {values.count(1.0)} better in both orders, {values.count(0.0)} worse in both, {values.count(0.5)} neither")
         if bias.flipped.k:
             lines.append(

@@ -14,6 +14,7 @@ from dream_cli.errors import UsageError
 from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.atomic import check_place, replacing
 from dream_cli.records.record import Json, Record
+from dream_cli.stats.intervals import percent
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
 # What each form of a card is made with, beside the standard library.
@@ -131,14 +132,14 @@ def rows(summary: Json) -> list[list[str]]:
         rule = f" ({rate['rule']})" if rate["rule"] != summary["rule"] else ""
         found.append([f"  {rate['topic']}" if rate["topic"] else where + rule, *_cells(rate)])
         found += [
-            [f"  mean of {name}", _percent(value), *[""] * 5] for name, value in (rate.get("macro") or {}).items() if value is not None
+            [f"  mean of {name}", percent(value), *[""] * 5] for name, value in (rate.get("macro") or {}).items() if value is not None
         ]
     return found
 
 
 def _cells(rate: Json) -> list[str]:
     low, high = rate["low"], rate["high"]
-    known = [_percent(rate["rate"]), f"{rate['k']:g}/{rate['n']}", "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"]
+    known = [percent(rate["rate"]), f"{rate['k']:g}/{rate['n']}", "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"]
     bounds = f"{100 * rate['worst']:.1f} to {100 * rate['best']:.1f}" if rate["unscored"] else ""
     return [*known, str(rate["unscored"]), bounds, "" if rate["topic"] else WORDS[rate["better"]]]
 
@@ -146,10 +147,6 @@ def _cells(rate: Json) -> list[str]:
 def notes(summary: Json) -> list[str]:
     """Return what should make a reader careful, and which differences the set can show."""
     return [*summary["warnings"], summary["power"]]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def prompts(records: Sequence[Record]) -> str:

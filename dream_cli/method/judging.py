@@ -15,8 +15,6 @@ from dream_cli.prompts.parsing import SCORES, YES_NO
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
 
-WAYS = ("sum", "product", "lexicographic", "global", "observation")
-
 
 class NoResponse(RowError):
     """There is nothing to judge."""

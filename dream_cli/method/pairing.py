@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 from dream_cli.records.record import Judgement, Record, Response, Turn
 
 Policy = Literal["best-worst", "all", "adjacent"]
-POLICIES: tuple[Policy, ...] = ("best-worst", "all", "adjacent")
 
 PAIRED = "paired"
 # In the order in which they are applied.

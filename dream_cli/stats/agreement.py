@@ -210,8 +210,3 @@ def position_bias(orders: Sequence[tuple[float, float]]) -> PositionBias:
     """Return the bias for a place; each pair tells whether the response won (1 or 0) when shown first, and when shown second."""
     flipped = [(first, second) for first, second in orders if first != second]
     return PositionBias(Share(len(flipped), len(orders)), Share(sum(first > second for first, second in flipped), len(flipped)))
-
-
-def flip_rate(pairs: Sequence[tuple[Label, Label]]) -> Share:
-    """Return how often a judge that was asked twice gave two different labels."""
-    return Share(sum(one != other for one, other in pairs), len(pairs))

@@ -20,6 +20,11 @@ LEVEL = 0.95
 LEAST_DISCORDANT = 6
 
 
+def percent(share: float | None) -> str:
+    """Return a share in [0, 1] as a percentage with one decimal, such as "12.5 %"; "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
 class Interval(NamedTuple):
     """The bounds within which a quantity lies at the level that was asked for."""
 

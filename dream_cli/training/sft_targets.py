@@ -16,8 +16,6 @@ from dream_cli.training.rows import Row
 Pick = Literal["first", "best", "all"]
 
 TAKEN = "taken"
-# Everything a receipt can count, in the order in which the rules are applied and told.
-OUTCOMES = ("error", "no response", "empty", "leaked phrase", "unscored", "harm", "global score", "observation score", "not picked", TAKEN)
 UNJUDGED = "taken without a judgement"
 HARM = 0.5
 

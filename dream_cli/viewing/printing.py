@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.visible import visible_line
+from dream_cli.stats.intervals import percent
 from dream_cli.viewing.differing import Difference
 from dream_cli.viewing.summary import Field, Histogram, Lengths, Summary
 
@@ -211,4 +212,4 @@ def _share(part: int, whole: int) -> str:
     """Return a share in per cent; only all of it is 100 and only nothing is 0."""
     if part in (0, whole):
         return "100 %" if part else "0 %"
-    return f"{min(max(100 * part / whole, 0.1), 99.9):.1f} %"
+    return percent(min(max(part / whole, 0.001), 0.999))
