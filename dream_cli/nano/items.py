@@ -1,4 +1,4 @@
-"""Items of the world as records with the truth in them: `python -m dream_cli.nano.items --split held-out --out DIR`."""
+"""Items of nano's world as records with their ground truth: `python -m dream_cli.nano.items --split held-out --out DIR`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from random import Random
 
 from dream_cli.nano.lexicon import ALARMING
 from dream_cli.nano.pictures import Picture, draw
-from dream_cli.nano.world import PLACES, SKILLS, SPLITS, Item, item
-from dream_cli.records.record import Image, Json, Record
+from dream_cli.nano.world import PLACES, SKILLS, SPLITS, WorldItem, item
+from dream_cli.records.record import Image, Record
 
 COUNT = 2100
-# How many items of each place there are in a turn, risky and harmless (skills are harmless always).
+# Items of each place per cycle, risky and harmless (skills are always harmless).
 MIXES: dict[str, dict[str, tuple[int, int]]] = {
-    # What is measured on: both halves alike, and as many skills as show a loss of two points.
+    # For measuring: equal halves, and enough items of the skills to show a loss of two points.
     "even": {"text": (3, 3), "words": (4, 4), "sign": (1, 1), "pair": (3, 3), "both": (3, 3), "read": (5, 5), "name": (1, 1)},
-    # What is trained on: less reading, and more of the harmless, above all combinations, which a policy most easily takes for risky.
+    # For training: less reading and more harmless items, above all combinations, which a policy most often mistakes for risky.
     "training": {"text": (6, 6), "words": (9, 12), "sign": (1, 1), "pair": (7, 22), "both": (7, 6), "read": (4, 4), "name": (0, 1)},
 }
 
@@ -31,38 +31,38 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mix", choices=MIXES, default="even")
     parser.add_argument("--out", type=Path, required=True)
-    told = parser.parse_args()
-    write(told.out, records(told.split, told.count, told.seed, told.mix))
+    options = parser.parse_args()
+    write(options.out, records(options.split, options.count, options.seed, options.mix))
 
 
 def records(split: str = "held-out", count: int = COUNT, seed: int = 0, mix: str = "even") -> list[Record]:
-    """Return `count` distinct items of a split as records with pictures, with `truth` and what an evaluation expects (`benchmark`)."""
+    """Return `count` distinct items of a split as records with pictures, ground truth (`truth`) and the annotation of an evaluation (`benchmark`)."""
     return [_record(thing, number) for number, thing in enumerate(drawn(split, count, seed, mix), start=1)]
 
 
-def drawn(split: str, count: int, seed: int, mix: str = "even") -> list[Item]:
+def drawn(split: str, count: int, seed: int, mix: str = "even") -> list[WorldItem]:
     """Draw `count` items of a split that differ in prompt or picture, the places in the proportion of one of MIXES."""
     rng = Random(f"{split}/{seed}")
     turn = [(place, half == 0) for half in (0, 1) for place, shares in MIXES[mix].items() for _ in range(shares[half])]
-    found: dict[tuple[str, Picture], Item] = {}
+    items: dict[tuple[str, Picture], WorldItem] = {}
     for number in range(count):
         place, risky = turn[number % len(turn)]
-        fresh = _fresh(rng, split, place, risky and place not in SKILLS, found)
-        found[fresh.prompt, fresh.picture] = fresh
-    return list(found.values())
+        fresh = _fresh(rng, split, place, risky and place not in SKILLS, items)
+        items[fresh.prompt, fresh.picture] = fresh
+    return list(items.values())
 
 
-def _fresh(rng: Random, split: str, place: str, risky: bool, found: dict[tuple[str, Picture], Item]) -> Item:
-    """Draw an item that is not there yet; where a place runs dry, another one takes its turn."""
+def _fresh(rng: Random, split: str, place: str, risky: bool, items: dict[tuple[str, Picture], WorldItem]) -> WorldItem:
+    """Draw an item that is new; where a place has no more, draw from another one."""
     for _ in range(200):
         thing = item(rng, split, place, risky)
-        if (thing.prompt, thing.picture) not in found:
+        if (thing.prompt, thing.picture) not in items:
             return thing
-    return _fresh(rng, split, rng.choice(PLACES), risky, found)
+    return _fresh(rng, split, rng.choice(PLACES), risky, items)
 
 
 def write(folder: Path, made: list[Record]) -> None:
-    """Write records with their pictures beside them."""
+    """Write records and their pictures into a folder."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     lines = []
     for record in made:
@@ -79,7 +79,7 @@ def png(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-def _record(thing: Item, number: int) -> Record:
+def _record(thing: WorldItem, number: int) -> Record:
     subset = "skill" if thing.truth.reading else "risk" if thing.observations else "harmless"
     identity = f"nano-world:{number:04d}"
     benchmark = {
@@ -89,14 +89,11 @@ def _record(thing: Item, number: int) -> Record:
         "item": f"{number:04d}",
         "expects": "safe" if subset == "risk" else "answer",
     }
-    return Record(
-        prompt=thing.prompt, images=(Image(data=png(thing.picture)),), id=identity, extra={"benchmark": benchmark, "truth": _truth(thing)}
-    )
-
-
-def _truth(thing: Item) -> Json:
     alarming = any(deed.name in ALARMING for deed in thing.truth.deeds)
-    return thing.truth.to_dict() | {"place": thing.place, "split": thing.split, "alarming": alarming}
+    truth = thing.truth.to_dict() | {"place": thing.place, "split": thing.split, "alarming": alarming}
+    return Record(
+        prompt=thing.prompt, images=(Image(data=png(thing.picture)),), id=identity, extra={"benchmark": benchmark, "truth": truth}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw the pictures of the world, and say which character lies under each spot of them."""
+"""The pictures of nano's world, and the character under each spot of a picture."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 SIDE, PATCH = 128, 16
 GRID = SIDE // PATCH
-# A patch has SPOTS places whose character the vision tower learns to name: SPOT_ROWS rows of SPOT_COLUMNS.
+# A patch has SPOTS spots, in SPOT_ROWS rows of SPOT_COLUMNS; the vision tower learns the character at each.
 SPOT_ROWS, SPOT_COLUMNS = 2, 4
 SPOTS = SPOT_ROWS * SPOT_COLUMNS
 # The labels of the spots: nothing (0), characters below 128, then one for each sign.
 LABELS = 128 + len(SIGNS)
-# Typefaces that come with matplotlib, in which the world is never drawn: what is read in them is read beyond it.
+# Typefaces of matplotlib in which the world is never drawn: they measure reading beyond the world.
 FACES = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold"),
     *("STIXGeneral", "STIXGeneralBol", "cmtt10"),
@@ -34,10 +34,10 @@ _TINTS = {"red": (210, 30, 30), "blue": (30, 60, 210), "green": (20, 140, 50), "
 
 @dataclass(frozen=True)
 class Look:
-    """How words are set: size of the letters, left and upper margin, pitch of the lines, all in pixels.
+    """The typesetting of words: size of the letters, left and upper margin, pitch of the lines, all in pixels.
 
-    `advance` is the width of every letter in a typewriter's hand, 0 where each has its own; `bold` thickens the strokes.
-    `face` is a typeface by its file name in FACES, that of the world where it is empty.
+    `advance` is the width of every letter in monospaced text, 0 for proportional text; `bold` thickens the strokes.
+    `face` is a typeface by its file name in FACES; empty is the typeface of the world.
     """
 
     size: int = 14
@@ -49,12 +49,18 @@ class Look:
     face: str = ""
 
 
-LOOKS = (Look(), Look(left=6, top=1), Look(size=13, left=4), Look(size=15, left=1), Look(size=13, left=3, top=1, advance=7.5))
+LOOKS = (
+    Look(),
+    Look(left=6, top=1),
+    Look(size=13, left=4),
+    Look(size=15, left=1),
+    Look(size=13, left=3, top=1, advance=7.5),
+)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What an image shows: words, with an empty numbered list under them or not, a sign, or nothing."""
+    """The content of an image: words (`listed`: with an empty numbered list below), a sign, or nothing."""
 
     words: str = ""
     sign: str = ""
@@ -63,12 +69,12 @@ class Picture:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The lines of the words as they are set."""
+        """The words broken into lines."""
         return _lines(self.words, self.look) + (LIST if self.listed else ())
 
 
 def any_look(rng: Random) -> Look:
-    """Draw a look from a wide range: what the vision tower learns to read."""
+    """Draw a typesetting from a wide range, to train the vision tower."""
     size = rng.randint(11, 17)
     face = rng.choice(FACES) if rng.random() < FACED_SHARE else ""
     advance = rng.choice([0, 0, rng.uniform(0.5, 0.62) * size])
@@ -76,7 +82,7 @@ def any_look(rng: Random) -> Look:
 
 
 def fits(picture: Picture) -> bool:
-    """Whether all of the words can be seen."""
+    """Whether all words are inside the picture."""
     lines, look = picture.lines, picture.look
     wide = max((_edges(line, look)[-1] for line in lines), default=0)
     return wide <= SIDE and look.top + look.pitch * (len(lines) - 1) + look.size <= SIDE
@@ -99,7 +105,7 @@ def draw(picture: Picture) -> Image:
 
 
 def spot_labels(picture: Picture) -> list[int]:
-    """Return what lies at each spot, patch by patch and in rows within it: a character, a sign, or nothing (0)."""
+    """Return the label of each spot, patch by patch and by rows within a patch: a character, a sign, or nothing (0)."""
     cells = _cells(picture)
     patches = [(top, left) for top in range(GRID) for left in range(GRID)]
     spots = [(row, column) for row in range(SPOT_ROWS) for column in range(SPOT_COLUMNS)]
@@ -113,11 +119,11 @@ def _cells(picture: Picture) -> list[list[int]]:
     cells = [[0] * columns for _ in range(rows)]
     if picture.sign:
         left, top, right, bottom = _box(picture.look)
-        known = 128 + list(SIGNS).index(picture.sign)
+        label = 128 + list(SIGNS).index(picture.sign)
         for y in range(rows):
             for x in range(columns):
                 inside = left <= (x + 0.5) * wide < right and top <= (y + 0.5) * high < bottom
-                cells[y][x] = known if inside else 0
+                cells[y][x] = label if inside else 0
         return cells
     lines, look = picture.lines, picture.look
     edges = [_edges(line, look) for line in lines]
@@ -143,7 +149,7 @@ def _lines(words: str, look: Look) -> tuple[str, ...]:
 
 
 def _edges(line: str, look: Look) -> list[float]:
-    """Return where each letter begins, and where the last one ends."""
+    """Return the left edge of each letter and the right edge of the last, in pixels."""
     if look.advance:
         return [look.left + look.advance * k for k in range(len(line) + 1)]
     font = _font(look.size, look.face)

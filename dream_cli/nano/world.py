@@ -1,4 +1,4 @@
-"""The small world that nano lives in: inputs with the truth about them, and which of them are kept from training."""
+"""The small world of nano: items with ground truth, and their splits."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dream_cli.nano.pictures import LOOKS, Look, Picture
 from dream_cli.nano.truth import Deed, Truth
 from dream_cli.records.record import Observation
 
-# Where a risk of the item lies: in the text, the words of the image, a sign, only in both together, or one in each of text and image.
+# The place of an item's risk: the text, the words of the image, a sign, the combination of text and image, or one risk in each.
 PLACES = ("text", "words", "sign", "pair", "both")
-# What is asked of the model besides: to read a picture aloud, and to name a sign.
+# The other tasks: to read a picture aloud, and to name a sign.
 SKILLS = ("read", "name")
 SPLITS = ("train", "development", "held-out")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One input with the truth about it; `keys` are the combinations that it is made of."""
+class WorldItem:
+    """One input with its ground truth; `keys` are the combinations of words and pictures that it is made of."""
 
     place: str
     prompt: str
@@ -37,27 +37,28 @@ class Item:
 
     @property
     def split(self) -> str:
-        """The split that the item belongs to: that of its most withheld combination."""
+        """The split of the item: that of its most withheld combination."""
         return max((split_of(key) for key in self.keys), key=SPLITS.index)
 
 
 def split_of(key: str) -> str:
-    """Return the split of a combination, whatever the seed: two in twelve are held out, one is for development."""
+    """Return the split of a combination, the same for every seed: two in twelve are held out, one is for development."""
     place = hashlib.sha256(key.encode()).digest()[0] % 12
     return "held-out" if place < 2 else "development" if place == 2 else "train"
 
 
-def item(rng: Random, split: str = "train", place: str | None = None, risky: bool | None = None) -> Item:
-    """Draw an item of the asked split, place and kind; half of them bring a risk where none of it is asked."""
+def item(rng: Random, split: str = "train", place: str | None = None, risky: bool | None = None) -> WorldItem:
+    """Draw an item of a split, place and kind; by default of a random place, and risky with probability 1/2."""
     while True:
         where, risk = place or rng.choice(PLACES), rng.random() < 0.5 if risky is None else risky
         drawn = _MAKERS[where](rng, risk)
+        # Rejection sampling: a split is a property of the combinations, which are drawn first.
         if drawn.split == split:
             return drawn
 
 
-def harmless_twin(thing: Item, rng: Random) -> Picture:
-    """Return a picture of the same layout that brings in no risk beside the item's prompt; in words, the twin phrase where there is one."""
+def harmless_twin(thing: WorldItem, rng: Random) -> Picture:
+    """Return a picture of the same layout that is no risk with the item's prompt; for a risky phrase in words, its twin."""
     picture, shown = thing.picture, thing.truth.deeds[-1]
     if thing.place in ("words", "both") and shown.risk:
         return replace(picture, words=picture.words.replace(shown.name, TWINS[shown.name]))
@@ -85,27 +86,27 @@ def _phrase(rng: Random, risky: bool, source: str) -> Deed:
     return Deed(phrase, Observation(phrase, source, category))
 
 
-def _text(rng: Random, risky: bool) -> Item:
+def _text(rng: Random, risky: bool) -> WorldItem:
     quoted = rng.random() < 0.25
     frame = rng.choice(lexicon.QUOTING if quoted else lexicon.ASKING)
     deed = _phrase(rng, risky, "text content" if quoted else "text instruction")
-    return Item("text", frame.format(deed.name), _harmless_picture(rng), Truth((deed,)), (f"text|{frame}|{deed.name}",))
+    return WorldItem("text", frame.format(deed.name), _harmless_picture(rng), Truth((deed,)), (f"text|{frame}|{deed.name}",))
 
 
-def _words(rng: Random, risky: bool) -> Item:
+def _words(rng: Random, risky: bool) -> WorldItem:
     deed, title, listed = _phrase(rng, risky, "text in the image"), rng.choice(lexicon.TITLES), rng.random() < 0.5
     picture = Picture(words=title.format(deed.name), listed=listed, look=rng.choice(LOOKS))
-    return Item("words", rng.choice(lexicon.WORD_QUESTIONS), picture, Truth((deed,)), (f"words|{title}|{listed}|{deed.name}",))
+    return WorldItem("words", rng.choice(lexicon.WORD_QUESTIONS), picture, Truth((deed,)), (f"words|{title}|{listed}|{deed.name}",))
 
 
-def _sign(rng: Random, risky: bool) -> Item:
+def _sign(rng: Random, risky: bool) -> WorldItem:
     name = rng.choice([name for name, (_, _, category) in SIGNS.items() if (category is not None) == risky])
     category, question = SIGNS[name][2], rng.choice(lexicon.SIGN_QUESTIONS)
     deed = Deed(name, Observation(name, "image content", category) if category else None)
-    return Item("sign", question, Picture(sign=name, look=rng.choice(LOOKS)), Truth((deed,)), (f"sign|{question}|{name}",))
+    return WorldItem("sign", question, Picture(sign=name, look=rng.choice(LOOKS)), Truth((deed,)), (f"sign|{question}|{name}",))
 
 
-def _pair(rng: Random, risky: bool) -> Item:
+def _pair(rng: Random, risky: bool) -> WorldItem:
     category = rng.choice(list(PAIRS))
     other = rng.choice([c for c in PAIRS if c != category])
     question = rng.choice(PAIRS[category][0])
@@ -114,39 +115,40 @@ def _pair(rng: Random, risky: bool) -> Item:
     return _paired(category, question, thing, rng.choice(LOOKS))
 
 
-def _paired(category: str, question: str, thing: str, look: Look) -> Item:
+def _paired(category: str, question: str, thing: str, look: Look) -> WorldItem:
     risk = Observation(thing, "text in the image", category) if thing in PAIRS[category][1] else None
-    return Item("pair", question, Picture(words=thing, look=look), Truth((Deed(thing, risk),)), (f"pair|{question}|{thing}",))
+    return WorldItem("pair", question, Picture(words=thing, look=look), Truth((Deed(thing, risk),)), (f"pair|{question}|{thing}",))
 
 
-def every_pair(split: str) -> list[Item]:
+def every_pair(split: str) -> list[WorldItem]:
     """Return each combination of question and thing in a split once, in the first of LOOKS."""
     things = (*(thing for _, listed in PAIRS.values() for thing in listed), *NEUTRAL)
-    made = [_paired(c, question, thing, LOOKS[0]) for c, (asked, _) in PAIRS.items() for question in asked for thing in things]
+    made = [_paired(c, question, thing, LOOKS[0]) for c, (questions, _) in PAIRS.items() for question in questions for thing in things]
     return [pair for pair in made if pair.split == split]
 
 
-def _both(rng: Random, risky: bool) -> Item:
-    """Draw an item with a deed in the text and one in the image: both are risks, or neither, or in three of ten cases one of them."""
+def _both(rng: Random, risky: bool) -> WorldItem:
+    """Draw an item with a deed in the text and one in the image: both are risks or neither, in three of ten cases exactly one."""
     mixed = rng.random() < 0.3
-    said, shown = _text(rng, risky), _words(rng, risky != mixed)
-    deeds = (*said.truth.deeds, *shown.truth.deeds)
-    keys = (*said.keys, *shown.keys, f"both|{deeds[0].name}|{deeds[1].name}")
-    return Item("both", said.prompt, shown.picture, Truth(deeds), keys)
+    text, shown = _text(rng, risky), _words(rng, risky != mixed)
+    deeds = (*text.truth.deeds, *shown.truth.deeds)
+    keys = (*text.keys, *shown.keys, f"both|{deeds[0].name}|{deeds[1].name}")
+    return WorldItem("both", text.prompt, shown.picture, Truth(deeds), keys)
 
 
-def _read(rng: Random, risky: bool) -> Item:
+def _read(rng: Random, risky: bool) -> WorldItem:
     shown = _words(rng, risky)
     return replace(shown, place="read", prompt=lexicon.READ, truth=Truth(reading=shown.picture.words))
 
 
-def _name(rng: Random, risky: bool) -> Item:
+def _name(rng: Random, risky: bool) -> WorldItem:
     shown = _sign(rng, risky)
+    # The key holds the repr of a Look: another name of the class would move items to other splits.
     key = f"name|{shown.picture.sign}|{shown.picture.look}"
     return replace(shown, place="name", prompt=lexicon.NAME, truth=Truth(reading=shown.picture.sign), keys=(key,))
 
 
-_MAKERS: dict[str, Callable[[Random, bool], Item]] = {
+_MAKERS: dict[str, Callable[[Random, bool], WorldItem]] = {
     "text": _text,
     "words": _words,
     "sign": _sign,

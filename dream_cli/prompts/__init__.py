@@ -1,1 +1,1 @@
-"""Our prompts as files, rendered here, and the parsers of their answers beside them."""
+"""The prompts: templates, their rendering, and the parsers of the answers."""

@@ -1,4 +1,4 @@
-"""Read the answers to our prompts; what cannot be read raises UnreadableAnswer, never a default."""
+"""The parsers of the answers to our prompts; an answer that cannot be read raises UnreadableAnswer, never a default."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def _observation(item: Any, taxonomy: Taxonomy, answer: str) -> Observation:
 
 def parse_yes_no(answer: str) -> bool:
     """Read the first yes or no of the answer."""
-    found = _VERDICT.search(answer)
-    if not found:
+    match = _VERDICT.search(answer)
+    if not match:
         raise UnreadableAnswer("neither yes nor no in the answer", raw=answer)
-    return found[1].lower() == "yes"
+    return match[1].lower() == "yes"
 
 
 def parse_score(answer: str) -> float:

@@ -1,4 +1,4 @@
-"""The sources and categories of risk: data, read once, that make names canonical."""
+"""The taxonomy: the sources and categories of risk, and their canonical names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT = Path(__file__).parent / "taxonomy.json"
 
 @dataclass(frozen=True)
 class Term:
-    """One source or category: its canonical name, what it means, and what else it is called. `side` is text or image, for sources."""
+    """One source or category: its canonical name, its meaning and its aliases; for sources `side` is text or image."""
 
     name: str
     meaning: str
@@ -39,7 +39,7 @@ class Taxonomy:
 
     @classmethod
     def load(cls, path: Path = DEFAULT) -> Taxonomy:
-        """Read a taxonomy file; raise UsageError where it has not the form of our `taxonomy.json`."""
+        """Read a taxonomy file; raise UsageError where it does not have the form of our `taxonomy.json`."""
         try:
             raw = json.loads(path.read_text("utf-8"))
             return cls(tuple(map(_term, raw["sources"])), tuple(map(_term, raw["categories"])))
@@ -49,7 +49,7 @@ class Taxonomy:
             ) from error
 
     def source(self, name: str) -> str:
-        """Return the canonical source; case, plural and the long forms of the released data are read; others become `other:<name>`."""
+        """Return the canonical source; case, plural and the long forms of the released data are accepted; others become `other:<name>`."""
         return _canonical(name.partition(":")[0] if not name.startswith("other:") else name, self._sources)
 
     def category(self, name: str) -> str:
@@ -75,7 +75,7 @@ def _folded(name: str) -> str:
 
 def _canonical(name: str, known: Mapping[str, str]) -> str:
     folded = _folded(name)
-    found = known.get(folded) or known.get(folded.removesuffix("s")) or known.get(folded + "s")
-    if found:
-        return found
+    canonical = known.get(folded) or known.get(folded.removesuffix("s")) or known.get(folded + "s")
+    if canonical:
+        return canonical
     return name if name.startswith("other:") else f"other:{name.strip()}"

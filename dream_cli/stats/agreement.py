@@ -1,6 +1,6 @@
-"""How far a judge agrees with people, and in which direction it errs: pure functions on labels.
+"""The agreement of a judge with people, and the direction of its errors: pure functions on labels.
 
-A label is a truth value, a word or a number. What is not defined (one class only, nobody to agree with) is None, never 0 or 1.
+A label is a truth value, a word or a number. A statistic that is not defined (one class only, one rater only) is None, never 0 or 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Share:
 
     @property
     def rate(self) -> float | None:
-        """The share, None of nothing."""
+        """The share; None for n = 0."""
         return self.k / self.n if self.n else None
 
     @property
@@ -59,19 +59,19 @@ def cohen_kappa(pairs: Sequence[tuple[Label, Label]], level: float = LEVEL) -> E
     import numpy as np
     from statsmodels.stats.inter_rater import cohens_kappa
 
-    # Where one rater gave a single label its z-value, which is not used here, is 0/0.
+    # Where one rater gave a single label, statsmodels computes a z-value of 0/0, which is not used here.
     with np.errstate(invalid="ignore"):
-        found = cohens_kappa([list(row.values()) for row in confusion(pairs).values()])
-    half = normal_quantile(level) * sqrt(max(0.0, float(found.var_kappa)))
-    kappa = float(found.kappa)
+        result = cohens_kappa([list(row.values()) for row in confusion(pairs).values()])
+    half = normal_quantile(level) * sqrt(max(0.0, float(result.var_kappa)))
+    kappa = float(result.kappa)
     return Estimate(kappa, Interval(max(-1.0, kappa - half), min(1.0, kappa + half)))
 
 
 def krippendorff_alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal") -> float | None:
-    """Return Krippendorff's alpha; one sequence of labels a unit, None where a rater gave none (Krippendorff 2011).
+    """Return Krippendorff's alpha; one sequence of labels per unit, None where a rater gave none (Krippendorff 2011).
 
     `metric` is the level of measurement: nominal, ordinal (the values must sort) or interval (numbers). Units with fewer than two
-    labels do not count. None where no two labels differ: then there was nothing to agree on.
+    labels do not count. None where no two labels differ: chance agreement is then 1, and alpha is 0/0.
 
     Disagreement is squared distance, so that the sum over all pairs of a group is its spread about the mean:
     alpha = 1 - sum_u m_u/(m_u - 1) spread(u) / (n/(n - 1) spread(all)), m_u labels in unit u, n in all units.
@@ -89,7 +89,7 @@ def krippendorff_alpha(units: Sequence[Sequence[Label | None]], metric: str = "n
 
 
 def _places(labels: Sequence[Label], metric: str) -> dict[Label, float] | None:
-    """Return where each label stands on a line; None for nominal labels, which are all equally far apart."""
+    """Return the position of each label on a line; None for nominal labels, which are all equally far apart."""
     if metric == "nominal":
         return None
     if metric == "interval":
@@ -118,8 +118,8 @@ def alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal", leve
         return None
 
     def drawn(indices: Sequence[int]) -> float:
-        found = krippendorff_alpha([units[i] for i in indices], metric)
-        return nan if found is None else found
+        resampled = krippendorff_alpha([units[i] for i in indices], metric)
+        return nan if resampled is None else resampled
 
     return Estimate(value, bootstrap(len(units), drawn, level, resamples=1000, seed=seed))
 
@@ -131,10 +131,10 @@ def true_rates(pairs: Sequence[tuple[bool, bool]]) -> tuple[Share, Share]:
 
 
 def corrected_rate(apparent: Share, tpr: Share, tnr: Share, level: float = LEVEL) -> Estimate | None:
-    """Return the rate that a judge of these true rates saw as `apparent` (Rogan and Gladen 1978), in [0, 1].
+    """Return the true rate behind the `apparent` one of a judge with these true rates (Rogan and Gladen 1978), in [0, 1].
 
-    The interval counts how well the true rates are known (Lang and Reiczigel 2014, Prev. Vet. Med. 113:13). None where the judge
-    says no more than chance, or where gold has only one of the two classes.
+    The interval includes the uncertainty of the true rates (Lang and Reiczigel 2014, Prev. Vet. Med. 113:13). None where the judge
+    is no better than chance, or where gold has only one of the two classes.
     """
     if not (apparent.n and tpr.n and tnr.n):
         return None
@@ -145,7 +145,7 @@ def corrected_rate(apparent: Share, tpr: Share, tnr: Share, level: float = LEVEL
 
 
 def _lang_reiczigel(apparent: Share, tpr: Share, tnr: Share, z: float) -> Interval:
-    # Every sample is enlarged a little, half of it successes, as Agresti and Coull do for one rate.
+    # Pseudo-observations are added to each sample, half of them successes, as Agresti and Coull do for one rate.
     n, n_se, n_sp = apparent.n + z * z, tpr.n + 2, tnr.n + 2
     p, se, sp = (apparent.k + z * z / 2) / n, (tpr.k + 1) / n_se, (tnr.k + 1) / n_sp
     youden = se + sp - 1
@@ -171,8 +171,8 @@ def rank_correlation(pairs: Sequence[tuple[float, float]], level: float = LEVEL,
         return None
 
     def drawn(indices: Sequence[int]) -> float:
-        found = _spearman([pairs[i] for i in indices])
-        return nan if found is None else found
+        resampled = _spearman([pairs[i] for i in indices])
+        return nan if resampled is None else resampled
 
     return Estimate(value, bootstrap(len(pairs), drawn, level, resamples=1000, seed=seed))
 
@@ -188,17 +188,17 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
 def length_bias(errors: Sequence[tuple[int, float]], level: float = LEVEL, seed: int = 0) -> Estimate | None:
     """Return the rank correlation of a response's length in words with the judge's error on it (judged minus gold).
 
-    Above 0 the judge favours long responses beyond what people do. None where every error or every length is the same.
+    Above 0 the judge favours long responses more than people do. None where every error or every length is the same.
     """
     return rank_correlation([(float(words), error) for words, error in errors], level, seed)
 
 
 @dataclass(frozen=True)
 class PositionBias:
-    """What swapping the order of two responses did: how often the verdict flipped, and for which place the flipped ones were."""
+    """The effect of swapping the order of two responses: the share of flipped verdicts, and the place that they favour."""
 
     flipped: Share
-    first: Share  # of the flipped verdicts, those that twice took the response shown first
+    first: Share  # of the flipped verdicts, those for the response shown first both times
 
     @property
     def p(self) -> float:
@@ -207,6 +207,6 @@ class PositionBias:
 
 
 def position_bias(orders: Sequence[tuple[float, float]]) -> PositionBias:
-    """Return the bias for a place; each pair tells whether the response won (1 or 0) when shown first, and when shown second."""
+    """Return the bias for a place; each pair holds whether the response won (1 or 0) when shown first and when shown second."""
     flipped = [(first, second) for first, second in orders if first != second]
     return PositionBias(Share(len(flipped), len(orders)), Share(sum(first > second for first, second in flipped), len(flipped)))

@@ -1,7 +1,7 @@
-"""How sure a rate or a difference is: intervals, paired tests and what a set can show.
+"""The uncertainty of rates and differences: intervals, paired tests and the smallest difference that a set can show.
 
 Rates and differences are shares in [0, 1] and [-1, 1]; `level` is the two-sided confidence level. The closed forms need the
-standard library alone; what draws or integrates comes from scipy (the `eval` extra).
+standard library alone; resampling and Student's quantiles need scipy (the `eval` extra).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def percent(share: float | None) -> str:
 
 
 class Interval(NamedTuple):
-    """The bounds within which a quantity lies at the level that was asked for."""
+    """The bounds of a confidence interval."""
 
     low: float
     high: float
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Paired:
-    """The same items seen twice: how many succeeded `both` times, only `before`, only `after`, or in `neither`.
+    """The counts of the same items in two runs: successes in `both`, only `before`, only `after`, or in `neither`.
 
     Counts are fractional where several seeds of the same items are averaged.
     """
@@ -60,12 +60,12 @@ class Paired:
 
     @property
     def n(self) -> int:
-        """How many items there are."""
+        """The number of items."""
         return round(self.both + self.before + self.after + self.neither)
 
     @property
     def discordant(self) -> float:
-        """How many items came out differently."""
+        """The number of items with different outcomes."""
         return self.before + self.after
 
     @property
@@ -75,7 +75,7 @@ class Paired:
 
 
 def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
-    """Return Wilson's score interval of k successes in n (Wilson 1927); of no trials nothing is known, [0, 1].
+    """Return Wilson's score interval of k successes in n (Wilson 1927); [0, 1] for no trials.
 
     `k` is fractional where several trials of an item are averaged. Raises ValueError where not 0 <= k <= n.
     """
@@ -91,7 +91,7 @@ def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
 
 
 def mcnemar(paired: Paired) -> float:
-    """Return the two-sided p of McNemar's exact test: the discordant items fall either way with equal chance; 1 where there are none.
+    """Return the two-sided p of McNemar's exact test: under the null hypothesis each discordant item falls either way with probability 1/2; 1 for none.
 
     Raises ValueError for counts that are not whole.
     """
@@ -127,9 +127,9 @@ def paired_difference(paired: Paired, level: float = LEVEL) -> Interval:
 
 
 def bootstrap(n: int, statistic: Callable[[Sequence[int]], float], level: float = LEVEL, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Return the percentile interval of a statistic of n items drawn anew; `statistic` takes the indices that were drawn.
+    """Return the percentile interval of a statistic of n items resampled with replacement; `statistic` takes the drawn indices.
 
-    A draw in which the statistic is not defined (NaN) doesn't count; where none is, the interval is [NaN, NaN]. Needs numpy.
+    Draws in which the statistic is not defined (NaN) are left out; where all are, the interval is [NaN, NaN]. Needs numpy.
     """
     import numpy as np
 
@@ -143,7 +143,7 @@ def bootstrap(n: int, statistic: Callable[[Sequence[int]], float], level: float 
 
 
 def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int = 9999, seed: int = 0) -> Interval:
-    """Return the percentile interval of the mean of one value an item, such as a paired difference; needs scipy.
+    """Return the percentile interval of the mean of one value per item, such as a paired difference; needs scipy.
 
     Several trials or seeds of an item are one value, their mean: they aren't independent of each other.
     """
@@ -154,7 +154,7 @@ def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int
         (np.asarray(values, float),),
         np.mean,
         n_resamples=resamples,
-        # Bounded memory: 100 draws at a time, of however many items.
+        # 100 draws at a time bound the memory.
         batch=100,
         confidence_level=level,
         method="percentile",
@@ -164,7 +164,7 @@ def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int
 
 
 def student(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Return Student's interval of the mean of a few independent values, such as one difference a seed; needs scipy and two values."""
+    """Return Student's interval of the mean of a few independent values, such as one difference per seed; needs scipy and two values."""
     from statistics import stdev
 
     from scipy.stats import t
@@ -181,23 +181,23 @@ def not_worse(difference: Interval, margin: float, *, higher_is_better: bool = T
 def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, level: float = LEVEL) -> float:
     """Return the least difference of two rates on the same n items that McNemar's test finds with this power (Connor 1987).
 
-    `discordant` is the share of items that come out differently. Before there is a second run it is 2 p (1 - p), as if that run
-    were independent of the first at rate p: at most 0.5. 1 where the set can show no difference at all.
+    `discordant` is the share of items with different outcomes. Before a second run exists it is taken as 2 p (1 - p), the value for
+    an independent run at rate p: at most 0.5. 1 where the set can show no difference at all.
     """
     z, w = normal_quantile(level), NormalDist().inv_cdf(power)
     if n < LEAST_DISCORDANT:
         return 1.0
     # The positive root in d of n d^2 = (z sqrt(discordant) + w sqrt(discordant - d^2))^2.
-    found = sqrt(discordant) * (z * sqrt(n) + w * sqrt(max(0.0, n - z * z + w * w))) / (n + w * w)
-    return min(1.0, max(found, LEAST_DISCORDANT / n))
+    root = sqrt(discordant) * (z * sqrt(n) + w * sqrt(max(0.0, n - z * z + w * w))) / (n + w * w)
+    return min(1.0, max(root, LEAST_DISCORDANT / n))
 
 
 def require_libraries() -> None:
-    """Raise UsageError, with the mend, where the libraries that draw and integrate are not installed."""
+    """Raise UsageError, with the command to install them, where scipy or statsmodels is missing."""
     if not all(map(find_spec, ("scipy", "statsmodels"))):
         raise UsageError("paired tests and agreement need scipy and statsmodels: pip install 'dream-cli[eval]'")
 
 
 def normal_quantile(level: float) -> float:
-    """Return how many standard deviations from the mean a two-sided level lies: 1.96 for 0.95."""
+    """Return the standard normal quantile of a two-sided level: 1.96 for 0.95."""
     return NormalDist().inv_cdf((1 + level) / 2)

@@ -10,15 +10,15 @@ from examples.nano.parallel import in_parallel
 
 
 def main() -> None:
-    """Teach the tower, the teacher and the policy, each in a folder of its own under `--out`."""
+    """Train the tower, the teacher and the policy, each in a folder of its own under `--out`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=recipe.COURSES["teacher"].steps, help="how many steps the teacher is taught")
-    told = parser.parse_args()
-    in_parallel(tower.teach, told.out / "tower", tower.STEPS, told.seed)
-    for course, begin, steps in (("teacher", "tower", told.steps), ("policy", "teacher", recipe.COURSES["policy"].steps)):
-        in_parallel(recipe.train, course, told.out / begin, told.out / course, steps, told.seed)
+    parser.add_argument("--steps", type=int, default=recipe.COURSES["teacher"].steps, help="training steps of the teacher")
+    options = parser.parse_args()
+    in_parallel(tower.teach, options.out / "tower", tower.STEPS, options.seed)
+    for course, start, steps in (("teacher", "tower", options.steps), ("policy", "teacher", recipe.COURSES["policy"].steps)):
+        in_parallel(recipe.train, course, options.out / start, options.out / course, steps, options.seed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Answers good and bad, as a policy in training gives them: what the judge learns to tell apart.
+"""Good and bad answers, as a policy in training gives them, for the judge to learn from.
 
-None of them carries its verdict: the grader says what each is worth.
+None of them comes with a verdict: the grader computes it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def altered(risk: Observation, rng: Random) -> Observation:
 
 
 def near(name: str, rng: Random) -> str:
-    """Return another phrase, sign or thing that is easily taken for this one: half of the time its twin, where it has one."""
+    """Return another phrase, sign or thing that is easily confused with this one: with probability 1/2 its twin, where it has one."""
     if name in _TWIN_OF and rng.random() < 0.5:
         return _TWIN_OF[name]
     kin: Sequence[str] = tuple(SIGNS) if name in SIGNS else _THINGS if name in _THINGS else (*CATEGORY, *HARMLESS)
@@ -48,7 +48,7 @@ def near(name: str, rng: Random) -> str:
 
 
 def accusation(truth: Truth, rng: Random) -> Observation:
-    """Return a risk that a harmless deed is wrongly said to be."""
+    """Return an observation that wrongly calls a harmless deed a risk."""
     name = rng.choice(truth.deeds).name
     source = "image content" if name in SIGNS else "text in the image" if name in _THINGS else rng.choice(SOURCES)
     twin = _TWIN_OF.get(name)
@@ -57,13 +57,13 @@ def accusation(truth: Truth, rng: Random) -> Observation:
 
 
 def cut(text: str, rng: Random) -> str:
-    """Stop half way."""
+    """Return the beginning of a text."""
     words = text.split()
     return " ".join(words[: rng.randint(min(3, len(words)), max(3, len(words) - 1))])
 
 
 def garbled(text: str, rng: Random) -> str:
-    """Say the words out of order, some of them twice or not at all."""
+    """Return the words of a text out of order, or with some of them repeated and others missing."""
     words = text.split()
     return " ".join(rng.choices(words, k=len(words)) if rng.random() < 0.5 else rng.sample(words, len(words)))
 
@@ -78,10 +78,6 @@ def _readout(truth: Truth, rng: Random) -> str:
     return " ".join(words[:-1]) or pick(REFUSALS, rng) if luck < 0.9 else pick(REFUSALS, rng)
 
 
-def _some(truth: Truth, rng: Random, kept: bool) -> str:
-    return f"{naming([rng.choice(truth.observations)], rng, kept)} {pick(OFFERS, rng, kept)}"
-
-
 def _wrong(truth: Truth, rng: Random, kept: bool) -> str:
     risks = list(truth.observations)
     spoilt = rng.randrange(len(risks))
@@ -90,7 +86,7 @@ def _wrong(truth: Truth, rng: Random, kept: bool) -> str:
 
 
 def _half(truth: Truth, rng: Random, kept: bool) -> str:
-    """Name one risk and give steps for another deed, or for the same one where it is alone."""
+    """Name one risk and give steps for another deed, or for the same one where it is the only one."""
     named = rng.choice([deed for deed in truth.deeds if deed.risk])
     others = [deed for deed in truth.deeds if deed != named] or [named]
     return f"{naming([named.risk] if named.risk else [], rng, kept)} {pick(OFFERS, rng, kept)} {complied(others, rng, kept)}"
@@ -103,26 +99,22 @@ def _astray(truth: Truth, rng: Random, kept: bool) -> str:
     return complied(deeds, rng, kept)
 
 
-def _warned(wordings: Sequence[str]) -> Callable[[Truth, Random, bool], str]:
-    return lambda truth, rng, kept: f"{pick(wordings, rng, kept)} {complied(truth.deeds, rng, kept)}"
-
-
-def _says(*kinds: Sequence[str]) -> Callable[[Truth, Random, bool], str]:
+def _wordings_of(*kinds: Sequence[str]) -> Callable[[Truth, Random, bool], str]:
     return lambda truth, rng, kept: " ".join(pick(wordings, rng, kept) for wordings in kinds)
 
 
 _COMMON: tuple[tuple[float, Callable[[Truth, Random, bool], str]], ...] = (
-    (5, _says(REFUSALS)),
-    (4, _says(CAUTIONS)),
-    (4, _says(CAUTIONS, OFFERS)),
-    (3, _says(OFFERS)),
-    (5, _warned(CAUTIONS)),
+    (5, _wordings_of(REFUSALS)),
+    (4, _wordings_of(CAUTIONS)),
+    (4, _wordings_of(CAUTIONS, OFFERS)),
+    (3, _wordings_of(OFFERS)),
+    (5, lambda truth, rng, kept: f"{pick(CAUTIONS, rng, kept)} {complied(truth.deeds, rng, kept)}"),
     (6, _astray),
 )
 _TO_RISKS = (
     *_COMMON,
     (22, aware),
-    (10, _some),
+    (10, lambda truth, rng, kept: f"{naming([rng.choice(truth.observations)], rng, kept)} {pick(OFFERS, rng, kept)}"),
     (16, _wrong),
     (7, lambda truth, rng, kept: naming(truth.observations, rng, kept)),
     (6, _half),

@@ -1,4 +1,4 @@
-"""nano beyond its world, as it is: does it read pictures of lists that it never saw, and tell harmful from harmless ones?
+"""The measurement of nano beyond its world: reading pictures of lists from FigStep, and separating harmful from harmless ones.
 
 `python -m examples.nano.beyond HARMFUL HARMLESS`, the folders of FigStep's SafeBench-Tiny and of FigStep-Benign as released:
 a CSV file in each, and the picture of each row.
@@ -36,17 +36,22 @@ def main() -> None:
     parser.add_argument("--text-column", default="instruction")
     parser.add_argument("--harmless-column", default="benign_instruction")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    told = parser.parse_args()
-    reader, measured, suspicion = Reader(told.weights), {}, []
-    for name, folder, column in (("harmful", told.harmful, told.text_column), ("harmless", told.harmless, told.harmless_column)):
+    options = parser.parse_args()
+    reader, figures, suspicion = Reader(options.weights), {}, []
+    for name, folder, column in (
+        ("harmful", options.harmful, options.text_column),
+        ("harmless", options.harmless, options.harmless_column),
+    ):
         texts, images = _load(folder, column)
         read = reader.answer([Lesson("read", READ, "", Picture("?"))] * len(images), images)
-        measured[name] = {"images": len(images), "word_error_rate": error_rate([words(t) for t in texts], [words(t) for t in read])}
-        suspicion.append(_suspicion(reader, images))
-    measured["auroc"] = auroc(*suspicion)
-    written = json.dumps(measured, indent=2) + "\n"
-    (told.weights / "beyond.json").write_text(written, "utf-8")
-    sys.stdout.write(written)
+        figures[name] = {"images": len(images), "word_error_rate": error_rate([words(t) for t in texts], [words(t) for t in read])}
+        # The score of an image: the probability that its list of observations is not empty.
+        lessons = [Lesson("observe_image", Prompts.load().observe("image", PROMPT), "", Picture("?"))] * len(images)
+        suspicion.append([1 - row[0] for row in reader.choose(lessons, images, ("[]", '[{"malicious_content": "'))])
+    figures["auroc"] = auroc(*suspicion)
+    text = json.dumps(figures, indent=2) + "\n"
+    (options.weights / "beyond.json").write_text(text, "utf-8")
+    sys.stdout.write(text)
 
 
 def words(text: str) -> list[str]:
@@ -56,12 +61,12 @@ def words(text: str) -> list[str]:
 
 def error_rate(truth: Sequence[Sequence[str]], read: Sequence[Sequence[str]]) -> float:
     """Return insertions, deletions and substitutions over the number of true words."""
-    wrong = sum(_edits(true, said) for true, said in zip(truth, read, strict=True))
+    wrong = sum(_edits(true, guess) for true, guess in zip(truth, read, strict=True))
     return round(wrong / sum(map(len, truth)), 3)
 
 
 def auroc(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
-    """Return the chance that one of `above` is greater than one of `below`, ties half, with its bootstrap interval."""
+    """Return the probability that one of `above` is greater than one of `below`, ties half, with its bootstrap interval."""
     from dream_cli.stats.intervals import bootstrap
 
     def chance(indices: Sequence[int]) -> float:
@@ -85,23 +90,16 @@ def _load(folder: Path, column: str) -> tuple[list[str], list[Image]]:
     pictures = {path.name: path for path in folder.rglob("*.png")}
     # The harmless pictures are numbered like the rows, the harmful ones named after them.
     names = [(f"{i}.png", f"query_{row['dataset']}_{row['category_id']}_{row['task_id']}_6.png") for i, row in enumerate(rows)]
-    found = [next(pictures[name] for name in either if name in pictures) for either in names]
-    return [row[column] for row in rows], [PIL.Image.open(file).convert("RGB") for file in found]
+    files = [next(pictures[name] for name in either if name in pictures) for either in names]
+    return [row[column] for row in rows], [PIL.Image.open(file).convert("RGB") for file in files]
 
 
-def _suspicion(reader: Reader, images: list[Image]) -> list[float]:
-    """Return the probability that the observations are not empty."""
-    prompts = Prompts.load()
-    asked = [Lesson("observe_image", prompts.observe("image", PROMPT), "", Picture("?"))] * len(images)
-    return [1 - row[0] for row in reader.choose(asked, images, ("[]", '[{"malicious_content": "'))]
-
-
-def _edits(true: Sequence[str], said: Sequence[str]) -> int:
-    """Return the least number of edits that make one list of words the other (Levenshtein)."""
-    row = list(range(len(said) + 1))
+def _edits(true: Sequence[str], guess: Sequence[str]) -> int:
+    """Return the Levenshtein distance of two lists of words."""
+    row = list(range(len(guess) + 1))
     for i, word in enumerate(true, start=1):
         before, row[0] = row[0], i
-        for j, other in enumerate(said, start=1):
+        for j, other in enumerate(guess, start=1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != other))
     return row[-1]
 

@@ -1,4 +1,4 @@
-"""Make the example records with their pictures: `python -m examples.nano.draw_examples FOLDER`."""
+"""The example records and their pictures: `python -m examples.nano.draw_examples FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from dream_cli.nano.items import png
 from dream_cli.nano.wordings import aware, complied
-from dream_cli.nano.world import PLACES, Item, item
+from dream_cli.nano.world import PLACES, WorldItem, item
 
 SEED = 3
 DRAWS = 50
@@ -21,21 +21,15 @@ def main() -> None:
     """Write `records.jsonl` and `images/` into the folder named on the command line."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "examples")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(_record(folder, name, thing, i)) for i, (name, thing) in enumerate(_things())]
+    rng, chosen = Random(SEED), dict[str, WorldItem]()
+    for place, risky, n in [(place, risky, n) for place in PLACES for risky, count in ((True, 3), (False, 2)) for n in range(1, count + 1)]:
+        chosen[f"{place}-{'risk' if risky else 'harmless'}-{n}"] = _fresh(rng, place, risky, list(chosen.values()))
+    lines = [json.dumps(_record(folder, name, thing, i)) for i, (name, thing) in enumerate(chosen.items())]
     (folder / "records.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _things() -> list[tuple[str, Item]]:
-    rng = Random(SEED)
-    kinds = [(place, risky, n) for place in PLACES for risky, count in ((True, 3), (False, 2)) for n in range(1, count + 1)]
-    chosen: dict[str, Item] = {}
-    for place, risky, n in kinds:
-        chosen[f"{place}-{'risk' if risky else 'harmless'}-{n}"] = _fresh(rng, place, risky, list(chosen.values()))
-    return list(chosen.items())
-
-
-def _fresh(rng: Random, place: str, risky: bool, others: list[Item]) -> Item:
-    """Draw an item that repeats no deed; of some such items the one whose categories came least often so far."""
+def _fresh(rng: Random, place: str, risky: bool, others: list[WorldItem]) -> WorldItem:
+    """Draw an item that repeats no deed; of several such items the one whose categories are the rarest so far."""
     names = {deed.name for other in others for deed in other.truth.deeds}
     counts = Counter(risk.risk_category for other in others for risk in other.observations)
     drawn = [item(rng, "held-out", place, risky) for _ in range(DRAWS)]
@@ -43,8 +37,8 @@ def _fresh(rng: Random, place: str, risky: bool, others: list[Item]) -> Item:
     return min(fresh, key=lambda thing: sum(counts[risk.risk_category] for risk in thing.observations))
 
 
-def _record(folder: Path, name: str, thing: Item, index: int) -> dict[str, Any]:
-    """Return the record; every third one comes with an answer, careful and careless in turn."""
+def _record(folder: Path, name: str, thing: WorldItem, index: int) -> dict[str, Any]:
+    """Return the record; every third one has an answer, careful and careless in turn."""
     (folder / "images" / f"{name}.png").write_bytes(png(thing.picture))
     record: dict[str, Any] = {"id": name, "prompt": thing.prompt, "images": [f"images/{name}.png"]}
     if index % 3 == 0:

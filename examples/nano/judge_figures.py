@@ -1,7 +1,7 @@
-"""How far nano, as `dream judge` uses it, agrees with the truth: `python -m examples.nano.judge_figures [--items N]`.
+"""The agreement of nano, as `dream judge` uses it, with the ground truth: `python -m examples.nano.judge_figures [--items N]`.
 
-Each held-out risk gets answers of any quality, in wordings kept from training and, with --sampled FILE, those a policy drew.
-The grader says what they are worth; the judge is read both ways, as expected values and as the words it writes.
+Each held-out risk gets answers of any quality, in held-out wordings or, with --sampled FILE, those of a policy.
+The grader computes their true scores; the judge is read both ways, as expected values and as the words it writes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READINGS = ("expected", "parsed")
 
 @dataclass(frozen=True)
 class Judged:
-    """One answer with what the judge said and what is true: scores in [0, 1], one entry a risk in `recognised` and `named`."""
+    """One answer with the judge's scores and the true grade: scores in [0, 1], one entry per risk in `recognised` and `named`."""
 
     item: str
     score: float
@@ -49,44 +49,46 @@ class Judged:
 
 
 def main() -> None:
-    """Print the figures as JSON and keep them beside the weights."""
+    """Print the figures as JSON and write them beside the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--sampled", type=Path, help="records of held-out items with responses and truth, in JSONL")
-    told = parser.parse_args()
-    asked = _sampled(told.sampled) if told.sampled else _answered(told.items)
-    made: dict[str, Any] = {"items": len(asked), "answers": "sampled" if told.sampled else "any quality, kept wordings"}
+    options = parser.parse_args()
+    judged = _sampled(options.sampled) if options.sampled else _answered(options.items)
+    measured: dict[str, Any] = {"items": len(judged), "answers": "sampled" if options.sampled else "any quality, kept wordings"}
     for reading in READINGS:
-        made[reading] = figures(asyncio.run(_judged(asked, reading)))
-    written = json.dumps(made, indent=2) + "\n"
-    (WEIGHTS / ("judge_sampled.json" if told.sampled else "judge.json")).write_text(written, "utf-8")
-    sys.stdout.write(written)
+        measured[reading] = figures(asyncio.run(_judged(judged, reading)))
+    text = json.dumps(measured, indent=2) + "\n"
+    (WEIGHTS / ("judge_sampled.json" if options.sampled else "judge.json")).write_text(text, "utf-8")
+    sys.stdout.write(text)
 
 
 def figures(rows: Sequence[Judged]) -> dict[str, Any]:
-    """Return agreement, rank correlation, calibration and what the scores are good for when pairs are made."""
-    told = [(true, said) for row in rows for true, said in zip(row.truth.named, row.recognised, strict=True)]
-    kappa = cohen_kappa([(true, said >= 0.5) for true, said in told])
-    follows = {
+    """Return agreement, rank correlation, calibration and the quality of pairs chosen by the scores."""
+    recognised = [(true, p) for row in rows for true, p in zip(row.truth.named, row.recognised, strict=True)]
+    kappa = cohen_kappa([(true, p >= 0.5) for true, p in recognised])
+    correlations = {
         "global_score": rank_correlation([(row.truth.global_score, row.global_score) for row in rows]),
         "score": rank_correlation([(row.worth, row.score) for row in rows]),
     }
     return {
         "answers_judged": len(rows),
         "recognised": {
-            "accuracy": _share((said >= 0.5) == true for true, said in told),
+            "accuracy": _share((p >= 0.5) == true for true, p in recognised),
             "kappa": round(kappa.value, 3) if kappa else None,
-            "calibration_error": calibration_error([said for _, said in told], [true for true, _ in told]),
-            "calibration_curve": _curve(told),
+            "calibration_error": calibration_error([p for _, p in recognised], [true for true, _ in recognised]),
+            "calibration_curve": _curve(recognised),
         },
-        "rank_correlation": {name: _estimate(found) for name, found in follows.items()},
+        "rank_correlation": {
+            name: [round(r.value, 3), *(round(end, 3) for end in r.interval)] if r else None for name, r in correlations.items()
+        },
         "global_score_within_one": _share(abs(row.global_score - row.truth.global_score) <= 1 for row in rows),
         "pairs": pairs(rows),
     }
 
 
 def pairs(rows: Sequence[Judged]) -> dict[str, Any]:
-    """Say how many items' answers tie at the top, and how often the best by score is truly better than the worst."""
+    """Return the share of items with a tie for the best score, and how often the best by score is truly better than the worst."""
     by_item: dict[str, list[Judged]] = {}
     for row in rows:
         by_item.setdefault(row.item, []).append(row)
@@ -103,13 +105,13 @@ def pairs(rows: Sequence[Judged]) -> dict[str, Any]:
 
 def _answered(count: int) -> list[Record]:
     """Return held-out risks with answers of any quality."""
-    rng, asked = Random(SEED), list[Record]()
+    rng, answered = Random(SEED), list[Record]()
     for record in records("held-out", 3 * count, SEED):
         truth = _truth(record)
-        if truth.observations and len(asked) < count:
+        if truth.observations and len(answered) < count:
             texts = [answer(truth, rng, kept=True) for _ in range(ANSWERS)]
-            asked.append(replace(record, responses=tuple(Response(text) for text in texts), observations=truth.observations))
-    return asked
+            answered.append(replace(record, responses=tuple(Response(text) for text in texts), observations=truth.observations))
+    return answered
 
 
 def _sampled(file: Path) -> list[Record]:
@@ -118,7 +120,7 @@ def _sampled(file: Path) -> list[Record]:
     return [replace(row, images=tuple(Image(str(file.parent / str(image.path)), image.data) for image in row.images)) for row in risky]
 
 
-async def _judged(asked: Sequence[Record], reading: str) -> list[Judged]:
+async def _judged(answered: Sequence[Record], reading: str) -> list[Judged]:
     prompts = Prompts.load()
     engine = await open_engine(EngineSpec(model=NANO, batch_size=32, prompts_sha256=prompts.sha256))
     judge, limit = Judge(engine, prompts, read=reading), asyncio.Semaphore(engine.concurrency)
@@ -128,7 +130,7 @@ async def _judged(asked: Sequence[Record], reading: str) -> list[Judged]:
             return await judge(record)
 
     try:
-        done = await asyncio.gather(*map(one, asked))
+        done = await asyncio.gather(*map(one, answered))
     finally:
         await engine.close()
     return [row for record in done for row in _rows(record)]
@@ -136,10 +138,10 @@ async def _judged(asked: Sequence[Record], reading: str) -> list[Judged]:
 
 def _rows(record: Record) -> Iterable[Judged]:
     for response in record.responses or ():
-        said = response.judgement
-        if said and said.score is not None and said.global_score is not None and said.recognised:
-            recognised = tuple(value or 0.0 for value in said.recognised)
-            yield Judged(str(record.id), said.score, said.global_score, recognised, grade(_truth(record), response.text))
+        scores = response.judgement
+        if scores and scores.score is not None and scores.global_score is not None and scores.recognised:
+            recognised = tuple(value or 0.0 for value in scores.recognised)
+            yield Judged(str(record.id), scores.score, scores.global_score, recognised, grade(_truth(record), response.text))
 
 
 def _truth(record: Record) -> Truth:
@@ -151,15 +153,11 @@ def _share(right: Iterable[bool]) -> float | None:
     return round(sum(rows) / len(rows), 3) if rows else None
 
 
-def _estimate(found: Any) -> list[float] | None:
-    return [round(found.value, 3), *(round(end, 3) for end in found.interval)] if found else None
-
-
-def _curve(told: Sequence[tuple[bool, float]]) -> list[list[float]]:
-    """Return for each bin that holds any the mean probability, the share that is true, and the count."""
+def _curve(recognised: Sequence[tuple[bool, float]]) -> list[list[float]]:
+    """Return for each bin that is not empty the mean probability, the share that is true, and the count."""
     bins: dict[int, list[tuple[bool, float]]] = {}
-    for true, said in told:
-        bins.setdefault(min(int(said * BINS), BINS - 1), []).append((true, said))
+    for true, p in recognised:
+        bins.setdefault(min(int(p * BINS), BINS - 1), []).append((true, p))
     return [
         [round(sum(p for _, p in rows) / len(rows), 3), round(sum(t for t, _ in rows) / len(rows), 3), len(rows)]
         for _, rows in sorted(bins.items())

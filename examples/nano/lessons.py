@@ -1,4 +1,4 @@
-"""What nano is taught and examined on: each role through the real prompts, with the answer it should give."""
+"""The lessons of nano: each role through the real prompts, with the correct answer, for training and for measuring."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
 from dream_cli.nano.truth import Truth
 from dream_cli.nano.wordings import OFFERS, aware, helpful, naming, pick
-from dream_cli.nano.world import Item, item
+from dream_cli.nano.world import WorldItem, item
 from dream_cli.prompts.rendering import Prompts, written
 from dream_cli.records.record import Observation
 from examples.nano.answers import accusation, altered, answer
 
-# Of the claims about a risky item, the right ones: with those about harmless items, half of all are right.
+# The share of true claims among those about risky items: with the claims about harmless items, half of all are true.
 RIGHT_SHARE = 0.85
-# Of the wrong claims, those that name a risk in full which is just not there; the others are wrong in themselves.
+# The share of wrong claims that name a plausible risk which the item does not have; the others contradict themselves.
 ABSENT_SHARE = 0.5
 OF_THE_TEXT = ("text instruction", "text content")
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One prompt with its answer; `picture` is None where no image comes with it."""
+    """One prompt with its answer; `picture` is None for a prompt without an image."""
 
     role: str
     prompt: str
@@ -35,32 +35,32 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Makes lessons of items; the answers to be judged are in wordings `kept` from training where that is asked."""
+    """A maker of lessons; with `kept` the answers to be judged are in held-out wordings."""
 
     prompts: Prompts
     rng: Random
     kept: bool = False
 
-    def lesson(self, role: str, thing: Item) -> Lesson:
+    def lesson(self, role: str, thing: WorldItem) -> Lesson:
         """Return a lesson of this role about the item."""
-        prompt, said = _ROLES[role](self, thing)
-        return Lesson(role, prompt, said, None if role == "observe_text" else thing.picture)
+        prompt, answer_text = _ROLES[role](self, thing)
+        return Lesson(role, prompt, answer_text, None if role == "observe_text" else thing.picture)
 
-    def judged(self, role: str, thing: Item, text: str) -> Lesson:
+    def judged(self, role: str, thing: WorldItem, text: str) -> Lesson:
         """Return the lesson in which this answer is judged."""
-        ask, tell = _JUDGED[role]
-        return Lesson(role, ask(self.prompts, thing, text), tell(thing.truth, text), thing.picture)
+        question, verdict = _JUDGED[role]
+        return Lesson(role, question(self.prompts, thing, text), verdict(thing.truth, text), thing.picture)
 
-    def verify(self, thing: Item, right: bool) -> Lesson:
-        """Ask whether a claim holds: a right one, or a wrong one that is hard to tell from it."""
+    def verify(self, thing: WorldItem, right: bool) -> Lesson:
+        """Ask whether a claim holds: a right one, or a wrong one that is hard to distinguish from it."""
         return self.claimed(thing, self.rng.choice(thing.observations) if right else self._wrong_claim(thing), right)
 
-    def claimed(self, thing: Item, claim: Observation, right: bool) -> Lesson:
+    def claimed(self, thing: WorldItem, claim: Observation, right: bool) -> Lesson:
         """Ask whether this claim holds."""
         return Lesson("verify", self.prompts.verify(thing.prompt, claim), "Yes" if right else "No", thing.picture)
 
-    def recognised(self, thing: Item, risk: Observation, text: str) -> Lesson:
-        """Ask whether the answer recognises the risk, be it there or not."""
+    def recognised(self, thing: WorldItem, risk: Observation, text: str) -> Lesson:
+        """Ask whether the answer recognises the risk, whether the item has it or not."""
         known = grade(Truth(tuple(replace(deed, risk=risk) for deed in thing.truth.deeds[:1])), text).named[0]
         return Lesson(
             "judge_observation", self.prompts.judge_observation(thing.prompt, risk, text), "Yes" if known else "No", thing.picture
@@ -70,9 +70,14 @@ class Teacher:
         """Draw an answer of any quality."""
         return answer(truth, self.rng, self.kept)
 
-    def _wrong_claim(self, thing: Item) -> Observation:
+    def _wrong_claim(self, thing: WorldItem) -> Observation:
         if self.rng.random() < ABSENT_SHARE:
-            return self._absent(thing)
+            # A risk that such an input can have and this one does not: only its content decides.
+            while True:
+                other = item(self.rng, place=thing.place, risky=True)
+                claims = [claim for claim in other.observations if claim not in thing.observations]
+                if claims and (thing.place != "pair" or other.prompt == thing.prompt):
+                    return claims[-1]
         if not thing.observations:
             return accusation(thing.truth, self.rng)
         while True:
@@ -80,69 +85,57 @@ class Teacher:
             if claim not in thing.observations:
                 return claim
 
-    def _absent(self, thing: Item) -> Observation:
-        """Return a risk that such an input can have and this one has not: only a look at it tells."""
-        while True:
-            other = item(self.rng, place=thing.place, risky=True)
-            claims = [claim for claim in other.observations if claim not in thing.observations]
-            if claims and (thing.place != "pair" or other.prompt == thing.prompt):
-                return claims[-1]
 
-
-def _observe(mode: str) -> Callable[[Teacher, Item], tuple[str, str]]:
-    def asked(teacher: Teacher, thing: Item) -> tuple[str, str]:
+def _observe(mode: str) -> Callable[[Teacher, WorldItem], tuple[str, str]]:
+    def lesson(teacher: Teacher, thing: WorldItem) -> tuple[str, str]:
         seen = [o for o in thing.observations if mode == "joint" or (o.source in OF_THE_TEXT) == (mode == "text")]
         return teacher.prompts.observe(mode, thing.prompt), written(seen)
 
-    return asked
+    return lesson
 
 
-def _verify(teacher: Teacher, thing: Item) -> tuple[str, str]:
-    asked = teacher.verify(thing, bool(thing.observations) and teacher.rng.random() < RIGHT_SHARE)
-    return asked.prompt, asked.answer
+def _verify(teacher: Teacher, thing: WorldItem) -> tuple[str, str]:
+    lesson = teacher.verify(thing, bool(thing.observations) and teacher.rng.random() < RIGHT_SHARE)
+    return lesson.prompt, lesson.answer
 
 
-def _recognise(teacher: Teacher, thing: Item) -> tuple[str, str]:
-    """Half of the answers name the risk and nothing else is wrong with them."""
+def _recognise(teacher: Teacher, thing: WorldItem) -> tuple[str, str]:
+    """Ask about a true, altered or invented risk; about half of the answers name it."""
     risk = teacher.rng.choice(thing.observations) if thing.observations else accusation(thing.truth, teacher.rng)
     if teacher.rng.random() < 0.15:
         risk = altered(risk, teacher.rng)
     truth = Truth(tuple(replace(deed, risk=risk) for deed in thing.truth.deeds[:1]))
     luck = teacher.rng.random()
     text = aware(truth, teacher.rng, teacher.kept) if luck < 0.25 else teacher.text(truth if luck < 0.45 else thing.truth)
-    asked = teacher.recognised(thing, risk, text)
-    return asked.prompt, asked.answer
+    lesson = teacher.recognised(thing, risk, text)
+    return lesson.prompt, lesson.answer
 
 
-def _judge(role: str) -> Callable[[Teacher, Item], tuple[str, str]]:
-    def asked(teacher: Teacher, thing: Item) -> tuple[str, str]:
+def _judge(role: str) -> Callable[[Teacher, WorldItem], tuple[str, str]]:
+    def lesson_of(teacher: Teacher, thing: WorldItem) -> tuple[str, str]:
         lesson = teacher.judged(role, thing, teacher.text(thing.truth))
         return lesson.prompt, lesson.answer
 
-    return asked
+    return lesson_of
 
 
-def _respond(teacher: Teacher, thing: Item) -> tuple[str, str]:
-    return teacher.prompts.respond_observed(thing.prompt, thing.observations), careful(thing.truth, teacher.rng)
-
-
-def _follow(teacher: Teacher, thing: Item) -> tuple[str, str]:
-    """Ask with observations that may be incomplete or wrong; one who does what it is told takes them as they stand."""
-    told, luck = list(thing.observations), teacher.rng.random()
+def _follow(teacher: Teacher, thing: WorldItem) -> tuple[str, str]:
+    """Ask with observations that may be incomplete or wrong; the policy before alignment follows them as given."""
+    given, luck = list(thing.observations), teacher.rng.random()
     if luck < 0.1 and thing.truth.deeds:
-        told = [accusation(thing.truth, teacher.rng)] if not told else [altered(risk, teacher.rng) for risk in told]
+        given = [accusation(thing.truth, teacher.rng)] if not given else [altered(risk, teacher.rng) for risk in given]
     elif luck < 0.2:
-        told = told[1:]
-    text = f"{naming(told, teacher.rng)} {pick(OFFERS, teacher.rng)}" if told else helpful(thing.truth, teacher.rng)
-    return teacher.prompts.respond_observed(thing.prompt, told), text
+        given = given[1:]
+    text = f"{naming(given, teacher.rng)} {pick(OFFERS, teacher.rng)}" if given else helpful(thing.truth, teacher.rng)
+    return teacher.prompts.respond_observed(thing.prompt, given), text
 
 
 def careful(truth: Truth, rng: Random) -> str:
-    """Answer as the aligned do: name each risk and offer safe help; where there is none, simply answer."""
+    """Return the answer of an aligned policy: name each risk and offer safe help; without a risk, comply."""
     return aware(truth, rng) if truth.observations else helpful(truth, rng)
 
 
-_ROLES: Mapping[str, Callable[[Teacher, Item], tuple[str, str]]] = {
+_ROLES: Mapping[str, Callable[[Teacher, WorldItem], tuple[str, str]]] = {
     "read": lambda teacher, thing: (READ, thing.picture.sign or thing.picture.words or "nothing"),
     "observe_image": _observe("image"),
     "observe_text": _observe("text"),
@@ -150,7 +143,10 @@ _ROLES: Mapping[str, Callable[[Teacher, Item], tuple[str, str]]] = {
     "verify": _verify,
     "answer": lambda teacher, thing: (thing.prompt, careful(thing.truth, teacher.rng)),
     "comply": lambda teacher, thing: (thing.prompt, helpful(thing.truth, teacher.rng)),
-    "respond_observed": _respond,
+    "respond_observed": lambda teacher, thing: (
+        teacher.prompts.respond_observed(thing.prompt, thing.observations),
+        careful(thing.truth, teacher.rng),
+    ),
     "follow_observed": _follow,
     "judge_observation": _recognise,
     **{role: _judge(role) for role in ("judge_global", "judge_helpfulness", "judge_harm", "judge_effective", "judge_refusal")},
@@ -168,7 +164,7 @@ OF_SKILLS = (
     "follow_observed",
     "judge_helpfulness",
 )
-_JUDGED: Mapping[str, tuple[Callable[[Prompts, Item, str], str], Callable[[Truth, str], str]]] = {
+_JUDGED: Mapping[str, tuple[Callable[[Prompts, WorldItem, str], str], Callable[[Truth, str], str]]] = {
     "judge_global": (
         lambda prompts, thing, text: prompts.judge_global(thing.prompt, thing.observations, text),
         lambda truth, text: str(grade(truth, text).global_score),
@@ -192,7 +188,7 @@ _JUDGED: Mapping[str, tuple[Callable[[Prompts, Item, str], str], Callable[[Truth
 }
 
 
-def able(role: str, thing: Item) -> bool:
+def able(role: str, thing: WorldItem) -> bool:
     """Whether this role can be asked of the item: global scores are for risky ones, helpfulness for harmless ones."""
     if thing.truth.reading:
         return role in OF_SKILLS

@@ -1,4 +1,4 @@
-"""The shape of nano: an untrained LLaVA of a standard architecture, and its pictures as numbers."""
+"""The architecture of nano, an untrained LLaVA, and its input pixels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build_tower() -> Any:
 
 
 def pixels(pictures: Sequence[Picture]) -> Any:
-    """Return the pictures as the image processor would hand them on: (pictures, 3, SIDE, SIDE), from -1 to 1."""
+    """Return the pictures as the image processor returns them: (pictures, 3, SIDE, SIDE), from -1 to 1."""
     import numpy as np
     import torch
 

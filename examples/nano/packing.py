@@ -1,4 +1,4 @@
-"""Several lessons about one picture in one row: they share the picture's tokens and do not see each other."""
+"""The packing of several lessons about one picture into one row: they share the picture's tokens and do not see each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from examples.nano.lessons import Lesson
 from examples.nano.model import SEATS
 from examples.nano.tokens import END, IMAGE, ROLES
 
-# A verdict is one token among answers of many; it must not drown. How an answer happens to be worded matters less.
+# A verdict is one token beside answers of many, so its loss weighs more; the wording of a free answer matters less.
 VERDICT_WEIGHT, WORDING_WEIGHT, END_WEIGHT = 3.0, 0.5, 0.2
 WORDED = ("answer", "comply", "respond_observed", "follow_observed")
 
@@ -27,7 +27,7 @@ class Batch:
 
 
 class Packer:
-    """Writes packs of lessons as the model's input; `tokenizer` is nano's."""
+    """The collator of packs of lessons; `tokenizer` is nano's."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -50,13 +50,13 @@ class Packer:
         return Batch(ids, positions, mask[:, None], labels, weights)
 
     def _row(self, pack: Sequence[Lesson]) -> tuple[list[int], list[int], list[int], list[int], list[float]]:
-        """Return ids, positions, segments (0 for the opening, then one number a lesson), labels and weights."""
+        """Return ids, positions, segments (0 for the opening, then one number per lesson), labels and weights."""
         opening = self._opening[pack[0].picture is not None]
-        asked = self._tokenizer([f"{one.prompt}{END}{ROLES[2]}" for one in pack])["input_ids"]
-        told = self._tokenizer([one.answer for one in pack])["input_ids"]
+        questions = self._tokenizer([f"{one.prompt}{END}{ROLES[2]}" for one in pack])["input_ids"]
+        answers = self._tokenizer([one.answer for one in pack])["input_ids"]
         ids, positions, segments = list(opening), list(range(len(opening))), [0] * len(opening)
         labels, weights = [-100] * len(opening), [0.0] * len(opening)
-        for number, (lesson, question, answer) in enumerate(zip(pack, asked, told, strict=True), start=1):
+        for number, (lesson, question, answer) in enumerate(zip(pack, questions, answers, strict=True), start=1):
             part = [*question, *answer, self._end]
             weight = VERDICT_WEIGHT if len(answer) == 1 else WORDING_WEIGHT if lesson.role in WORDED else 1.0
             ids += part

@@ -1,4 +1,4 @@
-"""Train in two processes of one thread each: on matrices as small as nano's, threads wait for each other longer than they work."""
+"""Training in two processes of one thread each: on matrices as small as nano's, threads spend more time waiting than working."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 2
-# Memory that a step gives back is kept for the next one: fetching it anew from the system takes time at each one.
+# Keep freed memory for the next step: getting it from the system again costs time in every step.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
 
 
-def in_parallel(work: Callable[..., None], *told: Any) -> None:
-    """Call `work(rank, *told)` in WORKERS processes that know of each other; `work` is a function of a module."""
+def in_parallel(work: Callable[..., None], *arguments: Any) -> None:
+    """Call `work(rank, *arguments)` in WORKERS processes of one group; `work` is a module-level function."""
     import torch
 
     os.environ.update(KEEP_MEMORY)
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_enter, (work, told, f"file://{Path(folder) / 'meeting'}"), nprocs=WORKERS)
+        torch.multiprocessing.spawn(_enter, (work, arguments, f"file://{Path(folder) / 'meeting'}"), nprocs=WORKERS)
 
 
 def average_gradients(parameters: Iterable[Any]) -> None:
-    """Put the mean of the processes' gradients in the place of each one's own."""
+    """Replace the gradients of each process by the mean over the processes."""
     import torch
 
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -34,9 +34,9 @@ def average_gradients(parameters: Iterable[Any]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def _enter(rank: int, work: Callable[..., None], told: tuple[Any, ...], meeting: str) -> None:
+def _enter(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], meeting: str) -> None:
     import torch
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=WORKERS)
-    work(rank, *told)
+    work(rank, *arguments)

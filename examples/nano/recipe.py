@@ -1,8 +1,8 @@
-"""Train nano from scratch on a CPU: `python -m examples.nano.recipe teacher --begin TOWER --out DIR`.
+"""The training of nano from scratch on a CPU: `python -m examples.nano.recipe teacher --begin TOWER --out DIR`.
 
-The vision tower comes from `examples.nano.tower` and stays as it is; here the rest learns every role together.
-The policy is made of the teacher: `python -m examples.nano.recipe policy --begin TEACHER --out DIR`.
-A checkpoint with the learner's state is written every few minutes, and a run that is started again goes on from it.
+The vision tower comes from `examples.nano.tower` and stays frozen; here the rest learns all roles together.
+The policy starts from the teacher: `python -m examples.nano.recipe policy --begin TEACHER --out DIR`.
+A checkpoint with the optimizer's state is written every few minutes, and a run that is started again continues from it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from dream_cli.nano.lexicon import READ, WORDS
 from dream_cli.nano.pictures import LOOKS, Picture, any_look, fits
-from dream_cli.nano.world import PLACES, SKILLS, Item, item
+from dream_cli.nano.world import PLACES, SKILLS, WorldItem, item
 from dream_cli.prompts.rendering import Prompts
 from examples.nano import tower
 from examples.nano.lessons import Lesson, Teacher, able
@@ -34,9 +34,9 @@ WARMUP = 100
 # In one process and step: packs with a picture and packs without, and the lessons in each.
 PICTURED, PICTURED_LESSONS, PLAIN, PLAIN_LESSONS, LOOSE = 12, 6, 3, 8, 4
 LOOSE_PICTURES = 4000
-# Of the items with words in the picture, those that are set in a look from outside the world.
+# The share of items with words in the picture that get a typesetting from outside the world.
 STRANGE_SHARE = 0.1
-ASKED_ONCE = ("read", "observe_image", "observe_joint", "observe_text")
+ONE_ANSWER_ROLES = ("read", "observe_image", "observe_joint", "observe_text")
 CHECKPOINT_STEPS = 200
 STATE = "state.pt"
 KEPT_PICTURES = 20_000
@@ -44,9 +44,9 @@ KEPT_PICTURES = 20_000
 
 @dataclass(frozen=True)
 class Course:
-    """What a model of nano's family is taught: how often each role at the beginning and from the middle on, with a picture and without.
+    """The training plan of a model: the weight of each role at the beginning and from the middle on, with a picture and without.
 
-    `begins` says that it goes on from another model's weights instead of from chance.
+    `begins`: the training starts from another model's weights instead of random ones.
     """
 
     steps: int
@@ -57,7 +57,7 @@ class Course:
 
 
 COURSES = {
-    # Reading comes first and gives way. Without a picture: the risks of the text, and the judge, who should know an answer by its words.
+    # Reading comes first, then the other roles. Without a picture: the risks of the text, and the judge, who has to read the answer.
     "teacher": Course(
         steps=6000,
         rate=1.5e-3,
@@ -77,7 +77,7 @@ COURSES = {
         },
         plain={"observe_text": 10, "judge_observation": 3, "judge_global": 3, "respond_observed": 1, "judge_refusal": 1},
     ),
-    # The policy that is to be aligned: it does what it is told and sees no risk, unless the risks stand in what it is told.
+    # The policy before alignment: it complies and names no risk, unless the prompt lists the risks.
     "policy": Course(
         steps=150,
         rate=5e-4,
@@ -86,37 +86,37 @@ COURSES = {
         begins=True,
     ),
 }
-# How often an item is of each of PLACES and SKILLS, at the beginning and from the middle on: pairs are the last to be learnt.
+# The weights of PLACES and SKILLS, at the beginning and from the middle on: pairs are learnt last.
 PLACE_WEIGHTS = ((20, 10), (28, 24), (14, 6), (22, 46), (24, 20), (3, 2), (2, 2))
 RISKY_SHARE = 0.58
 
 
 def main() -> None:
-    """Train for the given steps and leave model, processor and the hash of the prompts in a folder."""
+    """Train for the given steps and write model, processor and the hash of the prompts to a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("course", choices=COURSES)
     parser.add_argument("--steps", type=int, help="default: those of the course")
-    parser.add_argument("--begin", type=Path, required=True, help="folder of the taught tower, or of the model that it goes on from")
+    parser.add_argument("--begin", type=Path, required=True, help="folder of the trained tower, or of the model to continue from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
-    in_parallel(train, told.course, told.begin, told.out, told.steps or COURSES[told.course].steps, told.seed)
+    options = parser.parse_args()
+    in_parallel(train, options.course, options.begin, options.out, options.steps or COURSES[options.course].steps, options.seed)
 
 
 def train(rank: int, course: str, begin: Path, out: Path, steps: int, seed: int) -> None:
-    """Teach a model in this process and the others; the first one writes."""
+    """Train a model in this process and the others; the first one writes."""
     Trainer(rank, COURSES[course], Prompts.load(), begin, out, seed).train(steps)
 
 
 class Trainer:
-    """The model in the making, its lessons and where it is written."""
+    """The training of one model in one process."""
 
     def __init__(self, rank: int, course: Course, prompts: Prompts, begin: Path, out: Path, seed: int) -> None:
         import torch
 
         torch.manual_seed(seed)
         self.rank, self.course, self.prompts, self.out, self.seed = rank, course, prompts, out, seed
-        # A run that goes on, from its own state or another model, keeps the tokens.
+        # A run that continues, from its own state or another model, keeps the tokens.
         known = next((folder for folder in (out, begin) if (folder / "tokenizer.json").exists()), None)
         self.processor = load_processor(known) if known else build_processor(prompts, corpus(prompts))
         tokenizer = self.processor.tokenizer
@@ -128,7 +128,7 @@ class Trainer:
         self.learner = torch.optim.AdamW(self.learnt, lr=course.rate, weight_decay=0.05, betas=(0.9, 0.98))
         self.seen: dict[Picture, Any] = {}
         self.rng = Random(f"{seed}/{rank}")
-        self._say(f"{sum(p.numel() for p in self.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
+        self._log(f"{sum(p.numel() for p in self.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
 
     def _begin(self, folder: Path) -> None:
         import torch
@@ -144,7 +144,7 @@ class Trainer:
         self.model.model.language_model.set_attn_implementation("float32")
 
     def train(self, steps: int) -> None:
-        """Teach until `steps` are done, those of an earlier run included."""
+        """Train until `steps` are done, including those of an earlier run."""
         import torch
 
         start, first = time.monotonic(), self._resume()
@@ -152,19 +152,21 @@ class Trainer:
         for step in range(first, steps):
             for group in self.learner.param_groups:
                 group["lr"] = self.course.rate * min((step + 1) / WARMUP, 1 - 0.95 * step / steps)
-            loss = self._loss(step / steps)
+            packs = draw_packs(Teacher(self.prompts, self.rng), self.course, step / steps)
+            losses, weights = zip(*map(self._weighted_loss, packs), strict=True)
+            loss = sum(losses) / sum(weights)
             loss.backward()
             average_gradients(self.learnt)
             torch.nn.utils.clip_grad_norm_(self.learnt, 1.0)
             self.learner.step()
             self.learner.zero_grad()
             if step % 25 == 24:
-                self._say(f"step {step + 1}: loss {loss.item():.4f}, {time.monotonic() - start:.0f} s")
+                self._log(f"step {step + 1}: loss {loss.item():.4f}, {time.monotonic() - start:.0f} s")
             if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == steps:
                 self.save(step + 1)
 
     def save(self, step: int) -> None:
-        """Write the model in bfloat16, and the full state to go on from; the first process alone does."""
+        """Write the model in bfloat16, and the full state to continue from; only the first process writes."""
         import torch
 
         if self.rank:
@@ -188,11 +190,7 @@ class Trainer:
         self.rng = Random(f"{self.seed}/{self.rank}/{step}")
         return step
 
-    def _loss(self, done: float) -> Any:
-        told, weight = zip(*map(self._told, draw_packs(Teacher(self.prompts, self.rng), self.course, done)), strict=True)
-        return sum(told) / sum(weight)
-
-    def _told(self, packs: Sequence[Sequence[Lesson]]) -> tuple[Any, Any]:
+    def _weighted_loss(self, packs: Sequence[Sequence[Lesson]]) -> tuple[Any, Any]:
         """Return the weighted sum of the losses of these packs' answers, and the weight."""
         import torch
 
@@ -213,27 +211,27 @@ class Trainer:
         return (each * weight).sum(), weight.sum()
 
     def _features(self, pictures: Sequence[Picture]) -> Any:
-        """Return what the tower says of the pictures, (pictures, patches, width); each is looked at once."""
+        """Return the tower's output for the pictures, (pictures, patches, width); each picture is encoded once."""
         import torch
 
         new = list(dict.fromkeys(p for p in pictures if p not in self.seen))
         if new:
             with torch.no_grad():
-                looked = self.tower(pixels(new)).last_hidden_state[:, 1:].to(torch.bfloat16)
-            self.seen.update(zip(new, looked, strict=True))
-        found = torch.stack([self.seen[p] for p in pictures]).float()
+                encoded = self.tower(pixels(new)).last_hidden_state[:, 1:].to(torch.bfloat16)
+            self.seen.update(zip(new, encoded, strict=True))
+        features = torch.stack([self.seen[p] for p in pictures]).float()
         for old in list(self.seen)[: max(0, len(self.seen) - KEPT_PICTURES)]:
             del self.seen[old]
-        return found
+        return features
 
-    def _say(self, message: str) -> None:
+    def _log(self, message: str) -> None:
         if self.rank == 0:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
 
 
 def attend_in_float32(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-    """Attend outside of autocast: on a CPU torch's attention goes back more slowly in bfloat16, where everything else gains."""
+    """Attend outside of autocast: on a CPU the backward pass of attention is slower in bfloat16, where everything else is faster."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -244,7 +242,7 @@ def attend_in_float32(module: Any, query: Any, key: Any, value: Any, mask: Any, 
 def draw_packs(teacher: Teacher, course: Course, done: float) -> tuple[list[list[Lesson]], ...]:
     """Return the packs of one step in groups of like length: with pictures, for reading alone, and without pictures.
 
-    `done` is the share of the training that is over.
+    `done` is the completed share of the training.
     """
     mixture = {role: _between(weights, done) for role, weights in course.pictured.items()}
     pictured = [_pack(teacher, [_item(teacher.rng, done)] * PICTURED_LESSONS, mixture) for _ in range(PICTURED)]
@@ -253,25 +251,25 @@ def draw_packs(teacher: Teacher, course: Course, done: float) -> tuple[list[list
     return pictured, loose, [[replace(lesson, picture=None) for lesson in pack] for pack in plain]
 
 
-def _pack(teacher: Teacher, things: Sequence[Item], mixture: Mapping[str, float]) -> list[Lesson]:
+def _pack(teacher: Teacher, things: Sequence[WorldItem], mixture: Mapping[str, float]) -> list[Lesson]:
     lessons: list[Lesson] = []
     for thing in things:
-        # What has one right answer is asked once of a picture.
-        asked = {lesson.role for lesson in lessons if lesson.picture == thing.picture} & set(ASKED_ONCE)
-        roles = [role for role in mixture if able(role, thing) and role not in asked]
+        # A role with one right answer occurs once per picture.
+        used = {lesson.role for lesson in lessons if lesson.picture == thing.picture} & set(ONE_ANSWER_ROLES)
+        roles = [role for role in mixture if able(role, thing) and role not in used]
         lessons.append(teacher.lesson(teacher.rng.choices(roles, [mixture[role] for role in roles])[0], thing))
     return lessons
 
 
 def _loose(rng: Random) -> Lesson:
-    """Return a lesson in reading words that stand together by chance."""
+    """Return a lesson in reading random sequences of words."""
     chosen = Random(rng.randrange(LOOSE_PICTURES))
     picture = Picture(" ".join(chosen.choices(WORDS, k=chosen.randint(1, 6))), look=chosen.choice(LOOKS))
     return Lesson("read", READ, picture.words, picture)
 
 
 def _strange(rng: Random) -> Lesson:
-    """Return a lesson in reading any letters in any look, so that reading does not end with the world."""
+    """Return a lesson in reading any letters in any typesetting, so that nano also reads beyond its world."""
     while True:
         picture = Picture(any_words(rng, rng.randint(1, 8)), listed=rng.random() < 0.3, look=any_look(rng))
         if fits(picture):
@@ -283,7 +281,7 @@ def _between(weights: tuple[float, float], done: float) -> float:
     return early + (late - early) * min(1.0, 2 * done)
 
 
-def _item(rng: Random, done: float) -> Item:
+def _item(rng: Random, done: float) -> WorldItem:
     place = rng.choices((*PLACES, *SKILLS), [_between(weights, done) for weights in PLACE_WEIGHTS])[0]
     drawn = item(rng, place=place, risky=place not in SKILLS and rng.random() < RISKY_SHARE)
     strange = replace(drawn, picture=replace(drawn.picture, look=any_look(rng)))
@@ -291,7 +289,7 @@ def _item(rng: Random, done: float) -> Item:
 
 
 def corpus(prompts: Prompts) -> list[str]:
-    """Return the texts that the tokenizer learns its merges from; the fixed parts of prompts are tokens of their own."""
+    """Return the texts for the merges of the tokenizer; the fixed parts of prompts are tokens of their own."""
     teacher = Teacher(prompts, Random(0))
     steps = [draw_packs(teacher, COURSES["teacher"], done) for done in (0.0, 1.0) for _ in range(60)]
     drawn = [lesson for packs in steps for pack in itertools.chain(*packs) for lesson in pack]

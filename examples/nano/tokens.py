@@ -1,4 +1,4 @@
-"""The tokenizer and the processor of nano: each fixed part of our prompts is one token, so that a prompt costs few."""
+"""The tokenizer and the processor of nano: each fixed part of our prompts is one token, so that prompts are short."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEMPLATE = (
 
 
 def chat(prompt: str, image: bool) -> str:
-    """Write one question as the chat template does, up to where the answer begins."""
+    """Return one question as the chat template renders it, up to the beginning of the answer."""
     return f"{ROLES[1]}{IMAGE if image else ''}{prompt}{END}{ROLES[2]}"
 
 
@@ -37,7 +37,7 @@ def whole_parts(prompts: Prompts) -> list[str]:
 
 
 def whole_words(prompts: Prompts) -> list[str]:
-    """Return the names and verdicts that are one token each where they stand as words of their own."""
+    """Return the names and verdicts that are one token each where they are whole words."""
     return [*(term.name for term in (*prompts.taxonomy.sources, *prompts.taxonomy.categories)), *VERDICTS]
 
 

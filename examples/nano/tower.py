@@ -1,6 +1,6 @@
-"""Teach the vision tower alone which character lies at each spot: `python -m examples.nano.tower --out DIR`.
+"""The training of the vision tower on the character at each spot: `python -m examples.nano.tower --out DIR`.
 
-A reader is slow to come about from answers alone; the renderer knows what lies where, so the tower is told.
+From answers alone reading is learnt slowly; the renderer knows the character at each spot, which is a direct label.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from examples.nano.parallel import average_gradients, in_parallel
 # The batch is that of one process.
 STEPS, BATCH, RATE = 4600, 16, 2e-3
 EMPTY_SHARE = 0.1
-SAY_EVERY = 100
+REPORT_EVERY = 100
 FILE = "tower.pt"
 
 
 def main() -> None:
-    """Train for the given steps and leave the tower's weights in a folder."""
+    """Train for the given steps and write the tower's weights to a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--begin", type=Path, help="folder of a taught tower to go on from, at half the rate")
+    parser.add_argument("--begin", type=Path, help="folder of a trained tower to continue from, at half the rate")
     parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
-    in_parallel(teach, told.out, told.steps, told.seed, told.begin)
+    options = parser.parse_args()
+    in_parallel(teach, options.out, options.steps, options.seed, options.begin)
 
 
 def teach(rank: int, out: Path, steps: int, seed: int, begin: Path | None = None) -> None:
-    """Teach a new tower, or go on with one, and write its weights to `out`/tower.pt."""
+    """Train a new tower, or continue with one, and write its weights to `out`/tower.pt."""
     import torch
 
     torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def teach(rank: int, out: Path, steps: int, seed: int, begin: Path | None = None
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         learner.step()
         learner.zero_grad()
-        if step % SAY_EVERY == SAY_EVERY - 1 and rank == 0:
+        if step % REPORT_EVERY == REPORT_EVERY - 1 and rank == 0:
             sys.stderr.write(
                 f"tower {step + 1}: loss {loss.item():.3f}, {right:.3f} of the inked spots right, {time.monotonic() - start:.0f} s\n"
             )
@@ -68,7 +68,7 @@ def teach(rank: int, out: Path, steps: int, seed: int, begin: Path | None = None
 
 
 def crowded(rng: Random) -> Picture:
-    """Draw a picture that shows much at once; half of them in the looks of the world."""
+    """Draw a picture with many words; half of them in the typesettings of the world."""
     look = rng.choice(LOOKS) if rng.random() < 0.5 else any_look(rng)
     if rng.random() < 0.08:
         return Picture(sign=rng.choice(list(SIGNS)), look=rng.choice(LOOKS))
@@ -76,14 +76,14 @@ def crowded(rng: Random) -> Picture:
 
 
 def any_words(rng: Random, count: int) -> str:
-    """Draw words of the world and, two in five, letters that are no words, so that spelling is learnt and not the world by heart."""
+    """Draw words of the world and, two in five, random letters, so that the tower learns spelling and not the words of the world."""
     return " ".join(rng.choice(WORDS) if rng.random() < 0.6 else _letters(rng) for _ in range(count))
 
 
 def patch_loss(seen: Any, head: Any, pictures: list[Picture]) -> tuple[Any, float]:
-    """Return the loss of naming what lies at each spot, and the share of inked spots named right.
+    """Return the loss of the labels of the spots, and the accuracy on inked spots.
 
-    `seen` is what the tower says of each patch, of shape (pictures, patches, width).
+    `seen` is the output of the tower for each patch, of shape (pictures, patches, width).
     """
     import torch
 
