@@ -48,10 +48,10 @@ def run(
     from dream_cli.viewing.tables import open_tables
 
     selection = Selection(id_, where, sort)
-    looking.check(selection, limit, sql, html, port, as_json)
+    looking.check_options(selection, limit, sql, html, port, as_json)
     with open_tables(source, image_root) as tables:
         if sql is not None:
-            looking.answer(tables, sql, as_json)
+            looking.show_query(tables, sql, as_json)
         elif html is not None:
             looking.write_gallery(tables, selection, limit, html)
         elif port is not None:
@@ -59,6 +59,6 @@ def run(
 
             serve(tables, selection, port)
         elif selection.is_everything and limit is None:
-            looking.tell(tables, as_json)
+            looking.show_summary(tables, as_json)
         else:
             looking.show(tables, selection, limit, as_json, images)

@@ -24,9 +24,9 @@ def run(
     from dream_cli.engines.store import default_store
     from dream_cli.viewing.looking import print_json
     from dream_cli.viewing.record_printing import print_trace
-    from dream_cli.viewing.tracing import calls_of, rows_of, to_json
+    from dream_cli.viewing.tracing import calls_of, rows_of, trace_json
 
     found, known = rows_of(name, files, image_root)
     place = store or str(default_store())
     calls = calls_of(known, place)
-    print_json(to_json(found, calls)) if as_json else print_trace(found, calls, place, images)
+    print_json(trace_json(found, calls)) if as_json else print_trace(found, calls, place, images)

@@ -11,7 +11,7 @@ import pytest
 
 from dream_cli.evaluation.card_page import page as card
 from dream_cli.records.record import Image, Json, Record
-from dream_cli.viewing.html.record_page import items_of, page
+from dream_cli.viewing.html.record_page import page, shown_records
 from dream_cli.viewing.html.serving import Pages, condition
 from dream_cli.viewing.selecting import Selection
 from dream_cli.viewing.tables import open_tables
@@ -45,7 +45,7 @@ def records(tmp_path: Path) -> list[Record]:
 def gallery(tmp_path: Path) -> Path:
     found = records(tmp_path)
     path = tmp_path / "gallery.html"
-    path.write_text(page("<rows>.jsonl", items_of(enumerate(found, 1)), len(found)), "utf-8")
+    path.write_text(page("<rows>.jsonl", shown_records(enumerate(found, 1)), len(found)), "utf-8")
     return path
 
 
@@ -67,7 +67,7 @@ def test_the_page_names_no_other_place(tmp_path: Path) -> None:
 
 
 def test_pictures_are_small_and_missing_ones_are_told(tmp_path: Path) -> None:
-    (item,) = items_of([(1, records(tmp_path)[4])])
+    (item,) = shown_records([(1, records(tmp_path)[4])])
     shown, missing = item.images
     assert (shown.width, shown.height, shown.problem) == (360, 180, "")
     assert shown.uri.startswith("data:image/jpeg;base64,")
@@ -76,7 +76,7 @@ def test_pictures_are_small_and_missing_ones_are_told(tmp_path: Path) -> None:
 
 
 def test_what_items_are_found_by(tmp_path: Path) -> None:
-    items = items_of(enumerate(records(tmp_path), 1))
+    items = shown_records(enumerate(records(tmp_path), 1))
     assert [(i.categories, i.sources, i.outcomes, i.score) for i in items] == [
         (("Privacy",), ("image content",), ("scored",), 0.9),
         (("Violence",), ("image content",), ("scored",), 0.2),
@@ -103,7 +103,7 @@ def test_what_items_are_found_by(tmp_path: Path) -> None:
 def test_outcomes_of_an_evaluation(verdicts: Json, outcomes: tuple[str, ...]) -> None:
     benchmark = {"name": "siuo_mcqa", "subset": "", "topic": "fraud", "correct": "B"}
     raw = {"prompt": "x", "benchmark": benchmark, "responses": [{"text": "y", "verdicts": verdicts}]}
-    (item,) = items_of([(1, Record.from_dict(raw))])
+    (item,) = shown_records([(1, Record.from_dict(raw))])
     assert (item.outcomes, item.categories, item.benchmark) == (outcomes, ("fraud",), "siuo_mcqa")
 
 
@@ -150,7 +150,7 @@ def test_nothing_scored_is_not_drawn_as_a_rate() -> None:
 def test_dream_view_writes_a_gallery(work: Workdir) -> None:
     work.write("rows.jsonl", [{"id": f"r{i}", "prompt": "x"} for i in range(5)])
     ran = work.dream("view", "rows.jsonl", "--html", "out.html", "-n", "2", "--where", "id <> 'r0'")
-    assert (ran.code, ran.out, ran.err) == (0, "", "dream view: out.html holds 2 of 4 records; more with -n, page by page with --port\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "dream view: out.html has 2 of 4 records; more with -n, page by page with --port\n")
     html = (work.path / "out.html").read_text()
     assert re.findall("<h3>(r.)</h3>", html) == ["r1", "r2"]
     refused = work.dream("view", "rows.jsonl", "--html", "no/out.html")

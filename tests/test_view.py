@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dream_cli.errors import UsageError
-from dream_cli.viewing.looking import answer, show
+from dream_cli.viewing.looking import show, show_query
 from dream_cli.viewing.selecting import Selection
 from dream_cli.viewing.tables import open_tables
 from tests.conftest import Workdir
@@ -116,7 +116,7 @@ def test_a_text_without_quotes_is_told_how_texts_stand(work: Workdir) -> None:
     work.write("rows.jsonl", ROWS)
     ran = work.dream("view", "rows.jsonl", "--where", "risk_category = Privacy")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert ran.err.endswith("; texts stand in single quotes: 'Privacy'\n")
+    assert ran.err.endswith("; write texts in single quotes: 'Privacy'\n")
 
 
 def test_a_pipe_is_looked_into_as_a_file_is(work: Workdir) -> None:
@@ -339,7 +339,7 @@ def test_sql_that_writes_reaches_out_or_fails_is_refused_in_one_line(tmp_path: P
     path.write_text('{"prompt": "a"}\n')
     with open_tables(str(path)) as tables:
         with pytest.raises(UsageError) as refused:
-            answer(tables, sql, True)
+            show_query(tables, sql, True)
         with pytest.raises(UsageError) as refused_too:
             show(tables, Selection(where=f"true); {sql}"), None, True, None)
     assert "\n" not in str(refused.value) + str(refused_too.value)
@@ -353,7 +353,7 @@ def test_a_refusal_is_an_exit_code_of_two(work: Workdir) -> None:
     assert (ran.code, ran.out, ran.err) == (
         2,
         "",
-        "dream: only one question is answered (SELECT ...); files are looked at and never written\n",
+        "dream: only one SELECT statement is run; dream view reads files and never writes them\n",
     )
     assert work.read("rows.jsonl") == ROWS
 

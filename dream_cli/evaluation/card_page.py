@@ -9,7 +9,7 @@ from dream_cli.evaluation.card_data import label, planes, shown, topics
 from dream_cli.records.atomic import replacing
 from dream_cli.records.record import Json, Record
 from dream_cli.viewing.html.pages import filters, render
-from dream_cli.viewing.html.record_page import items_of
+from dream_cli.viewing.html.record_page import shown_records
 
 
 def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> None:
@@ -21,7 +21,7 @@ def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> No
 def page(summaries: Sequence[Json], records: Sequence[Record]) -> str:
     """Return the card as one HTML page."""
     summaries = shown(summaries)
-    items = items_of(enumerate(records, 1))
+    items = shown_records(enumerate(records, 1))
     models = list(dict.fromkeys(label(summary, summaries) for summary in summaries))
     titles = list(dict.fromkeys(summary["title"] for summary in summaries))
     return render(

@@ -1,4 +1,4 @@
-"""What changed from one file of records to another: rows that came, went or changed, and how their scores moved."""
+"""The difference of two files of records: rows added, gone or changed, and the shifts of their scores."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LARGEST = 5
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is kept of a row: the digest of each field, its images, and its score: the mean of its responses, else the margin."""
+class RowDigest:
+    """The digest of a row: of each field, its images, and its score (the mean over its responses, else the margin)."""
 
     fields: dict[str, bytes]
     images: tuple[Image, ...]
@@ -27,8 +27,8 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One row that stands in both files and is not the same; scores are None where there is none."""
+class RowChange:
+    """One row that is in both files and differs; a score is None where the row has none."""
 
     id: str
     fields: tuple[str, ...]
@@ -37,19 +37,19 @@ class Change:
 
     @property
     def shift(self) -> float:
-        """By how much the score rose; 0 where one of the two is not known."""
+        """The rise of the score; 0 where one of the two is unknown."""
         return 0.0 if self.before is None or self.after is None else round(self.after - self.before, 6)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """All that differs; `scored` rows have a score in both files, with these means."""
+    """The difference of two files; the means are over the `scored` rows, which have a score in both."""
 
     before: int
     after: int
     added: tuple[str, ...]
     gone: tuple[str, ...]
-    changed: tuple[Change, ...]
+    changed: tuple[RowChange, ...]
     same: int
     scored: int
     mean_before: float | None
@@ -60,27 +60,27 @@ class Difference:
         return asdict(self)
 
     def fields(self) -> list[tuple[str, int]]:
-        """Return how many rows changed in each field, the most frequent first."""
+        """Return the number of changed rows per field, the most frequent first."""
         return Counter(name for change in self.changed for name in change.fields).most_common()
 
-    def largest(self) -> list[Change]:
+    def largest(self) -> list[RowChange]:
         """Return the rows whose score moved the most."""
         moved = [change for change in self.changed if change.shift]
         return sorted(moved, key=lambda change: -abs(change.shift))[:LARGEST]
 
 
 def difference(before: Iterable[Record], after: Iterable[Record]) -> Difference:
-    """Compare two files row by row: by id, else by prompt and images; rows of one name in their order.
+    """Compare two files row by row: by id, else by prompt and images; rows with the same name in their order.
 
     Only digests of the first file are held in memory.
     """
-    old = {key: facts(record) for key, record in named(before)}
+    old = {key: digest_of(record) for key, record in with_unique_names(before)}
     rows, added, changed = 0, [], []
     same, scores = 0, []
     left = dict(old)
-    for key, record in named(after):
+    for key, record in with_unique_names(after):
         rows += 1
-        was, now = left.pop(key, None), facts(record)
+        was, now = left.pop(key, None), digest_of(record)
         if was is None:
             added.append(key)
             continue
@@ -88,30 +88,28 @@ def difference(before: Iterable[Record], after: Iterable[Record]) -> Difference:
             scores.append((was.score, now.score))
         fields = tuple(_changed(was, now))
         if fields:
-            changed.append(Change(key, fields, was.score, now.score))
+            changed.append(RowChange(key, fields, was.score, now.score))
         else:
             same += 1
     means = [round(sum(side) / len(scores), 6) for side in zip(*scores, strict=True)] if scores else [None, None]
     return Difference(len(old), rows, tuple(added), tuple(left), tuple(changed), same, len(scores), *means)
 
 
-def named(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    """Yield each record under a name that is its own: its id, else a hash; the second of a name is `NAME (2)`."""
+def with_unique_names(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+    """Yield each record with a unique name: its id, else a hash; the second of a name is `NAME (2)`."""
     seen = Counter[str]()
     for record in records:
-        name = record.id or str(record.extra.get("id") or "") or _hashed(record)
+        name = record.id or str(record.extra.get("id") or "")
+        if not name:
+            row = to_row(record, None)
+            identity = {part: row.get(part) for part in ("prompt", "messages", "images", "error")}
+            name = hashlib.sha256(dumps(identity)).hexdigest()[:16]
         seen[name] += 1
         yield (name if seen[name] == 1 else f"{name} ({seen[name]})"), record
 
 
-def _hashed(record: Record) -> str:
-    row = to_row(record, None)
-    said = {name: row.get(name) for name in ("prompt", "messages", "images", "error")}
-    return hashlib.sha256(dumps(said)).hexdigest()[:16]
-
-
-def facts(record: Record) -> Facts:
-    """Return what is kept of a row."""
+def digest_of(record: Record) -> RowDigest:
+    """Return the digest of a row."""
     row = {name: value for name, value in record.to_dict().items() if name != "images"}
     scores = [
         response.judgement.score
@@ -121,28 +119,21 @@ def facts(record: Record) -> Facts:
     ]
     margin = record.extra.get("margin")
     score = round(sum(scores) / len(scores), 6) if scores else float(margin) if isinstance(margin, int | float) else None
-    return Facts({name: hashlib.sha256(dumps(value)).digest()[:8] for name, value in row.items()}, tuple(map(_small, record.images)), score)
+    # The bytes of an image are replaced by their digest, to keep the memory small.
+    images = tuple(image if image.data is None else Image(path=f"sha256:{digest(image)}") for image in record.images)
+    return RowDigest({name: hashlib.sha256(dumps(value)).digest()[:8] for name, value in row.items()}, images, score)
 
 
-def _small(image: Image) -> Image:
-    """Return an image with the digest in the place of its bytes."""
-    return image if image.data is None else Image(path=f"sha256:{digest(image)}")
-
-
-def _changed(before: Facts, after: Facts) -> Iterator[str]:
+def _changed(before: RowDigest, after: RowDigest) -> Iterator[str]:
     names = [*after.fields, *(name for name in before.fields if name not in after.fields)]
     yield from (name for name in names if before.fields.get(name) != after.fields.get(name))
+    # Images are the same under one path, or with the same bytes where only one of the files embeds them.
     pairs = zip(before.images, after.images, strict=False)
-    if len(before.images) != len(after.images) or not all(_same_image(a, b) for a, b in pairs):
+    if len(before.images) != len(after.images) or not all(a.path == b.path or _checksum(a) == _checksum(b) for a, b in pairs):
         yield "images"
 
 
-def _same_image(a: Image, b: Image) -> bool:
-    """Whether two images are one: named alike, or of the same bytes where only one file holds them."""
-    return a.path == b.path or _sum(a) == _sum(b)
-
-
-def _sum(image: Image) -> Any:
+def _checksum(image: Image) -> Any:
     if image.path is not None and image.path.startswith("sha256:"):
         return image.path
     try:

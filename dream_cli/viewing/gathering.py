@@ -1,4 +1,4 @@
-"""What a summary asks of every record, answered by one query in one pass over the file, of which it keeps nothing."""
+"""The counts of a summary, by one query in one pass over the file that keeps no rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,20 @@ _SIDES = ("chosen", "rejected")
 
 
 def gather(tables: Tables) -> dict[str, Any]:
-    """Return what is asked of the records and of their answers as objects, and the groups of each with their number of rows `n`."""
+    """Return the counts of records and of answers as objects, and lists of groups with their number of rows `n`."""
     kept = _kept(tables)
-    asked = {
-        "records": f"SELECT {_object(_of_records(kept))} FROM gathered WHERE is_record",
+    of_records: dict[str, Any] = {
+        "rows_with": {name[4:]: f"count(*) FILTER ({identifier(name)})" for name in kept if name.startswith("has ")},
+        "images": {"rows": "count(*) FILTER (images > 0)", "n": "coalesce(sum(images), 0)::BIGINT"} if "images" in kept else {},
+        "seen": {
+            "not_looked": "count(*) FILTER (risks IS NULL)",
+            "none_found": "count(*) FILTER (risks = 0)",
+            "found": "count(*) FILTER (risks > 0)",
+        },
+        "lengths": {name: _spread(name) for name in ("prompt", *_SIDES) if name == "prompt" or name in kept},
+    }
+    queries = {
+        "records": f"SELECT {_object(of_records)} FROM gathered WHERE is_record",
         "answers": f"SELECT {_object({'n': 'count(*)', 'response': _spread('length')})} FROM gathered WHERE is_answer",
         "models": _groups("coalesce(model, '') AS model", "is_answer"),
         "unscored": _groups("unscored", "unscored IS NOT NULL"),
@@ -26,15 +36,15 @@ def gather(tables: Tables) -> dict[str, Any]:
         **{score: _bins(score, "is_answer") for score in shapes.SCORES},
         **({"margin": _bins("margin", "is_record")} if "margin" in kept else {}),
     }
-    query = ", ".join(f"({question})" for question in asked.values())
-    told = tables.ask(f"WITH gathered AS MATERIALIZED ({_gathered(tables, kept)}) SELECT {query}")[0]
-    return {name: answer or () for name, answer in zip(asked, told, strict=True)}
+    columns = ", ".join(f"({query})" for query in queries.values())
+    (values,) = tables.ask(f"WITH gathered AS MATERIALIZED ({_gathered(tables, kept)}) SELECT {columns}")
+    return {name: value or () for name, value in zip(queries, values, strict=True)}
 
 
 def _gathered(tables: Tables, kept: Mapping[str, str]) -> str:
-    """Return the query for as many rows a record as it has risks or answers, at least one: the i-th holds the i-th risk and answer.
+    """Return the query for as many rows per record as it has risks or answers, at least one: the i-th holds the i-th risk and answer.
 
-    Such rows pass all questions as they are read; DuckDB would keep lists, or a sum without groups, for a second look.
+    Such rows stream through all aggregates; DuckDB would hold lists in memory for a second pass.
     """
     names = "".join(f"{identifier(name)}, " for name in kept)
     scores = ", ".join(f"{_finite(f'r.judgement.{score}', 'FLOAT')} AS {score}" for score in shapes.SCORES)
@@ -48,7 +58,7 @@ def _gathered(tables: Tables, kept: Mapping[str, str]) -> str:
 
 
 def _kept(tables: Tables) -> dict[str, str]:
-    """Return what is kept of other fields: how many images, which columns of lists and objects have a value, lengths, the margin."""
+    """Return the expressions over other fields: number of images, columns of lists and objects with a value, lengths, the margin."""
     further = tables.further()
     in_columns = {f"has {column}": f"{identifier(column)} IS NOT NULL" for column in tables.nested if column not in tables.embedded}
     images = {} if "images" in tables.embedded else {"images": f"len({tables.images()})"}
@@ -58,19 +68,6 @@ def _kept(tables: Tables) -> dict[str, str]:
 
 def _finite(score: str, kind: str) -> str:
     return f"CASE WHEN isfinite(TRY_CAST({score} AS {kind})) THEN TRY_CAST({score} AS {kind}) END"
-
-
-def _of_records(kept: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "rows_with": {name[4:]: f"count(*) FILTER ({identifier(name)})" for name in kept if name.startswith("has ")},
-        "images": {"rows": "count(*) FILTER (images > 0)", "n": "coalesce(sum(images), 0)::BIGINT"} if "images" in kept else {},
-        "seen": {
-            "not_looked": "count(*) FILTER (risks IS NULL)",
-            "none_found": "count(*) FILTER (risks = 0)",
-            "found": "count(*) FILTER (risks > 0)",
-        },
-        "lengths": {name: _spread(name) for name in ("prompt", *_SIDES) if name == "prompt" or name in kept},
-    }
 
 
 def _spread(length: str) -> dict[str, str]:
@@ -90,8 +87,8 @@ def _groups(by: str, condition: str, further: str = "") -> str:
 
 
 def _bins(score: str, condition: str) -> str:
-    """Return the query for the bins of a score, with sum and extremes; what lies outside 0 to its top counts in the outer ones."""
+    """Return the query for the bins of a score, with sum and extremes; values outside 0 to its top count in the outer bins."""
     place, last = f"{score} / {TOPS[score]} * {BINS}", BINS - 1
-    # least() would take a missing score for the last bin.
+    # Not least(): it ignores NULL, so a missing score would count in the last bin.
     bins = f"CASE WHEN {place} < 0 THEN 0 WHEN {place} >= {last} THEN {last} ELSE floor({place})::UTINYINT END AS bin"
     return _groups(bins, f"{condition} AND {score} IS NOT NULL", f", sum({score}) AS sum, min({score}) AS low, max({score}) AS high")

@@ -1,4 +1,4 @@
-"""How many images a file names, how large a sample of them is, and which are missing."""
+"""The counts of the images of a file, and the sizes of a sample of them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SIDES = (256, 512, 1024, 2048)
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Images by where they are, and by the longer side in pixels of those that were opened.
+    """Images by place, and by the longer side in pixels of those that were opened.
 
-    `rows` have images, `n` there are, `embedded` of them stand in the file itself with `embedded_bytes` in all (compressed), which
-    a summary does not read. `opened` were drawn at random from the others, `unreadable` of them are missing or no image.
+    `rows`: rows with images; `n`: all images; `embedded`: those in the file itself, with `embedded_bytes` in all (compressed), which
+    a summary does not read. `opened` were drawn at random from the others; `unreadable` of them are missing or not an image.
     """
 
     rows: int
@@ -36,35 +36,27 @@ class ImageCounts:
 
 
 def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCounts:
-    """Count the images of a file, unless those `listed` are counted already; reads the head of some files, nothing of embedded ones."""
+    """Count the images of a file, unless they are `listed` already; reads the head of some files, and no embedded image."""
     embedded, size = tables.embedded.get("images", (0, 0))
     rows, n = (listed["rows"], listed["n"]) if listed else lengths(tables.path, "images")
-    names = _drawn(tables) if n and not embedded else []
-    sides = Counter(_side(_image(name, tables.folder)) for name in names[:SAMPLE])
-    ordered = {_label(side): sides[side] for side in (*SIDES, math.inf) if sides[side]}
+    names: list[str] = []
+    if n and not embedded:
+        # A random sample of the records (the same each time), as opening every file would take too long.
+        query = f"SELECT images FROM (SELECT {tables.images()} AS images FROM ({tables.source()})) WHERE len(images) > 0"
+        rows_drawn = tables.ask(f"SELECT unnest(images) FROM ({query} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0))")
+        names = [name for (name,) in rows_drawn if name]
+    sides = Counter(_side(name, tables.folder) for name in names[:SAMPLE])
+    labels = {side: f"to {side} px" for side in SIDES} | {math.inf: f"over {SIDES[-1]} px"}
+    ordered = {label: sides[side] for side, label in labels.items() if sides[side]}
     return ImageCounts(rows, n, embedded, size, sides.total(), sides[None], ordered)
 
 
-def _drawn(tables: Tables) -> list[str]:
-    """Return the names of images of records drawn at random."""
-    listed = f"SELECT {tables.images()} AS images FROM ({tables.source()})"
-    drawn = f"SELECT images FROM ({listed}) WHERE len(images) > 0 USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0)"
-    return [name for (name,) in tables.ask(f"SELECT unnest(images) FROM ({drawn})") if name]
-
-
-def _image(name: str, folder: str) -> Image:
+def _side(name: str, folder: str) -> float | None:
+    """Return the least of `SIDES` that the longer side of an image does not exceed, None where it is missing or not an image."""
     raw = locate(json.loads(name) if name.startswith("{") else name, folder)
-    return Image(path=raw) if isinstance(raw, str) else Image(raw.get("path"), raw.get("bytes"))
-
-
-def _side(image: Image) -> float | None:
-    """Return the least of `SIDES` that the longer side does not exceed, None for what is missing or no image."""
+    image = Image(path=raw) if isinstance(raw, str) else Image(raw.get("path"), raw.get("bytes"))
     try:
         longer = max(size(image))
     except ImageError:
         return None
     return next((side for side in SIDES if longer <= side), math.inf)
-
-
-def _label(side: float) -> str:
-    return f"to {side} px" if math.isfinite(side) else f"over {SIDES[-1]} px"

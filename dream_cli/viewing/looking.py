@@ -1,4 +1,4 @@
-"""What `dream view` prints: a summary, records, or the answer to a question; for a person, or as JSON lines."""
+"""The outputs of `dream view`: a summary, records, a gallery, or the rows of a query; as text or as JSON lines."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ GALLERY = 500
 ROWS_SHOWN = 1000
 
 
-def check(selection: Selection, limit: int | None, sql: str | None, html: str | None, port: int | None, as_json: bool) -> None:
-    """Raise UsageError where two things are asked for at once."""
+def check_options(selection: Selection, limit: int | None, sql: str | None, html: str | None, port: int | None, as_json: bool) -> None:
+    """Raise UsageError for options that exclude each other."""
     if sql is not None and (limit is not None or not selection.is_everything):
-        raise UsageError("--sql says itself which rows it wants; leave out -n, --id, --where and --sort, or write them in the SQL")
+        raise UsageError("--sql selects its own rows; leave out -n, --id, --where and --sort, or write them in the SQL")
     if port is not None and limit is not None:
         raise UsageError("--port shows every record, page by page; leave out -n")
-    asked = [flag for flag, given in (("--sql", sql), ("--html", html), ("--port", port is not None), ("--json", as_json)) if given]
-    if len(asked) > 1 and asked != ["--sql", "--json"]:
-        raise UsageError(f"{' and '.join(asked)} are different answers; ask for one of them")
+    outputs = [flag for flag, given in (("--sql", sql), ("--html", html), ("--port", port is not None), ("--json", as_json)) if given]
+    if len(outputs) > 1 and outputs != ["--sql", "--json"]:
+        raise UsageError(f"{' and '.join(outputs)} are different outputs; give one of them")
 
 
-def tell(tables: Tables, as_json: bool) -> None:
+def show_summary(tables: Tables, as_json: bool) -> None:
     """Print the summary of a file."""
     summary = summarise(tables)
     print_json(summary.to_dict()) if as_json else print_summary(summary)
 
 
 def show(tables: Tables, selection: Selection, limit: int | None, as_json: bool, images: bool | None) -> None:
-    """Print records: ten where no limit is given, as JSON all of them."""
+    """Print records: without a limit the first ten, as JSON all of them."""
     tables.make_views()
-    found = choose(tables, selection)
+    count = choose(tables, selection)
     records = fetch(tables, limit if limit is not None or as_json else SHOWN)
     if as_json:
         with open_writer(None) as writer:
@@ -53,27 +53,27 @@ def show(tables: Tables, selection: Selection, limit: int | None, as_json: bool,
     out, draw = console(), shower(images)
     for n, record in records:
         print_record(out, n, record, draw)
-    if found > (limit or SHOWN):
-        sys.stderr.write(f"dream view: {limit or SHOWN:,} of {found:,} records; more with -n\n")
-    if not found:
-        sys.stderr.write("dream view: no record is like that\n")
+    if count > (limit or SHOWN):
+        sys.stderr.write(f"dream view: {limit or SHOWN:,} of {count:,} records; more with -n\n")
+    if not count:
+        sys.stderr.write("dream view: no record matches\n")
 
 
 def write_gallery(tables: Tables, selection: Selection, limit: int | None, out: str) -> None:
     """Write records as one HTML file; raise UsageError where it cannot be written."""
-    from dream_cli.viewing.html.record_page import items_of, page
+    from dream_cli.viewing.html.record_page import page, shown_records
 
     tables.make_views()
     with replacing(out) as file:
-        found = choose(tables, selection)
-        items = items_of(fetch(tables, limit or GALLERY))
-        file.write(page(os.path.basename(tables.shown), items, found).encode())
-    if found > len(items):
-        sys.stderr.write(f"dream view: {out} holds {len(items):,} of {found:,} records; more with -n, page by page with --port\n")
+        count = choose(tables, selection)
+        items = shown_records(fetch(tables, limit or GALLERY))
+        file.write(page(os.path.basename(tables.shown), items, count).encode())
+    if count > len(items):
+        sys.stderr.write(f"dream view: {out} has {len(items):,} of {count:,} records; more with -n, page by page with --port\n")
 
 
-def answer(tables: Tables, sql: str, as_json: bool) -> None:
-    """Print the answer to a question in SQL; raise UsageError for anything else."""
+def show_query(tables: Tables, sql: str, as_json: bool) -> None:
+    """Print the rows of an SQL query; raise UsageError where it is not a single SELECT."""
     tables.make_views()
     check_question(tables, sql)
     names, rows = tables.run(sql)

@@ -1,4 +1,4 @@
-"""Lists and objects of a Parquet file, counted from the smallest of their leaves: neither their texts nor their pictures are read."""
+"""The counts of lists and objects in a Parquet file, from the smallest of their leaves, so that no text and no picture is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lean(path: str, column: str) -> Iterator[Any]:
-    """Yield a nested column as arrow arrays of one leaf; which rows are null, and how long their lists are, is as in the whole."""
+    """Yield a nested column as arrow arrays of one leaf; null rows and lengths of lists are those of the whole column."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -15,15 +15,11 @@ def lean(path: str, column: str) -> Iterator[Any]:
         sizes = {
             sum(file.metadata.row_group(group).column(i).total_compressed_size for group in groups): leaf
             for i, leaf in enumerate(file.schema.column(i).path for i in range(len(file.schema)))
-            if _owner(leaf, names) == column
+            # The longest match, as the name of a column may contain a dot as well.
+            if max((name for name in names if leaf == name or leaf.startswith(name + ".")), key=len) == column
         }
         for batch in file.iter_batches(columns=[sizes[min(sizes)]]):
             yield batch.column(column)
-
-
-def _owner(leaf: str, columns: list[str]) -> str:
-    # A column's name may hold a dot too.
-    return max((column for column in columns if leaf == column or leaf.startswith(column + ".")), key=len)
 
 
 def rows_with(path: str, column: str) -> int:
@@ -32,7 +28,7 @@ def rows_with(path: str, column: str) -> int:
 
 
 def lengths(path: str, column: str) -> tuple[int, int]:
-    """Return the rows whose list is not empty, and the items in all; what is no list is one item."""
+    """Return the number of rows whose list is not empty, and the number of items; a value that is not a list is one item."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

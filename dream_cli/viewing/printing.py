@@ -1,4 +1,4 @@
-"""Summaries and tables as a person reads them, 80 columns wide where the terminal tells no other width."""
+"""Summaries and tables as text, 80 columns wide where the terminal reports no other width."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.visible import visible_line
 from dream_cli.stats.intervals import percent
 from dream_cli.viewing.differing import Difference
-from dream_cli.viewing.summary import Field, Histogram, Lengths, Summary
+from dream_cli.viewing.summary import FileSummary, Histogram
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
 FIELDS_SHOWN = 30
-# With fewer columns numbers would be folded, or the words beside the bars.
+# Below these widths numbers, or the words beside the bars, would be folded.
 NARROWEST, ROOM_FOR_BARS = 50, 66
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def console() -> Console:
-    """Return where tables are printed: stdout, plain where it is no terminal."""
+    """Return the console for tables: stdout, without styles where it is not a terminal."""
     from rich.console import Console
 
     out = Console(highlight=False, markup=False, emoji=False)
@@ -30,8 +30,8 @@ def console() -> Console:
     return out
 
 
-def print_summary(summary: Summary) -> None:
-    """Print what is in a file."""
+def print_summary(summary: FileSummary) -> None:
+    """Print the summary of a file."""
     out = console()
     out.print(visible_line(f"{summary.file}: {_count(summary.rows, 'row')}"), style="bold")
     for part in _parts(summary, out.width):
@@ -39,9 +39,13 @@ def print_summary(summary: Summary) -> None:
         out.print(part)
 
 
-def _parts(summary: Summary, width: int) -> Iterator[RenderableType]:
+def _parts(summary: FileSummary, width: int) -> Iterator[RenderableType]:
     if summary.errors:
-        yield _errors(summary)
+        errors = table("error", "rows", "", "first row")
+        for error in summary.errors[:FIELDS_SHOWN]:
+            stage = visible_line(f"{error.stage}: {error.kind}")
+            errors.add_row(stage, f"{error.rows:,}", _share(error.rows, summary.rows), f"{error.first:,}")
+        yield errors
     if summary.fields:
         yield _fields(summary)
     if summary.rows and not {"prompt", "messages"} & {field.name for field in summary.fields}:
@@ -52,19 +56,22 @@ def _parts(summary: Summary, width: int) -> Iterator[RenderableType]:
         seen = summary.observed
         yield f"risks found in {seen.found:,} rows, none in {seen.none_found:,}, not looked for in {seen.not_looked:,}"
     if summary.responses:
-        yield _models(summary)
+        yield _tally("responses of", "", {model or "(no model named)": n for model, n in summary.models.items()})
     if summary.scores:
         yield _scores(summary.scores, width >= ROOM_FOR_BARS)
     if summary.unscored:
         yield _tally("unscored because", "responses", summary.unscored)
     if summary.lengths:
-        yield _lengths(summary.lengths)
+        lengths = table("length in characters", "n", "5 %", "median", "95 %", "longest")
+        for text in summary.lengths:
+            lengths.add_row(text.name, *(f"{x:,}" for x in (text.n, text.low, text.median, text.high, text.longest)))
+        yield lengths
     if summary.images.n:
         yield _images(summary)
 
 
 def table(*columns: str, left: int = 1, cut: bool = False) -> Table:
-    """Return an empty table: quiet lines, the first `left` columns of text, which are folded (or `cut`) before the others, of numbers."""
+    """Return an empty table without lines: `left` columns of text, which are folded (or `cut`) first, then columns of numbers."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")
@@ -73,21 +80,17 @@ def table(*columns: str, left: int = 1, cut: bool = False) -> Table:
     return made
 
 
-def _fields(summary: Summary) -> Table:
+def _fields(summary: FileSummary) -> Table:
     made = table("field", "rows", "", "kind")
     made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
     ranked = sorted(summary.fields, key=lambda field: -field.rows)
     for field in ranked[:FIELDS_SHOWN]:
-        made.add_row(visible_line(field.name) or "(empty name)", f"{field.rows:,}", _share(field.rows, summary.rows), _kinds(field))
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(field.kinds.items(), key=lambda item: -item[1]))
+        shown = f"mixed: {kinds}" if len(field.kinds) > 1 else next(iter(field.kinds), "")
+        made.add_row(visible_line(field.name) or "(empty name)", f"{field.rows:,}", _share(field.rows, summary.rows), shown)
     if len(ranked) > FIELDS_SHOWN:
         made.add_row(f"... and {len(ranked) - FIELDS_SHOWN:,} more", "", "", "")
     return made
-
-
-def _kinds(field: Field) -> str:
-    if len(field.kinds) < 2:
-        return next(iter(field.kinds), "")
-    return "mixed: " + ", ".join(f"{kind} {n:,}" for kind, n in sorted(field.kinds.items(), key=lambda item: -item[1]))
 
 
 def _risks(risks: Mapping[str, Mapping[str, int]]) -> Table:
@@ -95,7 +98,7 @@ def _risks(risks: Mapping[str, Mapping[str, int]]) -> Table:
     others = sorted({source for sources in risks.values() for source in sources} - {*named})
     made = table("risk", *map(_two_lines, named), *(["other\nsource"] if others else []), "all")
     for column in made.columns:
-        # Their headings are wider than their numbers.
+        # The headings are wider than the numbers, so they may be folded.
         column.no_wrap = False
     for category, sources in sorted(risks.items(), key=lambda item: -sum(item[1].values())):
         cells = [sources.get(source, 0) for source in named] + ([sum(sources.get(source, 0) for source in others)] if others else [])
@@ -104,16 +107,12 @@ def _risks(risks: Mapping[str, Mapping[str, int]]) -> Table:
 
 
 def _two_lines(name: str) -> str:
-    """Return a name with its middlemost space as a line end."""
+    """Return a name with the space nearest to its middle as a line end."""
     spaces = [i for i, letter in enumerate(name) if letter == " "]
     if not spaces:
         return name
     middle = min(spaces, key=lambda i: abs(2 * i - len(name)))
     return name[:middle] + "\n" + name[middle + 1 :]
-
-
-def _models(summary: Summary) -> Table:
-    return _tally("responses of", "", {model or "(no model named)": n for model, n in summary.models.items()})
 
 
 def _tally(title: str, what: str, counts: Mapping[str, int]) -> Table:
@@ -134,70 +133,54 @@ def _scores(scores: Sequence[Histogram], drawn: bool) -> Table:
 
 
 def bars(counts: Sequence[int]) -> str:
-    """Return counts as a row of small bars; what is there at all is never drawn as nothing."""
+    """Return counts as a row of small bars; a count above 0 is never drawn as an empty bar."""
     most = max(counts, default=0) or 1
     return "".join(_BARS[-(-n * (len(_BARS) - 1) // most)] for n in counts)
 
 
-def _lengths(lengths: Sequence[Lengths]) -> Table:
-    made = table("length in characters", "n", "5 %", "median", "95 %", "longest")
-    for spread in lengths:
-        made.add_row(spread.name, *(f"{x:,}" for x in (spread.n, spread.low, spread.median, spread.high, spread.longest)))
-    return made
-
-
-def _images(summary: Summary) -> Table:
-    found = summary.images
+def _images(summary: FileSummary) -> Table:
+    images = summary.images
     made = table("images", "n")
-    made.add_row("in all", f"{found.n:,}")
-    made.add_row("rows with images", f"{found.rows:,}")
-    if found.embedded:
-        made.add_row(f"in the file itself ({found.embedded_bytes / 1e6:,.1f} MB)", f"{found.embedded:,}")
-    for side, n in found.sides.items():
-        made.add_row(f"longer side {side}, of {found.opened:,} opened", f"{n:,}")
-    if found.unreadable:
-        made.add_row(f"missing or no image, of {found.opened:,} opened", f"{found.unreadable:,}")
+    made.add_row("in all", f"{images.n:,}")
+    made.add_row("rows with images", f"{images.rows:,}")
+    if images.embedded:
+        made.add_row(f"in the file itself ({images.embedded_bytes / 1e6:,.1f} MB)", f"{images.embedded:,}")
+    for side, n in images.sides.items():
+        made.add_row(f"longer side {side}, of {images.opened:,} opened", f"{n:,}")
+    if images.unreadable:
+        made.add_row(f"missing or not an image, of {images.opened:,} opened", f"{images.unreadable:,}")
     return made
 
 
-def _errors(summary: Summary) -> Table:
-    made = table("error", "rows", "", "first row")
-    for error in summary.errors[:FIELDS_SHOWN]:
-        made.add_row(visible_line(f"{error.stage}: {error.kind}"), f"{error.rows:,}", _share(error.rows, summary.rows), f"{error.first:,}")
-    return made
-
-
-def print_difference(found: Difference, before: str, after: str) -> None:
-    """Print what changed between two files."""
+def print_difference(difference: Difference, before: str, after: str) -> None:
+    """Print the difference of two files."""
     out = console()
-    out.print(visible_line(f"{before}: {_count(found.before, 'row')}, {after}: {_count(found.after, 'row')}"), style="bold")
+    out.print(visible_line(f"{before}: {_count(difference.before, 'row')}, {after}: {_count(difference.after, 'row')}"), style="bold")
     made = table("rows", "n", "")
     made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
-    for name, ids in (("added", found.added), ("gone", found.gone), ("changed", [change.id for change in found.changed])):
+    for name, ids in (("added", difference.added), ("gone", difference.gone), ("changed", [change.id for change in difference.changed])):
         made.add_row(name, f"{len(ids):,}", visible_line(", ".join(ids[:5])) + (" ..." if len(ids) > 5 else ""))
-    made.add_row("the same", f"{found.same:,}", "")
+    made.add_row("the same", f"{difference.same:,}", "")
     parts: list[RenderableType] = [made]
-    if found.changed:
-        parts.append(_tally("changed in", "rows", dict(found.fields())))
-    if found.mean_before is not None and found.mean_after is not None:
-        parts.append(_shifts(found, found.mean_before, found.mean_after))
+    if difference.changed:
+        parts.append(_tally("changed in", "rows", dict(difference.fields())))
+    if difference.mean_before is not None and difference.mean_after is not None:
+        up, down = (sum(sign * change.shift > 0 for change in difference.changed) for sign in (1, -1))
+        shifts = table("score", "before", "after", "shift")
+        name = f"mean of {_count(difference.scored, 'row')}: {up:,} up, {down:,} down, {difference.scored - up - down:,} as before"
+        shifts.add_row(
+            name, f"{difference.mean_before:.3f}", f"{difference.mean_after:.3f}", f"{difference.mean_after - difference.mean_before:+.3f}"
+        )
+        for change in difference.largest():
+            shifts.add_row(visible_line(change.id), f"{change.before:.3f}", f"{change.after:.3f}", f"{change.shift:+.3f}")
+        parts.append(shifts)
     for part in parts:
         out.print()
         out.print(part)
 
 
-def _shifts(found: Difference, before: float, after: float) -> Table:
-    up, down = (sum(sign * change.shift > 0 for change in found.changed) for sign in (1, -1))
-    made = table("score", "before", "after", "shift")
-    name = f"mean of {_count(found.scored, 'row')}: {up:,} up, {down:,} down, {found.scored - up - down:,} as before"
-    made.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
-    for change in found.largest():
-        made.add_row(visible_line(change.id), f"{change.before:.3f}", f"{change.after:.3f}", f"{change.shift:+.3f}")
-    return made
-
-
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print the answer to a query."""
+    """Print the rows of a query."""
     made = table(*map(visible_line, columns), left=len(columns), cut=True)
     for row in rows:
         made.add_row(*("" if cell is None else visible_line(str(cell)) for cell in row))
@@ -209,7 +192,7 @@ def _count(n: int, noun: str) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    """Return a share in per cent; only all of it is 100 and only nothing is 0."""
+    """Return a share in percent; only a full share is rounded to 100 and only an empty one to 0."""
     if part in (0, whole):
         return "100 %" if part else "0 %"
     return percent(min(max(part / whole, 0.001), 0.999))

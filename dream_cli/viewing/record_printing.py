@@ -1,4 +1,4 @@
-"""One record as a person reads it: the prompt, its risks, its responses from the best to the worst, and what each recognised."""
+"""One record as text: the prompt, its risks, its responses from the best to the worst, and the risks that each recognises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dream_cli.records.images import is_data_uri
-from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
+from dream_cli.records.record import Image, Observation, Record, Response, Turn
 from dream_cli.records.strict_json import dumps
 from dream_cli.records.visible import visible, visible_line
 from dream_cli.viewing.terminal_images import LABEL
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dream_cli.viewing.terminal_images import Show
-    from dream_cli.viewing.tracing import Call, Found
+    from dream_cli.viewing.tracing import Call, LinkedRow
 
-# From this probability on, a response is taken to recognise an observation.
+# From this probability on, a response counts as recognising an observation.
 RECOGNISED = 0.5
 
 
 class Line(NamedTuple):
-    """One line of what a record says: a label, text, and the picture that it names."""
+    """One line of a printed record: a label, text, and the picture that it names."""
 
     label: str
     text: str
@@ -47,8 +47,8 @@ def print_record(out: Console, n: int, record: Record, show: Show) -> None:
             show(out, line.image)
 
 
-def print_trace(found: Sequence[Found], calls: Sequence[Call], store: str, images: bool | None) -> None:
-    """Print the rows that belong together, file by file, and the calls that made them."""
+def print_trace(rows: Sequence[LinkedRow], calls: Sequence[Call], store: str, images: bool | None) -> None:
+    """Print linked rows, file by file, and the calls that made them."""
     from rich.padding import Padding
     from rich.rule import Rule
     from rich.text import Text
@@ -57,7 +57,7 @@ def print_trace(found: Sequence[Found], calls: Sequence[Call], store: str, image
     from dream_cli.viewing.terminal_images import shower
 
     out, show = console(), shower(images)
-    for row in found:
+    for row in rows:
         out.print(Text(visible_line(f"{row.file}, same {row.link}"), style="bold"))
         print_record(out, row.n, row.record, show)
         out.print()
@@ -68,11 +68,11 @@ def print_trace(found: Sequence[Found], calls: Sequence[Call], store: str, image
 
 
 def lines(record: Record) -> Iterator[Line]:
-    """Yield everything that a record says, made visible."""
+    """Yield the whole content of a record, with control characters made visible."""
     if record.error is not None:
         yield Line("error", visible(f"{record.error.stage}: {record.error.kind}: {record.error.message}"))
     yield from (Line("image", image_name(image), image) for image in record.images)
-    # A record with an error was not looked into: all it says stands in `extra`.
+    # A row that could not be read as a record has all its fields in `extra`.
     for turn in record.turns() if record.prompt is not None or record.messages else ():
         yield from _turn(turn)
     shown = {"error"} | ({"response"} if record.responses else set())
@@ -82,7 +82,7 @@ def lines(record: Record) -> Iterator[Line]:
 
 
 def image_name(image: Image) -> str:
-    """Return what an image is called: its path, or that it stands in the record."""
+    """Return the name of an image: its path, or that it is in the record itself."""
     if image.path is None or is_data_uri(image):
         return "in the record"
     return visible_line(image.path)
@@ -103,37 +103,32 @@ def _turn(turn: Turn) -> Iterator[Line]:
 def observed(observation: Observation) -> str:
     """Return an observation as one line."""
     sure = "" if observation.confidence is None else f" ({observation.confidence:.2f})"
-    said = f"{observation.risk_category}, {observation.source}: {observation.malicious_content}"
-    return visible_line(said) + sure
+    text = f"{observation.risk_category}, {observation.source}: {observation.malicious_content}"
+    return visible_line(text) + sure
 
 
 def ranked(responses: Sequence[Response]) -> list[Response]:
-    """Return responses from the best to the worst, those without a score last, equals as they came."""
+    """Return responses from the best to the worst, those without a score last; ties keep their order."""
     return sorted(responses, key=lambda r: -r.judgement.score if r.judgement and r.judgement.score is not None else 2.0)
 
 
 def verdict(response: Response) -> Iterator[str]:
-    """Yield what the judge said of a response, and whose it is, as short phrases."""
-    judged = response.judgement
-    if judged is not None:
-        yield from _scores(judged)
+    """Yield the judgement of a response and its model as short phrases."""
+    if (judged := response.judgement) is not None:
+        if judged.unscored is not None:
+            yield visible_line(f"unscored: {judged.unscored}")
+        if judged.score is not None:
+            yield f"score {judged.score:.2f}"
+        if judged.global_score is not None:
+            yield f"global {judged.global_score:.1f}"
+        if judged.helpfulness is not None:
+            yield f"helpfulness {judged.helpfulness:.2f}"
+        if judged.harm is not None:
+            yield f"harm {judged.harm:.2f}"
+        if judged.recognised is not None:
+            noticed = [str(i) for i, p in enumerate(judged.recognised, 1) if p is not None and p >= RECOGNISED]
+            yield f"recognises {', '.join(noticed) or 'none'} of {len(judged.recognised)}"
     if response.model is not None:
         yield f"by {visible_line(response.model)}"
     if response.finish_reason == "length":
         yield "cut off"
-
-
-def _scores(judged: Judgement) -> Iterator[str]:
-    if judged.unscored is not None:
-        yield visible_line(f"unscored: {judged.unscored}")
-    if judged.score is not None:
-        yield f"score {judged.score:.2f}"
-    if judged.global_score is not None:
-        yield f"global {judged.global_score:.1f}"
-    if judged.helpfulness is not None:
-        yield f"helpfulness {judged.helpfulness:.2f}"
-    if judged.harm is not None:
-        yield f"harm {judged.harm:.2f}"
-    if judged.recognised is not None:
-        noticed = [str(i) for i, p in enumerate(judged.recognised, 1) if p is not None and p >= RECOGNISED]
-        yield f"recognises {', '.join(noticed) or 'none'} of {len(judged.recognised)}"

@@ -1,4 +1,4 @@
-"""Which records of a file, and in which order: by id, by an SQL condition on the views, sorted by an expression."""
+"""The selection of records of a file: by id, by an SQL condition on the views, sorted by an expression."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables, one_line
 
 _BATCH = 16
-# A record counts where any of its observations together with any of its responses does.
+# A record matches where one of its observations together with one of its responses does.
 _TOGETHER = """records LEFT JOIN (SELECT * EXCLUDE (id) FROM observations) AS observations USING (n)
     LEFT JOIN (SELECT * EXCLUDE (id) FROM responses) AS responses USING (n)"""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What to choose: `where` and `sort` are SQL on the views; a leading minus sorts the greatest first."""
+    """A choice of records: `where` and `sort` are SQL on the views; a leading minus sorts in descending order."""
 
     id: str | None = None
     where: str | None = None
@@ -29,14 +29,14 @@ class Selection:
 
     @property
     def is_everything(self) -> bool:
-        """Whether nothing was asked for."""
+        """Whether nothing restricts or sorts the records."""
         return self == Selection()
 
 
 def choose(tables: Tables, selection: Selection) -> int:
-    """Choose records, to be fetched in their order; return how many there are.
+    """Choose records, for `fetch`; return their number.
 
-    Raises UsageError where the SQL fails or is more than a question.
+    Raises UsageError where the SQL fails or is more than one SELECT.
     """
     query = _query(tables, selection)
     check_question(tables, query)
@@ -48,10 +48,10 @@ def _query(tables: Tables, selection: Selection) -> str:
     if selection.is_everything:
         return f"SELECT n, n AS place FROM ({tables.source()})"
     conditions = [f"records.id = {literal(selection.id)}"] if selection.id is not None else []
-    # The line end closes a comment that the condition may end with.
+    # The line end closes a comment at the end of the condition.
     conditions += [f"({selection.where}\n)"] if selection.where else []
     last = (selection.sort or "").startswith("-")
-    # Among the values of one record the one that sorts it first counts.
+    # Of several values of one record, the one that sorts it first decides.
     key = f"{'max' if last else 'min'}({(selection.sort or '').removeprefix('-') or 'NULL'}\n)"
     source = _TOGETHER if selection.where or selection.sort else "records"
     matched = f"SELECT n, {key} AS key FROM {source} WHERE {' AND '.join(conditions) or 'true'} GROUP BY n"
@@ -59,7 +59,7 @@ def _query(tables: Tables, selection: Selection) -> str:
 
 
 def check_question(tables: Tables, sql: str) -> None:
-    """Raise UsageError unless the SQL is one question that changes nothing."""
+    """Raise UsageError unless the SQL is one statement that only reads."""
     import duckdb
 
     try:
@@ -67,15 +67,15 @@ def check_question(tables: Tables, sql: str) -> None:
     except duckdb.Error as error:
         raise UsageError(f"{tables.shown}: {one_line(str(error))}") from None
     if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise UsageError("only one question is answered (SELECT ...); files are looked at and never written")
+        raise UsageError("only one SELECT statement is run; dream view reads files and never writes them")
 
 
 def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator[tuple[int, Record]]:
-    """Yield (number of the row, record) of those chosen, in their order, the pictures of Parquet with them."""
+    """Yield (number of the row, record) of the chosen records in order, with the pictures embedded in Parquet."""
     places = f"place > {offset}" + ("" if limit is None else f" AND place <= {offset + limit}")
     some = f"SELECT n, place, n - 1 AS file_row_number FROM chosen WHERE {places}"
     if tables.columns:
-        # Joined on the reader's own number, so that row groups without a chosen row are not read.
+        # Joined on the reader's own row number, so that DuckDB skips row groups without a chosen row.
         query = f"SELECT c.n, f.* FROM ({tables.reader()}) f JOIN ({some}) c USING (file_row_number) ORDER BY c.place"
     else:
         query = f"SELECT c.n, f.doc FROM ({tables.source()}) f JOIN ({some}) c USING (n) ORDER BY c.place"

@@ -1,6 +1,6 @@
-"""The parts of a record that the views know, as DuckDB reads them out of JSON or of a Parquet column.
+"""The shapes of the known parts of a record, for DuckDB to read them from JSON or from a Parquet column.
 
-A shape is what `json_transform` takes: a type name, `[shape]` or `{name: shape}`. A value of another shape is read as NULL.
+A shape is the argument of `json_transform`: a type name, `[shape]` or `{name: shape}`. A value of another shape is read as NULL.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KNOWN: dict[str, Any] = {
     "responses": [RESPONSE],
     "error": {"stage": "VARCHAR", "kind": "VARCHAR", "message": "VARCHAR"},
 }
-# The types of DuckDB, in the words of JSON.
+# The types of DuckDB as types of JSON.
 _WORDS = {"varchar": "string", "boolean": "boolean", "blob": "bytes", "list": "list", "array": "list", "struct": "object", "map": "object"}
 
 
@@ -52,38 +52,38 @@ def sql_type(shape: Any) -> str:
 
 
 def kind_of(column: Any) -> str:
-    """Return what a column of a DuckDB type holds, in the words of JSON."""
+    """Return the JSON type of the values of a DuckDB type."""
     return _WORDS.get(column.id, "number")
 
 
 def of_column(part: str, column_type: Any) -> str:
     """Return the expression that reads a known part from a Parquet column of any DuckDB type."""
     column, shape = identifier(part), KNOWN[part]
-    if shape == "VARCHAR" or _holds(column_type, shape):
+    if shape == "VARCHAR" or _can_cast(column_type, shape):
         return f"CAST({column} AS {sql_type(shape)})"
     written = f"CASE WHEN json_valid({column}) THEN {column} END" if column_type.id == "varchar" else f"to_json({column})"
     return f"json_transform({written}, {literal(json.dumps(shape))})"
 
 
-def _holds(column_type: Any, shape: Any) -> bool:
-    """Whether a cast, which goes by the names of fields, gives what the way through JSON would give, without writing and parsing it."""
+def _can_cast(column_type: Any, shape: Any) -> bool:
+    """Whether a cast, which matches fields by name, gives the same as the slower way through JSON."""
     if isinstance(shape, list):
-        return column_type.id == "list" and _holds(column_type.children[0][1], shape[0])
+        return column_type.id == "list" and _can_cast(column_type.children[0][1], shape[0])
     if isinstance(shape, Mapping):
         fields = dict(column_type.children) if column_type.id == "struct" else {}
         same = fields.keys() & shape.keys()
-        return bool(same) and all(_holds(fields[name], shape[name]) for name in same)
+        return bool(same) and all(_can_cast(fields[name], shape[name]) for name in same)
     return bool(str(column_type) == shape)
 
 
-# What stands on the turns of a conversation counts with what stands on the record.
+# Observations and judgements on the turns of a conversation count together with those on the record.
 _OBSERVED_TURNS = "[m.observations for m in messages if m.observations IS NOT NULL]"
 _REPLIES = """[{'text': m.content, 'model': NULL::VARCHAR, 'finish_reason': NULL::VARCHAR, 'judgement': m.judgement}
     for m in messages if m.role = 'assistant']"""
 PROMPT = "COALESCE(prompt, [m.content for m in messages if m.role = 'user'][-1])"
-# Absent stays NULL: nobody looked. An empty list says that none was found.
+# NULL: not searched for. An empty list: none found. The two must stay apart.
 OBSERVATIONS = f"CASE WHEN len({_OBSERVED_TURNS}) > 0 THEN list_concat(observations, flatten({_OBSERVED_TURNS})) ELSE observations END"
-# Lists are joined only where there are two: each text would be copied.
+# Lists are joined only where both exist, as joining copies each text.
 RESPONSES = f"""CASE WHEN len(messages) > 0 THEN list_concat({_REPLIES}, responses) WHEN responses IS NOT NULL THEN responses
     WHEN response IS NOT NULL THEN [{{'text': response, 'model': NULL, 'finish_reason': NULL, 'judgement': NULL}}::{sql_type(RESPONSE)}] END"""
 # A response may be a plain string in the list.

@@ -1,4 +1,4 @@
-"""A file to look into, also where records come through a pipe or from an array that breaks off."""
+"""The file that DuckDB reads, also for records from a pipe or from a JSON array that is cut off."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def file_of(source: str | None, image_root: Path | None) -> Iterator[tuple[str, 
 
 @contextmanager
 def _plainly_named(path: str) -> Iterator[str]:
-    """Yield a name of the file in which DuckDB sees no pattern."""
+    """Yield a path of the file without glob characters, which DuckDB would expand."""
     if not set("*?[") & set(path):
         yield path
         return
@@ -53,7 +53,7 @@ def _spooled(stream: IO[bytes]) -> Iterator[str]:
 
 @contextmanager
 def spooled_records(source: str) -> Iterator[str]:
-    """Yield a JSONL file of the records that the stages read from a source; what is unreadable in it are rows with an error."""
+    """Yield a JSONL file of the records that the stages read from a source; unreadable parts are rows with an error."""
     with tempfile.TemporaryDirectory(prefix="dream-") as folder:
         path = os.path.join(folder, "records.jsonl")
         with open_writer(path) as writer:

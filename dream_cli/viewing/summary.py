@@ -1,4 +1,4 @@
-"""What is in a file: fields, risks, scores, lengths, images, errors; counted by DuckDB in the file, not row by row in Python."""
+"""The summary of a file: fields, risks, scores, lengths, images and errors, counted by DuckDB and not row by row in Python."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {"VARCHAR": "string", "BOOLEAN": "boolean", "ARRAY": "list", "OBJECT": 
 
 @dataclass(frozen=True)
 class Field:
-    """A field, the number of rows that have it, and these rows by kind of value as far as it was looked at."""
+    """A field, the number of rows that have it, and the number of rows by type of value, as far as sampled."""
 
     name: str
     rows: int
@@ -30,7 +30,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Observed:
-    """Rows by what looking for risks found, and the risks by category and source."""
+    """Rows by the result of the search for risks, and the risks by category and source."""
 
     not_looked: int
     none_found: int
@@ -40,7 +40,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Histogram:
-    """One score: how many there are, mean and extremes, and the counts in ten equal bins from 0 to `top`."""
+    """One score: number, mean and extremes, and the counts in ten equal bins from 0 to `top`."""
 
     name: str
     n: int
@@ -74,8 +74,8 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Everything that `dream view FILE` tells."""
+class FileSummary:
+    """The output of `dream view FILE`."""
 
     file: str
     rows: int
@@ -94,21 +94,21 @@ class Summary:
         return asdict(self)
 
 
-def summarise(tables: Tables) -> Summary:
-    """Count what is in a file."""
+def summarise(tables: Tables) -> FileSummary:
+    """Return the summary of a file."""
     rows, in_docs, unreadable = _in_docs(tables)
-    told = gather(tables)
-    records, answers = told["records"], told["answers"]
+    gathered = gather(tables)
+    records, answers = gathered["records"], gathered["answers"]
     lengths = {"prompt": records["lengths"].pop("prompt"), "response": answers["response"]} | records["lengths"]
-    return Summary(
+    return FileSummary(
         file=tables.shown,
         rows=rows,
         fields=tuple(_merged([*_columns(tables, records["rows_with"] or {}), *in_docs])),
-        observed=Observed(**records["seen"], risks=_risks(told["risks"])),
+        observed=Observed(**records["seen"], risks=_risks(gathered["risks"])),
         responses=answers["n"],
-        models={group["model"]: group["n"] for group in told["models"][:MODELS]},
-        scores=tuple(_histogram(score, told[score]) for score in TOPS if told.get(score)),
-        unscored={group["unscored"]: group["n"] for group in told["unscored"]},
+        models={group["model"]: group["n"] for group in gathered["models"][:MODELS]},
+        scores=tuple(_histogram(score, gathered[score]) for score in TOPS if gathered.get(score)),
+        unscored={group["unscored"]: group["n"] for group in gathered["unscored"]},
         lengths=tuple(Lengths(name, length["n"], *length["at"]) for name, length in lengths.items() if length["n"]),
         images=count_images(tables, records["images"]),
         errors=(*unreadable, *_errors(tables)),
@@ -116,7 +116,7 @@ def summarise(tables: Tables) -> Summary:
 
 
 def _in_docs(tables: Tables) -> tuple[int, list[Field], list[Errors]]:
-    """Return the number of rows, the fields in `doc`, and the rows that are no JSON object; tells the tables which keys occur."""
+    """Return the number of rows, the fields in `doc`, and the rows that are not JSON objects; sets `tables.in_doc`."""
     sampled = list(tables.keys())
     paths = ", ".join(literal(path) for path in ("$", *map(shapes.pointer, sampled)))
     _, groups = tables.run(f"SELECT json_keys(doc), json_type(doc, [{paths}]), count(*) FROM ({tables.source()}) GROUP BY ALL")
@@ -132,17 +132,15 @@ def _in_docs(tables: Tables) -> tuple[int, list[Field], list[Errors]]:
             if kind is not None:
                 kinds[key][_KINDS.get(kind, "number")] += n
     tables.in_doc = frozenset(counts)
-    unreadable = [] if tables.columns or objects == rows else [_unreadable(tables, rows - objects)]
+    unreadable = []
+    if not tables.columns and objects < rows:
+        first = tables.ask(f"SELECT min(n) FROM ({tables.source()}) WHERE doc IS NULL OR json_type(doc) <> 'OBJECT'")[0][0]
+        unreadable = [Errors("read", "unreadable", rows - objects, first)]
     return rows, [Field(key, n, dict(kinds[key])) for key, n in counts.items()], unreadable
 
 
-def _unreadable(tables: Tables, rows: int) -> Errors:
-    first = tables.ask(f"SELECT min(n) FROM ({tables.source()}) WHERE doc IS NULL OR json_type(doc) <> 'OBJECT'")[0][0]
-    return Errors("read", "unreadable", rows, first)
-
-
 def _columns(tables: Tables, rows: Mapping[str, int]) -> list[Field]:
-    """Return the columns of a Parquet file that are not empty, given the `rows` of those that had to be read to be counted."""
+    """Return the columns of a Parquet file that are not empty; `rows` holds the counts of the nested ones."""
     kinds = {c: shapes.kind_of(kind) for c, kind in tables.columns.items() if not (c == "extra" and tables.has_extra)}
     flat = [c for c in kinds if c not in tables.nested]
     counted = tables.ask(f"SELECT {', '.join(f'count({identifier(c)})' for c in flat)} FROM ({tables.source()})")[0] if flat else ()
@@ -151,7 +149,7 @@ def _columns(tables: Tables, rows: Mapping[str, int]) -> list[Field]:
 
 
 def _merged(fields: Sequence[Field]) -> Iterator[Field]:
-    """Yield one field a name: a value that does not fit its column stands in `extra`."""
+    """Yield one field per name: a value that does not fit its column is in `extra`, so a name may occur in both."""
     for name in dict.fromkeys(field.name for field in fields):
         same = [field for field in fields if field.name == name]
         yield Field(name, sum(field.rows for field in same), dict(sum((Counter(field.kinds) for field in same), Counter[str]())))

@@ -1,6 +1,6 @@
 """A file of records as SQL: the views `records`, `observations` and `responses`, which DuckDB reads from the file itself.
 
-A row is numbered `n` from 1, in the order of the file. A line that is no JSON object has no fields but its number.
+Rows are numbered `n` from 1, in the order of the file. A line that is not a JSON object has no field but its number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dream_cli.viewing import shapes
 from dream_cli.viewing.shapes import KNOWN, identifier, literal
 from dream_cli.viewing.spooling import file_of, spooled_records
 
-# Further fields are named after what stands in the first rows.
+# The further fields are those of the first rows.
 SAMPLED = 2048
 _OURS = {*KNOWN, "images", "extra", "n", "doc", "file_row_number"}
 _TYPED = {"BIGINT": "DOUBLE", "UBIGINT": "DOUBLE", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "VARCHAR": "VARCHAR"}
@@ -31,15 +31,15 @@ _KEYS = """SELECT key, mode(json_type(doc, '/' || replace(replace(key, '~', '~0'
 ) GROUP BY key ORDER BY count(*) DESC, key"""
 
 
-_MENDS = {
+_HINTS = {
     "maximum_object_size": f"; no line may be longer than {MAX_LINE // 2**20} MB, keep images in files",
-    "Referenced column": "; texts stand in single quotes: 'Privacy'",
+    "Referenced column": "; write texts in single quotes: 'Privacy'",
 }
 
 
 @dataclass
 class Tables:
-    """An open file: its connection, its name for messages, where its relative image paths start, the types of its columns if Parquet."""
+    """An open file: its connection, its name in messages, the folder of relative image paths, the types of its columns if Parquet."""
 
     con: Any
     worker: ThreadPoolExecutor
@@ -47,12 +47,12 @@ class Tables:
     shown: str
     folder: str
     columns: Mapping[str, Any] = field(default_factory=dict)
-    in_doc: frozenset[str] | None = None  # the keys that occur in `doc`, where all of it has been seen
+    in_doc: frozenset[str] | None = None  # all keys of `doc`, once the whole file has been read
     _sampled: dict[str, str] | None = None
 
     @property
     def has_extra(self) -> bool:
-        """Whether fields without a column of their own stand in the column `extra`, as JSON."""
+        """Whether fields without a column of their own are in the column `extra`, as JSON."""
         return "extra" in self.columns and self.columns["extra"].id == "varchar"
 
     @property
@@ -62,38 +62,38 @@ class Tables:
 
     @cached_property
     def embedded(self) -> Mapping[str, tuple[int, int]]:
-        """The columns of a Parquet file with pictures in them: how many, and their compressed size, as its footer tells."""
+        """The columns of a Parquet file that embed pictures, with their number and compressed size, read from its footer."""
         n, size = "sum(num_values - coalesce(stats_null_count, 0))::BIGINT", "sum(total_compressed_size)::BIGINT"
-        found = f"FROM parquet_metadata({literal(self.path)}) WHERE path_in_schema LIKE '%, bytes' GROUP BY 1 HAVING {n} > 0"
-        told = self.ask(f"SELECT split_part(path_in_schema, ', ', 1), {n}, {size} {found}") if self.columns else []
-        return {column: (pictures, taken) for column, pictures, taken in told if column in self.columns}
+        leaves = f"FROM parquet_metadata({literal(self.path)}) WHERE path_in_schema LIKE '%, bytes' GROUP BY 1 HAVING {n} > 0"
+        rows = self.ask(f"SELECT split_part(path_in_schema, ', ', 1), {n}, {size} {leaves}") if self.columns else []
+        return {column: (pictures, taken) for column, pictures, taken in rows if column in self.columns}
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return the rows that answer a query of ours."""
+        """Return all rows of a query."""
         return list(self.run(sql)[1])
 
     def run(self, sql: str, batch: int = 1024) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-        """Return the columns that answer one query, and its rows, fetched a batch at a time; raise UsageError where DuckDB refuses it."""
+        """Return the columns of a query, and its rows, fetched in batches; raise UsageError where DuckDB refuses it."""
         cursor = self._waited(self.con.execute, sql)
         rows = chain.from_iterable(iter(lambda: self._waited(cursor.fetchmany, batch), []))
         return [column[0] for column in cursor.description or ()], rows
 
     def _waited(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Return what DuckDB returns; what it has against it becomes a UsageError of one line."""
+        """Return the result of a DuckDB call; its errors are re-raised as a one-line UsageError."""
         import duckdb
 
         try:
-            return _heard(self.worker, self.con, work, *args)
+            return _interruptible(self.worker, self.con, work, *args)
         except duckdb.Error as error:
-            mend = next((mend for symptom, mend in _MENDS.items() if symptom in str(error)), "")
-            raise UsageError(f"{self.shown}: {one_line(str(error))}{mend}") from None
+            hint = next((hint for symptom, hint in _HINTS.items() if symptom in str(error)), "")
+            raise UsageError(f"{self.shown}: {one_line(str(error))}{hint}") from None
 
     def reader(self) -> str:
         """Return the query for the columns of a Parquet file, with `file_row_number` from 0."""
         return f"SELECT * FROM read_parquet({literal(self.path)}, file_row_number=true)"
 
     def source(self) -> str:
-        """Return the query for the file as it is: `n`, `doc` (JSON, NULL where it is none) and, of Parquet, its columns."""
+        """Return the query for the unchanged file: `n`, `doc` (JSON, NULL where the row is not JSON) and, of Parquet, its columns."""
         if self.columns:
             doc = "CASE WHEN json_valid(extra) THEN extra END" if self.has_extra else "NULL::VARCHAR"
             return f"SELECT file_row_number + 1 AS n, {doc} AS doc, * FROM ({self.reader()})"
@@ -103,7 +103,7 @@ class Tables:
         return f"SELECT row_number() OVER () AS n, json AS doc FROM {reading}"
 
     def rows(self, *parts: str, also: Mapping[str, str] | None = None) -> str:
-        """Return the query for `n`, `doc`, the known parts named, and what else is computed of the source's columns.
+        """Return the query for `n`, `doc`, the named known parts, and `also`, further expressions over the source's columns.
 
         No other part is read or parsed.
         """
@@ -123,7 +123,7 @@ class Tables:
         column = shapes.of_column(part, self.columns[part])
         if not self._may_be_in_doc(part):
             return column
-        # A value that did not fit its column stands in `extra`.
+        # A value that did not fit its column is in `extra`.
         return f"COALESCE({column}, json_transform(doc, {literal(json.dumps({part: KNOWN[part]}))}).{part})"
 
     def keys(self) -> dict[str, str]:
@@ -133,15 +133,15 @@ class Tables:
         return self._sampled
 
     def further(self) -> dict[str, str]:
-        """Return the fields that are not ours, as the first rows name them, each with the expression that reads it."""
+        """Return the fields of the first rows that are not ours, each with the expression that reads it."""
         of_docs = {key: _of_doc(key, _TYPED.get(kind)) for key, kind in self.keys().items()}
-        found = of_docs | {column: identifier(column) for column in self.columns}
-        # SQL's names are one whatever their case.
-        first = {key.casefold(): key for key in reversed(found)}
-        return {key: read for key, read in found.items() if key and first[key.casefold()] == key and key.casefold() not in _OURS}
+        fields = of_docs | {column: identifier(column) for column in self.columns}
+        # Names in SQL are case-insensitive: of several spellings the first one wins.
+        first = {key.casefold(): key for key in reversed(fields)}
+        return {key: read for key, read in fields.items() if key and first[key.casefold()] == key and key.casefold() not in _OURS}
 
     def images(self) -> str:
-        """Return the expression for a record's images as a list of text; of embedded pictures only the names."""
+        """Return the expression for a record's images as a list of text; for embedded pictures only the names."""
         kind = self.columns.get("images")
         if kind is None:
             return "json_transform(doc->'images', '[\"VARCHAR\"]')"
@@ -151,7 +151,7 @@ class Tables:
         return f"[{named} for i in {'images' if kind.id == 'list' else 'CASE WHEN images IS NOT NULL THEN [images] END'}]"
 
     def make_views(self) -> None:
-        """Create the views that a person's SQL may use."""
+        """Create the views for the user's SQL."""
         further = self.further()
         names = "".join(f", {identifier(key)}" for key in further)
         records = self.rows("id", "prompt", "messages", "error", also={"images": self.images()} | further)
@@ -173,11 +173,14 @@ class Tables:
 
 @contextmanager
 def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[Tables]:
-    """Open a file, or stdin, to be asked; raise UsageError where it cannot be.
+    """Open a file, or stdin, for queries; raise UsageError where it cannot be read.
 
-    From then on nothing but this file can be read, nothing written, and nothing fetched.
+    The connection can read no other file, write none, and reach no network.
     """
-    duckdb = _duckdb()
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError("looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'") from None
     with ExitStack() as stack:
         path, folder = stack.enter_context(file_of(source, image_root))
         worker = ThreadPoolExecutor(1)
@@ -186,7 +189,12 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
             path = stack.enter_context(spooled_records(path))
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dream-", ignore_cleanup_errors=True))
         con = stack.enter_context(_connected(duckdb, scratch))
-        _lock(con, path)
+        con.execute("SET enable_progress_bar = false")
+        con.execute("SET parquet_metadata_cache = true")
+        # The user's SQL runs on this connection: it may read the one file, and may not change these settings again.
+        con.execute(f"SET allowed_paths = [{literal(path)}]")
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
         tables = Tables(con, worker, path, source if source and source != "-" else "stdin", folder)
         if path.lower().endswith(".parquet"):
             described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
@@ -197,16 +205,8 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "2GB"}
 
 
-def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError:
-        raise UsageError("looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'") from None
-    return duckdb
-
-
-def _heard(worker: ThreadPoolExecutor, con: Any, work: Callable[..., Any], *args: Any) -> Any:
-    """Return what work with a connection returns; Ctrl-C in the middle of it is heard, because the main thread only waits."""
+def _interruptible(worker: ThreadPoolExecutor, con: Any, work: Callable[..., Any], *args: Any) -> Any:
+    """Run work on a connection in a worker thread, so that Ctrl-C interrupts it: DuckDB does not return to Python in the meantime."""
     try:
         return worker.submit(work, *args).result()
     except KeyboardInterrupt:
@@ -216,7 +216,7 @@ def _heard(worker: ThreadPoolExecutor, con: Any, work: Callable[..., Any], *args
 
 @contextmanager
 def _connected(duckdb: Any, scratch: str) -> Iterator[Any]:
-    """Give a connection and close it; not after Ctrl-C, as closing waits for a query and some do not hear that they are to end."""
+    """Yield a connection and close it; not after Ctrl-C, as closing waits for the query, and some queries ignore the interrupt."""
     con = duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": scratch})
     try:
         yield con
@@ -232,18 +232,10 @@ def _is_array(duckdb: Any, worker: ThreadPoolExecutor, path: str) -> bool:
     """Whether a JSON file is an array from its beginning to its end."""
     with duckdb.connect(":memory:", config=_SETTINGS) as con:
         try:
-            _heard(worker, con, con.execute, f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')")
+            _interruptible(worker, con, con.execute, f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')")
         except duckdb.Error:
             return False
     return True
-
-
-def _lock(con: Any, path: str) -> None:
-    con.execute("SET enable_progress_bar = false")
-    con.execute("SET parquet_metadata_cache = true")
-    con.execute(f"SET allowed_paths = [{literal(path)}]")
-    con.execute("SET enable_external_access = false")
-    con.execute("SET lock_configuration = true")
 
 
 def _of_doc(key: str, typed: str | None) -> str:
@@ -254,6 +246,6 @@ def _of_doc(key: str, typed: str | None) -> str:
 
 
 def one_line(message: str) -> str:
-    """Return the first paragraph of what DuckDB says as one line, without its drawing of the place."""
+    """Return the first paragraph of a DuckDB message as one line, without its excerpt of the SQL."""
     lines = [line.strip() for line in message.split("\n\n")[0].splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))

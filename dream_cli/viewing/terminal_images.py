@@ -1,4 +1,4 @@
-"""Pictures in a terminal: by the protocol that it says it speaks, as half blocks elsewhere, and not at all where it is none."""
+"""Pictures in a terminal: by its graphics protocol, else as half blocks; without a terminal none."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     Show = Callable[[Console, Image], None]
 
-# The width of the labels before what a record says.
+# The width of the labels of a printed record.
 LABEL = 10
-# Cells of the preview; a cell is taken to be twice as high as wide.
+# The size of the preview in cells; a cell is assumed to be twice as high as wide.
 COLUMNS, ROWS = 40, 12
 CELL = (10, 20)
 _KITTY_CHUNK = 4096
 
 
 def shower(wanted: bool | None) -> Show:
-    """Return what draws a picture on this terminal; `wanted` None draws where stdout is a terminal, False never."""
+    """Return the function that draws a picture on this terminal; `wanted` None draws where stdout is a terminal, False never."""
     if wanted is False or not sys.stdout.isatty():
         return lambda out, image: None
     from rich.padding import Padding
@@ -50,7 +50,7 @@ def shower(wanted: bool | None) -> Show:
 
 
 def protocol(environment: os._Environ[str] | dict[str, str], answers_sixel: Callable[[], bool]) -> str:
-    """Return `kitty`, `iterm2`, `sixel` or `blocks`, from what the terminal says of itself."""
+    """Return `kitty`, `iterm2`, `sixel` or `blocks`, from the environment variables of the terminal."""
     program, term = environment.get("TERM_PROGRAM", ""), environment.get("TERM", "")
     if "TMUX" in environment or term.startswith(("screen", "tmux")):
         return "blocks"
@@ -62,7 +62,7 @@ def protocol(environment: os._Environ[str] | dict[str, str], answers_sixel: Call
 
 
 def _answers_sixel() -> bool:
-    """Ask the terminal for its attributes; 4 among them is sixel."""
+    """Whether the terminal lists attribute 4, sixel, in its reply to a device attributes request (DA1)."""
     import re
     import select
     import termios
@@ -81,8 +81,8 @@ def _answers_sixel() -> bool:
                 termios.tcsetattr(terminal, termios.TCSANOW, before)
     except (OSError, termios.error):
         return False
-    found = re.search(rb"\x1b\[\?([\d;]*)c", answer)
-    return found is not None and b"4" in found[1].split(b";")
+    attributes = re.search(rb"\x1b\[\?([\d;]*)c", answer)
+    return attributes is not None and b"4" in attributes[1].split(b";")
 
 
 def _scaled(picture: Pillow.Image, width: int, height: int) -> Pillow.Image:
@@ -126,19 +126,16 @@ def _band(pixels: bytes, width: int, top: int, rows: int) -> Iterator[str]:
     lines = [pixels[(top + y) * width : (top + y + 1) * width] for y in range(rows)]
     for colour in sorted({*b"".join(lines)}):
         # Whole lines at once: each byte becomes its bit, and no sum of bits carries into the next byte.
-        bits = sum(int.from_bytes(line.translate(_bit(colour, y))) for y, line in enumerate(lines))
+        masks = (bytes(1 << y if value == colour else 0 for value in range(256)) for y in range(rows))
+        bits = sum(int.from_bytes(line.translate(mask)) for line, mask in zip(lines, masks, strict=True))
         yield f"#{colour}" + bits.to_bytes(width).translate(_SIXELS).decode()
 
 
 _SIXELS = bytes(63 + min(mask, 63) for mask in range(256))
 
 
-def _bit(colour: int, y: int) -> bytes:
-    return bytes(1 << y if value == colour else 0 for value in range(256))
-
-
 def half_blocks(picture: Pillow.Image) -> str:
-    """Return a picture as lines of upper half blocks, the upper pixel in front and the lower one behind."""
+    """Return a picture as lines of upper half blocks: the upper pixel is the foreground colour, the lower one the background."""
     small = _scaled(picture, COLUMNS, 2 * ROWS)
     lines = [small.crop((0, y, small.width, y + 1)).tobytes() for y in range(small.height)]
     lines += [bytes(3 * small.width)] * (small.height % 2)

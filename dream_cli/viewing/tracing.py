@@ -1,4 +1,4 @@
-"""Where something came from: the rows of several files that belong to one id, and the calls in the store that made them."""
+"""The trace of one id: its rows in several files, and the calls in the store that made them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import read_records, to_row
 
 
-class Found(NamedTuple):
-    """One row of one file, and what joins it to the id that was asked for."""
+class LinkedRow(NamedTuple):
+    """One row of one file, and its link to the id: `id`, `prompt` or `image`."""
 
     file: str
     n: int
@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of the store: what it was for, seen from the rows, and what was answered."""
+    """One call of the store: its role for the rows, and the reply."""
 
     key: str
     made_at: str
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 @dataclass
 class Known:
-    """What rows that belong together say: by it other rows and the calls are recognised."""
+    """The contents of linked rows, by which further rows and calls are recognised."""
 
     id: str
     prompts: set[str] = field(default_factory=set)
@@ -49,7 +49,7 @@ class Known:
     risks: set[str] = field(default_factory=set)
 
     def add(self, record: Record) -> None:
-        """Take in what a row says."""
+        """Add the contents of a row."""
         for turn in record.turns() if record.error is None else ():
             self.prompts.add(turn.prompt)
             self.responses |= {response.text for response in turn.responses}
@@ -60,7 +60,7 @@ class Known:
         self.images |= set(_sums(record))
 
     def link(self, record: Record) -> str | None:
-        """Return what joins a row to these: its id, its prompt or its image."""
+        """Return the link of a row to these: `id`, `prompt` or `image`; None without one."""
         name = str(record.id or record.extra.get("id") or "")
         if name.partition("#")[0] == self.id.partition("#")[0]:
             return "id"
@@ -70,7 +70,7 @@ class Known:
 
 
 def _sums(record: Record) -> Iterator[str]:
-    """Yield the SHA-256 of each image as the engines are sent it."""
+    """Yield the SHA-256 of each image in the form that is sent to the engines."""
     for image in record.images:
         try:
             yield hashlib.sha256(prepare(image).data or b"").hexdigest()
@@ -78,7 +78,7 @@ def _sums(record: Record) -> Iterator[str]:
             continue
 
 
-def rows_of(name: str, files: Sequence[str], image_root: Path | None = None) -> tuple[list[Found], Known]:
+def rows_of(name: str, files: Sequence[str], image_root: Path | None = None) -> tuple[list[LinkedRow], Known]:
     """Return the rows that belong to an id, file by file: those of the id, and those with its prompt or its image.
 
     Raises UsageError where no file has the id.
@@ -88,21 +88,21 @@ def rows_of(name: str, files: Sequence[str], image_root: Path | None = None) -> 
         for record in read_records(file, image_root=image_root):
             if known.link(record) == "id":
                 known.add(record)
-    found = []
+    rows = []
     for file in files:
         for n, record in enumerate(read_records(file, image_root=image_root), 1):
             link = known.link(record)
             if link is not None:
-                found.append(Found(file, n, link, record))
-    if not any(row.link == "id" for row in found):
+                rows.append(LinkedRow(file, n, link, record))
+    if not any(row.link == "id" for row in rows):
         raise UsageError(f"no row of {', '.join(files)} has the id {name!r}; dream view FILE --sql 'select id from records' lists them")
-    for row in found:
+    for row in rows:
         known.add(row.record)
-    return found, known
+    return rows, known
 
 
 def calls_of(known: Known, store: str) -> list[Call]:
-    """Return the calls whose request speaks of these rows, in the order in which they were made; the store is only read."""
+    """Return the calls whose request contains a prompt or image of these rows, in the order of time; the store is only read."""
     if not os.path.exists(store):
         return []
     try:
@@ -114,29 +114,31 @@ def calls_of(known: Known, store: str) -> list[Call]:
 
 
 def _call(known: Known, key: str, verb: str, model: str, made_at: str, request: str, reply: str) -> Call | None:
-    # Parsed only where an image or the first words are there: most calls are of other rows.
-    if not any(sign in request for sign in (*known.images, *(_start(prompt) for prompt in known.prompts))):
+    # Parsed only where an image or a prompt occurs in the raw JSON: most calls are of other rows.
+    if not any(sign in request for sign in (*known.images, *(json.dumps(prompt)[1:-1] for prompt in known.prompts))):
         return None
-    asked, said = json.loads(request), json.loads(reply)
-    text = "\n".join(str(message.get("text", "")) for message in asked.get("messages", ()))
-    role = _role(known, verb, text, str(said.get("text", "")), asked)
-    return None if role is None else Call(key, made_at, model, verb, role, _reply(said))
+    sent, received = json.loads(request), json.loads(reply)
+    text = "\n".join(str(message.get("text", "")) for message in sent.get("messages", ()))
+    answer = str(received.get("text", ""))
+    role = _role(known, verb, text, answer, sent)
+    if role is None:
+        return None
+    if isinstance(probabilities := received.get("probabilities"), dict):
+        likely = sorted(probabilities.items(), key=lambda item: -float(item[1]))[:3]
+        answer = ", ".join(f"{choice} {float(p):.2f}" for choice, p in likely)
+    return Call(key, made_at, model, verb, role, answer)
 
 
-def _start(prompt: str) -> str:
-    return json.dumps(prompt)[1:-1]
-
-
-def _role(known: Known, verb: str, text: str, reply: str, asked: Json) -> str | None:
-    """Return what a call was for, None for one of another row."""
-    images = {image for message in asked.get("messages", ()) for image in message.get("images", ())}
+def _role(known: Known, verb: str, text: str, reply: str, sent: Json) -> str | None:
+    """Return the role of a call, None for a call of another row."""
+    images = {image for message in sent.get("messages", ()) for image in message.get("images", ())}
     speaks = any(prompt and prompt in text for prompt in known.prompts)
     if (known.images and not known.images & images and images) or not (speaks or images & known.images):
         return None
     if verb == "generate":
         if reply in known.responses:
             return "wrote a response"
-        return "looked for risks" if asked.get("sampling", {}).get("schema") else "answered about this prompt"
+        return "looked for risks" if sent.get("sampling", {}).get("schema") else "answered about this prompt"
     if any(response and response in text for response in known.responses):
         return "judged a response"
     if any(risk and risk in text for risk in known.risks):
@@ -144,15 +146,7 @@ def _role(known: Known, verb: str, text: str, reply: str, asked: Json) -> str | 
     return "chose about this prompt" if speaks else None
 
 
-def _reply(said: Json) -> str:
-    probabilities = said.get("probabilities")
-    if not isinstance(probabilities, dict):
-        return str(said.get("text", ""))
-    likely = sorted(probabilities.items(), key=lambda item: -float(item[1]))[:3]
-    return ", ".join(f"{answer} {float(p):.2f}" for answer, p in likely)
-
-
-def to_json(found: Sequence[Found], calls: Sequence[Call]) -> dict[str, Any]:
+def trace_json(linked: Sequence[LinkedRow], calls: Sequence[Call]) -> dict[str, Any]:
     """Return rows and calls as JSON."""
-    rows = [{"file": row.file, "row": row.n, "link": row.link, "record": to_row(row.record, None)} for row in found]
+    rows = [{"file": row.file, "row": row.n, "link": row.link, "record": to_row(row.record, None)} for row in linked]
     return {"rows": rows, "calls": [call._asdict() for call in calls]}

@@ -1,4 +1,4 @@
-"""A gallery of records in one file."""
+"""The gallery of records in one HTML file."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterable, Sequence
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import Record
 from dream_cli.viewing.html.pages import filters, render
-from dream_cli.viewing.html.shown_record import Item, item_of
+from dream_cli.viewing.html.shown_record import ShownRecord, shown_record
 
 
-def items_of(records: Iterable[tuple[int, Record]]) -> list[Item]:
-    """Return what is shown of (number, record); reads their pictures."""
+def shown_records(records: Iterable[tuple[int, Record]]) -> list[ShownRecord]:
+    """Return the (number, record) pairs as shown; reads their pictures."""
     taxonomy = Taxonomy.load()
-    return [item_of(number, record, taxonomy) for number, record in records]
+    return [shown_record(number, record, taxonomy) for number, record in records]
 
 
-def page(title: str, items: Sequence[Item], found: int) -> str:
-    """Return the gallery of some of the `found` records as one HTML page."""
-    some = "" if len(items) == found else f" of {found:,}"
+def page(title: str, items: Sequence[ShownRecord], total: int) -> str:
+    """Return the gallery of some of the `total` records as one HTML page."""
+    some = "" if len(items) == total else f" of {total:,}"
     return render(
         "gallery.html",
         title=title,
-        subtitle=f"{len(items):,}{some} record{'' if found == 1 else 's'}",
+        subtitle=f"{len(items):,}{some} record{'' if total == 1 else 's'}",
         made_by="dream view --html",
         filters=filters(items),
         count=f"{len(items)} items",

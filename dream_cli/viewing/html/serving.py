@@ -1,4 +1,4 @@
-"""Large files page by page, to a browser on this machine only."""
+"""The server of `dream view --port`: large files page by page, to a browser on this machine only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from dream_cli.errors import UsageError
 from dream_cli.viewing.html.pages import render
-from dream_cli.viewing.html.record_page import items_of
+from dream_cli.viewing.html.record_page import shown_records
 from dream_cli.viewing.selecting import Selection, choose, fetch
 from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables
@@ -33,13 +33,13 @@ _COLUMNS = (("categories", "observations.risk_category"), ("sources", "observati
 
 
 class Pages:
-    """The pages of one file; asked by several threads, answered one at a time."""
+    """The pages of one file; requests come from several threads and are answered one at a time."""
 
     def __init__(self, tables: Tables, selection: Selection) -> None:
         self.tables, self.selection = tables, selection
         self._lock = threading.Lock()
         self._chosen: Selection | None = None
-        self._found = 0
+        self._count = 0
         tables.make_views()
         self.filters = {
             "categories": self._names("SELECT DISTINCT risk_category FROM observations WHERE risk_category <> '' ORDER BY 1"),
@@ -50,24 +50,24 @@ class Pages:
     def _names(self, sql: str) -> list[tuple[str, None]]:
         return [(name, None) for (name,) in self.tables.ask(f"{sql} LIMIT 200")]
 
-    def page(self, asked: Mapping[str, str]) -> str:
-        """Return the page that a query asks for; raise UsageError where it cannot be answered."""
-        wanted = {part: asked.get(part, "") for part in PARTS}
-        number = max(1, int(asked["page"])) if asked.get("page", "").isdigit() else 1
+    def page(self, query: Mapping[str, str]) -> str:
+        """Return the page for a URL query; raise UsageError where it cannot be answered."""
+        wanted = {part: query.get(part, "") for part in PARTS}
+        number = max(1, int(query["page"])) if query.get("page", "").isdigit() else 1
         selection = replace(self.selection, where=condition(self.selection.where, wanted))
         with self._lock:
             if selection != self._chosen:
-                self._found, self._chosen = choose(self.tables, selection), selection
-            found = self._found
-            items = items_of(fetch(self.tables, PAGE, (number - 1) * PAGE))
-        last = max(1, -(-found // PAGE))
+                self._count, self._chosen = choose(self.tables, selection), selection
+            count = self._count
+            items = shown_records(fetch(self.tables, PAGE, (number - 1) * PAGE))
+        last = max(1, -(-count // PAGE))
         return render(
             "gallery.html",
             title=os.path.basename(self.tables.shown),
-            subtitle=f"{found:,} record{'' if found == 1 else 's'}",
+            subtitle=f"{count:,} record{'' if count == 1 else 's'}",
             made_by="dream view --port",
             filters=self.filters,
-            count=f"{found:,} records",
+            count=f"{count:,} records",
             has_scores=True,
             items=items,
             served=wanted,
@@ -81,7 +81,7 @@ class Pages:
 
 
 def condition(where: str | None, wanted: Mapping[str, str]) -> str | None:
-    """Return the SQL of the filters in a query together with the user's own; values never become code."""
+    """Return the SQL condition of the filters in a URL query together with the user's own; values become literals, never code."""
     parts = [f"({where}\n)"] if where else []
     parts += [f"{column} = {literal(wanted[part])}" for part, column in _COLUMNS if wanted[part]]
     parts += [
@@ -119,18 +119,18 @@ def serve(tables: Tables, selection: Selection, port: int) -> None:
 
 def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Answers `/` with a page, everything else with 404."""
+        """Answers `/` with a page, every other path with 404."""
 
         def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            # Another site that resolves its own name to this machine must not read the file.
+            address = urlsplit(self.path)
+            # DNS rebinding: a web site that resolves its own name to this machine must not read the file.
             if (self.headers.get("Host") or "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
                 self._send(403, "this server answers to 127.0.0.1 and localhost only")
-            elif asked.path != "/":
+            elif address.path != "/":
                 self._send(404, "there is only /")
             else:
                 try:
-                    self._send(200, pages.page({k: v[-1] for k, v in parse_qs(asked.query).items()}), "text/html")
+                    self._send(200, pages.page({k: v[-1] for k, v in parse_qs(address.query).items()}), "text/html")
                 except UsageError as error:
                     self._send(400, str(error))
 

@@ -1,4 +1,4 @@
-"""What a gallery shows of a record, and what it can be filtered by."""
+"""A record as a gallery shows it, with the values that it can be filtered by."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dream_cli.records.visible import visible, visible_line
 from dream_cli.viewing.record_printing import image_name, ranked, verdict
 
 SIDE = 360
-_SAID = {
+_OUTCOMES = {
     ("safe", True): "safe",
     ("safe", False): "unsafe",
     ("effective", True): "effective",
@@ -31,13 +31,14 @@ _SAID = {
     ("preference", 0.5): "ties",
     ("preference", 0.0): "loses",
 }
+_SHOWN_ELSEWHERE = ("error", "response", "benchmark", "images", "id", "prompt")
 _GOOD = frozenset({"safe", "effective", "no harm", "wins", "right choice"})
 _BAD = frozenset({"unsafe", "not effective", "does harm", "loses", "wrong choice", "error"})
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture as a `data:` URI, or why there is none."""
+    """A small picture as a `data:` URI, or the problem with it."""
 
     name: str
     uri: str
@@ -48,16 +49,16 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response as it is shown: its text, the judge's phrases, and its outcomes."""
+    """A response as shown: its text, the phrases of its judgement, and its outcomes."""
 
     text: str
-    said: tuple[str, ...]
+    phrases: tuple[str, ...]
     outcomes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Item:
-    """A record as it is shown; `categories`, `sources`, `outcomes` and `score` are what it is found by."""
+class ShownRecord:
+    """A record as shown; `categories`, `sources`, `outcomes` and `score` are for the filters."""
 
     number: int
     id: str
@@ -75,15 +76,16 @@ class Item:
     score: float | None
 
 
-def item_of(number: int, record: Record, taxonomy: Taxonomy) -> Item:
-    """Return what is shown of a record; reads its pictures."""
+def shown_record(number: int, record: Record, taxonomy: Taxonomy) -> ShownRecord:
+    """Return a record as shown; reads its pictures."""
     turns = record.turns() if record.error is None else ()
-    benchmark = _benchmark(record)
+    raw = record.extra.get("benchmark")
+    benchmark = dict(raw) if isinstance(raw, Mapping) else {}
     observations = [taxonomy.canonical(o) for turn in turns for o in turn.observations or ()]
     answers = tuple(_answer(response, benchmark) for turn in turns for response in ranked(turn.responses))
     scores = [r.judgement.score for turn in turns for r in turn.responses if r.judgement and r.judgement.score is not None]
     topic = str(benchmark.get("topic") or "")
-    return Item(
+    return ShownRecord(
         number=number,
         id=visible_line(str(record.id or record.extra.get("id") or number)),
         prompt=visible("\n\n".join(turn.transcript for turn in turns[-1:]) or str(record.extra.get("prompt", ""))),
@@ -91,7 +93,11 @@ def item_of(number: int, record: Record, taxonomy: Taxonomy) -> Item:
         risks=tuple((visible_line(o.risk_category), visible_line(o.source), visible_line(o.malicious_content)) for o in observations),
         looked=any(turn.observations is not None for turn in turns),
         answers=answers,
-        fields=tuple(_fields(record)),
+        fields=tuple(
+            (visible_line(name), visible(value if isinstance(value, str) else dumps(value).decode()))
+            for name, value in record.extra.items()
+            if name not in _SHOWN_ELSEWHERE
+        ),
         error=visible_line(f"{record.error.stage}: {record.error.kind}: {record.error.message}") if record.error else "",
         categories=_unique([*(o.risk_category for o in observations), topic]),
         sources=_unique(o.source for o in observations),
@@ -105,17 +111,12 @@ def _unique(names: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(visible_line(name) for name in names if name))
 
 
-def _benchmark(record: Record) -> Json:
-    raw = record.extra.get("benchmark")
-    return dict(raw) if isinstance(raw, Mapping) else {}
-
-
 def _outcomes(record: Record, answers: tuple[Answer, ...]) -> tuple[str, ...]:
     if record.error is not None:
         return ("error",)
-    found = _unique(outcome for answer in answers for outcome in answer.outcomes)
+    outcomes = _unique(outcome for answer in answers for outcome in answer.outcomes)
     pair = ("pair",) if "chosen" in record.extra else ()
-    return (*found, *pair) or ("no response",)
+    return (*outcomes, *pair) or ("no response",)
 
 
 def _answer(response: Response, benchmark: Json) -> Answer:
@@ -127,30 +128,24 @@ def _answer(response: Response, benchmark: Json) -> Answer:
 
 
 def _verdicts(response: Response, benchmark: Json) -> Iterator[str]:
-    """Yield what the verdicts of an evaluation say, the strict ones where there are any; what could not be read is unscored."""
+    """Yield the outcomes by the verdicts of an evaluation, the strict ones where there are any; a verdict without a value is unscored."""
     by_rule = response.extra.get("verdicts")
     if not isinstance(by_rule, Mapping):
         return
-    asked = by_rule.get("strict") or by_rule.get("official") or {}
-    for question, found in asked.items():
-        value = found.get("value") if isinstance(found, Mapping) else None
+    verdicts = by_rule.get("strict") or by_rule.get("official") or {}
+    for question, answered in verdicts.items():
+        value = answered.get("value") if isinstance(answered, Mapping) else None
         if value is None:
             yield "unscored"
         elif question == "choice":
             yield "right choice" if value == benchmark.get("correct") else "wrong choice"
         else:
-            yield _SAID.get((question, value), visible_line(f"{question}: {value}"))
+            yield _OUTCOMES.get((question, value), visible_line(f"{question}: {value}"))
 
 
 def tone(outcome: str) -> str:
     """Return `good`, `bad` or nothing: the colour of an outcome, beside its word."""
     return "good" if outcome in _GOOD else "bad" if outcome in _BAD else ""
-
-
-def _fields(record: Record) -> Iterator[tuple[str, str]]:
-    for name, value in record.extra.items():
-        if name not in ("error", "response", "benchmark", "images", "id", "prompt"):
-            yield visible_line(name), visible(value if isinstance(value, str) else dumps(value).decode())
 
 
 def thumbnail(image: Image) -> Thumbnail:
