@@ -66,6 +66,11 @@ def run(
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     model_tag: options.ModelTag = None,
+    body: options.Body = None,
+    header: options.Header = None,
+    judge_body: options.JudgeBody = None,
+    judge_header: options.JudgeHeader = None,
+    thinking_budget: options.ThinkingBudget = None,
     concurrency: options.Concurrency = 8,
     timeout: options.Timeout = 120.0,
     batch_size: options.BatchSize = 8,
@@ -84,7 +89,7 @@ def run(
     """
     from dream_cli.benchmarks.loading import name_benchmarks, read_items
     from dream_cli.errors import UsageError
-    from dream_cli.evaluation.evaluating import Plan, evaluated, judges
+    from dream_cli.evaluation.evaluating import Plan, evaluated, judges, with_keys
     from dream_cli.evaluation.reports import compared, deliver
     from dream_cli.method.stages import Run
     from dream_cli.prompts.rendering import Prompts
@@ -93,11 +98,12 @@ def run(
     if compare:
         raise typer.Exit(compared(words, rule, agg, summary, seed))
     templates = Prompts.load(prompts)
-    of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout)
+    of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout, None)
     running = name_benchmarks(words) or options.by_hand(ctx, "model", "base_url")
     asked = judges(judge, judge_base_url, from_environment=running)
-    policy = options.engine_spec(model, base_url, model_tag, *of_all)
-    panel = tuple(options.engine_spec(name, url, None, *of_all) for name, url in asked)
+    policy = options.engine_spec(model, base_url, model_tag, *of_all, "eval", body, header)
+    of_judges = (*of_all, "judge", judge_body, judge_header, thinking_budget)
+    panel = with_keys([options.engine_spec(name, url, None, *of_judges) for name, url in asked], base_url)
     plan = Plan(policy, panel, templates, rule, trials, temperature, max_tokens, seed)
     items, lost = read_items(words, data, image_root, limit, quiet)
     code = 0

@@ -11,9 +11,11 @@ from dream_cli.cli import options
 from dream_cli.cli.options import (
     BaseUrl,
     BatchSize,
+    Body,
     Concurrency,
     DryRun,
     Engine,
+    Header,
     ImageRoot,
     Limit,
     ModelTag,
@@ -27,6 +29,7 @@ from dream_cli.cli.options import (
     Source,
     Store,
     TaxonomyFile,
+    ThinkingBudget,
     Timeout,
     Verbose,
 )
@@ -60,6 +63,9 @@ def run(
     price_out: PriceOut = None,
     model_tag: ModelTag = None,
     concurrency: Concurrency = 8,
+    thinking_budget: ThinkingBudget = None,
+    body: Body = None,
+    header: Header = None,
     timeout: Timeout = 120.0,
     batch_size: BatchSize = 8,
     store: Store = None,
@@ -79,7 +85,8 @@ def run(
     from dream_cli.prompts.rendering import Prompts
 
     templates = Prompts.load(prompts, taxonomy)
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)
+    engine_options = (model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)
+    spec = options.engine_spec(model, base_url, *engine_options, "judge", body, header, thinking_budget)
     scores = Scores()
     tally = run_stage(
         Run("judge", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),

@@ -11,8 +11,10 @@ from dream_cli.cli import options
 from dream_cli.cli.options import (
     BaseUrl,
     BatchSize,
+    Body,
     Concurrency,
     DryRun,
+    Header,
     ImageRoot,
     Judge,
     Limit,
@@ -26,6 +28,7 @@ from dream_cli.cli.options import (
     Retry,
     Source,
     Store,
+    ThinkingBudget,
     Timeout,
     Verbose,
 )
@@ -48,6 +51,9 @@ def run(
     price_out: PriceOut = None,
     model_tag: ModelTag = None,
     concurrency: Concurrency = 8,
+    thinking_budget: ThinkingBudget = None,
+    body: Body = None,
+    header: Header = None,
     timeout: Timeout = 120.0,
     batch_size: BatchSize = 8,
     store: Store = None,
@@ -69,7 +75,8 @@ def run(
     from dream_cli.records.streams import read_records
 
     templates, others, wins = Prompts.load(prompts), rivals(read_records(other)), Wins()
-    spec = options.engine_spec(model, base_url, model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout)
+    engine_options = (model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, None)
+    spec = options.engine_spec(model, base_url, *engine_options, "judge", body, header, thinking_budget)
     tally = run_stage(
         Run("prefer", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
         spec,

@@ -6,6 +6,7 @@ DreamError                 a message for the user: what, where and the mend; the
     ├── InvalidRecord      the record itself is malformed
     ├── ImageError         an image is missing or cannot be decoded
     ├── EngineError        the model or the server gave no answer
+    │   └── NoAnswer       a reply came, but it holds no answer: filtered or empty
     └── UnreadableAnswer   the model answered, but not in a form that can be read
 """
 
@@ -46,6 +47,14 @@ class EngineError(RowError):
     """The engine gave no answer: the server refused, was down or the input did not fit the model."""
 
     kind = "engine"
+
+
+class NoAnswer(EngineError):
+    """A reply without an answer; `kind` is `filtered` or `empty`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class UnreadableAnswer(RowError):

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,9 @@ class Loopback:
 
     `faults` answer the first requests; `refuse(body)` may return a Fault for any of them; `ignore` names parameters
     (n, logprobs, response_format) that are left out of account with a 200; `reply(body)` gives the text and `tokens(body)`
-    the tokens with their probabilities. `calls`, `peak` (most requests at once), `bodies` and `headers` say what came.
+    the tokens with their probabilities. `whole(body)` may give the whole reply: an object, or the bytes of a body of status 200.
+    Any path that ends in /models or /chat/completions is served. `calls`, `peak` (most requests at once), `bodies`, `headers`
+    and `paths` (with their queries, of both kinds of request) record what came.
     """
 
     def __init__(
@@ -55,16 +58,20 @@ class Loopback:
         reply: Callable[[Json], str] | None = None,
         tokens: Callable[[Json], Positions] | None = None,
         end_token: str | None = None,
+        whole: Callable[[Json], Json | bytes | None] | None = None,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.names = list(models) if models is not None else [model]
         self.card = {"object": "model", "owned_by": owned_by, **(card or {})}
         self.list_status, self.latency, self.port, self.end_token = list_status, latency, port, end_token
         self.faults = [Fault(f) if isinstance(f, int) else f for f in faults]
         self.refuse, self.ignore, self.reply, self.tokens = refuse, set(ignore), reply, tokens
+        self.whole, self.tls = whole, tls
         self.calls = self.active = self.peak = 0
         self.bodies: list[Json] = []
         self.headers: list[Mapping[str, str]] = []
+        self.paths: list[str] = []
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -72,7 +79,7 @@ class Loopback:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -91,17 +98,18 @@ class Loopback:
     async def _live(self) -> None:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=1 << 28)
-        app.router.add_get("/v1/models", self._list)
-        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/{base:.*}/models", self._list)
+        app.router.add_post("/{base:.*}/chat/completions", self._chat)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self.tls).start()
         self.port = runner.addresses[0][1]
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
 
     async def _list(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path_qs)
         if self.list_status != 200:
             return _error(Fault(self.list_status))
         # As vLLM does: a new time and a new permission id in every reply.
@@ -114,9 +122,13 @@ class Loopback:
         self.peak = max(self.peak, self.active)
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
+        self.paths.append(request.path_qs)
         try:
             await asyncio.sleep(self.latency)
             fault = self.faults.pop(0) if self.faults else self._contract(body)
+            if fault is None and self.whole is not None and (whole := self.whole(body)) is not None:
+                data = whole if isinstance(whole, bytes) else json.dumps(whole).encode()
+                return web.Response(body=data, content_type="application/json")
             if fault is None:
                 return web.json_response(self._completion(body))
             if fault.status == 0 and request.transport is not None:

@@ -152,7 +152,10 @@ def test_what_is_no_list_of_observations_is_not_read(answer: str) -> None:
 
 
 def test_the_schema_names_the_taxonomy() -> None:
-    fields = observations_schema(TAXONOMY)["items"]["properties"]
+    schema = observations_schema(TAXONOMY)
+    assert (schema["type"], schema["required"]) == ("object", ["observations"])
+    fields = schema["properties"]["observations"]["items"]["properties"]
+    assert fields["malicious_content"] == {"type": "string", "minLength": 1}
     assert len(fields["source"]["enum"]) == 4 and len(fields["risk_category"]["enum"]) == 9
 
 

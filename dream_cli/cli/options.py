@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,6 +55,44 @@ def _base_url(address: str | None) -> str | None:
 
         check_address(address)
     return address
+
+
+def _body(text: str | None) -> str | None:
+    read_body(text)
+    return text
+
+
+def _headers(lines: list[str] | None) -> list[str]:
+    read_headers(lines)
+    return lines or []
+
+
+def read_body(text: str | None) -> dict[str, Any]:
+    """Return the fields that are merged into each request; raise UsageError where they are not an object, or not for the user to set."""
+    from dream_cli.errors import UsageError
+
+    try:
+        fields = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UsageError('--body is not a JSON object; it looks like \'{"reasoning_effort": "low"}\'')
+    if own := sorted({"messages", "model", "n", "stream"} & set(fields)):
+        raise UsageError(f"--body cannot set {', '.join(own)}, which dream sets itself")
+    return fields
+
+
+def read_headers(lines: list[str] | None) -> dict[str, str]:
+    """Return the headers of lines KEY:VALUE; raise UsageError for one of another form, without repeating its value."""
+    from dream_cli.errors import UsageError
+
+    headers = {}
+    for line in lines or ():
+        name, colon, value = line.partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name.strip()) or not value.strip().isprintable():
+            raise UsageError(f"--header {name[:20] if colon else '...'!r} is not a header; it looks like 'X-Project: alignment'")
+        headers[name.strip()] = value.strip()
+    return headers
 
 
 def _store(path: str | None) -> str | None:
@@ -135,6 +175,27 @@ BaseUrl = Annotated[
 ModelTag = Annotated[str | None, typer.Option(envvar="DREAM_MODEL_TAG", help="Tells two models apart that a server gives one name.")]
 Concurrency = Annotated[int, typer.Option(envvar="DREAM_CONCURRENCY", min=1, help="Requests in flight at a server.")]
 Timeout = Annotated[float, typer.Option(envvar="DREAM_TIMEOUT", min=0.1, help="Seconds that a server may take for one request.")]
+Body = Annotated[
+    str | None,
+    typer.Option(
+        "--body",
+        metavar="JSON",
+        callback=_body,
+        help='Fields merged into each request to the server; null leaves one out, e.g. {"seed": null}.',
+    ),
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="KEY:VALUE", callback=_headers, help="A header for each request to the server (repeatable)."),
+]
+JudgeBody = Annotated[str | None, typer.Option(metavar="JSON", callback=_body, help="The same as --body for each request to a judge.")]
+JudgeHeader = Annotated[
+    list[str] | None, typer.Option(metavar="KEY:VALUE", callback=_headers, help="The same as --header for each request to a judge.")
+]
+ThinkingBudget = Annotated[
+    int | None,
+    typer.Option(min=0, help="Tokens for the thoughts of a reasoning model, on top of its answer; 0 asks the model not to think."),
+]
 Engine = Annotated[
     Literal["transformers", "vllm"] | None,
     typer.Option(
@@ -172,14 +233,31 @@ def engine_spec(
     prompts_sha256: str | None = None,
     timeout: float = 120.0,
     engine: Literal["transformers", "vllm"] | None = None,
+    role: str = "judge",
+    body: str | None = None,
+    header: list[str] | None = None,
+    thinking_budget: int | None = None,
 ) -> EngineSpec:
-    """Gather what the user said of the engine."""
+    """Gather the options of the engine; `role` names the variable of its key (DREAM_JUDGE_API_KEY)."""
+    from dream_cli.engines.api_keys import key_names
     from dream_cli.engines.protocol import EngineSpec
     from dream_cli.engines.store import default_store
 
     path = None if no_store else store or str(default_store())
     return EngineSpec(
-        model, base_url, model_tag, concurrency, batch_size, engine=engine, timeout=timeout, store=path, prompts_sha256=prompts_sha256
+        model,
+        base_url,
+        model_tag,
+        concurrency,
+        batch_size,
+        engine=engine,
+        timeout=timeout,
+        store=path,
+        prompts_sha256=prompts_sha256,
+        key_names=key_names(role),
+        body=read_body(body),
+        headers=read_headers(header),
+        thinking=thinking_budget,
     )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from dream_cli.errors import EngineError
 
 Json = dict[str, Any]
+T = TypeVar("T")
 Positions = list[dict[str, float]]  # for each position the alternatives; the token that was written stands first
 
 NEGLIGIBLE = 1e-3  # an unread answer below this probability is not worth another request
@@ -71,19 +74,40 @@ def _plain(text: str) -> str:
 
 
 def read_positions(choice: Json) -> Positions:
-    """Return the alternatives at each position of one choice; empty where the server gave none."""
-    content = (choice.get("logprobs") or {}).get("content") or []
+    """Return the alternatives at each position of one choice; empty where the server gave none.
+
+    Raises EngineError where they have another shape, or where a log-probability is not a number.
+    """
+    content = _field(choice, "logprobs", dict, {}).get("content")
     positions = []
-    for place in content:
+    for place in _field({"content": content}, "content", list, []):
         # The written token stands among the best of its position; with temperature 0 it is the first of them.
-        entries = [place, *(place.get("top_logprobs") or [])]
+        entries = [place, *(_field(place, "top_logprobs", list, []) if isinstance(place, dict) else [])]
         position: dict[str, float] = {}
         for i, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                raise EngineError(f"the log-probabilities of the reply have an odd shape: {str(entry)[:80]!r}")
             again = i and (entry.get("token"), entry.get("bytes")) == (place.get("token"), place.get("bytes"))
             if not again and entry.get("logprob") is not None:
                 token = str(entry.get("token"))
-                position[token] = position.get(token, 0.0) + math.exp(min(0.0, entry["logprob"]))
+                position[token] = position.get(token, 0.0) + _probability(entry["logprob"])
         if not position:
             break
         positions.append(position)
     return positions
+
+
+def _probability(logprob: Any) -> float:
+    """Return the probability; a little above zero is rounding, and minus infinity is no probability at all."""
+    if not isinstance(logprob, int | float) or isinstance(logprob, bool) or math.isnan(logprob) or logprob == math.inf:
+        raise EngineError(f"a log-probability of the reply is not a number: {str(logprob)[:40]!r}")
+    return math.exp(min(0.0, logprob))
+
+
+def _field(raw: Mapping[str, Any], name: str, kind: type[T], absent: T) -> T:
+    value = raw.get(name)
+    if value is None:
+        return absent
+    if not isinstance(value, kind):
+        raise EngineError(f"the log-probabilities of the reply have an odd shape: {name} is {str(value)[:80]!r}")
+    return value

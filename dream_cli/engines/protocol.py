@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from dream_cli.errors import NoAnswer, UnreadableAnswer
 from dream_cli.records.record import Image
 
 
@@ -20,6 +21,7 @@ class ChatMessage:
 
 
 Chat = tuple[ChatMessage, ...]
+FILTERED = "content_filter"
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,34 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One text of the model; `finish_reason` is "stop" or "length", tokens are counted where the engine counts them."""
+    """One reply of the model: `text` is its answer, `reasoning` the thoughts before it, where they are known.
+
+    `finish_reason` is "stop", "length" (cut off), "refusal" (the server marks the text as one), "content_filter" (the server held
+    the answer or a part of it back), "empty", or a word of the server; tokens are counted where the engine counts them.
+    """
 
     text: str
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    reasoning: str | None = None  # "" where a model has thought and shows nothing of it
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether there is an answer; what a filter left of one does not count."""
+        return bool(self.text.strip()) and self.finish_reason != FILTERED
+
+
+def answer_of(completion: Completion) -> str:
+    """Return the text of a completion; raise NoAnswer or, where it ends inside its thoughts, UnreadableAnswer if it is no answer."""
+    if completion.is_answer:
+        return completion.text
+    if completion.finish_reason == FILTERED:
+        raise NoAnswer("filtered", "the server's content filter held the reply back")
+    if completion.finish_reason == "length":
+        advice = "it is cut off inside its thoughts; give it more room with --thinking-budget or --max-tokens"
+        raise UnreadableAnswer(f"the reply holds no answer: {advice}", raw=completion.reasoning or "")
+    raise NoAnswer("empty", "the reply is empty")
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,10 @@ class EngineSpec:
     timeout: float = 120.0
     store: str | None = None
     prompts_sha256: str | None = None
+    key_names: tuple[str, ...] = ("DREAM_API_KEY",)  # the variables that may hold the key of the server, the first one that is set counts
+    body: Mapping[str, Any] = field(default_factory=dict, hash=False)  # merged into each request to a server
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)  # sent with each request to a server
+    thinking: int | None = None  # tokens for thoughts: 0 for none at all, None where nothing is known of the model
     name: str | None = None  # written into the records instead of `model`
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError
 
@@ -27,10 +28,8 @@ def check_model(model: str | None, engine: Literal["transformers", "vllm"] | Non
 
 
 def check_address(base_url: str) -> None:
-    """Raise UsageError where a base URL is none."""
-    from dream_cli.engines import openai_server
-
-    openai_server.check_address(base_url)
+    """Raise UsageError where a base URL is not a URL."""
+    read_address(base_url)
 
 
 async def open_engine(spec: EngineSpec) -> Engine:
@@ -59,7 +58,7 @@ class EngineChoice:
 def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -> EngineChoice:
     """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is asked only where it matters."""
     if spec.base_url is not None:
-        return EngineChoice("openai", f"a server is named, {spec.base_url}")
+        return EngineChoice("openai", f"a server is named, {public_address(spec.base_url)}")
     model = spec.model or NANO
     _require_local(model, spec.engine)
     if model in EMBEDDED:

@@ -169,19 +169,25 @@ class StoredEngine(Engine):
             for key in sorted(keys.values()):
                 await held.enter_async_context(self._lock(key))
             found = {name: self._store.get(key) for name, key in keys.items()}
-            replies = {name: reply for name, reply in found.items() if reply is not None}
+            replies = {name: reply for name, reply in found.items() if reply is not None and _is_answer(reply)}
             missing = [name for name in keys if name not in replies]
             self.usage.reused += len(replies)
             if missing:
                 async with self._room:
                     fresh = dict(zip(missing, await ask(missing), strict=True))
-                    self._store.put(requests[missing[0]]["verb"], self.model, [(keys[n], requests[n], fresh[n]) for n in missing])
+                    kept = [(keys[n], requests[n], fresh[n]) for n in missing if _is_answer(fresh[n])]
+                    self._store.put(requests[missing[0]]["verb"], self.model, kept)
                 replies |= fresh
         return replies
 
     def _lock(self, key: str) -> asyncio.Lock:
         """Return the lock of a key; it lives as long as someone holds or awaits it."""
         return self._locks.setdefault(key, asyncio.Lock())
+
+
+def _is_answer(reply: Json) -> bool:
+    """Whether a reply is worth keeping: what a filter held back, or what came empty, is requested again."""
+    return reply.get("probabilities") is not None or Completion(reply["text"], reply.get("finish_reason")).is_answer
 
 
 def call_key(request: Json) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -15,6 +15,7 @@ from dream_cli.engines.local_model import first_line, load_processor, load_weigh
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.shared_choices import Request, SharedChoices
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
+from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
 from dream_cli.errors import EngineError, RowError, UsageError
 
 PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
@@ -36,8 +37,9 @@ def open_transformers(spec: EngineSpec) -> Engine:
     check_prompts(checkpoint, spec.prompts_sha256)
     quiet_libraries()
     model, processor = _load(checkpoint, spec.model, spec.device)
-    vlm = VisionLanguageModel(model, processor, spec.model)
-    return TransformersEngine(vlm, spec.name or spec.model, fingerprint(checkpoint), spec.batch_size)
+    vlm = VisionLanguageModel(model, processor, spec.model, no_thoughts(spec))
+    identity = fingerprint(checkpoint) + thinking_tag(spec)
+    return TransformersEngine(vlm, spec.name or spec.model, identity, spec.batch_size, spec.thinking or 0)
 
 
 class TransformersEngine(Engine):
@@ -45,19 +47,23 @@ class TransformersEngine(Engine):
 
     kind = "transformers"
 
-    def __init__(self, vlm: VisionLanguageModel, model: str, fingerprint: str, batch_size: int) -> None:
+    def __init__(self, vlm: VisionLanguageModel, model: str, fingerprint: str, batch_size: int, thinking: int = 0) -> None:
         self.model = model
         self.fingerprint = fingerprint
         self.concurrency = QUESTIONS * batch_size  # the next batch waits while one runs
         self.usage = vlm.usage
         self._vlm = vlm
+        self._thinking = thinking
         self._batch_size = batch_size
         self._batcher = Batcher(self._run, batch_size, multiple=lambda wish: QUESTIONS if isinstance(wish, Pictures) else 1)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; a schema is not enforced."""
-        key = replace(sampling, schema=None)
-        return list(await asyncio.gather(*(self._ask(chat, key, sample) for sample in samples)))
+
+        async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
+            return list(await asyncio.gather(*(self._ask(chat, roomy, sample) for sample in wanted)))
+
+        return await with_room(draw, replace(sampling, schema=None, max_tokens=sampling.max_tokens + self._thinking), samples)
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return the probability of each answer as the whole reply."""
@@ -92,10 +98,11 @@ class TransformersEngine(Engine):
 class VisionLanguageModel:
     """The blocking part: lists of chats in, completions or choices out, in the same order."""
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
+    def __init__(self, model: Any, processor: Any, name: str, template: Mapping[str, Any] | None = None) -> None:
         self.usage = Usage()
         self._model = model
         self._processor = processor
+        self._template = dict(template or {})  # variables of the chat template
         self._tokenizer = getattr(processor, "tokenizer", processor)
         if not (getattr(processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)):
             raise UsageError(f"the model {name} has no chat template, so it cannot be asked anything; use its instruction-tuned version")
@@ -163,7 +170,7 @@ class VisionLanguageModel:
         kept = tokens[: room if end is None else end]
         text = self._tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         count = len(kept) if end is None else end + 1
-        return Completion(text, "length" if end is None else "stop", prompt, count)
+        return with_thoughts_apart(Completion(text, "length" if end is None else "stop", prompt, count))
 
     def choose(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[Choice]:
         """Return one choice for each chat: one forward pass for the batch, and one more for each prefix that answers share."""
@@ -191,7 +198,7 @@ class VisionLanguageModel:
     def _render(self, chat: Chat) -> str:
         """Return the text of a chat, in which each picture is the processor's own mark; no picture is read."""
         marks = [{"role": m.role, "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]} for m in chat]
-        text: str = self._processor.apply_chat_template(marks, add_generation_prompt=True, tokenize=False)
+        text: str = self._processor.apply_chat_template(marks, add_generation_prompt=True, tokenize=False, **self._template)
         return text
 
     def _log(self, logs: dict[Tokens, Any], spelling: Spelling) -> Any:
@@ -217,6 +224,7 @@ class VisionLanguageModel:
             return_dict=True,
             return_tensors="pt",
             processor_kwargs={"padding": True},
+            **self._template,
         )
         longest = int(inputs["attention_mask"].sum(1).max())
         if self._context is not None and longest >= self._context:

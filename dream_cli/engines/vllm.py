@@ -18,6 +18,7 @@ from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpo
 from dream_cli.engines.local_model import row_seed
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
+from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
 from dream_cli.errors import EngineError, RowError, UsageError
 
 BATCH = 256
@@ -35,7 +36,7 @@ def open_vllm(spec: EngineSpec) -> Engine:
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         lock.close()
         raise UsageError(f"vLLM cannot load the model {spec.model}: {error}; --engine transformers runs it without vLLM") from error
-    return VllmEngine(llm, checkpoint, spec.name or spec.model, lock)
+    return VllmEngine(llm, checkpoint, spec, lock)
 
 
 class VllmEngine(Engine):
@@ -44,20 +45,25 @@ class VllmEngine(Engine):
     kind = "vllm"
     concurrency = 2 * BATCH
 
-    def __init__(self, llm: Any, checkpoint: Checkpoint, model: str, lock: TextIO) -> None:
-        self.model = model
-        self.fingerprint = f"vllm-{fingerprint(checkpoint)}"
+    def __init__(self, llm: Any, checkpoint: Checkpoint, spec: EngineSpec, lock: TextIO) -> None:
+        self.model = spec.name or spec.model or ""
+        self.fingerprint = f"vllm-{fingerprint(checkpoint)}{thinking_tag(spec)}"
         self.usage = Usage()
         self._llm = llm
         self._tokenizer = llm.get_tokenizer()
         self._ends = _ends(checkpoint, self._tokenizer)
-        self._options = _chat_options(checkpoint)
+        self._options = _chat_options(checkpoint) | ({"chat_template_kwargs": template} if (template := no_thoughts(spec)) else {})
         self._lock = lock
+        self._thinking = spec.thinking or 0
         self._batcher = Batcher(self._run, BATCH)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index, in the form of the schema where there is one."""
-        return list(await asyncio.gather(*(self._ask(chat, sampling, sample) for sample in samples)))
+
+        async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
+            return list(await asyncio.gather(*(self._ask(chat, roomy, sample) for sample in wanted)))
+
+        return await with_room(draw, replace(sampling, max_tokens=sampling.max_tokens + self._thinking), samples)
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return the probability of each answer as the whole reply."""
@@ -181,7 +187,7 @@ def _parameters(sampling: Sampling) -> Any:
 
 def _completion(out: Any) -> Completion:
     drawn = out.outputs[0]
-    return Completion(drawn.text, drawn.finish_reason, len(out.prompt_token_ids), len(drawn.token_ids))
+    return with_thoughts_apart(Completion(drawn.text, drawn.finish_reason, len(out.prompt_token_ids), len(drawn.token_ids)))
 
 
 def _conversation(chat: Chat) -> list[dict[str, Any]]:

@@ -11,17 +11,20 @@ from dataclasses import dataclass, replace
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import warn
 from dream_cli.benchmarks.registry import get
+from dream_cli.engines.address import public_address
+from dream_cli.engines.api_keys import judge_key_names
 from dream_cli.engines.costs import told
 from dream_cli.engines.dry import DryEngine
-from dream_cli.engines.protocol import Engine, EngineSpec, Sampling
+from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import NANO, check_address, check_model
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.judge_questions import Asker, answered, by_rule, questions, to_ask, verdicts_of
 from dream_cli.evaluation.scorecards import require_rule
 from dream_cli.method.chats import conversation
+from dream_cli.method.sampling import response_of
 from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records.record import Record, Response
+from dream_cli.records.record import Record
 from dream_cli.records.streams import open_writer
 
 
@@ -52,7 +55,9 @@ class Answerer:
             return record
         sampling, trials = drawing(record, self.plan)
         drawn = await self.engine.generate(conversation(record.turns()[-1], record.images), sampling, range(trials))
-        return replace(record, responses=tuple(Response(d.text, self.engine.model, d.finish_reason) for d in drawn))
+        for completion in drawn:
+            answer_of(completion)  # a rate over what a filter left would be a rate of something else
+        return replace(record, responses=tuple(response_of(d, self.engine.model) for d in drawn))
 
 
 def drawing(record: Record, plan: Plan) -> tuple[Sampling, int]:
@@ -87,6 +92,12 @@ def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_envi
     if len(places) not in (1, len(models)):
         raise UsageError(f"{len(models)} judges and {len(places)} --judge-base-url; give one URL for all, or one each")
     return list(zip(models, places * (len(models) if len(places) == 1 else 1), strict=True))
+
+
+def with_keys(panel: Sequence[EngineSpec], policy_url: str | None) -> tuple[EngineSpec, ...]:
+    """Return the judges with the variables that may hold the key of each: a key goes to no server that it was not given for."""
+    names = judge_key_names([judge.base_url for judge in panel], policy_url)
+    return tuple(replace(judge, key_names=own) for judge, own in zip(panel, names, strict=True))
 
 
 def evaluated(run: Run, plan: Plan, items: Sequence[Record], *, writing: bool) -> tuple[list[Record], int]:
@@ -149,7 +160,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):
-        run.tell(f"dry run, {spec.model or spec.base_url or NANO}: {engine.report(run.prices)}")
+        run.tell(f"dry run, {spec.model or public_address(spec.base_url or '') or NANO}: {engine.report(run.prices)}")
     elif run.verbose:
         run.tell(told(engine.usage, run.prices))
     return done

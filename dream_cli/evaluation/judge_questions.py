@@ -13,7 +13,7 @@ from typing import Any
 
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, Published, Question
 from dream_cli.benchmarks.registry import get
-from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
+from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.read_choice import reliable
@@ -156,7 +156,7 @@ class Asker:
         shown = {"prompt": record.turns()[-1].transcript, "warning": item.warning or "", "reference": item.reference or ""}
         text = self.prompts.judge_published(*asked.wording(item), shown | {"response": response.text})
         chat, sampling = question(text, record.images if asked.sees_image else ()), Sampling(0.0, max_tokens=asked.max_tokens)
-        reply = (await self.engine.generate(chat, sampling, [0]))[0].text
+        reply = answer_of((await self.engine.generate(chat, sampling, [0]))[0])
         with self._kept_if_read(chat, sampling):
             return {"value": asked.read(reply), "raw": reply}
 

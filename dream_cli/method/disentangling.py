@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
+from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.read_choice import yes
@@ -58,7 +58,8 @@ class Disentangler:
 
     async def _ask(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
         chat = question(self.prompts.observe(side, turn.transcript), () if side == "text" else images)
-        schema = observations_schema(self.prompts.taxonomy)
+        seen = {side} if side != "joint" else {"image", "text"} if images else {"text"}
+        schema = observations_schema(self.prompts.taxonomy, seen)
         try:
             return await self._list(chat, Sampling(0.0, 1.0, self.max_tokens, self.seed, schema), 0)
         except UnreadableAnswer:
@@ -66,7 +67,7 @@ class Disentangler:
 
     async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling, sample: int) -> tuple[Observation, ...]:
         (answer,) = await self.engine.generate(chat, sampling, [sample])
-        return parse_observations(answer.text, self.prompts.taxonomy)
+        return parse_observations(answer_of(answer), self.prompts.taxonomy)
 
     async def _check(self, claim: Observation, turn: Turn, images: Sequence[Image]) -> Observation | None:
         chat = question(self.prompts.verify(turn.transcript, claim), () if self.mode == "text" else images)

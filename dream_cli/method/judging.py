@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dream_cli.engines.protocol import ChatMessage, Engine
+from dream_cli.engines.protocol import FILTERED, ChatMessage, Engine
 from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.metrics import combined, observation_score
@@ -14,6 +14,9 @@ from dream_cli.method.read_choice import score, yes
 from dream_cli.prompts.parsing import SCORES, YES_NO
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
+
+# A filter, an empty reply or thoughts without an end left no answer, and a score of none would count as one.
+_NOTHING_TO_SCORE = "the response is empty or was held back by a content filter"
 
 
 class NoResponse(RowError):
@@ -50,6 +53,8 @@ class Judge:
         return record
 
     async def _judged(self, turn: Turn, response: Response, images: Sequence[Image]) -> Response:
+        if not response.text.strip() or response.finish_reason == FILTERED:
+            return replace(response, judgement=Judgement(unscored=_NOTHING_TO_SCORE, model=self.engine.model))
         rate = self._helpful if turn.observations == () else self._aware
         try:
             judgement = await rate(turn, response, images)

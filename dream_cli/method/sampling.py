@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from dream_cli.engines.protocol import Completion, Engine, Sampling
+from dream_cli.engines.protocol import Completion, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord
 from dream_cli.method.chats import conversation
 from dream_cli.prompts.rendering import Prompts
@@ -24,14 +25,20 @@ class Sampler:
     append: bool = False
 
     async def __call__(self, record: Record) -> Record:
-        """Return the record with new responses; raise InvalidRecord where there is nothing to answer, or nothing observed."""
+        """Return the record with new responses; raise InvalidRecord where there is nothing to answer, or nothing observed.
+
+        Raises NoAnswer or UnreadableAnswer where no sample is an answer; beside answers such a sample keeps its `finish_reason`.
+        """
         turn = record.turns()[-1]
         if turn.reply is not None:
             raise InvalidRecord("the conversation is answered already; split it first with `dream convert --explode turns`")
         kept = turn.responses if self.append else ()
         chat = conversation(turn, record.images, self._text(turn), self.system)
         drawn = await self.engine.generate(chat, self.sampling, range(len(kept), len(kept) + self.n))
-        return record.with_turn(replace(turn, responses=(*kept, *map(self._response, drawn))))
+        if not any(completion.is_answer for completion in drawn):
+            answer_of(drawn[0])
+        new = (response_of(completion, self.engine.model, observed=self.observe) for completion in drawn)
+        return record.with_turn(replace(turn, responses=(*kept, *new)))
 
     def _text(self, turn: Turn) -> str | None:
         if not self.observe:
@@ -40,5 +47,8 @@ class Sampler:
             raise InvalidRecord("--observe needs observations; run `dream disentangle` first")
         return self.prompts.respond_observed(turn.prompt, turn.observations)
 
-    def _response(self, drawn: Completion) -> Response:
-        return Response(drawn.text, self.engine.model, drawn.finish_reason, extra={"observed": True} if self.observe else {})
+
+def response_of(completion: Completion, model: str, *, observed: bool = False) -> Response:
+    """Return the response that a completion of a model is, with its thoughts in a field of their own."""
+    extra: dict[str, Any] = {"reasoning": completion.reasoning} if completion.reasoning else {}
+    return Response(completion.text, model, completion.finish_reason, extra=extra | ({"observed": True} if observed else {}))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dream_cli.engines.address import public_address
 from dream_cli.engines.costs import Prices, told
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Engine, EngineSpec
@@ -78,7 +79,7 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
     began = time.monotonic()
     engine = await open_engine(spec)
     if run.verbose:
-        where = f" at {spec.base_url}" if spec.base_url else ""
+        where = f" at {public_address(spec.base_url)}" if spec.base_url else ""
         run.tell(
             f"{engine.kind}{where}, model {engine.model}, fingerprint {engine.fingerprint[:16]}, ready in {time.monotonic() - began:.1f} s"
         )

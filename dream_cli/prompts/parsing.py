@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from dream_cli.errors import UnreadableAnswer
@@ -17,19 +18,23 @@ _NUMBER = re.compile(r"(?<![\d.\-–])(\d+(?:\.\d+)?)(?!\s*[-–]\s*\d)(?![\d])"
 _VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
-def observations_schema(taxonomy: Taxonomy) -> dict[str, Any]:
-    """Return the JSON schema of a list of observations in the names of the taxonomy."""
+def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "text")) -> dict[str, Any]:
+    """Return the JSON schema of `{"observations": [...]}` in the names of the taxonomy, with the sources of these sides alone.
+
+    The root is an object because OpenAI's structured output accepts nothing else.
+    """
     properties = {
-        "malicious_content": {"type": "string"},
-        "source": {"type": "string", "enum": [s.name for s in taxonomy.sources]},
+        "malicious_content": {"type": "string", "minLength": 1},
+        "source": {"type": "string", "enum": [s.name for s in taxonomy.sources if not s.side or s.side in sides]},
         "risk_category": {"type": "string", "enum": [c.name for c in taxonomy.categories]},
     }
     item = {"type": "object", "properties": properties, "required": list(_FIELDS), "additionalProperties": False}
-    return {"type": "array", "items": item}
+    listed = {"type": "array", "items": item}
+    return {"type": "object", "properties": {"observations": listed}, "required": ["observations"], "additionalProperties": False}
 
 
 def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ...]:
-    """Read the first JSON list of the answer; fences, trailing commas and the like are repaired.
+    """Read the first JSON list of the answer, bare or in an object; fences, trailing commas and the like are repaired.
 
     Raises UnreadableAnswer where there is no list, where it is cut off, or where an entry has not the three fields.
     """
@@ -40,7 +45,10 @@ def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ..
         raise UnreadableAnswer("the answer holds no JSON list of observations", raw=answer)
     if "]" not in answer[start:]:
         raise UnreadableAnswer("the list of observations is cut off; raise --max-tokens", raw=answer)
-    items = json_repair.loads(answer[start : answer.rindex("]") + 1])
+    try:
+        items = json_repair.loads(answer[start : answer.rindex("]") + 1])
+    except Exception as error:  # noqa: BLE001 - a thousand nested brackets raise RecursionError, others ValueError or AssertionError
+        raise UnreadableAnswer(f"the answer is not a JSON list of observations ({type(error).__name__})", raw=answer) from None
     if not isinstance(items, list):
         raise UnreadableAnswer("the answer is not a JSON list of observations", raw=answer)
     return tuple(_observation(item, taxonomy, answer) for item in items)

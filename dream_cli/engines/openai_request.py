@@ -1,0 +1,212 @@
+"""The requests to an OpenAI-compatible server: what is sent, and what is left out once the server has refused it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dream_cli.engines.openai_wire import Refused, error_message
+from dream_cli.engines.protocol import ChatMessage, EngineSpec, Sampling
+from dream_cli.engines.thoughts import no_thoughts
+
+Json = dict[str, Any]
+
+# These fill in what a request leaves out from the checkpoint's own sampling settings, not from OpenAI's defaults.
+_OWN_DEFAULTS = ("vllm", "sglang", "llamacpp")
+# What a parameter that is no longer sent changes, for the message about it.
+_EFFECTS = {
+    "temperature": "replies are drawn at the server's own temperature, also where the most probable one is meant",
+    "top_p": "replies are drawn with the server's own top_p",
+    "seed": "the same command may draw other replies",
+    "n": "samples are requested one by one",
+    "logprobs": "verdicts are read from the words of the reply",
+    "response_format": "the form of a list is requested in words only",
+    "minLength": "the schema of a list allows empty strings",
+    "max_tokens": "max_completion_tokens is sent instead",
+    "chat_template_kwargs": "the model may think",
+    "reasoning_effort": "the model may think",
+}
+_LIMIT = re.compile(r"\b(max(imum)?|at most|less than|greater than|between|range|exceeds?|limit|up to)\b", re.IGNORECASE)
+LOGPROBS = 20  # alternatives per position, the most that any server gives
+_FEWER = {20: 10, 10: 5}
+
+
+@dataclass
+class Dropped:
+    """What the server has refused so far in this run: the names of parameters, refused schemas, and its limit of log-probabilities."""
+
+    warn: Callable[[str], None]
+    names: set[str] = field(default_factory=set)
+    schemas: set[str] = field(default_factory=set)
+    logprobs: int = LOGPROBS
+
+    def apply(self, body: Json) -> Json:
+        """Return the request without what is refused."""
+        left = {name: value for name, value in body.items() if name not in self.names or name == "max_tokens"}
+        if "max_tokens" in self.names and "max_tokens" in left:
+            left["max_completion_tokens"] = left.pop("max_tokens")
+        if "logprobs" not in left:
+            left.pop("top_logprobs", None)
+        elif "top_logprobs" in left:
+            left["top_logprobs"] = min(left["top_logprobs"], self.logprobs)
+        if "response_format" in left:
+            if "minLength" in self.names:
+                left["response_format"] = _without_key(left["response_format"], "minLength")
+            if json.dumps(left["response_format"]) in self.schemas:
+                del left["response_format"]
+        return left
+
+    def with_refusal(self, error: Refused, sent: Json) -> Dropped | None:
+        """Return what to leave out after a refusal of the request that was sent; None where it is about no parameter of ours."""
+        blamed = blamed_parameters(error, sent)
+        schemas, logprobs = set(self.schemas), self.logprobs
+        if "top_logprobs" in blamed:
+            blamed.discard("top_logprobs")
+            fewer = _FEWER.get(sent["top_logprobs"])
+            logprobs = fewer or logprobs
+            blamed |= set() if fewer else {"logprobs"}
+            if fewer:
+                blamed.discard("logprobs")
+        if "response_format" in blamed:
+            blamed.discard("response_format")
+            schemas.add(json.dumps(sent["response_format"]))
+        after = Dropped(self.warn, self.names | blamed, schemas, logprobs)
+        return None if (after.names, after.schemas, after.logprobs) == (self.names, self.schemas, self.logprobs) else after
+
+    def remember(self, other: Dropped) -> None:
+        """Leave out from now on what another request was accepted without, and report each parameter once."""
+        for name in sorted(other.names - self.names):
+            self.warn(f"the server refuses `{name}`, which is no longer sent: {_EFFECTS[name]}")
+        if other.schemas - self.schemas:
+            self.warn(f"the server refuses a JSON schema, which is no longer sent: {_EFFECTS['response_format']}")
+        self.names |= other.names
+        self.schemas |= other.schemas
+        self.logprobs = min(self.logprobs, other.logprobs)
+
+
+def blamed_parameters(error: Refused, sent: Json) -> set[str]:
+    """Return the parameters of ours that a refusal names, by its fields (`param`, `loc`) or by its words.
+
+    The schema counts as `response_format`, or as `minLength` where only that keyword of it is named.
+    """
+    if error.status not in (400, 403, 422):
+        return set()
+    message = error_message(error.reply, 10_000)
+    words = f"{message} {_named_fields(error.reply)}"
+    if "response_format" in sent and "minLength" in words and "minLength" in json.dumps(sent["response_format"]):
+        return {"minLength"}
+    blamed = {name for name in ("temperature", "top_p", "seed", "chat_template_kwargs", "reasoning_effort") if _names(words, name)}
+    if {"temperature", "top_p"} <= blamed and {"temperature", "top_p"} <= set(sent):
+        # "cannot both be specified": the temperature matters more, and is dropped next where it is refused too.
+        blamed.discard("temperature")
+    if re.search(r"""(?<![\w'’])n\s*(?:=|>|<|must|:)|['"`]n['"`]""", words):
+        blamed.add("n")
+    if _names(words, "max_completion_tokens"):
+        blamed.add("max_tokens")
+    if re.search(r"\b(response_format|json_?\s?schema|output_format|schema)\b", words, re.IGNORECASE):
+        blamed.add("response_format")
+    if re.search(r"\b(top_)?log_?probs\b", words):
+        blamed.add("top_logprobs" if _LIMIT.search(message) else "logprobs")
+    return blamed & set(sent)
+
+
+def _names(words: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", words) is not None
+
+
+def _named_fields(reply: str) -> str:
+    """Return the names that the fields of an error give, such as `param` or the places of failed validations."""
+    try:
+        content = json.loads(reply)
+    except (ValueError, RecursionError):
+        return ""
+    content = content[0] if isinstance(content, list) and content else content
+    if not isinstance(content, dict):
+        return ""
+    error = content.get("error")
+    named = [error.get("param")] if isinstance(error, dict) else []
+    details = content.get("detail")
+    for detail in details if isinstance(details, list) else []:
+        place = detail.get("loc") if isinstance(detail, dict) else None
+        named += place if isinstance(place, list) else []
+    return " ".join(f"'{name}'" for name in named if isinstance(name, str))
+
+
+def _without_key(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_key(inner, key) for name, inner in value.items() if name != key}
+    return [_without_key(inner, key) for inner in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Builds the body of each request. Its fields come in one order, so that equal beginnings stay equal for a server's prompt cache."""
+
+    model: str
+    own_defaults: bool
+    thinking: Mapping[str, Any]
+    extra: Mapping[str, Any]
+
+    def body(self, chat: Sequence[ChatMessage], sampling: Sampling) -> Json:
+        """Return the request for one completion; parameters at their default are left out."""
+        body: Json = {"model": self.model, "messages": [_message(message) for message in chat], "max_tokens": sampling.max_tokens}
+        drawn = sampling.temperature > 0
+        if sampling.temperature != 1 or self.own_defaults:
+            body["temperature"] = sampling.temperature
+        if drawn and (sampling.top_p != 1 or self.own_defaults):
+            body["top_p"] = sampling.top_p
+        if drawn:
+            body["seed"] = sampling.seed
+        if sampling.schema is not None:
+            schema = {"name": "answer", "strict": True, "schema": dict(sampling.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return {**body, **self.thinking}
+
+    def merged(self, body: Json) -> Json:
+        """Return the request with the user's own fields, which win; null leaves a field out."""
+        if "max_completion_tokens" in self.extra:
+            body = {name: value for name, value in body.items() if name != "max_tokens"}
+        merged = _merged(body, self.extra)
+        return {name: value for name, value in merged.items() if value is not None}
+
+
+def requests_for(spec: EngineSpec, card: Json, host: str) -> Requests:
+    """Return the builder of requests for the model of a server's card."""
+    owner = str(card.get("owned_by", "")).lower()
+    return Requests(card["id"], owner in _OWN_DEFAULTS, _thinking_fields(spec, card["id"], host), spec.body)
+
+
+def _thinking_fields(spec: EngineSpec, model: str, host: str) -> Json:
+    """Return the fields that keep a model from thinking, where the spec leaves no room for it."""
+    if spec.thinking != 0:
+        return {}
+    name = model.rpartition("/")[2].lower()
+    if re.match(r"gpt-5\.\d|gemini", name):
+        return {"reasoning_effort": "none"}
+    if name.startswith("gpt-5"):
+        return {"reasoning_effort": "minimal"}
+    if re.match(r"o\d", name):
+        return {"reasoning_effort": "low"}
+    if host.endswith("openai.com"):
+        return {}
+    return {"chat_template_kwargs": no_thoughts(spec)}
+
+
+def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:
+    merged = dict(ours)
+    for name, value in theirs.items():
+        inner = merged.get(name)
+        merged[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _message(message: ChatMessage) -> Json:
+    from dream_cli.records.images import data_uri
+
+    if not message.images:
+        return {"role": message.role, "content": message.text}
+    parts: list[Json] = [{"type": "image_url", "image_url": {"url": data_uri(image)}} for image in message.images]
+    return {"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]}
