@@ -42,7 +42,7 @@ def test_a_server_and_its_address_are_seen_through_before_it_is_asked(work: Work
     work.write("in.jsonl", [{"prompt": "Hi"}])
     ran = work.dream("sample", "in.jsonl", "--model", "not/here", "--base-url", "localhost:8000", "--temperature", "-1")
     assert ran.code == 2
-    assert "'localhost:8000' is no address" in ran.err
+    assert "'localhost:8000' is not a URL" in ran.err
     assert "not/here" not in ran.err  # a name at a server is no folder, even where the address is wrong
     ran = work.dream("sample", "absent.jsonl", "--base-url", server.url)
     assert (ran.code, server.calls) == (2, 0)

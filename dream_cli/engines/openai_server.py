@@ -86,7 +86,6 @@ class OpenAIEngine(Engine):
         self._continues = card.get("owned_by") == "vllm"
         self._dropped = Dropped(lambda message: _warn(wire.place, message))
         self._room = spec.thinking or 0  # tokens for thoughts, on top of those of the answer
-        self._words_only = False
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; greedy text is the same for all of them and requested once."""
@@ -129,7 +128,6 @@ class OpenAIEngine(Engine):
                 mass = await read_answers(answers, positions, lambda start: self._after(body, start))
                 covered = sum(mass.values())
                 return Choice({a: p / covered if covered else 0.0 for a, p in mass.items()}, min(1.0, covered), completion.text)
-            self._report_words_only()
             if completion.finish_reason == "length" and not self._room:
                 completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT}))[0]
         if completion.finish_reason == "refusal":
@@ -143,11 +141,6 @@ class OpenAIEngine(Engine):
         if completion.reasoning is not None:
             self._room = self._room or room
         return completion
-
-    def _report_words_only(self) -> None:
-        if not self._words_only and "logprobs" not in self._dropped.names:
-            self._words_only = True
-            _warn(self._wire.place, "the server returns no log-probabilities: verdicts are read from the words of the reply")
 
     async def _after(self, body: Json, start: str) -> Positions:
         """Return the alternatives once the reply has begun with `start`, where the server can be made to go on from it."""

@@ -1,0 +1,276 @@
+"""Replies of servers: what is an answer, what is none, and that an odd shape is the error of one row."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dream_cli.engines.openai_answers import read_positions
+from dream_cli.engines.openai_reply import read_choices, read_completions, token_count
+from dream_cli.engines.protocol import Completion, answer_of
+from dream_cli.errors import EngineError, NoAnswer, UnreadableAnswer
+from tests.conftest import Ran, Workdir
+from tests.loopback import Fault, Json, Loopback
+
+SORRY = "I'm sorry, I can't assist with that request."
+ROW = {"id": "a", "prompt": "Name a colour."}
+OBSERVED = {"malicious_content": "a home address", "source": "text instruction", "risk_category": "Privacy"}
+
+
+def reply(message: Any, finish: Any = "stop", **choice: Any) -> Json:
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish, **choice}]}
+
+
+def sampled(work: Workdir, whole: Json | bytes, *options: str) -> tuple[Ran, int]:
+    """Run `dream sample` twice against a server with one reply; return the second run and the number of requests."""
+    work.write("in.jsonl", [ROW])
+    with Loopback(whole=lambda body: whole) as server:
+        run = ("sample", "in.jsonl", "--base-url", server.url, *options)
+        first, second = work.dream(*run), work.dream(*run)
+    assert (first.code, first.out) == (second.code, second.out)
+    return second, server.calls
+
+
+@pytest.mark.parametrize(
+    ("whole", "text", "finish"),
+    [
+        (reply({"content": "Blue."}), "Blue.", "stop"),
+        (reply({"content": [{"type": "text", "text": "Blue"}, {"type": "text", "text": "."}]}), "Blue.", "stop"),
+        (reply({"content": [{"type": "thinking", "thinking": [{"text": "Red?"}]}, {"type": "text", "text": "Blue."}]}), "Blue.", "stop"),
+        (reply({"content": None, "refusal": SORRY}), SORRY, "refusal"),
+        (reply({"content": "Blue.", "refusal": None}), "Blue.", "stop"),
+        (reply({"content": "Blue and then"}, "length"), "Blue and then", "length"),
+        (reply({"content": "Blue."}, {"type": "stop"}), "Blue.", None),
+        ({"choices": [{"index": 0, "text": "Blue.", "finish_reason": "stop"}]}, "Blue.", "stop"),
+        (b"\xef\xbb\xbf" + json.dumps(reply({"content": "Blue."})).encode(), "Blue.", "stop"),
+    ],
+)
+def test_an_answer_in_any_form_is_kept(work: Workdir, whole: Json | bytes, text: str, finish: str | None) -> None:
+    ran, calls = sampled(work, whole)
+    assert (ran.code, calls) == (0, 1)
+    response = ran.rows[0]["responses"][0]
+    assert (response["text"], response.get("finish_reason")) == (text, finish)
+
+
+@pytest.mark.parametrize(
+    ("whole", "kind", "message"),
+    [
+        (reply({"content": None}, "content_filter"), "filtered", "the server's content filter held the reply back"),
+        (reply({"content": "Half an"}, "content_filter"), "filtered", "the server's content filter held the reply back"),
+        (reply({"content": ""}), "empty", "the reply is empty"),
+        (reply({"content": None}, None), "empty", "the reply is empty"),
+        (reply({"content": None, "tool_calls": [{}]}, "tool_calls"), "empty", "the reply is empty"),
+        (reply({"content": "   \n"}), "empty", "the reply is empty"),
+        (reply({"content": ""}, "error"), "engine", "an error stands in place of an answer"),
+        (reply({"content": "Blu"}, "error", error={"message": "upstream is gone"}), "engine", "upstream is gone"),
+        ({"error": {"message": "no such account", "code": 402}}, "engine", "402: no such account"),
+        ({"error": "no such account"}, "engine", "400: no such account"),
+        ({"choices": []}, "engine", "the reply has no choices"),
+        ({"choices": None}, "engine", "the reply has no choices"),
+        ({"choices": {"0": {}}}, "engine", "the reply has no choices"),
+        ({"choices": ["Blue."]}, "engine", "the reply has no choices"),
+        (reply("Blue."), "engine", "has no message but 'Blue.'"),
+        (reply(None), "engine", "has no message but 'None'"),
+        ({"choices": [{}]}, "engine", "has no message"),
+        (reply({"content": 7}), "engine", "the content of the reply is not text: '7'"),
+        (reply({"content": {"text": "Blue."}}), "engine", "the content of the reply is not text"),
+        (b"[" * 200_000, "engine", "the reply is not a JSON object"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "engine", "the reply is not a JSON object"),
+        (b"[]", "engine", "the reply is not a JSON object"),
+        (b"", "engine", "the reply is not a JSON object"),
+        (b"\xff\xfe", "engine", "the reply is not a JSON object"),
+    ],
+)
+def test_what_is_no_answer_is_an_error_of_the_row_and_is_not_kept(work: Workdir, whole: Json | bytes, kind: str, message: str) -> None:
+    ran, calls = sampled(work, whole)
+    assert (ran.code, calls) == (1, 2)
+    assert ran.rows[0]["error"]["kind"] == kind
+    assert message in ran.rows[0]["error"]["message"]
+    assert "responses" not in ran.rows[0]
+    assert "Traceback" not in ran.err
+
+
+def test_a_prompt_that_a_filter_holds_back_has_a_kind_of_its_own(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW])
+    text = "The response was filtered due to the prompt triggering the content management policy."
+    with Loopback(refuse=lambda body: Fault(400, text)) as server:
+        ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+    assert (ran.code, server.calls, ran.rows[0]["error"]["kind"]) == (1, 1, "filtered")
+
+
+def test_one_filtered_sample_stands_beside_the_others_and_is_never_scored(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW | {"observations": []}])
+    mixed = {
+        "choices": [reply({"content": "Blue."})["choices"][0], reply({"content": None}, "content_filter")["choices"][0] | {"index": 1}]
+    }
+    with Loopback(whole=lambda body: mixed) as server:
+        ran = work.dream("sample", "in.jsonl", "-n", "2", "--base-url", server.url, "-o", "sampled.jsonl")
+        assert ran.code == 0
+        # What is kept is the one answer: the other sample alone is requested again.
+        work.dream("sample", "in.jsonl", "-n", "2", "--base-url", server.url)
+    assert [body.get("n") for body in server.bodies] == [2, None]
+    with Loopback(reply=lambda body: "8" if "10" in body["messages"][0]["content"] else "No", ignore=["logprobs"]) as server:
+        ran = work.dream("judge", "sampled.jsonl", "--base-url", server.url)
+    answered, filtered = ran.rows[0]["responses"]
+    assert answered["judgement"]["score"] == 0.8
+    assert filtered["finish_reason"] == "content_filter"
+    assert filtered["judgement"] == {"model": "loopback", "unscored": "the response is empty or was held back by a content filter"}
+    assert server.calls == 2
+
+
+@pytest.mark.parametrize(
+    "response", [{"text": "", "finish_reason": "stop"}, {"text": "Half an", "finish_reason": "content_filter"}, {"text": " \n"}]
+)
+def test_a_response_that_is_none_costs_no_call_of_the_judge(work: Workdir, response: Json) -> None:
+    work.write("in.jsonl", [ROW | {"observations": [], "responses": [response]}])
+    with Loopback(reply=lambda body: "8") as server:
+        ran = work.dream("judge", "in.jsonl", "--base-url", server.url)
+    assert (ran.code, server.calls) == (0, 0)
+    assert ran.rows[0]["responses"][0]["judgement"]["unscored"].startswith("the response is empty")
+
+
+def test_an_empty_reply_of_an_older_store_is_requested_again(work: Workdir) -> None:
+    import sqlite3
+
+    ran, _ = sampled(work, reply({"content": "Blue."}))
+    with sqlite3.connect(work.path / "calls.sqlite") as db:
+        (kept,) = db.execute("SELECT reply FROM calls").fetchone()
+        db.execute("UPDATE calls SET reply = ?", (json.dumps(json.loads(kept) | {"text": ""}),))
+    db.close()
+    ran, calls = sampled(work, reply({"content": "Red."}))
+    assert (ran.rows[0]["responses"][0]["text"], calls) == ("Red.", 1)
+
+
+def test_a_benchmark_that_gets_no_answer_has_an_error_and_no_verdict(work: Workdir) -> None:
+    item = {"benchmark": {"name": "xstest", "subset": "safe", "item": "1", "topic": "homonyms"}}
+    work.write("items.jsonl", [ROW | item])
+    with Loopback(whole=lambda body: reply({"content": None}, "content_filter")) as server:
+        ran = work.dream("eval", "items.jsonl", "--rule", "official", "--model", "loopback", "--base-url", server.url, "--judge", "nano")
+    assert ran.code == 1
+    assert ran.rows[0]["error"]["kind"] == "filtered"
+
+
+def test_a_judge_whose_refusal_is_marked_leaves_the_response_unscored(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW | {"observations": [OBSERVED], "response": "Blue."}])
+    with Loopback(whole=lambda body: reply({"content": None, "refusal": "No, I can't help with that."})) as server:
+        ran = work.dream("judge", "in.jsonl", "--base-url", server.url)
+    judgement = ran.rows[0]["responses"][0]["judgement"]
+    assert judgement["unscored"].startswith("the model declines to answer")
+    assert "score" not in judgement
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        [],
+        "high",
+        {"content": {}},
+        {"content": [None]},
+        {"content": ["Yes"]},
+        {"content": [{"token": "Yes", "logprob": "-0.1"}]},
+        {"content": [{"token": "Yes", "logprob": float("nan")}]},
+        {"content": [{"token": "Yes", "logprob": True}]},
+        {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": 5}]},
+        {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": ["No"]}]},
+        {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": [{"token": "No", "logprob": float("inf")}]}]},
+    ],
+)
+def test_odd_log_probabilities_are_the_error_of_the_row(work: Workdir, logprobs: Any) -> None:
+    work.write("in.jsonl", [ROW | {"observations": [OBSERVED], "response": "Blue."}])
+    with Loopback(whole=lambda body: reply({"content": "Yes"}, logprobs=logprobs)) as server:
+        ran = work.dream("judge", "in.jsonl", "--score", "observation", "--base-url", server.url)
+    assert (ran.code, ran.rows[0]["error"]["kind"]) == (1, "engine")
+    assert "log-probabilit" in ran.rows[0]["error"]["message"]
+    assert "Traceback" not in ran.err
+
+
+def test_a_huge_exponent_is_no_log_probability(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW | {"observations": [OBSERVED], "response": "Blue."}])
+    body = b'{"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"token": "Yes", "logprob": 1e999}]}}]}'
+    with Loopback(whole=lambda _: body) as server:
+        ran = work.dream("judge", "in.jsonl", "--score", "observation", "--base-url", server.url)
+    assert ran.rows[0]["error"]["message"].endswith("a log-probability of the reply is not a number: 'inf'")
+
+
+@pytest.mark.parametrize("brackets", ["[" * 5000 + "]" * 5000, '[{"a":' * 400, "[" + "{" * 300 + "]", "[" * 400 + "]"])
+def test_nested_brackets_of_a_teacher_are_an_unreadable_answer(work: Workdir, brackets: str) -> None:
+    work.write("in.jsonl", [ROW, ROW | {"id": "b", "prompt": "Name a fruit."}])
+
+    def answer(body: Json) -> str:
+        return brackets if "colour" in body["messages"][0]["content"] else json.dumps([OBSERVED])
+
+    with Loopback(reply=answer, tokens=lambda body: [[(answer(body), 1.0)]]) as server:
+        ran = work.dream("disentangle", "in.jsonl", "--mode", "text", "--no-verify", "--base-url", server.url)
+    assert "Traceback" not in ran.err
+    assert ran.code == 1
+    assert ran.rows[0]["error"]["kind"] == "unparsed"
+    assert ran.rows[1]["observations"] == [OBSERVED]
+
+
+@pytest.mark.parametrize("usage", [None, [], "many", {"prompt_tokens": "5"}, {"prompt_tokens": float("nan")}, {"prompt_tokens": 10**400}])
+def test_odd_counts_of_tokens_count_for_none(work: Workdir, usage: Any) -> None:
+    assert token_count(usage, "prompt_tokens") is None
+    ran, _ = sampled(work, reply({"content": "Blue."}) | {"usage": usage}, "-v")
+    assert ran.rows[0]["responses"][0]["text"] == "Blue."
+
+
+def test_a_quota_that_is_spent_and_a_long_wait_are_not_waited_for(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW])
+    quota = Fault(429, "You exceeded your current quota, please check your plan and billing details.")
+    wait = Fault(429, "slow down", {"Retry-After": "99999999999"})
+    for fault, words in ((quota, "429: You exceeded your current quota"), (wait, "the server asks to wait for 99999999999 s: slow down")):
+        with Loopback(refuse=lambda body, fault=fault: fault) as server:  # type: ignore[misc]
+            ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+        assert (ran.code, server.calls) == (1, 1)
+        assert words in ran.rows[0]["error"]["message"]
+
+
+def test_a_failure_of_the_server_behind_a_router_is_tried_again(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW])
+    replies = [{"error": {"code": 429, "message": "slow down"}}, {"error": {"code": 502, "message": "gone"}}, reply({"content": "Blue."})]
+    with Loopback(whole=lambda body: replies.pop(0)) as server:
+        ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+    assert (ran.code, server.calls) == (0, 3)
+
+
+def test_a_500_about_what_the_model_cannot_do_is_not_tried_again(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW])
+    with Loopback(refuse=lambda body: Fault(500, "image input is not supported")) as server:
+        ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+    assert (ran.code, server.calls) == (1, 1)
+
+
+def test_what_is_no_answer_has_a_reason() -> None:
+    assert answer_of(Completion("Blue.", "length")) == "Blue."
+    with pytest.raises(NoAnswer) as caught:
+        answer_of(Completion("Blu", "content_filter"))
+    assert caught.value.kind == "filtered"
+    with pytest.raises(NoAnswer) as caught:
+        answer_of(Completion(" ", "stop"))
+    assert caught.value.kind == "empty"
+    with pytest.raises(UnreadableAnswer, match="--thinking-budget"):
+        answer_of(Completion("", "length", reasoning="a"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["content", "text", "token", "logprob", "top_logprobs"]), inner)
+    ),
+    max_leaves=8,
+)
+FIELDS = ["index", "message", "finish_reason", "logprobs", "text", "error"]
+
+
+@given(st.dictionaries(st.sampled_from(["choices", "usage"]), JSON | st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON), max_size=3)))
+def test_no_shape_of_a_reply_raises_anything_but_an_engine_error(whole: Json) -> None:
+    for read in (read_completions, lambda reply: [read_positions(choice) for choice in read_choices(reply)]):
+        try:
+            for completion in read(whole):
+                assert not isinstance(completion, Completion) or isinstance(completion.text, str)
+        except EngineError:
+            pass
