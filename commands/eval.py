@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
@@ -46,11 +47,10 @@ def run(
     ctx: typer.Context,
     what: What = None,
     data: Data = None,
-    out: options.Out = None,
-    model: options.Policy = None,
-    base_url: options.BaseUrl = None,
     judge: Judges = None,
     judge_base_url: JudgeUrls = None,
+    judge_body: options.JudgeBody = None,
+    judge_header: options.JudgeHeader = None,
     rule: Rule = "strict",
     trials: Trials = None,
     agg: Agg = None,
@@ -61,23 +61,11 @@ def run(
     card: options.Cards = None,
     show_prompts: ShowPrompts = False,
     prompts: options.PromptFolder = None,
-    image_root: options.ImageRoot = None,
     limit: Limit = None,
     seed: options.Seed = 0,
-    dry_run: options.DryRun = False,
-    model_tag: options.ModelTag = None,
-    body: options.Body = None,
-    header: options.Header = None,
-    judge_body: options.JudgeBody = None,
-    judge_header: options.JudgeHeader = None,
-    thinking_budget: options.ThinkingBudget = None,
-    concurrency: options.Concurrency = 8,
-    timeout: options.Timeout = 120.0,
-    batch_size: options.BatchSize = 8,
-    store: options.Store = None,
-    no_store: options.NoStore = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    *,
+    engine: options.EngineOptions,
+    run: options.RunOptions,
 ) -> None:
     """Measure safety, and what it costs in helpfulness.
 
@@ -91,27 +79,37 @@ def run(
     from dream_cli.errors import UsageError
     from dream_cli.evaluation.evaluating import Plan, evaluated, judges, with_keys
     from dream_cli.evaluation.reports import compared, deliver
-    from dream_cli.method.stages import Run
     from dream_cli.prompts.rendering import Prompts
 
     words = what or []
     if compare:
-        raise typer.Exit(compared(words, rule, agg, summary, seed))
+        raise typer.Exit(compared(words, rule=rule, agg=agg, as_json=summary, seed=seed))
     templates = Prompts.load(prompts)
-    of_all = (concurrency, batch_size, store, no_store, templates.sha256, timeout, None)
     running = name_benchmarks(words) or options.by_hand(ctx, "model", "base_url")
-    asked = judges(judge, judge_base_url, from_environment=running)
-    policy = options.engine_spec(model, base_url, model_tag, *of_all, "eval", body, header)
-    of_judges = (*of_all, "judge", judge_body, judge_header, thinking_budget)
-    panel = with_keys([options.engine_spec(name, url, None, *of_judges) for name, url in asked], base_url)
-    plan = Plan(policy, panel, templates, rule, trials, temperature, max_tokens, seed)
-    items, lost = read_items(words, data, image_root, limit, quiet)
-    code = 0
-    if out is not None and not (running or asked):
+    named = judges(judge, judge_base_url, from_environment=running)
+    # The published limits of tokens hold for the policy; the budget for thoughts is the judges'.
+    policy = replace(engine.spec("eval", templates.sha256), thinking=None)
+    of_judges = replace(
+        engine.spec("judge", templates.sha256), body=options.read_body(judge_body), headers=options.read_headers(judge_header)
+    )
+    panel = [replace(of_judges, model=name, base_url=url, model_tag=None) for name, url in named]
+    plan = Plan(
+        policy=policy,
+        judges=with_keys(panel, engine.base_url),
+        prompts=templates,
+        rule=rule,
+        trials=trials,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+    )
+    items, lost = read_items(words, data, image_root=run.image_root, limit=limit, quiet=run.quiet)
+    code, asks = 0, bool(running or named)
+    if run.out is not None and not asks:
         raise UsageError("-o is for items that are answered or judged here; name --model or --judge, or write the card with --card")
-    if running or asked:
-        stage = Run("eval", None, out, dry_run=dry_run, quiet=quiet, verbose=verbose)
-        items, code = evaluated(stage, plan, items, writing=not summary or out is not None)
-    if not dry_run:
-        deliver(items, rule, agg, summary, card or [], sys.stderr if running or asked else sys.stdout, quiet, show_prompts)
+    if asks:
+        items, code = evaluated(run.run("eval"), plan, items, writing=not summary or run.out is not None)
+    if not run.dry_run:
+        talk = sys.stderr if asks else sys.stdout
+        deliver(items, rule=rule, agg=agg, as_json=summary, files=card or [], talk=talk, quiet=run.quiet, show_prompts=show_prompts)
     raise typer.Exit(1 if lost else code)

@@ -7,59 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli import options
-from dream_cli.cli.options import (
-    BaseUrl,
-    BatchSize,
-    Body,
-    Concurrency,
-    DryRun,
-    Header,
-    ImageRoot,
-    Judge,
-    Limit,
-    ModelTag,
-    NoStore,
-    Out,
-    PriceIn,
-    PriceOut,
-    PromptFolder,
-    Quiet,
-    Retry,
-    Source,
-    Store,
-    ThinkingBudget,
-    Timeout,
-    Verbose,
-)
+from dream_cli.cli.options import JudgeOptions, PromptFolder, StageOptions
 
 Other = Annotated[str, typer.Argument(metavar="BEFORE", help="The other model's responses to the same prompts, paired by id.")]
 
 
 def run(
     other: Other,
-    source: Source = None,
-    out: Out = None,
-    model: Judge = None,
-    base_url: BaseUrl = None,
     prompts: PromptFolder = None,
-    image_root: ImageRoot = None,
-    limit: Limit = None,
-    retry_errors: Retry = False,
-    dry_run: DryRun = False,
-    price_in: PriceIn = None,
-    price_out: PriceOut = None,
-    model_tag: ModelTag = None,
-    concurrency: Concurrency = 8,
-    thinking_budget: ThinkingBudget = None,
-    body: Body = None,
-    header: Header = None,
-    timeout: Timeout = 120.0,
-    batch_size: BatchSize = 8,
-    store: Store = None,
-    no_store: NoStore = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    *,
+    engine: JudgeOptions,
+    stage: StageOptions,
 ) -> None:
     """Ask a judge which of two responses to the same prompt is better, in both orders.
 
@@ -70,20 +28,18 @@ def run(
     """
     from dream_cli.evaluation.judge_questions import Asker
     from dream_cli.evaluation.preferring import Preferrer, Wins, rivals
-    from dream_cli.method.stages import Run, run_stage
+    from dream_cli.method.stages import run_stage
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.records.streams import read_records
 
     templates, others, wins = Prompts.load(prompts), rivals(read_records(other)), Wins()
-    engine_options = (model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, None)
-    spec = options.engine_spec(model, base_url, *engine_options, "judge", body, header, thinking_budget)
     tally = run_stage(
-        Run("prefer", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
-        spec,
+        stage.run("prefer"),
+        engine.spec("judge", templates.sha256),
         lambda engine: Preferrer(Asker(engine, templates, "strict"), others),
         wins.add,
     )
-    if not quiet and not dry_run:
+    if not stage.quiet and not stage.dry_run:
         sys.stderr.write(wins.report(tally))
     unread = any(verdict["value"] is None for verdict in wins.verdicts)
-    raise typer.Exit(tally.exit_code or int(unread and not dry_run))
+    raise typer.Exit(tally.exit_code or int(unread and not stage.dry_run))

@@ -6,33 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli import options
-from dream_cli.cli.options import (
-    BaseUrl,
-    BatchSize,
-    Body,
-    Concurrency,
-    DryRun,
-    Engine,
-    Header,
-    ImageRoot,
-    Limit,
-    ModelTag,
-    NoStore,
-    Out,
-    Policy,
-    PriceIn,
-    PriceOut,
-    PromptFolder,
-    Quiet,
-    Retry,
-    Seed,
-    Source,
-    Store,
-    ThinkingBudget,
-    Timeout,
-    Verbose,
-)
+from dream_cli.cli.options import EngineOptions, PromptFolder, Seed, StageOptions
 
 N = Annotated[int, typer.Option("-n", "--samples", min=1, help="Responses a prompt.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
@@ -44,11 +18,6 @@ Append = Annotated[bool, typer.Option("--append", help="Add to the responses tha
 
 
 def run(
-    source: Source = None,
-    out: Out = None,
-    model: Policy = None,
-    base_url: BaseUrl = None,
-    engine: Engine = None,
     n: N = 1,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
@@ -57,24 +26,10 @@ def run(
     observe: Observe = False,
     append: Append = False,
     prompts: PromptFolder = None,
-    image_root: ImageRoot = None,
-    limit: Limit = None,
     seed: Seed = 0,
-    retry_errors: Retry = False,
-    dry_run: DryRun = False,
-    price_in: PriceIn = None,
-    price_out: PriceOut = None,
-    model_tag: ModelTag = None,
-    concurrency: Concurrency = 8,
-    thinking_budget: ThinkingBudget = None,
-    body: Body = None,
-    header: Header = None,
-    timeout: Timeout = 120.0,
-    batch_size: BatchSize = 8,
-    store: Store = None,
-    no_store: NoStore = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    *,
+    engine: EngineOptions,
+    stage: StageOptions,
 ) -> None:
     """Draw responses of the policy to each prompt.
 
@@ -84,16 +39,14 @@ def run(
     """
     from dream_cli.engines.protocol import Sampling
     from dream_cli.method.sampling import Sampler
-    from dream_cli.method.stages import Run, run_stage
+    from dream_cli.method.stages import run_stage
     from dream_cli.prompts.rendering import Prompts
 
     templates = Prompts.load(prompts)
-    engine_options = (model_tag, concurrency, batch_size, store, no_store, templates.sha256, timeout, engine)
-    spec = options.engine_spec(model, base_url, *engine_options, "sample", body, header, thinking_budget)
     drawing = Sampling(temperature, top_p, max_tokens, seed)
     tally = run_stage(
-        Run("sample", source, out, image_root, limit, retry_errors, dry_run, quiet, verbose, options.prices(price_in, price_out)),
-        spec,
+        stage.run("sample"),
+        engine.spec("sample", templates.sha256),
         lambda opened: Sampler(opened, templates, drawing, n, system, observe, append),
     )
     raise typer.Exit(tally.exit_code)

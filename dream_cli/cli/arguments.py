@@ -1,15 +1,59 @@
-"""A command line that tells everything that is wrong with it at once."""
+"""Command lines: groups of options as dataclasses, and all problems of a line reported at once."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeGuard, get_type_hints
 
 from typer.core import TyperCommand
 
 from dream_cli.errors import UsageError
+
+
+def expanded(run: Callable[..., None]) -> Callable[..., None]:
+    """Return a command's function with every parameter that is a dataclass of options replaced by its fields, in place.
+
+    The fields carry their options in `Annotated`, as parameters do; the dataclasses are built again from the values of a call.
+    Dataclasses may hold dataclasses. Raise ValueError where two of them have a field of the same name.
+    """
+    hints = get_type_hints(run, include_extras=True)
+    result = hints.pop("return")
+    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+    flat = [one for name, kind in hints.items() for one in _flat(name, kind, defaults[name])]
+
+    @functools.wraps(run)
+    def call(**values: Any) -> None:
+        run(**{name: _grouped(name, kind, values) for name, kind in hints.items()})
+
+    vars(call)["__signature__"] = inspect.Signature(flat, return_annotation=result)
+    call.__annotations__ = {one.name: one.annotation for one in flat}
+    return call
+
+
+def _is_group(kind: Any) -> TypeGuard[type[Any]]:
+    return isinstance(kind, type) and is_dataclass(kind)
+
+
+def _hints(group: type[Any]) -> dict[str, Any]:
+    return get_type_hints(group, include_extras=True)
+
+
+def _flat(name: str, kind: Any, default: Any) -> list[inspect.Parameter]:
+    if not _is_group(kind):
+        return [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)]
+    defaults = {one.name: inspect.Parameter.empty if one.default is MISSING else one.default for one in fields(kind)}
+    return [flat for field, inner in _hints(kind).items() for flat in _flat(field, inner, defaults[field])]
+
+
+def _grouped(name: str, kind: Any, values: Mapping[str, Any]) -> Any:
+    if not _is_group(kind):
+        return values[name]
+    return kind(**{field: _grouped(field, inner, values) for field, inner in _hints(kind).items()})
 
 
 class Command(TyperCommand):
@@ -35,13 +79,13 @@ class Command(TyperCommand):
         while True:
             try:
                 self.make_parser(ctx).parse_args(list(known))
-            except Exception as error:  # noqa: BLE001 - click's own are told by what they carry, see _gathered
+            except Exception as error:  # noqa: BLE001 - click's own errors are recognised by what they carry, see _gathered
                 wrong = str(getattr(error, "option_name", ""))
                 at = next((i for i, arg in enumerate(known) if arg.partition("=")[0] == wrong), None)
                 if at is None:
                     return known
                 meant = _meant(wrong, getattr(error, "possibilities", None) or ())
-                problems.append(_told(error, wrong, meant))
+                problems.append(_unknown_option(error, wrong, meant))
                 known[at : at + 1] = [known[at].replace(wrong, meant, 1)] if meant else []
             else:
                 return known
@@ -52,14 +96,14 @@ def _meant(wrong: str, near: Sequence[str]) -> str | None:
     return next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
 
 
-def _said(error: Any) -> str:
-    """Return what a usage error says, without the class that the parser puts before it."""
+def _message(error: Any) -> str:
+    """Return the message of a usage error, without the class that the parser puts before it."""
     return str(error.format_message()).replace(": Value error, ", ": ")
 
 
-def _told(error: Any, wrong: str, meant: str | None) -> str:
+def _unknown_option(error: Any, wrong: str, meant: str | None) -> str:
     if not hasattr(error, "possibilities"):
-        return _said(error)
+        return _message(error)
     return f"no such option {wrong}" + (f"; did you mean {meant}?" if meant else "")
 
 
@@ -82,4 +126,4 @@ def _gathered(problems: list[str]) -> Iterator[None]:
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
         if not hasattr(error, "format_message"):
             raise
-        problems.append(_said(error))
+        problems.append(_message(error))

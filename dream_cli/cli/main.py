@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from dream_cli import __version__
-from dream_cli.cli.arguments import Command
+from dream_cli.cli.arguments import Command, expanded
 from dream_cli.cli.completion import VARIABLE, answer
 from dream_cli.errors import DreamError, UsageError
 
@@ -41,7 +41,7 @@ def load(name: str) -> Any:
     """Return the click command of one file in `commands/`."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     settings = {"help_option_names": ["-h", "--help"]}
-    alone.command(name, cls=Command, context_settings=settings)(import_module(f"dream_cli.commands.{name}").run)
+    alone.command(name, cls=Command, context_settings=settings)(expanded(import_module(f"dream_cli.commands.{name}").run))
     return typer.main.get_command(alone)
 
 

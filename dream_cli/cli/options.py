@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from dream_cli.engines.costs import Prices
     from dream_cli.engines.protocol import EngineSpec
+    from dream_cli.method.stages import Run
 
 
 def _source(path: str | None) -> str | None:
@@ -222,47 +223,91 @@ TaxonomyFile = Annotated[
 ]
 
 
-def engine_spec(
-    model: str | None,
-    base_url: str | None,
-    model_tag: str | None,
-    concurrency: int,
-    batch_size: int,
-    store: str | None,
-    no_store: bool,
-    prompts_sha256: str | None = None,
-    timeout: float = 120.0,
-    engine: Literal["transformers", "vllm"] | None = None,
-    role: str = "judge",
-    body: str | None = None,
-    header: list[str] | None = None,
-    thinking_budget: int | None = None,
-) -> EngineSpec:
-    """Gather the options of the engine; `role` names the variable of its key (DREAM_JUDGE_API_KEY)."""
-    from dream_cli.engines.api_keys import key_names
-    from dream_cli.engines.protocol import EngineSpec
-    from dream_cli.engines.store import default_store
+@dataclass(frozen=True)
+class EngineOptions:
+    """The policy, and how it is run."""
 
-    path = None if no_store else store or str(default_store())
-    return EngineSpec(
-        model,
-        base_url,
-        model_tag,
-        concurrency,
-        batch_size,
-        engine=engine,
-        timeout=timeout,
-        store=path,
-        prompts_sha256=prompts_sha256,
-        key_names=key_names(role),
-        body=read_body(body),
-        headers=read_headers(header),
-        thinking=thinking_budget,
-    )
+    model: Policy = None
+    base_url: BaseUrl = None
+    engine: Engine = None
+    model_tag: ModelTag = None
+    concurrency: Concurrency = 8
+    thinking_budget: ThinkingBudget = None
+    body: Body = None
+    header: Header = None
+    timeout: Timeout = 120.0
+    batch_size: BatchSize = 8
+    store: Store = None
+    no_store: NoStore = False
+
+    def spec(self, role: str, prompts_sha256: str) -> EngineSpec:
+        """Return the engine for prompts with this hash; `role` names the variable of its key ("judge": DREAM_JUDGE_API_KEY)."""
+        from dream_cli.engines.api_keys import key_names
+        from dream_cli.engines.protocol import EngineSpec
+        from dream_cli.engines.store import default_store
+
+        return EngineSpec(
+            model=self.model,
+            base_url=self.base_url,
+            engine=self.engine,
+            model_tag=self.model_tag,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            batch_size=self.batch_size,
+            store=None if self.no_store else self.store or str(default_store()),
+            prompts_sha256=prompts_sha256,
+            key_names=key_names(role),
+            body=read_body(self.body),
+            headers=read_headers(self.header),
+            thinking=self.thinking_budget,
+        )
 
 
-def prices(price_in: float | None, price_out: float | None) -> Prices | None:
-    """Return the prices of tokens, None where none were given."""
-    from dream_cli.engines.costs import Prices
+@dataclass(frozen=True)
+class JudgeOptions(EngineOptions):
+    """The teacher or judge, and how it is run."""
 
-    return None if price_in is None or price_out is None else Prices(price_in, price_out)
+    model: Judge = None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run with an engine writes, what it costs, and what it reports."""
+
+    out: Out = None
+    image_root: ImageRoot = None
+    dry_run: DryRun = False
+    price_in: PriceIn = None
+    price_out: PriceOut = None
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+    def run(self, stage: str) -> Run:
+        """Return the run of the stage with this name."""
+        from dream_cli.engines.costs import Prices
+        from dream_cli.method.stages import Run
+
+        prices = None if self.price_in is None or self.price_out is None else Prices(prompt=self.price_in, completion=self.price_out)
+        return Run(
+            stage=stage,
+            source=None,
+            out=self.out,
+            image_root=self.image_root,
+            dry_run=self.dry_run,
+            quiet=self.quiet,
+            verbose=self.verbose,
+            prices=prices,
+        )
+
+
+@dataclass(frozen=True)
+class StageOptions(RunOptions):
+    """A run that maps records to records."""
+
+    source: Source = None
+    limit: Limit = None
+    retry_errors: Retry = False
+
+    def run(self, stage: str) -> Run:
+        """Return the run of the stage with this name."""
+        return replace(super().run(stage), source=self.source, limit=self.limit, retry_errors=self.retry_errors)

@@ -24,6 +24,7 @@ COLUMNS = ("rate", "k/n", "95 % interval", "unscored", "worst to best", "")
 
 def deliver(
     records: Sequence[Record],
+    *,
     rule: str,
     agg: str | None,
     as_json: bool,
@@ -45,7 +46,7 @@ def deliver(
         write(file, found, records)
 
 
-def compared(sources: Sequence[str], rule: str, agg: str | None, as_json: bool, seed: int) -> int:
+def compared(sources: Sequence[str], *, rule: str, agg: str | None, as_json: bool, seed: int) -> int:
     """Print paired tests between two files of the same items; return 1 where a line could not be read."""
     from dream_cli.evaluation.comparing import compare, table
 
