@@ -50,7 +50,7 @@ def run(
         for record in read_records(source, image_root=image_root, limit=limit):
             made, outcome = pairs_of(record, rules)
             receipt += outcome
-            unreadable += record.error is not None and "error" not in record.order
+            unreadable += record.error is not None and not record.came_with_error
             pairs += len(made)
             for pair in made:
                 writer.write(pair)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dream_cli.method.disentangling import distinct
+from dream_cli.records.record import Observation
 from tests.conftest import Workdir
 from tests.loopback import Loopback, Positions
 
@@ -35,6 +38,17 @@ def test_split_asks_both_sides_once_and_joins_equal_answers(work: Workdir) -> No
         (row,) = work.dream("disentangle", "in.jsonl", "--base-url", server.url).rows
         assert asked(server) == ["claim", "side of the image", "text alone"]
     assert row["observations"] == [CANONICAL | {"confidence": 0.9}]
+
+
+def test_equal_risks_are_joined_in_any_case_and_spacing() -> None:
+    risk = Observation("Read  her Diary", "text instruction", "Privacy")
+    same = [risk, replace(risk, malicious_content="read her diary "), replace(risk, malicious_content="READ HER\nDIARY")]
+    other = [
+        replace(risk, malicious_content="read her letters"),
+        replace(risk, source="image content"),
+        replace(risk, risk_category="Violence"),
+    ]
+    assert distinct([*same, *other]) == (risk, *other)
 
 
 def test_a_record_without_image_is_asked_about_its_text_alone(work: Workdir) -> None:

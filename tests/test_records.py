@@ -177,3 +177,15 @@ def test_a_number_as_id_stays_a_number() -> None:
     record = Record.from_dict({"id": 7, "prompt": "p"})
     assert (record.id, record.to_dict()["id"]) == ("7", 7)
     assert replace(record, id="7#2").to_dict()["id"] == "7#2"
+
+
+def test_an_error_that_came_with_the_row_is_told_from_one_of_this_stage() -> None:
+    came = Record.from_dict({"prompt": "Hi", "error": {"stage": "sample", "kind": "engine", "message": "gone"}})
+    fresh = Record.from_dict({"prompt": "Hi"})
+    assert (came.came_with_error, fresh.came_with_error) == (True, False)
+    assert not fresh.failed("judge", UnreadableAnswer("no number")).came_with_error
+
+
+def test_an_error_of_null_hides_neither_the_row_nor_a_later_error() -> None:
+    failed = Record.from_dict({"error": None, "prompt": "Hi", "note": 1}).failed("judge", UnreadableAnswer("no number"))
+    assert failed.to_dict() == {"error": {"stage": "judge", "kind": "unparsed", "message": "no number"}, "prompt": "Hi", "note": 1}

@@ -87,7 +87,7 @@ def gold_labels(records: Iterable[Record]) -> dict[Slot, Labelled]:
 
 def unreadable(record: Record) -> bool:
     """Whether a row could not be read; an id with gold labels is enough, it needs no prompt."""
-    return record.error is not None and "error" not in record.order and not {"id", "gold"} <= set(record.extra)
+    return record.error is not None and not record.came_with_error and not {"id", "gold"} <= set(record.extra)
 
 
 def _name(record: Record) -> str:

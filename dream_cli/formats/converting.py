@@ -110,7 +110,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
                 if done.error is not None:
                     target.reject(done)
                     # A row that already had an error on input is not an error of this conversion.
-                    if "error" not in row.order:
+                    if not row.came_with_error:
                         receipt.fail(done)
         receipt.rejects = target.rejects
     return receipt
@@ -133,8 +133,8 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
 
     Relative image paths start at `folder`.
     """
-    if row.error is not None and (row.error.kind != "invalid" or "error" in row.order):
-        return "error" if "error" in row.order else row.error.kind, row
+    if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
+        return "error" if row.came_with_error else row.error.kind, row
     if how.source == OURS:
         return OURS if row.error is None else "invalid", row
     raw = row.extra if row.error is not None else to_row(row, None)

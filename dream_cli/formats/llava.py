@@ -12,7 +12,7 @@ from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import is_placed, placed, unplaced
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records.record import Json, Record, Turn
+from dream_cli.records.record import OBSERVATION, Json, Record, Turn
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}
@@ -136,9 +136,8 @@ def _read_message(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
 
 
 def _canonical(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
-    names = ("malicious_content", "source", "risk_category")
-    if not isinstance(raw, Mapping) or not all(isinstance(raw.get(name), str) for name in names):
-        raise InvalidRecord(f"{where} is not {{{', '.join(names)}}}, all texts")
+    if not isinstance(raw, Mapping) or not all(isinstance(raw.get(name), str) for name in OBSERVATION):
+        raise InvalidRecord(f"{where} is not {{{', '.join(OBSERVATION)}}}, all texts")
     canonical = {"source": taxonomy.source(raw["source"]), "risk_category": taxonomy.category(raw["risk_category"])}
     return dict(raw) | canonical | {f"raw_{name}": raw[name] for name in canonical if raw[name] != canonical[name]}
 

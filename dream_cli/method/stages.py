@@ -138,7 +138,7 @@ def count(tally: Tally, came: Record, record: Record) -> None:
     tally.rows += 1
     if record.error is None:
         return
-    if record.error is came.error and "error" in came.order:
+    if record.error is came.error and came.came_with_error:
         tally.passed_on += 1
     else:
         tally.errors[record.error.kind] += 1
@@ -147,7 +147,7 @@ def count(tally: Tally, came: Record, record: Record) -> None:
 def _guarded(run: Run, step: Step) -> Step:
     async def one(record: Record) -> Record:
         if record.error is not None:
-            if not (run.retry_errors and "error" in record.order):
+            if not (run.retry_errors and record.came_with_error):
                 return record
             try:
                 record = record.retried()

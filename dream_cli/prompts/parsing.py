@@ -8,12 +8,11 @@ from typing import Any
 
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records.record import Observation
+from dream_cli.records.record import OBSERVATION, Observation
 
 YES_NO = ("Yes", "No")
 SCORES = tuple(str(n) for n in range(11))
 
-_FIELDS = ("malicious_content", "source", "risk_category")
 _NUMBER = re.compile(r"(?<![\d.\-–])(\d+(?:\.\d+)?)(?!\s*[-–]\s*\d)(?![\d])")
 _VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
@@ -28,7 +27,7 @@ def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "
         "source": {"type": "string", "enum": [s.name for s in taxonomy.sources if not s.side or s.side in sides]},
         "risk_category": {"type": "string", "enum": [c.name for c in taxonomy.categories]},
     }
-    item = {"type": "object", "properties": properties, "required": list(_FIELDS), "additionalProperties": False}
+    item = {"type": "object", "properties": properties, "required": list(OBSERVATION), "additionalProperties": False}
     listed = {"type": "array", "items": item}
     return {"type": "object", "properties": {"observations": listed}, "required": ["observations"], "additionalProperties": False}
 
@@ -55,9 +54,9 @@ def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ..
 
 
 def _observation(item: Any, taxonomy: Taxonomy, answer: str) -> Observation:
-    values = [item.get(name) for name in _FIELDS] if isinstance(item, dict) else [None]
+    values = [item.get(name) for name in OBSERVATION] if isinstance(item, dict) else [None]
     if not all(isinstance(v, str) and v.strip() for v in values):
-        raise UnreadableAnswer(f"an observation lacks one of {', '.join(_FIELDS)}", raw=answer)
+        raise UnreadableAnswer(f"an observation lacks one of {', '.join(OBSERVATION)}", raw=answer)
     content, source, category = (str(v).strip() for v in values)
     return taxonomy.canonical(Observation(content, source, category))
 

@@ -160,8 +160,7 @@ def written(observations: Sequence[Observation]) -> str:
 
 def written_one(observation: Observation) -> str:
     """Write one observation as the JSON object that the prompts show."""
-    named = {"malicious_content": observation.malicious_content, "source": observation.source, "risk_category": observation.risk_category}
-    return json.dumps(named, ensure_ascii=False)
+    return json.dumps(observation.texts, ensure_ascii=False)
 
 
 def _listed(terms: Sequence[Term]) -> str:

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 
 from dream_cli.errors import ImageError, UsageError
 from dream_cli.records.images import locate, read_bytes
-from dream_cli.records.record import Image, Json
+from dream_cli.records.record import OBSERVATION, Image, Json
 from dream_cli.records.strict_json import dumps
 
 TEXTS = ("id", "prompt", "chosen", "rejected")
-OBSERVATION = ("malicious_content", "source", "risk_category")
 RESPONSE = ("text", "model", "finish_reason")
 # In the order in which a judgement is written; all but `recognised` are texts or numbers.
 JUDGED_TEXTS = ("rubric", "model", "unscored")

@@ -24,6 +24,10 @@ class Image:
     data: bytes | None = None
 
 
+# The three texts of an observation (DREAM, section 3), in the order in which they are written.
+OBSERVATION = ("malicious_content", "source", "risk_category")
+
+
 @dataclass(frozen=True)
 class Observation:
     """One risk of the input: which content, from which source, of which category (DREAM, section 3)."""
@@ -34,15 +38,15 @@ class Observation:
     confidence: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The three texts by name."""
+        return {name: getattr(self, name) for name in OBSERVATION}
+
     def to_dict(self) -> Json:
         """Return the observation as JSON; `confidence` only where it is known."""
-        known = {
-            "malicious_content": self.malicious_content,
-            "source": self.source,
-            "risk_category": self.risk_category,
-        }
         certainty = {} if self.confidence is None else {"confidence": self.confidence}
-        return fields.with_rest(known | certainty, self.extra)
+        return fields.with_rest(self.texts | certainty, self.extra)
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,11 @@ class Record:
         except InvalidRecord as error:
             raise InvalidRecord(f"{place}: {error}" if place else str(error)) from None
 
+    @property
+    def came_with_error(self) -> bool:
+        """Whether the record was read with its error: then all its fields stand in `extra`, and no stage has looked at them."""
+        return self.error is not None and self.extra.get("error") is not None
+
     def to_dict(self) -> Json:
         """Return the record as JSON, images excepted: those are written by the stream, which knows the folder."""
         known = self._known()
@@ -194,7 +203,7 @@ class Record:
         return merged | ({"error": error} if error is not None else {})
 
     def _known(self) -> Json:
-        if self.error is not None and "error" in self.order:
+        if self.came_with_error:
             return {}
         known: Json = {}
         if self.id is not None:
@@ -346,15 +355,11 @@ def read_observations(raw: Mapping[str, Any], name: str) -> tuple[Observation, .
 
 
 def _read_observation(raw: Any, where: str) -> Observation:
-    parts = []
-    for name in ("malicious_content", "source", "risk_category"):
-        value = fields.mapping(raw, where).get(name)
-        if not isinstance(value, str):
+    for name in OBSERVATION:
+        if not isinstance(fields.mapping(raw, where).get(name), str):
             raise InvalidRecord(f"{where} has no '{name}' string")
-        parts.append(value)
-    rest = fields.rest_of(raw, "malicious_content", "source", "risk_category", "confidence")
-    content, source, category = parts
-    return Observation(content, source, category, fields.number(raw, "confidence", where), rest)
+    rest = fields.rest_of(raw, *OBSERVATION, "confidence")
+    return Observation(**{name: raw[name] for name in OBSERVATION}, confidence=fields.number(raw, "confidence", where), extra=rest)
 
 
 def _read_message(raw: Any, index: int) -> Message:

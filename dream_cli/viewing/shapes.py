@@ -9,7 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-OBSERVATION = {"malicious_content": "VARCHAR", "source": "VARCHAR", "risk_category": "VARCHAR", "confidence": "DOUBLE"}
+from dream_cli.records.record import OBSERVATION as OBSERVATION_TEXTS
+
+OBSERVATION = dict.fromkeys(OBSERVATION_TEXTS, "VARCHAR") | {"confidence": "DOUBLE"}
 SCORES = ("global_score", "observation_score", "helpfulness", "harm", "score")
 JUDGEMENT = dict.fromkeys(("rubric", "model", "unscored"), "VARCHAR") | dict.fromkeys(SCORES, "DOUBLE")
 RESPONSE = dict.fromkeys(("text", "model", "finish_reason"), "VARCHAR") | {"judgement": JUDGEMENT}
