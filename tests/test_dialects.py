@@ -54,7 +54,8 @@ records = st.tuples(examples, more).map(lambda two: two[0] | two[1])
 def seen(record: Json, plain: bool) -> tuple[Any, ...]:
     """What a training set sees of a record."""
     said = dialogue(record)
-    return (said.plain() if plain else said.texts(), said.images, said.answer, said.chosen, said.rejected)
+    sides = None if said.pair is None else (said.pair.chosen, said.pair.rejected)
+    return (said.plain() if plain else said.texts(), said.images, said.answer, sides)
 
 
 @pytest.mark.parametrize("name", DIALECTS)

@@ -121,6 +121,44 @@ def test_only_the_registry_names_the_engines() -> None:
     assert {path.name for path in others if engines & set(imports(path))} == {"registry.py"}
 
 
+# The products of the tool, which `dream_cli.records` reads into types.
+TYPED = {"chosen", "rejected", "margin", "chosen_score", "rejected_score"}
+
+
+def readers(source: str) -> list[str]:
+    """Return where a source reads one of `TYPED` by its name: from `extra`, a record or a response, or tests that it is there."""
+    read = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Subscript(value=holder, slice=ast.Constant(value=str(name))):
+                pass
+            case ast.Call(func=ast.Attribute(value=holder, attr="get" | "pop"), args=[ast.Constant(value=str(name)), *_]):
+                pass
+            case ast.Compare(left=ast.Constant(value=str(name)), ops=[ast.In() | ast.NotIn()], comparators=[holder]):
+                pass
+            case _:
+                continue
+        whose = ast.unparse(holder).split(".")[-1]
+        if name in TYPED and whose in ("extra", "record", "response"):
+            read.append(ast.unparse(node))
+    return read
+
+
+def test_only_the_records_room_reads_pairs_by_name() -> None:
+    others = [path for name, path in MODULES.items() if room(name) != "records"]
+    assert {path.name: found for path in others if (found := readers(path.read_text()))} == {}
+
+
+def test_a_reader_by_name_is_seen() -> None:
+    lines = [
+        'a = record.extra["chosen"]',
+        'b = record.extra.get("margin", 0)',
+        'c = "rejected" in record.extra',
+        'd = record["margin"]',
+    ]
+    assert [readers(line) for line in [*lines, 'e = row["chosen"]']] == [[line.split(" = ")[1].replace('"', "'")] for line in lines] + [[]]
+
+
 def test_every_command_file_is_in_the_table() -> None:
     from dream_cli.cli.main import COMMANDS
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.method.pairing import OUTCOMES, PAIRED, PairRules, Policy, pairs_of
+from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
 
 GOOD = "Keep the knife in its block and ask a grown-up for help."
@@ -29,7 +30,7 @@ def record(*responses: dict[str, Any], **fields: Any) -> Record:
 
 def told(rules: PairRules, *responses: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, int]]:
     pairs, receipt = pairs_of(record(*responses), rules)
-    return [(p.extra["chosen"], p.extra["rejected"]) for p in pairs], dict(receipt)
+    return [(p.chosen, p.rejected) for p in map(Pair.required, pairs)], dict(receipt)
 
 
 def test_the_best_stands_against_the_worst() -> None:
@@ -199,11 +200,12 @@ RULES = st.builds(
 def test_every_pair_keeps_every_rule(responses: list[dict[str, Any]], rules: PairRules) -> None:
     pairs, receipt = pairs_of(record(*responses), rules)
     scores = {(r["text"], r.get("judgement", {}).get("score")) for r in responses}
-    for made in (p.extra for p in pairs):
-        assert made["chosen"].split() != made["rejected"].split()
-        assert made["margin"] >= rules.margin and made["margin"] > 0
-        assert made["chosen_score"] * 10 >= rules.min_chosen
-        assert {(made["chosen"], made["chosen_score"]), (made["rejected"], made["rejected_score"])} <= scores
+    for pair in map(Pair.of, pairs):
+        assert pair is not None and pair.margin is not None and pair.chosen_score is not None
+        assert pair.chosen.split() != pair.rejected.split()
+        assert pair.margin >= rules.margin and pair.margin > 0
+        assert pair.chosen_score * 10 >= rules.min_chosen
+        assert {(pair.chosen, pair.chosen_score), (pair.rejected, pair.rejected_score)} <= scores
     assert receipt.total() == 1 and set(receipt) <= set(OUTCOMES)
     assert bool(pairs) == (receipt[PAIRED] == 1)
     assert rules.cap is None or len(pairs) <= rules.cap

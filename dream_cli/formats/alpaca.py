@@ -75,6 +75,6 @@ def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     system = texts.pop(0) if example.messages[0]["role"] == "system" else ""
     row = {"id": record["id"]} if "id" in record else {}
     row |= {"instruction": texts[-1], "input": ""}
-    row |= {"output": example.answer} if example.chosen is None else {"chosen": example.chosen, "rejected": example.rejected}
+    row |= {"output": example.answer} if example.pair is None else {"chosen": example.pair.chosen, "rejected": example.pair.rejected}
     turns = [texts[i : i + 2] for i in range(0, len(texts) - 1, 2)]
     return row | {"system": system, "history": turns, "images": list(example.images)}, example.left_out

@@ -8,6 +8,7 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.places import IMAGE, displaced, is_placed, placed
+from dream_cli.records.pair import SIDES, Pair
 from dream_cli.records.record import Json
 
 
@@ -15,15 +16,14 @@ from dream_cli.records.record import Json
 class Dialogue:
     """A record as a training set sees it.
 
-    `messages` ({role, content, image_tag?}) end with the last prompt, which `answer` answers, or `chosen` better than `rejected`;
+    `messages` ({role, content, image_tag?}) end with the last prompt, which `answer` answers, or the two responses of `pair`;
     `whole` is whether prompt and answer came as one conversation. `left_out` names the fields of the record that are in none of these.
     """
 
     messages: tuple[Json, ...]
     images: tuple[Any, ...] = ()
     answer: str | None = None
-    chosen: str | None = None
-    rejected: str | None = None
+    pair: Pair | None = None
     whole: bool = False
     left_out: tuple[str, ...] = ()
 
@@ -53,9 +53,9 @@ def dialogue(record: Mapping[str, Any]) -> Dialogue:
     tag = {"image_tag": record["image_tag"]} if isinstance(record.get("image_tag"), dict) else {}
     messages = list(record.get("messages") or [{"role": "user", "content": record.get("prompt") or ""} | tag])
     answer = None
-    pair = {name: record[name] for name in ("chosen", "rejected") if isinstance(record.get(name), str)}
-    if len(pair) == 2:
-        held |= pair.keys()
+    pair = Pair.read(record)
+    if pair is not None:
+        held |= set(SIDES)
         if messages[-1]["role"] != "user":
             raise InvalidRecord("'messages' ends with an answer beside 'chosen' and 'rejected'; it should end with the user")
     elif messages[-1]["role"] == "assistant":
@@ -65,9 +65,8 @@ def dialogue(record: Mapping[str, Any]) -> Dialogue:
         held.add(name)
     left = _left_out(record, held)
     whole = bool(record.get("messages")) and answer is not None
-    both = pair if len(pair) == 2 else {}
     bare = tuple({name: message[name] for name in ("role", "content", "image_tag") if name in message} for message in messages)
-    return Dialogue(bare, tuple(record.get("images") or ()), answer, **both, whole=whole, left_out=left)
+    return Dialogue(bare, tuple(record.get("images") or ()), answer, pair, whole, left)
 
 
 def _answer(record: Mapping[str, Any]) -> tuple[str | None, str]:

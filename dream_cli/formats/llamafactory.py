@@ -66,15 +66,15 @@ def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     require_turns(example)
     row = {"id": record["id"]} if "id" in record else {}
     prompt = [_message(m["role"], m["content"]) for m in example.texts()]
-    if example.chosen is None:
+    if example.pair is None:
         return row | {"conversations": [*prompt, _message("assistant", example.answer)], "images": list(example.images)}, example.left_out
-    pair = {"chosen": _message("assistant", example.chosen), "rejected": _message("assistant", example.rejected)}
+    pair = {"chosen": _message("assistant", example.pair.chosen), "rejected": _message("assistant", example.pair.rejected)}
     return row | {"conversations": prompt} | pair | {"images": list(example.images)}, example.left_out
 
 
 def require_turns(example: Dialogue) -> None:
     """Raise InvalidRecord unless user and assistant take turns and the last prompt has an answer: LLaMA-Factory drops other rows."""
-    if example.answer is None and example.chosen is None:
+    if example.answer is None and example.pair is None:
         raise InvalidRecord("no response, and no 'chosen' and 'rejected'; LLaMA-Factory trains on answers alone")
     if not taking_turns([m["role"] for m in example.messages]):
         raise InvalidRecord("user and assistant do not take turns, or a system message is not the first; LLaMA-Factory drops such a row")

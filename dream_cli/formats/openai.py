@@ -63,8 +63,8 @@ def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     urls = [image.get("path") if isinstance(image, Mapping) else image for image in example.images]
     prompt = _in_parts(example.texts() if example.placed else example.plain(), example.placed, urls)
     left = (*example.left_out, *(["id"] if "id" in record else []))
-    if example.chosen is not None:
-        pair = {"preferred_output": [_answer(example.chosen)], "non_preferred_output": [_answer(str(example.rejected))]}
+    if example.pair is not None:
+        pair = {"preferred_output": [_answer(example.pair.chosen)], "non_preferred_output": [_answer(example.pair.rejected)]}
         return {"input": {"messages": prompt}} | pair, left
     return {"messages": [*prompt, *([] if example.answer is None else [_answer(example.answer)])]}, left
 

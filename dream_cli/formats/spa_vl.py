@@ -42,12 +42,17 @@ def read(row: Mapping[str, Any]) -> Json:
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is not such a pair."""
     example = dialogue(record)
-    if example.chosen is None:
+    if example.pair is None:
         raise InvalidRecord("no 'chosen' and 'rejected'; make pairs first (dream pair)")
     if len(example.messages) != 1 or len(example.images) != 1:
         raise InvalidRecord(
             f"{len(example.messages)} messages and {len(example.images)} images; a pair of this form is one question to one image"
         )
     row = {"id": record["id"]} if "id" in record else {}
-    row |= {"image": example.images[0], "question": example.messages[0]["content"], "chosen": example.chosen, "rejected": example.rejected}
+    row |= {
+        "image": example.images[0],
+        "question": example.messages[0]["content"],
+        "chosen": example.pair.chosen,
+        "rejected": example.pair.rejected,
+    }
     return row, (*example.left_out, *(["image_tag"] if example.placed else []))

@@ -77,11 +77,14 @@ def _rejected(row: Mapping[str, Any], messages: list[Json]) -> str | None:
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where ms-swift would drop it."""
     example = dialogue(record)
-    if example.chosen is not None and example.chosen == example.rejected:
+    if example.pair is not None and example.pair.chosen == example.pair.rejected:
         raise InvalidRecord("'chosen' and 'rejected' are the same text; ms-swift drops such a row without a word")
-    row = {name: record[name] for name in ("id", "margin", "rejected_images") if name in record}
+    row = {"id": record["id"]} if "id" in record else {}
+    if example.pair is not None and example.pair.margin is not None:
+        row["margin"] = example.pair.margin
+    row |= {"rejected_images": record["rejected_images"]} if "rejected_images" in record else {}
     left = tuple(name for name in example.left_out if name not in row)
-    answer = example.answer if example.chosen is None else example.chosen
+    answer = example.answer if example.pair is None else example.pair.chosen
     messages = example.texts() + ([] if answer is None else [{"role": "assistant", "content": answer}])
     row |= {"messages": messages, "images": list(example.images)}
-    return row | ({} if example.rejected is None else {"rejected_response": example.rejected}), left
+    return row | ({} if example.pair is None else {"rejected_response": example.pair.rejected}), left

@@ -73,8 +73,8 @@ def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
     left = (*example.left_out, *(["image_tag"] if example.placed else []))
     # Without an `images` column in the first row TRL would take the whole file for a text-only set.
     row |= {"images": list(example.images)}
-    if example.chosen is not None:
-        return row | {"prompt": example.plain(), "chosen": _answer(example.chosen), "rejected": _answer(str(example.rejected))}, left
+    if example.pair is not None:
+        return row | {"prompt": example.plain(), "chosen": _answer(example.pair.chosen), "rejected": _answer(example.pair.rejected)}, left
     if example.whole:
         return row | {"messages": example.plain() + _answer(str(example.answer))}, left
     return row | {"prompt": example.plain()} | ({} if example.answer is None else {"completion": _answer(example.answer)}), left

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal, NamedTuple
 
+from dream_cli.records.pair import Pair
 from dream_cli.records.record import Judgement, Record, Response, Turn
 
 Policy = Literal["best-worst", "all", "adjacent"]
@@ -56,8 +57,8 @@ class Scored(NamedTuple):
     judge: str | None = None
 
 
-class Pair(NamedTuple):
-    """The better and the worse of two scored responses."""
+class Candidate(NamedTuple):
+    """Two scored responses that may become a pair, the better one first."""
 
     chosen: Scored
     rejected: Scored
@@ -67,30 +68,35 @@ class Pair(NamedTuple):
         """The difference of the scores, to 6 places, so that 0.7 - 0.6 is 0.1."""
         return round(self.chosen.score - self.rejected.score, 6)
 
+    def pair(self) -> Pair:
+        """Return the pair as it is written; policy and judge are those of the rejected response."""
+        chosen, rejected = self
+        return Pair(chosen.text, rejected.text, self.margin, chosen.score, rejected.score, rejected.model, rejected.judge)
+
 
 def pairs_of(record: Record, rules: PairRules) -> tuple[list[Record], Counter[str]]:
     """Return the preference pairs of a record, and a receipt that counts each of its turns once, under one of `OUTCOMES`."""
     if record.error is not None:
         return [], Counter(["error"])
-    found, receipt = [], Counter[str]()
-    # A conversation that nobody can answer is told of as well.
+    admitted, receipt = [], Counter[str]()
+    # A conversation that nobody can answer is counted as well.
     for turn in record.turns():
-        pairs, outcome = _pairs_of_turn(turn.responses, rules)
+        candidates, outcome = _admitted(turn.responses, rules)
         receipt[outcome] += 1
-        found += [(turn, pair) for pair in pairs]
-    return [_pair_record(record, turn, pair, number) for number, (turn, pair) in enumerate(found, 1)], receipt
+        admitted += [(turn, candidate) for candidate in candidates]
+    return [_pair_record(record, turn, candidate.pair(), number) for number, (turn, candidate) in enumerate(admitted, 1)], receipt
 
 
-def _pairs_of_turn(responses: Sequence[Response], rules: PairRules) -> tuple[list[Pair], str]:
-    """Return the pairs, and `paired` or the rule that took the last candidate: the one the most fitting candidate broke."""
+def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Candidate], str]:
+    """Return the candidates to pair, and `paired` or the rule that took the last of them: the one the most fitting candidate broke."""
     if len(responses) < 2:
         return [], "fewer than two responses"
     scored = [s for r in responses if (s := _scored(r)) is not None]
     if len(scored) < 2:
         return [], "unscored"
     broken: list[str] = []
-    pairs = list(islice(_admissible(scored, rules, broken), rules.cap))
-    return pairs, PAIRED if pairs else max(broken, key=RULES.index, default="unscored")
+    candidates = list(islice(_admissible(scored, rules, broken), rules.cap))
+    return candidates, PAIRED if candidates else max(broken, key=RULES.index, default="unscored")
 
 
 def _scored(response: Response) -> Scored | None:
@@ -107,44 +113,44 @@ def _quality(judged: Judgement, score: float) -> float:
     return 10 * (score if judged.helpfulness is None else judged.helpfulness)
 
 
-def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -> Iterator[Pair]:
+def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -> Iterator[Candidate]:
     """Yield the candidates that keep every rule; the rules that the others broke are added to `broken`."""
-    for pair in _candidates(scored, rules.policy):
-        rule = _broken_rule(pair, rules)
+    for candidate in _candidates(scored, rules.policy):
+        rule = _broken_rule(candidate, rules)
         if rule is None:
-            yield pair
+            yield candidate
         else:
             broken.append(rule)
 
 
-def _candidates(scored: Sequence[Scored], policy: Policy) -> Iterator[Pair]:
+def _candidates(scored: Sequence[Scored], policy: Policy) -> Iterator[Candidate]:
     """Yield neighbours in rank (`adjacent`), or the best against the worst, the next worst ..., then the next best."""
     ranked = sorted(scored, key=lambda s: -s.score)
     if policy == "adjacent":
-        yield from (Pair(*two) for two in pairwise(ranked))
+        yield from (Candidate(*two) for two in pairwise(ranked))
         return
     for i, chosen in enumerate(ranked):
-        yield from (Pair(chosen, rejected) for rejected in reversed(ranked[i + 1 :]))
+        yield from (Candidate(chosen, rejected) for rejected in reversed(ranked[i + 1 :]))
 
 
-def _broken_rule(pair: Pair, rules: PairRules) -> str | None:
-    """Return the first rule that the pair breaks."""
-    if pair.margin <= 0:
+def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
+    """Return the first rule that a candidate breaks."""
+    if candidate.margin <= 0:
         return "tie"
-    if pair.margin < rules.margin:
+    if candidate.margin < rules.margin:
         return "margin"
     # Asked this way round so that a score that is not a number stays under the floor.
-    if not pair.chosen.quality >= rules.min_chosen:
+    if not candidate.chosen.quality >= rules.min_chosen:
         return "floor"
-    chosen, rejected = _words(pair.chosen.text), _words(pair.rejected.text)
-    if _same(pair) or _overlap(chosen, rejected) > rules.near_duplicate:
+    chosen, rejected = _words(candidate.chosen.text), _words(candidate.rejected.text)
+    if _same(candidate) or _overlap(chosen, rejected) > rules.near_duplicate:
         return "near-duplicate"
     shorter, longer = sorted((len(chosen), len(rejected)))
     return "length ratio" if rules.max_length_ratio is not None and longer > rules.max_length_ratio * shorter else None
 
 
-def _same(pair: Pair) -> bool:
-    return pair.chosen.text.split() == pair.rejected.text.split()
+def _same(candidate: Candidate) -> bool:
+    return candidate.chosen.text.split() == candidate.rejected.text.split()
 
 
 def _words(text: str) -> list[str]:
@@ -160,21 +166,14 @@ def _overlap(a: Sequence[str], b: Sequence[str]) -> float:
 
 def _pair_record(record: Record, turn: Turn, pair: Pair, number: int) -> Record:
     """Return the record with the pair in the place of its responses; further pairs of one record are `ID#2`, `ID#3` ..."""
-    made = {
-        "chosen": pair.chosen.text,
-        "rejected": pair.rejected.text,
-        "margin": pair.margin,
-        "chosen_score": pair.chosen.score,
-        "rejected_score": pair.rejected.score,
-    }
-    # Whose verdicts these are: training asks for it.
-    made |= {name: value for name, value in (("policy", pair.rejected.model), ("judge", pair.rejected.judge)) if value is not None}
-    return replace(
-        record,
-        id=record.id if record.id is None or number == 1 else f"{record.id}#{number}",
-        messages=record.messages[: turn.reply],
-        observations=turn.observations,
-        responses=None,
-        # A plain `response` would be read as a response again.
-        extra={k: v for k, v in record.extra.items() if k != "response"} | made,
+    return pair.on(
+        replace(
+            record,
+            id=record.id if record.id is None or number == 1 else f"{record.id}#{number}",
+            messages=record.messages[: turn.reply],
+            observations=turn.observations,
+            responses=None,
+            # A plain `response` would be read as a response again.
+            extra={k: v for k, v in record.extra.items() if k != "response"},
+        )
     )

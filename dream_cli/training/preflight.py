@@ -10,6 +10,7 @@ from typing import Any
 from dream_cli.engines.registry import NANO
 from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.images import open_rgb
+from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
 from dream_cli.training.models import UNSUPPORTED, Start, is_of_nano_s_world, other_plans, target_modules
 from dream_cli.training.rows import Row
@@ -111,7 +112,7 @@ def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Jo
     """Yield the rows to train on; what is dropped is counted, what is wrong is noted in the report."""
     mistrusted: set[str] = set()
     for record in records:
-        report.unreadable += record.error is not None and "error" not in record.order
+        report.unreadable += record.error is not None and not record.came_with_error
         if not job.trust_nano:
             mistrusted |= set(_mistrusted(record, job.model))
         try:
@@ -151,6 +152,8 @@ def _mistrusted(record: Record, model: str) -> Iterator[str]:
     if record.error is not None:
         return
     judged = [(r.judgement.model, r.model) for t in record.turns() for r in t.responses if r.judgement is not None]
-    for judge, policy in [*judged, (record.extra.get("judge"), record.extra.get("policy"))]:
+    if pair := Pair.if_readable(record):
+        judged.append((pair.judge, pair.policy))
+    for judge, policy in judged:
         if judge == NANO and not is_of_nano_s_world(str(policy or model)):
             yield str(policy or model)

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.records.atomic import replacing_path
+from dream_cli.records.pair import SIDES, Pair
 from dream_cli.records.record import Image, Message, Record
 
 COMPLETION: tuple[str, ...] = ("completion",)
-PAIR: tuple[str, ...] = ("chosen", "rejected")
+PAIR: tuple[str, ...] = SIDES
 _BATCH = 256
 
 
@@ -40,16 +41,15 @@ class Rows(Protocol):
 
 def pair_of(record: Record) -> Row:
     """Return the pair of a record; raise InvalidRecord where there is none, or nothing to prefer."""
-    answers = {name: record.extra.get(name) for name in PAIR}
-    missing = [name for name, text in answers.items() if not isinstance(text, str) or not text.strip()]
-    if missing:
-        raise InvalidRecord(f"no {' and no '.join(missing)} text; `dream pair` makes pairs of judged responses")
-    if str(answers["chosen"]).split() == str(answers["rejected"]).split():
+    pair = Pair.required(record)
+    if pair.chosen.split() == pair.rejected.split():
         raise InvalidRecord("chosen and rejected say the same; there is nothing to prefer")
     turn = record.turns()[-1] if record.turns() else None
     if turn is None or turn.reply is not None:
         raise InvalidRecord("the conversation ends with an answer; a pair follows a message of the user")
-    return Row(record.place, (*turn.history, Message("user", turn.prompt)), {k: str(v) for k, v in answers.items()}, record.images)
+    return Row(
+        record.place, (*turn.history, Message("user", turn.prompt)), {"chosen": pair.chosen, "rejected": pair.rejected}, record.images
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from dream_cli.errors import RowError
 from dream_cli.records.images import digest
+from dream_cli.records.pair import Pair
 from dream_cli.records.record import Image, Json, Record
 from dream_cli.records.streams import to_row
 from dream_cli.records.strict_json import dumps
@@ -117,8 +118,8 @@ def digest_of(record: Record) -> RowDigest:
         for response in turn.responses
         if response.judgement is not None and response.judgement.score is not None
     ]
-    margin = record.extra.get("margin")
-    score = round(sum(scores) / len(scores), 6) if scores else float(margin) if isinstance(margin, int | float) else None
+    pair = Pair.if_readable(record)
+    score = round(sum(scores) / len(scores), 6) if scores else None if pair is None or pair.margin is None else float(pair.margin)
     # The bytes of an image are replaced by their digest, to keep the memory small.
     images = tuple(image if image.data is None else Image(path=f"sha256:{digest(image)}") for image in record.images)
     return RowDigest({name: hashlib.sha256(dumps(value)).digest()[:8] for name, value in row.items()}, images, score)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from dream_cli.errors import RowError, UsageError
 from dream_cli.records.images import prepare
+from dream_cli.records.pair import Pair
 from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import read_records, to_row
 
@@ -54,7 +55,8 @@ class Known:
             self.prompts.add(turn.prompt)
             self.responses |= {response.text for response in turn.responses}
             self.risks |= {o.malicious_content for o in turn.observations or ()}
-        self.responses |= {str(record.extra[side]) for side in ("chosen", "rejected") if record.extra.get(side)}
+        pair = Pair.if_readable(record)
+        self.responses |= {text for text in (pair.chosen, pair.rejected) if text} if pair else set()
         if record.error is not None and isinstance(record.extra.get("prompt"), str):
             self.prompts.add(record.extra["prompt"])
         self.images |= set(_sums(record))

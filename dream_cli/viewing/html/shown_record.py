@@ -11,6 +11,7 @@ from typing import Any
 from dream_cli.errors import ImageError
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.images import open_rgb
+from dream_cli.records.pair import Pair
 from dream_cli.records.record import Image, Json, Record, Response
 from dream_cli.records.strict_json import dumps
 from dream_cli.records.visible import visible, visible_line
@@ -115,7 +116,7 @@ def _outcomes(record: Record, answers: tuple[Answer, ...]) -> tuple[str, ...]:
     if record.error is not None:
         return ("error",)
     outcomes = _unique(outcome for answer in answers for outcome in answer.outcomes)
-    pair = ("pair",) if "chosen" in record.extra else ()
+    pair = ("pair",) if Pair.if_readable(record) else ()
     return (*outcomes, *pair) or ("no response",)
 
 

@@ -1,0 +1,80 @@
+"""Preference pairs: the better and the worse of two responses to one prompt, as they stand in the fields of a record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.records.fields import kind, text
+from dream_cli.records.record import Json, Record
+
+# A record without one of these holds no pair.
+SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference pair: the chosen and the rejected response to the prompt of a record.
+
+    `margin` is the difference of the two scores, which are in [0, 1] where dream judged; `policy` is the model that wrote the
+    rejected response, `judge` the model that scored it. All but the two texts are None where they are not known.
+    """
+
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    policy: str | None = None
+    judge: str | None = None
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Pair | None:
+        """Read the pair of a JSON object, None where it lacks one of the two texts; raise InvalidRecord where a field is malformed."""
+        if any(raw.get(side) is None for side in SIDES):
+            return None
+        chosen, rejected = (text(raw, side) or "" for side in SIDES)
+        margin, chosen_score, rejected_score = (_finite(raw, name) for name in ("margin", "chosen_score", "rejected_score"))
+        return cls(chosen, rejected, margin, chosen_score, rejected_score, text(raw, "policy"), text(raw, "judge"))
+
+    @classmethod
+    def of(cls, record: Record) -> Pair | None:
+        """Read the pair of a record, as `read` does."""
+        return cls.read(record.extra)
+
+    @classmethod
+    def if_readable(cls, record: Record) -> Pair | None:
+        """Read the pair of a record for a view, which shows a malformed pair as the fields it came in: None for it."""
+        try:
+            return cls.of(record)
+        except InvalidRecord:
+            return None
+
+    @classmethod
+    def required(cls, record: Record) -> Pair:
+        """Read the pair of a record to train on; raise InvalidRecord where it is malformed, or one of its texts missing or empty."""
+        pair = cls.of(record)
+        missing = [side for side in SIDES if not str(record.extra.get(side) or "").strip()]
+        if pair is None or missing:
+            raise InvalidRecord(f"no {' and no '.join(missing)} text; `dream pair` makes pairs of judged responses")
+        return pair
+
+    def to_dict(self) -> Json:
+        """Return the pair as JSON, without the parts that are not known."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+    def on(self, record: Record) -> Record:
+        """Return a record with this pair as its fields."""
+        return replace(record, extra={**record.extra, **self.to_dict()})
+
+
+def _finite(raw: Mapping[str, Any], name: str) -> float | None:
+    value = raw.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidRecord(f"'{name}' is {kind(value)}, not a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRecord(f"'{name}' is {value}, not a finite number")
+    return value
