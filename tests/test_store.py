@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
-from dream_cli.engines.store import CallStore, StoredEngine, default_store
+from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Engine, Purpose, Sampling, Usage
+from dream_cli.engines.store import CallStore, StoredEngine, calls_about, default_store, subject_of, subject_of_image
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
 
@@ -167,6 +169,68 @@ def test_a_call_can_be_looked_up_without_its_image_bytes(path: Path) -> None:
     assert json.loads(request)["messages"][0]["text"] == "hello"
     assert "pixels" not in request
     assert json.loads(reply)["text"] == "hello 0"
+
+
+def test_the_stage_and_the_subjects_of_a_call_are_kept_and_its_key_does_not_depend_on_them(path: Path) -> None:
+    async def run() -> None:
+        engine = StoredEngine(Counting(), CallStore(path))
+        chat = ask("Is hello a greeting?", Image(data=b"pixels"))
+        PURPOSE.set(Purpose("judge", ("hello",)))
+        await engine.choose(chat, ["Yes", "No"])
+        PURPOSE.set(Purpose("eval", ("other",)))
+        await engine.choose(chat, ["Yes", "No"])
+        await draw(engine, ask("other"), 0)
+        assert engine.usage.reused == 1
+        await engine.close()
+
+    asyncio.run(run())
+
+    def stages(subject: str) -> list[tuple[str, str]]:
+        return [(call.stage, call.verb) for call in calls_about(path, [subject])]
+
+    assert stages(subject_of("hello")) == [("judge", "choose")]
+    assert stages(subject_of_image(hashlib.sha256(b"pixels").hexdigest())) == [("judge", "choose")]
+    assert stages(subject_of("other")) == [("eval", "generate")]
+    assert stages(subject_of("nothing")) == []
+
+
+def test_a_call_outside_of_a_run_is_about_anything(path: Path) -> None:
+    async def run() -> None:
+        engine = StoredEngine(Counting(), CallStore(path))
+        await draw(engine, ask(), 0)
+        await engine.close()
+
+    asyncio.run(run())
+    assert [call.stage for call in calls_about(path, [])] == [""]
+
+
+def test_an_older_store_is_migrated_once_and_keeps_its_replies(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            """CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, verb TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL
+)"""
+        )
+        database.execute("""INSERT INTO calls VALUES ('k', 'choose', 'm', '2025', '{"messages": []}', '{"text": "paid"}')""")
+    assert [(call.key, call.stage) for call in calls_about(path, [])] == [("k", "")]
+    for _ in range(2):
+        store = CallStore(path)
+        assert store.get("k") == {"text": "paid"}
+        store.put("choose", "m", [("new", {"messages": []}, {"text": "x"})], Purpose("judge", ("p",)))
+        store.close()
+        assert [(call.key, call.stage) for call in calls_about(path, [subject_of("p")])] == [("k", ""), ("new", "judge")]
+
+
+def test_a_new_store_is_for_its_owner_alone(path: Path) -> None:
+    store = CallStore(path)
+    store.put("generate", "m", [("key", {}, {"text": "paid"})])
+    assert {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {
+        "calls.sqlite": 0o600,
+        "calls.sqlite-wal": 0o600,
+        "calls.sqlite-shm": 0o600,
+    }
+    store.close()
 
 
 def test_an_image_without_bytes_is_an_error(path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import Workdir
@@ -30,17 +33,16 @@ def test_a_pair_is_traced_to_its_calls(work: Workdir, server: Loopback) -> None:
         ("judged.jsonl", 1, "id"),
         ("in.jsonl", 1, "id"),
     ]
-    roles = [call["role"] for call in told["calls"]]
-    assert roles.count("wrote a response") == 2
-    assert roles.count("judged a response") >= 1
-    assert set(roles) <= {"wrote a response", "judged a response"}
+    made = [(call["stage"], call["verb"]) for call in told["calls"]]
+    assert made[:2] == [("sample", "generate")] * 2
+    assert set(made[2:]) == {("judge", "choose")}
     # The other row's calls are not among them.
     assert len({call["key"] for call in told["calls"]}) == len(told["calls"])
     other = work.dream("why", "b", "judged.jsonl", "--json").rows[0]
     assert not {call["key"] for call in told["calls"]} & {call["key"] for call in other["calls"]}
     person = work.dream("why", "a", "pairs.jsonl", "judged.jsonl").out
     assert "pairs.jsonl, same id" in person
-    assert "wrote a response, loopback, " in person
+    assert "sample generate, loopback, " in person
 
 
 def test_another_file_is_joined_by_prompt_and_by_image(work: Workdir) -> None:
@@ -66,3 +68,49 @@ def test_an_id_that_is_nowhere_and_a_store_that_is_none(work: Workdir) -> None:
     ran = work.dream("why", "a", "rows.jsonl", "--store", "store")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert json.loads(work.dream("why", "a", "rows.jsonl", "--json").out)["calls"] == []
+
+
+OLD = """CREATE TABLE calls (
+    key TEXT PRIMARY KEY, verb TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL
+)"""
+
+
+def old_store(path: Path, *texts: str) -> None:
+    """Write a store as it was before it knew the stage of a call."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(OLD)
+        for n, text in enumerate(texts):
+            request = json.dumps({"verb": "generate", "messages": [{"role": "user", "text": text, "images": []}]})
+            database.execute("INSERT INTO calls VALUES (?, 'generate', 'm', '2025', ?, ?)", (f"key{n}", request, '{"text": "An answer."}'))
+
+
+def test_a_call_of_an_older_store_is_shown_with_its_verb(work: Workdir, server: Loopback) -> None:
+    work.write("rows.jsonl", [{"id": "a", "prompt": 'What is "it"?'}])
+    store = work.path / "old.sqlite"
+    old_store(store, 'What is "it"?', "Another.")
+    store.chmod(0o400)
+    before = store.read_bytes()
+    why = ("why", "a", "rows.jsonl", "--store", "old.sqlite")
+    (call,) = work.dream(*why, "--json").rows[0]["calls"]
+    assert (call["key"], call["verb"], call["stage"]) == ("key0", "generate", "")
+    assert "2025 generate, m, key0" in work.dream(*why).out
+    assert store.read_bytes() == before
+
+    store.chmod(0o600)
+    assert work.dream("sample", "rows.jsonl", "--base-url", server.url, "--store", "old.sqlite").code == 0
+    calls = work.dream(*why, "--json").rows[0]["calls"]
+    assert [(call["stage"], call["verb"]) for call in calls] == [("", "generate"), ("sample", "generate")]
+
+
+def test_rows_that_share_a_call_both_find_it(work: Workdir, server: Loopback) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "prompt": "What is it?"},
+        {"id": "b", "prompt": "What is it?"},
+        {"id": "c", "prompt": "Other."},
+    ]
+    work.write("rows.jsonl", rows)
+    work.dream("sample", "rows.jsonl", "--base-url", server.url, "-o", "out.jsonl")
+    keys = [[call["key"] for call in work.dream("why", name, "out.jsonl", "--json").rows[0]["calls"]] for name in "abc"]
+    assert keys[0] == keys[1]
+    assert [len(found) for found in keys] == [1, 1, 1]
+    assert keys[2] != keys[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -87,6 +88,19 @@ class Usage:
     reused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What calls are made for: the stage of the run, and the prompts of the record in work."""
+
+    stage: str = ""
+    prompts: tuple[str, ...] = ()
+
+
+NO_PURPOSE = Purpose()  # of calls that are made outside of a run
+# Set for each record by the run, and kept beside a call by the store. No reply depends on it, and so no key does.
+PURPOSE: ContextVar[Purpose] = ContextVar("purpose", default=NO_PURPOSE)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.protocol import NO_PURPOSE, PURPOSE, ChatMessage, Choice, Completion, Engine, Purpose, Sampling
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.cache import cache_folder
 from dream_cli.records.record import Image
@@ -25,10 +25,16 @@ Json = dict[str, Any]
 
 VERSION = 1  # part of every key: a new meaning of requests or replies never meets an old reply
 BUSY = 30.0
+_OLD = ["key", "verb", "model", "created_at", "request", "reply"]  # the columns of calls, without and with the stage
+_NEW = [*_OLD, "stage"]
+_SUBJECT = 16  # hexadecimal digits: what is looked up by them is looked into
 
-_TABLE = """CREATE TABLE IF NOT EXISTS calls (
-    key TEXT PRIMARY KEY, verb TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL
+_CALLS = """CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, verb TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL,
+    stage TEXT NOT NULL DEFAULT ''
 )"""
+# The calls by what they are about, `subject_of` a prompt or an image. Where nothing is known of a call, its subject is ''.
+_SUBJECTS = "CREATE TABLE IF NOT EXISTS subjects (subject TEXT NOT NULL, call INTEGER NOT NULL, PRIMARY KEY (subject, call)) WITHOUT ROWID"
 
 
 def default_store() -> Path:
@@ -51,8 +57,10 @@ class CallStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._guard():
+        with _guard(self.path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Prompts and answers are for the owner's eyes; SQLite gives the files beside it the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             # IMMEDIATE: a writer waits for its turn at the start, where waiting is possible.
             self._db = sqlite3.connect(path, timeout=BUSY, isolation_level="IMMEDIATE", check_same_thread=False)
             try:
@@ -74,40 +82,101 @@ class CallStore:
                 time.sleep(0.01)
         # Enough for a killed process; only a power failure can lose the last calls, and none is ever torn.
         self._db.execute("PRAGMA synchronous=NORMAL")
-        with self._db:
-            self._db.execute(_TABLE)
-        self._db.execute("SELECT key, verb, model, created_at, request, reply FROM calls LIMIT 0")
+        if _columns(self._db) != _NEW:
+            self._create_or_migrate()
+        self._db.execute(f"SELECT {', '.join(_NEW)} FROM calls LIMIT 0")
 
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise UsageError(
-                f"the store of calls at {self.path} cannot be used: {error}; name another with --store or DREAM_STORE"
-            ) from None
+    def _create_or_migrate(self) -> None:
+        """Make the tables; in a store of an older version the calls get an empty stage and the empty subject."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            if _columns(self._db) == _OLD:
+                self._db.execute("ALTER TABLE calls ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
+                self._db.execute(_SUBJECTS)
+                self._db.execute("INSERT INTO subjects SELECT '', rowid FROM calls")
+            self._db.execute(_CALLS)
+            self._db.execute(_SUBJECTS)
 
     def get(self, key: str) -> Json | None:
         """Return the reply kept under a key, None where there is none."""
-        with self._guard():
+        with _guard(self.path):
             row = self._db.execute("SELECT reply FROM calls WHERE key = ?", (key,)).fetchone()
         return None if row is None else dict(json.loads(row[0]))
 
-    def put(self, verb: str, model: str, calls: Sequence[tuple[str, Json, Json]]) -> None:
+    def put(self, verb: str, model: str, calls: Sequence[tuple[str, Json, Json]], purpose: Purpose = NO_PURPOSE) -> None:
         """Keep (key, request, reply) of finished calls, all or none of them; a reply that is there stays."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [(key, verb, model, now, json.dumps(request), json.dumps(reply)) for key, request, reply in calls]
-        with self._guard(), self._db:
-            self._db.executemany("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?)", rows)
+        rows = [(key, verb, model, now, json.dumps(request), json.dumps(reply), purpose.stage) for key, request, reply in calls]
+        links = [(subject, key) for key, request, _ in calls for subject in _subjects(request, purpose)]
+        with _guard(self.path), self._db:
+            self._db.executemany("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT OR IGNORE INTO subjects SELECT ?, rowid FROM calls WHERE key = ?", links)
 
     def drop(self, key: str) -> None:
         """Forget the reply kept under a key."""
-        with self._guard(), self._db:
+        with _guard(self.path), self._db:
             self._db.execute("DELETE FROM calls WHERE key = ?", (key,))
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _columns(db: sqlite3.Connection) -> list[str]:
+    return [row[1] for row in db.execute("PRAGMA table_info(calls)")]
+
+
+@contextmanager
+def _guard(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise UsageError(f"the store of calls at {path} cannot be used: {error}; name another with --store or DREAM_STORE") from None
+
+
+class Call(NamedTuple):
+    """One call as it is kept, request and reply in JSON; `stage` is empty where an older version or no run made it."""
+
+    key: str
+    verb: str
+    model: str
+    created_at: str
+    request: str
+    reply: str
+    stage: str
+
+
+def calls_about(path: Path, subjects: Iterable[str]) -> Iterator[Call]:
+    """Yield the calls about any of the subjects, and those of which no subject is known, in the order in which they were made.
+
+    The file is only read, whatever its version. Raises UsageError where it cannot be.
+    """
+    with _guard(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        if _columns(db) == _OLD:
+            rows = db.execute(f"SELECT {', '.join(_OLD)}, '' FROM calls ORDER BY created_at, rowid")
+        else:
+            rows = db.execute(
+                f"""SELECT {", ".join(_NEW)} FROM calls WHERE rowid IN (
+                    SELECT call FROM subjects WHERE subject IN (SELECT value FROM json_each(?))
+                ) ORDER BY created_at, rowid""",
+                (json.dumps(["", *subjects]),),
+            )
+        yield from map(Call._make, rows)
+
+
+def subject_of(prompt: str) -> str:
+    """Return the subject of calls about a prompt."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:_SUBJECT]
+
+
+def subject_of_image(sha256: str) -> str:
+    """Return the subject of calls about an image, which is named by the SHA-256 of its bytes."""
+    return sha256[:_SUBJECT]
+
+
+def _subjects(request: Json, purpose: Purpose) -> set[str]:
+    images = {subject_of_image(image) for message in request.get("messages", ()) for image in message["images"]}
+    return images | ({subject_of(prompt) for prompt in purpose.prompts} or {""})
 
 
 class StoredEngine(Engine):
@@ -176,7 +245,7 @@ class StoredEngine(Engine):
                 async with self._room:
                     fresh = dict(zip(missing, await ask(missing), strict=True))
                     kept = [(keys[n], requests[n], fresh[n]) for n in missing if _is_answer(fresh[n])]
-                    self._store.put(requests[missing[0]]["verb"], self.model, kept)
+                    self._store.put(requests[missing[0]]["verb"], self.model, kept, PURPOSE.get())
                 replies |= fresh
         return replies
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from dream_cli.engines.address import public_address
 from dream_cli.engines.costs import Prices, told
 from dream_cli.engines.dry import DryEngine
-from dream_cli.engines.protocol import Engine, EngineSpec
+from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import open_engine
 from dream_cli.errors import RowError
 from dream_cli.records.images import digest
@@ -154,6 +154,8 @@ def _guarded(run: Run, step: Step) -> Step:
             except RowError:
                 return record
         record = identified(record)
+        # Each record is a task of its own, so that this is seen by the calls of this record alone.
+        PURPOSE.set(Purpose(run.stage, tuple(turn.prompt for turn in record.turns())))
         try:
             return await step(record)
         except RowError as error:

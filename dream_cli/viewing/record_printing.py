@@ -63,7 +63,8 @@ def print_trace(rows: Sequence[LinkedRow], calls: Sequence[Call], store: str, im
         out.print()
     out.print(Rule(Text(visible_line(f"{len(calls)} calls in {store}")), align="left", style="dim"))
     for call in calls:
-        out.print(Text(visible_line(f"{call.made_at}  {call.role}, {call.model}, {call.key[:12]}")))
+        made_by = " ".join(filter(None, (call.stage, call.verb)))
+        out.print(Text(visible_line(f"{call.made_at} {made_by}, {call.model}, {call.key[:12]}")))
         out.print(Padding(Text(visible_line(call.reply)[:200], style="dim"), (0, 0, 0, 4)))
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dream_cli.engines.store import calls_about, subject_of, subject_of_image
 from dream_cli.errors import RowError, UsageError
 from dream_cli.records.images import prepare
-from dream_cli.records.pair import Pair
 from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import read_records, to_row
 
@@ -29,13 +27,13 @@ class LinkedRow(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of the store: its role for the rows, and the reply."""
+    """One call of the store: the stage that made it, empty where the store does not record it, and the reply."""
 
     key: str
     made_at: str
     model: str
     verb: str
-    role: str
+    stage: str
     reply: str
 
 
@@ -46,17 +44,11 @@ class Known:
     id: str
     prompts: set[str] = field(default_factory=set)
     images: set[str] = field(default_factory=set)
-    responses: set[str] = field(default_factory=set)
-    risks: set[str] = field(default_factory=set)
 
     def add(self, record: Record) -> None:
         """Add the contents of a row."""
         for turn in record.turns() if record.error is None else ():
             self.prompts.add(turn.prompt)
-            self.responses |= {response.text for response in turn.responses}
-            self.risks |= {o.malicious_content for o in turn.observations or ()}
-        pair = Pair.if_readable(record)
-        self.responses |= {text for text in (pair.chosen, pair.rejected) if text} if pair else set()
         if record.error is not None and isinstance(record.extra.get("prompt"), str):
             self.prompts.add(record.extra["prompt"])
         self.images |= set(_sums(record))
@@ -107,45 +99,32 @@ def calls_of(known: Known, store: str) -> list[Call]:
     """Return the calls whose request contains a prompt or image of these rows, in the order of time; the store is only read."""
     if not os.path.exists(store):
         return []
-    try:
-        with closing(sqlite3.connect(f"file:{Path(store).absolute().as_posix()}?mode=ro", uri=True)) as db:
-            rows = db.execute("SELECT key, verb, model, created_at, request, reply FROM calls ORDER BY created_at, rowid")
-            return [call for row in rows if (call := _call(known, *row)) is not None]
-    except sqlite3.Error as error:
-        raise UsageError(f"the store of calls at {store} cannot be read: {error}; name another with --store or DREAM_STORE") from None
+    subjects = {*map(subject_of, known.prompts), *map(subject_of_image, known.images)}
+    # Parsed only where an image or a prompt occurs in the raw JSON: calls without a known subject are mostly of other rows.
+    signs = [*known.images, *(json.dumps(prompt)[1:-1] for prompt in known.prompts if prompt)]
+    calls = []
+    for call in calls_about(Path(store), subjects):
+        if any(sign in call.request for sign in signs) and _is_about(known, json.loads(call.request).get("messages", ())):
+            calls.append(Call(call.key, call.created_at, call.model, call.verb, call.stage, _answer(json.loads(call.reply))))
+    return calls
 
 
-def _call(known: Known, key: str, verb: str, model: str, made_at: str, request: str, reply: str) -> Call | None:
-    # Parsed only where an image or a prompt occurs in the raw JSON: most calls are of other rows.
-    if not any(sign in request for sign in (*known.images, *(json.dumps(prompt)[1:-1] for prompt in known.prompts))):
-        return None
-    sent, received = json.loads(request), json.loads(reply)
-    text = "\n".join(str(message.get("text", "")) for message in sent.get("messages", ()))
-    answer = str(received.get("text", ""))
-    role = _role(known, verb, text, answer, sent)
-    if role is None:
-        return None
-    if isinstance(probabilities := received.get("probabilities"), dict):
-        likely = sorted(probabilities.items(), key=lambda item: -float(item[1]))[:3]
-        answer = ", ".join(f"{choice} {float(p):.2f}" for choice, p in likely)
-    return Call(key, made_at, model, verb, role, answer)
+def _is_about(known: Known, messages: Sequence[Json]) -> bool:
+    """Return whether a request contains one of the images of these rows, or one of their prompts and no image of another row."""
+    images = {image for message in messages for image in message.get("images", ())}
+    if images and known.images:
+        return bool(images & known.images)
+    text = "\n".join(str(message.get("text", "")) for message in messages)
+    return any(prompt and prompt in text for prompt in known.prompts)
 
 
-def _role(known: Known, verb: str, text: str, reply: str, sent: Json) -> str | None:
-    """Return the role of a call, None for a call of another row."""
-    images = {image for message in sent.get("messages", ()) for image in message.get("images", ())}
-    speaks = any(prompt and prompt in text for prompt in known.prompts)
-    if (known.images and not known.images & images and images) or not (speaks or images & known.images):
-        return None
-    if verb == "generate":
-        if reply in known.responses:
-            return "wrote a response"
-        return "looked for risks" if sent.get("sampling", {}).get("schema") else "answered about this prompt"
-    if any(response and response in text for response in known.responses):
-        return "judged a response"
-    if any(risk and risk in text for risk in known.risks):
-        return "verified a risk"
-    return "chose about this prompt" if speaks else None
+def _answer(reply: Json) -> str:
+    """Return the text of a reply, or its most probable choices."""
+    probabilities = reply.get("probabilities")
+    if not isinstance(probabilities, dict):
+        return str(reply.get("text", ""))
+    likely = sorted(probabilities.items(), key=lambda item: -float(item[1]))[:3]
+    return ", ".join(f"{choice} {float(p):.2f}" for choice, p in likely)
 
 
 def trace_json(linked: Sequence[LinkedRow], calls: Sequence[Call]) -> dict[str, Any]:
