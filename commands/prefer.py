@@ -41,5 +41,5 @@ def run(
     )
     if not stage.quiet and not stage.dry_run:
         sys.stderr.write(wins.report(tally))
-    unread = any(verdict["value"] is None for verdict in wins.verdicts)
+    unread = any(not verdict.answered for verdict in wins.verdicts)
     raise typer.Exit(tally.exit_code or int(unread and not stage.dry_run))

@@ -8,7 +8,8 @@ import pytest
 
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.evaluation.judge_questions import joined, refusal, side, yes_no
+from dream_cli.evaluation.judge_questions import refusal, side, yes_no
+from dream_cli.records.verdicts import Verdict
 from tests.benchmark_files import official
 from tests.conftest import Workdir
 from tests.eval_judges import both
@@ -21,7 +22,7 @@ def wrote(text: str) -> Choice:
 
 @pytest.mark.parametrize(("text", "value"), [("Yes", True), ("No.", False), ("**No**", False), ("yes, it does", True)])
 def test_yes_and_no(text: str, value: bool) -> None:
-    assert yes_no(wrote(text))["value"] is value
+    assert yes_no(wrote(text)) == Verdict(value, raw=text)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_judge_that_declines_has_not_said_no(text: str) -> None:
     ("text", "value"), [("Comply", "comply"), ("REFUSE.", "refuse"), ("It is partial", "partial"), ("**Refuse**", "refuse")]
 )
 def test_refusal_words(text: str, value: str) -> None:
-    assert refusal(wrote(text))["value"] == value
+    assert refusal(wrote(text)) == Verdict(value, raw=text)
 
 
 @pytest.mark.parametrize("text", ["", "Comply or Refuse", "I refuse to judge this", "I cannot comply", "5"])
@@ -46,21 +47,21 @@ def test_refusal_words_that_say_nothing(text: str) -> None:
 
 
 def test_the_side_is_a_capital_letter() -> None:
-    assert side(wrote("It is a B"))["value"] == "B"
+    assert side(wrote("It is a B")) == Verdict("B", raw="It is a B")
     for text in ("a", "A or B", "I can't choose A"):
         with pytest.raises(UnreadableAnswer):
             side(wrote(text))
 
 
 def test_probabilities_decide_where_there_are_some() -> None:
-    assert yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == {"value": True, "probability": 0.5}
-    assert refusal(Choice({"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}, 1.0, "")) == {"value": "partial", "probability": 0.5}
+    assert yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == Verdict(True, probability=0.5)
+    assert refusal(Choice({"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}, 1.0, "")) == Verdict("partial", probability=0.5)
 
 
-def votes(*values: Any) -> dict[str, Any]:
-    verdict: dict[str, Any] | None = None
+def votes(*values: Any) -> Verdict:
+    verdict: Verdict | None = None
     for judge, value in zip("abcde", values, strict=False):
-        verdict = joined(verdict, {"value": value, "judge": judge, "judge_id": judge})
+        verdict = Verdict(value, judge=judge, judge_id=judge).joined_to(verdict)
     assert verdict is not None
     return verdict
 
@@ -75,17 +76,30 @@ def votes(*values: Any) -> dict[str, Any]:
         ([True, True, None], True, True),
         ([True, None, None], None, True),  # one of three is no majority, and nobody's silence is a vote
         (["comply", "partial", "refuse"], None, True),
+        (["refuse", "comply", "refuse"], "refuse", True),
     ],
 )
 def test_the_majority_of_the_judges(values: list[Any], value: Any, disagree: bool | None) -> None:
     verdict = votes(*values)
-    assert (verdict["value"], verdict.get("disagree")) == (value, disagree)
-    assert (verdict["value"] is None) == ("unscored" in verdict)
+    assert (verdict.value, verdict.disagree, verdict.answered) == (value, disagree, value is not None)
+    assert verdict.unscored == (None if verdict.answered else "no majority of the judges")
+    assert [voice.value for voice in verdict.voices] == values
+
+
+def test_a_joint_verdict_names_all_of_its_judges() -> None:
+    assert votes(True, False).to_dict() == {
+        "value": None,
+        "unscored": "no majority of the judges",
+        "judge": "a + b",
+        "judge_id": "a + b",
+        "judges": [{"value": True, "judge": "a", "judge_id": "a"}, {"value": False, "judge": "b", "judge_id": "b"}],
+        "disagree": True,
+    }
 
 
 def test_a_judge_asked_again_has_one_voice() -> None:
-    verdict = joined(votes(True, False), {"value": True, "judge": "b", "judge_id": "b2"})
-    assert (verdict["value"], [v["judge_id"] for v in verdict["judges"]]) == (True, ["a", "b2"])
+    verdict = Verdict(True, judge="b", judge_id="b2").joined_to(votes(True, False))
+    assert (verdict.value, [voice.judge_id for voice in verdict.judges]) == (True, ["a", "b2"])
 
 
 @pytest.mark.parametrize(("covered", "unscored"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])

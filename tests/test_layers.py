@@ -122,7 +122,7 @@ def test_only_the_registry_names_the_engines() -> None:
 
 
 # The products of the tool, which `dream_cli.records` reads into types.
-TYPED = {"chosen", "rejected", "margin", "chosen_score", "rejected_score"}
+TYPED = {"chosen", "rejected", "margin", "chosen_score", "rejected_score", "verdicts"}
 
 
 def readers(source: str) -> list[str]:
@@ -139,12 +139,12 @@ def readers(source: str) -> list[str]:
             case _:
                 continue
         whose = ast.unparse(holder).split(".")[-1]
-        if name in TYPED and whose in ("extra", "record", "response"):
+        if name in TYPED and (name == "verdicts" or whose in ("extra", "record", "response")):
             read.append(ast.unparse(node))
     return read
 
 
-def test_only_the_records_room_reads_pairs_by_name() -> None:
+def test_only_the_records_room_reads_pairs_and_verdicts_by_name() -> None:
     others = [path for name, path in MODULES.items() if room(name) != "records"]
     assert {path.name: found for path in others if (found := readers(path.read_text()))} == {}
 
@@ -152,7 +152,7 @@ def test_only_the_records_room_reads_pairs_by_name() -> None:
 def test_a_reader_by_name_is_seen() -> None:
     lines = [
         'a = record.extra["chosen"]',
-        'b = record.extra.get("margin", 0)',
+        'b = response.extra.get("verdicts", {})',
         'c = "rejected" in record.extra',
         'd = record["margin"]',
     ]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import InvalidRecord
 from dream_cli.records.record import Image, Record, Response
+from dream_cli.records.verdicts import Value
 
 if TYPE_CHECKING:
     from dream_cli.benchmarks.tables import OfficialFiles, Table
 
 RULES = ("strict", "official")
-Value = bool | int | float | str
 
 
 @dataclass(frozen=True)

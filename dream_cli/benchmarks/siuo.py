@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dream_cli.benchmarks.benchmark import (
     EFFECTIVE,
@@ -21,7 +21,6 @@ from dream_cli.benchmarks.benchmark import (
     Metric,
     Published,
     Subset,
-    Value,
     is_one_of,
     number,
     worded,
@@ -30,7 +29,8 @@ from dream_cli.benchmarks.rules import read
 from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.records.record import Json, Record, Response
+from dream_cli.records.record import Record, Response
+from dream_cli.records.verdicts import BY_RULE, Value, Verdict
 
 FIELDS = ("question_id", "image", "question", "category", "safety_warning", "reference_answer")
 TABLE = Table("SIUO", ("siuo_gen.json",), FIELDS, hub=("siuo_gen/test", "siuo_gen/train", "test", "train"))
@@ -122,29 +122,28 @@ def _responses(row: Row) -> list[Response] | None:
     texts = row.get("responses")
     if not isinstance(texts, list):
         return None
-    replies = {
-        question: row.get(name) or [] for question, name in (("safe", "safety_evaluation"), ("effective", "effectiveness_evaluation"))
-    }
-    return [
-        Response(str(text), extra=_verdicts({q: words[i] for q, words in replies.items() if i < len(words)}))
-        for i, text in enumerate(texts)
-    ]
+    given = {"safe": row.get("safety_evaluation") or [], "effective": row.get("effectiveness_evaluation") or []}
+    return [_judged(Response(str(text)), {q: words[i] for q, words in given.items() if i < len(words)}) for i, text in enumerate(texts)]
 
 
-def _verdicts(replies: dict[str, str]) -> Json:
-    if not replies:
-        return {}
-    official: dict[str, Callable[[str], Value]] = {"safe": official_safe, "effective": official_effective}
-    strict: dict[str, Callable[[str], Value]] = {"safe": strict_safe, "effective": strict_effective}
-    by_rule = {"strict": strict, "official": official}
-    return {"verdicts": {rule: {q: _verdict(parse[q], reply) for q, reply in replies.items()} for rule, parse in by_rule.items()}}
+_READ: Mapping[str, Mapping[str, Callable[[str], Value]]] = {
+    "strict": {"safe": strict_safe, "effective": strict_effective},
+    "official": {"safe": official_safe, "effective": official_effective},
+}
 
 
-def _verdict(parse: Callable[[str], Value], reply: str) -> Json:
+def _judged(response: Response, words: Mapping[str, str]) -> Response:
+    """Return a response with the verdicts in the words of the file's judge, by question, under both rules."""
+    for rule, read_words in _READ.items():
+        response = response.with_verdicts(rule, {q: _verdict(read_words[q], text) for q, text in words.items()})
+    return response
+
+
+def _verdict(read_words: Callable[[str], Value], text: str) -> Verdict:
     try:
-        return {"value": parse(reply), "judge": "file", "raw": reply}
+        return Verdict(read_words(text), raw=text, judge="file", order=BY_RULE)
     except UnreadableAnswer as error:
-        return {"value": None, "judge": "file", "raw": reply, "unscored": str(error)}
+        return Verdict(unscored=str(error), raw=text, judge="file", order=BY_RULE)
 
 
 SIUO = Benchmark(

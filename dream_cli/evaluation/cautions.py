@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from dream_cli.benchmarks.benchmark import Benchmark, ByRule, Item, JudgeQuestion, Published
 from dream_cli.benchmarks.loading import counted
 from dream_cli.engines.registry import NANO
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.evaluation.judge_questions import verdicts_of
 from dream_cli.evaluation.rates import Rate
-from dream_cli.records.record import Json, Record, Response
+from dream_cli.records.record import Record, Response
+from dream_cli.records.verdicts import Verdict
 from dream_cli.stats.intervals import percent
 
 # So far apart, a string matcher and the judge measure two different things.
@@ -34,7 +34,7 @@ def cautions(
     yield from _verdicts(benchmark, responses, rule)
     yield from _judges(records, responses, rule)
     yield from _wording(benchmark, records, rule)
-    if benchmark.tables and NANO in {name for r in responses for name in judges_of(verdicts_of(r, rule).values())}:
+    if benchmark.tables and NANO in {name for r in responses for name in judges_of(r, rule)}:
         yield "nano judged, which knows only its own small world: this shows that the command runs, and nothing of the model"
     if alone:
         yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
@@ -88,12 +88,13 @@ def _wording(benchmark: Benchmark, records: Sequence[Record], rule: str) -> Iter
 
 
 def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: str) -> Iterator[str]:
-    given = [(question, verdict) for response in responses for question, verdict in verdicts_of(response, rule).items()]
-    silent = sum(verdicts_of(response, "strict").get("choice", {}).get("value") == "none" for response in responses)
+    given = [(question, verdict) for response in responses for question, verdict in response.verdicts_under(rule).items()]
+    choices = [response.verdicts_under("strict").get("choice") for response in responses]
+    silent = sum(choice is not None and choice.value == "none" for choice in choices)
     if silent:
         fate = "count as wrong" if rule == "strict" else "get a random one from the published parser"
         yield f"{silent} of {len(responses)} answers name no option, or several; they {fate}"
-    odd = sum(verdict.get("value") == -1 for _, verdict in given)
+    odd = sum(verdict.value == -1 for _, verdict in given)
     if odd:
         yield f"{odd} of {len(given)} verdicts have no published layout; the published scorer averages them as -1"
     if rule == "official":
@@ -102,12 +103,12 @@ def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: str) ->
             yield f"{otherwise} of {len(given)} verdicts say something else than what the published parser makes of them"
 
 
-def _read_otherwise(benchmark: Benchmark, question: str, verdict: Json) -> bool:
+def _read_otherwise(benchmark: Benchmark, question: str, verdict: Verdict) -> bool:
     reread = benchmark.rereads.get(question)
-    if reread is None or not isinstance(verdict.get("raw"), str):
+    if reread is None or verdict.raw is None:
         return False
     try:
-        return bool(reread(verdict["raw"])) != (verdict.get("value") == 1)
+        return bool(reread(verdict.raw)) != (verdict.value == 1)
     except UnreadableAnswer:
         return False
 
@@ -115,8 +116,8 @@ def _read_otherwise(benchmark: Benchmark, question: str, verdict: Json) -> bool:
 def _judges(records: Sequence[Record], responses: Sequence[Response], rule: str) -> Iterator[str]:
     voices: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for response in responses:
-        for question, verdict in verdicts_of(response, rule).items():
-            voices[question][str(verdict.get("judge")), str(verdict.get("judge_id"))] = None
+        for question, verdict in response.verdicts_under(rule).items():
+            voices[question][str(verdict.judge), str(verdict.judge_id)] = None
     for question, found in voices.items():
         names = list(dict.fromkeys(name for name, _ in found))
         if len(names) > 1:
@@ -129,12 +130,12 @@ def _judges(records: Sequence[Record], responses: Sequence[Response], rule: str)
 
 
 def _disagree(response: Response, rule: str) -> bool:
-    return any(verdict.get("disagree") for verdict in verdicts_of(response, rule).values() if isinstance(verdict, Mapping))
+    return any(verdict.disagree for verdict in response.verdicts_under(rule).values())
 
 
-def judges_of(verdicts: Iterable[Json]) -> set[str]:
-    """Return who gave some verdicts."""
-    return {str(verdict["judge"]) for verdict in verdicts if verdict.get("judge")}
+def judges_of(response: Response, rule: str) -> set[str]:
+    """Return who gave the verdicts of a response under a rule."""
+    return {verdict.judge for verdict in response.verdicts_under(rule).values() if verdict.judge}
 
 
 def by_rule_alone(benchmark: Benchmark) -> list[str]:

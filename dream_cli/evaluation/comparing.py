@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.judge_questions import verdicts_of
+from dream_cli.evaluation.cautions import judges_of
 from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.record import Json, Record
 from dream_cli.stats.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, percent, require_libraries, smallest_difference
@@ -159,8 +159,8 @@ def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: str
 
 
 def _judges(records: Iterable[Record], rule: str) -> str:
-    verdicts = (v for record in records for response in record.responses or () for v in verdicts_of(response, rule).values())
-    return " and ".join(sorted({str(v["judge"]) for v in verdicts if v.get("judge")})) or f"nobody under the {rule} rule"
+    judges = {judge for record in records for response in record.responses or () for judge in judges_of(response, rule)}
+    return " and ".join(sorted(judges)) or f"nobody under the {rule} rule"
 
 
 def table(rows: Sequence[Json]) -> str:

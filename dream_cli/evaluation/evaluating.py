@@ -18,7 +18,7 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import NANO, check_address, check_model
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.judge_questions import Asker, answered, by_rule, questions, to_ask, verdicts_of
+from dream_cli.evaluation.judge_questions import Asker, by_rule, questions, to_ask
 from dream_cli.evaluation.scorecards import require_rule
 from dream_cli.method.chats import conversation
 from dream_cli.method.sampling import response_of
@@ -26,6 +26,7 @@ from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Record
 from dream_cli.records.streams import open_writer
+from dream_cli.records.verdicts import NOT_ASKED
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
 def unscored(records: Sequence[Record], rule: str) -> int:
     """Return how many responses have a question under a rule that was not, or could not be, answered."""
     return sum(
-        any(not answered(verdicts_of(response, rule).get(q.question)) for q in questions(record, rule))
+        any(not response.verdicts_under(rule).get(q.question, NOT_ASKED).answered for q in questions(record, rule))
         for record in records
         if record.error is None
         for response in record.responses or ()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.judge_questions import verdicts_of
 from dream_cli.method.stages import identified
 from dream_cli.records.record import Json, Record, Response
 from dream_cli.stats.agreement import (
@@ -137,13 +136,10 @@ def judged_voices(records: Iterable[Record], rule: str) -> dict[tuple[str, str],
 
 
 def _voices(response: Response, rule: str) -> Iterator[tuple[str, str, Voice]]:
-    for question, verdict in verdicts_of(response, rule).items():
-        several = verdict.get("judges") or []
-        for one in [*several, verdict]:
-            orders = one.get("orders")
-            both = (float(orders[0]), float(orders[1])) if isinstance(orders, list) and len(orders) == 2 else None
-            joint = bool(several) and one is verdict
-            yield str(one.get("judge", "")), question, Voice(one.get("value"), response.text, both, joint)
+    for question, verdict in response.verdicts_under(rule).items():
+        for one in (*verdict.judges, verdict):
+            both = None if one.orders is None else (one.orders[0], one.orders[1])
+            yield one.judge or "", question, Voice(one.value, response.text, both, joint=bool(one.judges))
     judgement = response.judgement
     if judgement is not None:
         for name in SCORES:

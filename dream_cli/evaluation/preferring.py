@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dream_cli.errors import RowError, UsageError
-from dream_cli.evaluation.judge_questions import Asker, verdicts_of, with_verdicts
+from dream_cli.evaluation.judge_questions import Asker
 from dream_cli.method.stages import Tally, identified
-from dream_cli.records.record import Json, Record, Response
+from dream_cli.records.record import Record, Response
+from dream_cli.records.verdicts import Verdict
 from dream_cli.stats.agreement import position_bias
 from dream_cli.stats.intervals import percent, wilson
 
@@ -51,32 +52,30 @@ class Preferrer:
         return replace(record, responses=tuple(judged))
 
     async def _judged(self, record: Record, prompt: str, ours: Response, theirs: Response) -> Response:
-        judge = {"judge": self.asker.engine.model, "other": theirs.model}
-        if ours.text.strip() == theirs.text.strip():
-            # Nothing to ask: neither is better, in whichever order.
-            return with_verdicts(ours, "strict", {"preference": {"value": 0.5} | judge})
         try:
-            verdict = await self.asker.prefer(prompt, ours.text, theirs.text, record.images)
+            # There is nothing to ask about equal texts: neither is better, in whichever order.
+            same = ours.text.strip() == theirs.text.strip()
+            verdict = Verdict(0.5) if same else await self.asker.prefer(prompt, ours.text, theirs.text, record.images)
         except RowError as error:
-            verdict = {"value": None, "unscored": f"{error.kind}: {error}"}
-        return with_verdicts(ours, "strict", {"preference": verdict | judge})
+            verdict = Verdict(unscored=f"{error.kind}: {error}")
+        return ours.with_verdicts("strict", {"preference": replace(verdict, judge=self.asker.engine.model, other=theirs.model)})
 
 
 @dataclass
 class Wins:
     """The preferences that pass by."""
 
-    verdicts: list[Json] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
         """Take in the preferences of one record."""
-        found = [verdicts_of(r, "strict").get("preference") for r in record.responses or () if record.error is None]
-        self.verdicts += [verdict for verdict in found if verdict]
+        given = [r.verdicts_under("strict").get("preference") for r in record.responses or () if record.error is None]
+        self.verdicts += [verdict for verdict in given if verdict is not None]
 
     def report(self, tally: Tally) -> str:
         """Return the win rate, and what the judge owes to the order, as lines of text."""
-        values = [verdict["value"] for verdict in self.verdicts if verdict["value"] is not None]
-        bias = position_bias([(v["orders"][0], v["orders"][1]) for v in self.verdicts if v.get("orders")])
+        values = [float(value) for verdict in self.verdicts if (value := verdict.answer("preference")) is not None]
+        bias = position_bias([(verdict.orders[0], verdict.orders[1]) for verdict in self.verdicts if verdict.orders is not None])
         lines = [f"prefer: {tally.rows} rows, {len(values)} comparisons, {len(self.verdicts) - len(values)} unscored"]
         if values:
             lines.append(f"  win rate {percent(sum(values) / len(values))} {wilson(sum(values), len(values))}")

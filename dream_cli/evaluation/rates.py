@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric, Value
+from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric
 from dream_cli.benchmarks.registry import get
-from dream_cli.errors import UsageError
-from dream_cli.evaluation.judge_questions import by_rule, verdicts_of
+from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.evaluation.judge_questions import by_rule
 from dream_cli.records.record import Record, Response
+from dream_cli.records.verdicts import Value
 
 # In which direction a rate is better decides what the worst reading of an unscored response is.
 _WORST_FIRST = {"up": (0.0, 1.0), "down": (1.0, 0.0)}
-# What a verdict may say; -1 is a code of SIUO's published scorer.
-_VALUES: Mapping[str, Callable[[Any], bool]] = {
-    "safe": lambda value: isinstance(value, int) and value in (-1, 0, 1),
-    "effective": lambda value: isinstance(value, int) and value in (-1, 0, 1),
-    "attack": lambda value: isinstance(value, bool),
-    "refusal": lambda value: value in ("comply", "partial", "refuse"),
-    "preference": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
-    "choice": lambda value: isinstance(value, str),
-}
 
 
 @dataclass(frozen=True)
@@ -122,14 +114,10 @@ def _product(metric: Metric, item: Item, values: Mapping[str, Value | None], uns
 
 
 def _values(item: Item, response: Response, rule: str) -> dict[str, Value | None]:
-    return {question: _value(question, verdict, item) for question, verdict in verdicts_of(response, rule).items()}
-
-
-def _value(question: str, verdict: Any, item: Item) -> Value | None:
-    value: Value | None = verdict.get("value") if isinstance(verdict, Mapping) else None
-    if value is None or (question in _VALUES and _VALUES[question](value)):
-        return value
-    raise UsageError(f"{item.name}:{item.item}: the verdict {question!r} has the value {value!r}; write it as eval does, or null")
+    try:
+        return {question: verdict.answer(question) for question, verdict in response.verdicts_under(rule).items()}
+    except InvalidRecord as error:
+        raise UsageError(f"{item.name}:{item.item}: {error}") from None
 
 
 def joined(trials: Sequence[float], agg: str, better: str) -> float:

@@ -10,7 +10,7 @@ from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.benchmarks.registry import get
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.cautions import by_rule_alone, cautions, judges_of
-from dream_cli.evaluation.judge_questions import by_rule, verdicts_of
+from dream_cli.evaluation.judge_questions import by_rule
 from dream_cli.evaluation.rates import Key, Rate, keys, outcomes, rates
 from dream_cli.records.record import Json, Record
 from dream_cli.stats.intervals import smallest_difference
@@ -101,7 +101,7 @@ def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: str, agg: s
     alone = by_rule_alone(benchmark) if rule == "strict" else []
     # Published string matchers cost nothing and make the numbers comparable with papers.
     matched = [r for r in rates(benchmark, outcomes([r for r in records if Item.of(r).subset in alone], "official")) if not r.topic]
-    judges = Counter(j for record in records for r in record.responses or () for j in judges_of(verdicts_of(r, rule).values()))
+    judges = Counter(j for record in records for r in record.responses or () for j in judges_of(r, rule))
     return Summary(
         benchmark,
         key.model,

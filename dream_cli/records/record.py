@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
+from dream_cli.records.verdicts import Verdict, Verdicts, read_verdicts
 
 Json = dict[str, Any]
 
@@ -45,13 +47,12 @@ class Observation:
 
     def to_dict(self) -> Json:
         """Return the observation as JSON; `confidence` only where it is known."""
-        certainty = {} if self.confidence is None else {"confidence": self.confidence}
-        return fields.with_rest(self.texts | certainty, self.extra)
+        return fields.with_rest(self.texts | ({} if self.confidence is None else {"confidence": self.confidence}), self.extra)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the judge said of one response, or why it could not say it.
+    """What the judge measured of one response, or why it is unscored.
 
     `global_score` is in 0..10, `observation_score`, `helpfulness` and `score` are in [0, 1]; `recognised` holds one
     entry for each observation, None where that question could not be read. `unscored` is the reason why there is no score.
@@ -69,9 +70,9 @@ class Judgement:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> Json:
-        """Return the judgement as JSON, without the parts that were not asked for."""
+        """Return the judgement as JSON, without the parts that are not known."""
         names = ("rubric", "global_score", "recognised", "observation_score", "helpfulness", "harm", "score", "model", "unscored")
-        known = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        known = {name: part for name in names if (part := getattr(self, name)) is not None}
         if self.recognised is not None:
             known["recognised"] = list(self.recognised)
         return fields.with_rest(known, self.extra)
@@ -87,14 +88,27 @@ class Response:
     judgement: Judgement | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """The verdicts of an evaluation by rule and question, read once; empty where nothing was asked."""
+        return read_verdicts(self.extra.get("verdicts"))
+
+    def verdicts_under(self, rule: str) -> Mapping[str, Verdict]:
+        """Return the verdicts under a rule by question."""
+        return self.verdicts.get(rule, {})
+
+    def with_verdicts(self, rule: str, new: Mapping[str, Verdict]) -> Response:
+        """Return the response with verdicts added under a rule; those of other rules stay as they came."""
+        if not new:
+            return self
+        came = self.extra.get("verdicts")
+        under = {question: verdict.to_dict() for question, verdict in (*self.verdicts_under(rule).items(), *new.items())}
+        return replace(self, extra={**self.extra, "verdicts": {**(came if isinstance(came, Mapping) else {}), rule: under}})
+
     def to_dict(self) -> Json:
         """Return the response as JSON."""
-        known: Json = {"text": self.text}
-        if self.model is not None:
-            known["model"] = self.model
-        if self.finish_reason is not None:
-            known["finish_reason"] = self.finish_reason
-        known = fields.with_rest(known, self.extra)
+        names = ("text", "model", "finish_reason")
+        known = fields.with_rest({name: part for name in names if (part := getattr(self, name)) is not None}, self.extra)
         if self.judgement is not None:
             known["judgement"] = self.judgement.to_dict()
         return known

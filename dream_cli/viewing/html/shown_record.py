@@ -130,18 +130,13 @@ def _answer(response: Response, benchmark: Json) -> Answer:
 
 def _verdicts(response: Response, benchmark: Json) -> Iterator[str]:
     """Yield the outcomes by the verdicts of an evaluation, the strict ones where there are any; a verdict without a value is unscored."""
-    by_rule = response.extra.get("verdicts")
-    if not isinstance(by_rule, Mapping):
-        return
-    verdicts = by_rule.get("strict") or by_rule.get("official") or {}
-    for question, answered in verdicts.items():
-        value = answered.get("value") if isinstance(answered, Mapping) else None
-        if value is None:
+    for question, given in (response.verdicts_under("strict") or response.verdicts_under("official")).items():
+        if given.value is None:
             yield "unscored"
         elif question == "choice":
-            yield "right choice" if value == benchmark.get("correct") else "wrong choice"
+            yield "right choice" if given.value == benchmark.get("correct") else "wrong choice"
         else:
-            yield _OUTCOMES.get((question, value), visible_line(f"{question}: {value}"))
+            yield _OUTCOMES.get((question, given.value), visible_line(f"{question}: {given.value}"))
 
 
 def tone(outcome: str) -> str:
