@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from dream_cli.engines import thoughts
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
 from dream_cli.engines.registry import open_engine
 from dream_cli.errors import EngineError, ImageError, UsageError
@@ -186,6 +187,39 @@ def test_an_end_token_of_the_checkpoint_stops_the_text(llava: Path) -> None:
     edit(llava / "generation_config.json", eos_token_id=list(range(350)))
     (drawn,) = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
     assert (drawn.text, drawn.finish_reason, drawn.completion_tokens) == ("", "stop", 1)
+
+
+def test_thoughts_stand_apart_and_get_more_room_once(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import PreTrainedTokenizerBase
+
+    counts: list[int] = []
+
+    def decode(tokenizer: Any, tokens: list[int], **_: Any) -> str:
+        counts.append(len(tokens))
+        return "<think>Yes?</think>\n\nNo" if len(tokens) > 8 else "<think>Ye"
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "decode", decode)
+    monkeypatch.setattr(thoughts, "ROOM", 40)
+    # Without an end token, so that the random model writes as much as it may.
+    edit(llava / "generation_config.json", eos_token_id=None)
+    (drawn,) = asked(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=4), [0]))
+    assert (drawn.text, drawn.reasoning) == ("No", "Yes?")
+    assert counts[0] <= 4
+    assert counts[1] > 8
+
+
+def test_a_thinking_budget_of_zero_reaches_the_chat_template(llava: Path) -> None:
+    template = llava / "chat_template.jinja"
+    template.write_text(
+        template.read_text() + "{% if enable_thinking is defined and not enable_thinking %}no thoughts no thoughts{% endif %}"
+    )
+    counts, marks = [], []
+    for budget in (None, 0, 5):
+        (drawn,) = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]), thinking=budget)
+        counts.append(drawn.prompt_tokens or 0)
+        marks.append(asked(llava, mark, thinking=budget))
+    assert counts[0] == counts[2] < counts[1]
+    assert len(set(marks)) == 3
 
 
 def test_one_bad_row_fails_alone(llava: Path) -> None:

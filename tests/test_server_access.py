@@ -46,7 +46,8 @@ def test_the_key_of_the_role_comes_before_the_key_of_all(ready: Workdir) -> None
     with Loopback() as server:
         for command in ("disentangle", "sample", "judge"):
             own = {f"DREAM_{command.upper()}_API_KEY": f"own-{command}", "DREAM_API_KEY": "shared", "OPENAI_API_KEY": "openai"}
-            assert sent_key(ready, server, command, **own) == f"Bearer own-{command}"
+            again = ["--redo"] if command == "disentangle" else []
+            assert sent_key(ready, server, command, *again, **own) == f"Bearer own-{command}"
         assert sent_key(ready, server, "judge", DREAM_SAMPLE_API_KEY="other", DREAM_API_KEY="shared") == "Bearer shared"
         assert sent_key(ready, server, "judge", DREAM_SAMPLE_API_KEY="other") is None
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dream_cli.engines.protocol import Completion, Sampling
 from dream_cli.engines.thoughts import ROOM, split_thoughts, with_room, with_thoughts_apart
 from tests.conftest import Workdir
-from tests.loopback import Json, Loopback
+from tests.loopback import Fault, Json, Loopback
 
 OBSERVED = {"malicious_content": "a home address", "source": "text instruction", "risk_category": "Privacy"}
 ROW = {"id": "a", "prompt": "What is on the sign?"}
@@ -139,13 +139,11 @@ def test_a_judge_that_never_stops_thinking_leaves_the_response_unscored(work: Wo
 
 
 def test_a_vendor_that_hides_its_thoughts_and_one_that_refuses_a_small_budget(work: Workdir) -> None:
-    work.write("in.jsonl", [JUDGED])
+    work.write("in.jsonl", [JUDGED, JUDGED | {"id": "b", "prompt": "And here?"}])
 
     def hidden(body: Json) -> Json:
         done = body["max_tokens"] > 200
         return {"choices": [{"message": {"content": "8" if done else ""}, "finish_reason": "stop" if done else "length"}]}
-
-    from tests.loopback import Fault
 
     def refuse(body: Json) -> Fault | None:
         text = "Could not finish the message because max_tokens or model output limit was reached."
@@ -153,8 +151,9 @@ def test_a_vendor_that_hides_its_thoughts_and_one_that_refuses_a_small_budget(wo
 
     for server in (Loopback(whole=hidden), Loopback(refuse=refuse, reply=lambda body: "8", ignore=["logprobs"])):
         with server:
-            ran = work.dream("judge", "in.jsonl", "--score", "global", "--base-url", server.url, "--no-store")
-        assert ran.rows[0]["responses"][0]["judgement"]["global_score"] == 8.0
+            ran = work.dream("judge", "in.jsonl", "--score", "global", "--base-url", server.url, "--concurrency", "1")
+        assert [row["responses"][0]["judgement"]["global_score"] for row in ran.rows] == [8.0, 8.0]
+        assert [body["max_tokens"] for body in server.bodies] == [4, 16 + ROOM, 16 + ROOM]
 
 
 def test_a_list_in_the_thoughts_of_a_teacher_is_no_list(work: Workdir) -> None:

@@ -138,7 +138,7 @@ class OpenAIEngine(Engine):
         """Return the reply to a question with room for thoughts, which later questions then get at once."""
         room = max(ROOM, 2 * self._room)
         completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT + room}))[0]
-        if completion.reasoning is not None:
+        if completion.is_answer:
             self._room = self._room or room
         return completion
 
