@@ -1,11 +1,12 @@
 # make demo    the tour: the pipe on the example records, then a short turn of the loop, with the embedded models
 # make proof   the grid of arms and seeds in nano's world, then its table and plot; resumable, for hours in the background
 # make test    lint, types, tests, and the built wheel in an empty environment
+# make test-newest    the tests with the newest versions of the libraries, past our own upper bounds, in an environment of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo proof test lint wheel
+.PHONY: demo proof test test-newest lint wheel
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,3 +35,10 @@ wheel: $(BIN)/dream
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 	$(MAKE) wheel
+
+# No constraints: what fails here breaks for users when the bounds of pyproject.toml are raised.
+test-newest:
+	$(PYTHON) -m venv out/newest
+	out/newest/bin/pip install -q -e '.[train,view,eval,test]'
+	out/newest/bin/pip install -q --upgrade transformers trl peft accelerate datasets
+	OMP_NUM_THREADS=1 out/newest/bin/python -m pytest -q

@@ -84,7 +84,7 @@ def test_nano_goes_by_its_name_and_answers_from_the_store(tmp_path: Path, monkey
 
 @pytest.mark.local
 def test_a_broken_torchvision_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dream_cli.engines.image_only import allow_image_only_processors
+    from dream_cli.engines.patches import allow_image_only_processors
 
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -255,7 +255,7 @@ def build(family: str, folder: Path, seed: int = 0, **sizes: int) -> Path:
     import torch
     from transformers.utils import logging
 
-    from dream_cli.engines.image_only import allow_image_only_processors
+    from dream_cli.engines.patches import allow_image_only_processors
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

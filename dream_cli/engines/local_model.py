@@ -41,7 +41,7 @@ def load_processor(checkpoint: Checkpoint, name: str) -> Any:
     """Return the processor of the model called `name`; raise UsageError where it cannot be loaded. Nothing is downloaded."""
     from transformers import AutoProcessor
 
-    from dream_cli.engines.image_only import allow_image_only_processors
+    from dream_cli.engines.patches import allow_image_only_processors
 
     allow_image_only_processors()
     try:

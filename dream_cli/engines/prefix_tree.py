@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dream_cli.engines.patches import attention_of, set_attention
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -154,7 +156,7 @@ def tree_attention(model: Any, tree: PackedTree, visible: Tensor) -> Iterator[No
     from transformers.masking_utils import sdpa_mask
 
     config = model.get_decoder().config
-    if config._attn_implementation != "sdpa":
+    if attention_of(config) != "sdpa":
         yield
         return
     AttentionInterface.register(TREE_ATTENTION, _attend)
@@ -162,11 +164,11 @@ def tree_attention(model: Any, tree: PackedTree, visible: Tensor) -> Iterator[No
     trunk, rest = branches(tree)
     plan = Plan(len(tree), trunk, tuple((part, visible[part, part]) for part in rest))
     token = _plan.set(plan)
-    config._attn_implementation = TREE_ATTENTION
+    set_attention(config, TREE_ATTENTION)
     try:
         yield
     finally:
-        config._attn_implementation = "sdpa"
+        set_attention(config, "sdpa")
         _plan.reset(token)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.records.record import Json, Record
-from dream_cli.training.checkpoints import ExactCheckpoints, WatchedLoss
+from dream_cli.training.checkpoints import WatchedLoss
 from dream_cli.training.models import Policy
+from dream_cli.training.patches import ExactCheckpoints
 from dream_cli.training.preference.losses import PreferenceLoss
 from dream_cli.training.preflight import Preflight, Report, Take
 from dream_cli.training.rows import PAIR, Row, pair_of

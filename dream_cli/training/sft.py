@@ -10,8 +10,9 @@ from typing import Any
 
 from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import read_records
-from dream_cli.training.checkpoints import ExactCheckpoints, WatchedLoss
+from dream_cli.training.checkpoints import WatchedLoss
 from dream_cli.training.models import Policy
+from dream_cli.training.patches import ExactCheckpoints
 from dream_cli.training.preflight import Preflight, Report, Take, checked
 from dream_cli.training.rows import COMPLETION, Row
 from dream_cli.training.settings import Job

@@ -22,7 +22,7 @@ class Reader:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from dream_cli.engines.image_only import allow_image_only_processors
+        from dream_cli.engines.patches import allow_image_only_processors
 
         allow_image_only_processors()
         torch.set_num_threads(1)

@@ -6,11 +6,13 @@ Qwen3-VL a further such matrix for each depth that goes into the language model.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dream_cli.engines.patches import private_part
 from dream_cli.records.atomic import write_once
 
 if TYPE_CHECKING:
@@ -68,6 +70,11 @@ def is_frozen(model: Any) -> bool:
     return not any(p.requires_grad for _, p in vision_weights(model))
 
 
+def takes_features(model: Any) -> bool:
+    """Return whether a model can be given features in place of pixels; one that cannot would ignore them, and see no image at all."""
+    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
 @contextmanager
 def noted(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
     """Note the features of each row of a batch while the model makes them of pixels; `tokens` gives each row's number of image tokens.
@@ -76,7 +83,7 @@ def noted(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
     """
     import torch
 
-    make = backbone.get_image_features
+    make = private_part(backbone, "get_image_features", "transformers")
     rows: list[Features] = []
 
     def made(*args: Any, **more: Any) -> Any:

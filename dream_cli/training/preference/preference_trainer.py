@@ -16,8 +16,10 @@ from typing import Any
 
 import torch  # noqa: TID253 - the module is for those who have decided to train
 import trl.trainer.utils  # noqa: TID253
+from transformers import Trainer  # noqa: TID253
 from trl import DPOTrainer  # noqa: TID253 - a class needs its base
 
+from dream_cli.engines.patches import private_part
 from dream_cli.errors import DreamError
 from dream_cli.training import sharding
 from dream_cli.training.launching import first_does, greatest
@@ -55,9 +57,12 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         self.settings = settings or FastPath()
         self.reason = next(_objections(self.settings, model, ref_model, args, others), "")
         self.path = PLAIN if self.reason else SHARED
+        if self.path == SHARED:
+            _check_parts()
         alone = self.path == SHARED and not hasattr(model, "peft_config") and others.get("peft_config") is None
         super().__init__(model, _NoReference(model.config) if alone else ref_model, args, **others)
         if self.path == SHARED:
+            private_part(self, "precompute_ref_logps", "trl")
             self.ref_model, self.precompute_ref_logps = None, True
             prefix.use_pair_attention(self._bare, self.settings.blocks)
             _fit_tiles(self.accelerator.device)
@@ -149,7 +154,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         folder = self.settings.folder
         reference, tower = first_does(self._fingerprints)
         self._reference = ReferenceStore(folder, reference, self.accelerator.process_index)
-        if image_features.is_frozen(self._bare):
+        if image_features.is_frozen(self._bare) and image_features.takes_features(self._bare):
             self._features = image_features.FeatureStore(folder / f"features-{tower}" if folder else None, self.settings.feature_bytes)
 
     def _fingerprints(self) -> tuple[str, str]:
@@ -228,6 +233,15 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             yield model
             sharding.release(model)
         model.train(was_training)
+
+
+def _check_parts() -> None:
+    """Raise UsageError where TRL or transformers lacks what is overridden or set here: the run would go on without the reference."""
+    for name in ("_prepare_for_training", "_load_from_checkpoint"):
+        private_part(Trainer, name, "transformers")
+    private_part(DPOTrainer, "compute_ref_log_probs", "trl")
+    for name in ("_CHUNKED_LOGPROB_CHUNK_SIZE", "use_adapter"):
+        private_part(trl.trainer.utils, name, "trl")
 
 
 def _fit_tiles(device: Any) -> None:

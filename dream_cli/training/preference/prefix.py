@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.engines import prefix_tree
+from dream_cli.engines.patches import attention_of, set_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +30,9 @@ def why_not(config: Any) -> str:
     """Return why a model of this configuration cannot read a pair as one sequence, "" where it can."""
     if reason := prefix_tree.why_not(config):
         return reason
-    text = config.get_text_config()
-    if text._attn_implementation not in (*ATTENTIONS, PAIR_ATTENTION):
-        return f"{text._attn_implementation} takes no mask of ours; load the model with one of {', '.join(ATTENTIONS)}"
+    attention = attention_of(config.get_text_config())
+    if attention not in (*ATTENTIONS, PAIR_ATTENTION):
+        return f"{attention} takes no mask of ours; load the model with one of {', '.join(ATTENTIONS)}"
     return ""
 
 
@@ -82,11 +83,11 @@ def use_pair_attention(model: Any, blocks: bool = False) -> None:
 
     config = model.get_decoder().config
     if blocks:
-        config._attn_implementation = "flex_attention"
-    elif config._attn_implementation == "sdpa":
+        set_attention(config, "flex_attention")
+    elif attention_of(config) == "sdpa":
         AttentionInterface.register(PAIR_ATTENTION, attend_in_two)
         AttentionMaskInterface.register(PAIR_ATTENTION, sdpa_mask)
-        config._attn_implementation = PAIR_ATTENTION
+        set_attention(config, PAIR_ATTENTION)
 
 
 def attend_in_two(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any) -> Any:

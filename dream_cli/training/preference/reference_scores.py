@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dream_cli.engines.patches import lacks
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -78,9 +80,12 @@ def reference_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
 
     The base has the same names with an adapter around it as without, so that both find the same file.
     """
+    adapted, prefix = hasattr(model, "peft_config"), "base_model.model."
     for name, tensor in model.state_dict().items():
+        if adapted and not name.startswith(prefix):
+            raise lacks("peft", f"the names of weights that begin with {prefix} (here is {name})")
         if ".default." not in name:
-            yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), tensor
+            yield name.removeprefix(prefix).replace(".base_layer.", "."), tensor
 
 
 def short_hash(*parts: Any) -> str:

@@ -1,0 +1,106 @@
+"""Parts of transformers, trl and peft that are not theirs to promise: each is looked up here, or replaced, and checked to be there.
+
+Such a part can go in any release. Without the check an override would never be called, or a setting never be read, without a word.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+from dream_cli.errors import UsageError
+
+# The versions that the tests run with, and the bounds of pyproject.toml.
+TESTED = {"transformers": ("5.23", ">=5.18,<6"), "trl": ("1.16", ">=1.16,<1.17"), "peft": ("0.21", ">=0.17,<1")}
+_VIDEO = "video_processor"
+
+
+def private_part(owner: Any, name: str, package: str) -> Any:
+    """Return an attribute of a module, class or object of a package; raise UsageError where the installed version lacks it."""
+    if not hasattr(owner, name):
+        raise lacks(package, f"{getattr(owner, '__name__', type(owner).__name__)}.{name}")
+    return getattr(owner, name)
+
+
+def lacks(package: str, what: str) -> UsageError:
+    """Return the error of a package whose installed version lacks a part that is needed."""
+    tested, bounds = TESTED[package]
+    return UsageError(
+        f"{package} {version(package)} lacks {what}; dream is tested with {package} {tested}; pip install '{package}{bounds}'"
+    )
+
+
+def attention_of(config: Any) -> str:
+    """Return the name of the attention that a model of this configuration uses."""
+    return str(private_part(config, "_attn_implementation", "transformers"))
+
+
+def set_attention(config: Any, name: str) -> None:
+    """Let a loaded model attend by the attention of this name from the next forward pass on; `set_attn_implementation` refuses ours."""
+    private_part(config, "_attn_implementation", "transformers")
+    config._attn_implementation = name
+
+
+def allow_image_only_processors() -> None:
+    """Make AutoProcessor load without torchvision; raise UsageError where torchvision is installed but broken.
+
+    transformers reads images with PIL where torchvision is missing, but its video processors have no such twin, and a processor
+    that owns one cannot be loaded. We send no videos, so the video part is left out.
+    """
+    if _torchvision_works():
+        return
+    from transformers.processing_utils import ProcessorMixin
+
+    if not hasattr(ProcessorMixin, "_dream_image_only"):
+        _leave_video_out(ProcessorMixin)
+        ProcessorMixin._dream_image_only = True
+
+
+def _torchvision_works() -> bool:
+    """Whether torchvision can be used; False where it is not installed."""
+    if importlib.util.find_spec("torchvision") is None:
+        return False
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # noqa: BLE001 - a broken build fails in any way
+        raise UsageError(
+            f"torchvision is installed but does not work with this torch ({error}), which breaks transformers; "
+            "it is not needed here: pip uninstall torchvision"
+        ) from None
+    return True
+
+
+def _leave_video_out(mixin: Any) -> None:
+    """Replace the three methods of transformers' ProcessorMixin that insist on the video part, for the whole process.
+
+    Not for one load: a processor is asked for its attributes whenever it is used or saved.
+    """
+    attributes = private_part(mixin, "get_attributes", "transformers").__func__
+    construct = mixin.__init__
+    from_parts = private_part(mixin, "from_args_and_dict", "transformers").__func__
+
+    def get_attributes(cls: Any) -> list[str]:
+        return [name for name in attributes(cls) if name != _VIDEO]
+
+    def init(self: Any, *parts: Any, **named: Any) -> None:
+        named = dict(zip(attributes(type(self)), parts, strict=False)) | named
+        named.pop(_VIDEO, None)
+        construct(self, **named)
+
+    def from_args_and_dict(cls: Any, parts: Any, *rest: Any, **named: Any) -> Any:
+        # SmolVLM's constructor takes the video part by position and reads its frame numbers while it formats chats.
+        if _VIDEO in attributes(cls):
+            if len(parts) == len(get_attributes(cls)):
+                place = attributes(cls).index(_VIDEO)
+                parts = [*parts[:place], None, *parts[place:]]
+            if cls.__name__ == "SmolVLMProcessor":
+                # On the class, because what stands on the instance would be saved with it.
+                cls.video_processor = SimpleNamespace(num_frames=64, fps=1)
+        return from_parts(cls, parts, *rest, **named)
+
+    mixin.get_attributes = classmethod(get_attributes)
+    mixin.__init__ = init
+    mixin.from_args_and_dict = classmethod(from_args_and_dict)
