@@ -36,13 +36,15 @@ def run(
     Example: dream disentangle examples/records.jsonl | head -n 3
     """
     from dream_cli.method.disentangling import Disentangler
+    from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.stages import run_stage
     from dream_cli.prompts.rendering import Prompts
 
     templates = Prompts.load(prompts, taxonomy)
+    run = stage.run("disentangle")
     tally = run_stage(
-        stage.run("disentangle"),
-        engine.spec("disentangle", templates.sha256),
-        lambda opened: Disentangler(opened, templates, mode, verify, redo, max_tokens, seed),
+        run,
+        engine.spec("disentangle"),
+        lambda opened: with_model_prompts(Disentangler(opened, templates, mode, verify, redo, max_tokens, seed), run.tell),
     )
     raise typer.Exit(tally.exit_code)

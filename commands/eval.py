@@ -88,10 +88,8 @@ def run(
     running = name_benchmarks(words) or options.by_hand(ctx, "model", "base_url")
     named = judges(judge, judge_base_url, from_environment=running)
     # The published limits of tokens hold for the policy; the budget for thoughts is the judges'.
-    policy = replace(engine.spec("eval", templates.sha256), thinking=None)
-    of_judges = replace(
-        engine.spec("judge", templates.sha256), body=options.read_body(judge_body), headers=options.read_headers(judge_header)
-    )
+    policy = replace(engine.spec("eval"), thinking=None)
+    of_judges = replace(engine.spec("judge"), body=options.read_body(judge_body), headers=options.read_headers(judge_header))
     panel = [replace(of_judges, model=name, base_url=url, model_tag=None) for name, url in named]
     plan = Plan(
         policy=policy,

@@ -35,16 +35,18 @@ def run(
     Example: dream disentangle examples/records.jsonl | dream sample -n 2 | dream judge
     """
     from dream_cli.method.judging import Judge
+    from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.stages import run_stage
     from dream_cli.method.summaries import Scores
     from dream_cli.prompts.rendering import Prompts
 
     templates = Prompts.load(prompts, taxonomy)
     scores = Scores()
+    run = stage.run("judge")
     tally = run_stage(
-        stage.run("judge"),
-        engine.spec("judge", templates.sha256),
-        lambda opened: Judge(opened, templates, score, read),
+        run,
+        engine.spec("judge"),
+        lambda opened: with_model_prompts(Judge(opened, templates, score, read), run.tell),
         scores.add,
     )
     if not stage.quiet and not stage.dry_run:

@@ -28,15 +28,17 @@ def run(
     """
     from dream_cli.evaluation.judge_questions import Asker
     from dream_cli.evaluation.preferring import Preferrer, Wins, rivals
+    from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.stages import run_stage
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.records.streams import read_records
 
     templates, others, wins = Prompts.load(prompts), rivals(read_records(other)), Wins()
+    run = stage.run("prefer")
     tally = run_stage(
-        stage.run("prefer"),
-        engine.spec("judge", templates.sha256),
-        lambda engine: Preferrer(Asker(engine, templates, "strict"), others),
+        run,
+        engine.spec("judge"),
+        lambda engine: Preferrer(with_model_prompts(Asker(engine, templates, "strict", ("judge_preference",)), run.tell), others),
         wins.add,
     )
     if not stage.quiet and not stage.dry_run:

@@ -38,15 +38,17 @@ def run(
     Example: dream sample examples/records.jsonl -n 4 --limit 2
     """
     from dream_cli.engines.protocol import Sampling
+    from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.sampling import Sampler
     from dream_cli.method.stages import run_stage
     from dream_cli.prompts.rendering import Prompts
 
     templates = Prompts.load(prompts)
     drawing = Sampling(temperature, top_p, max_tokens, seed)
+    run = stage.run("sample")
     tally = run_stage(
-        stage.run("sample"),
-        engine.spec("sample", templates.sha256),
-        lambda opened: Sampler(opened, templates, drawing, n, system, observe, append),
+        run,
+        engine.spec("sample"),
+        lambda opened: with_model_prompts(Sampler(opened, templates, drawing, n, system, observe, append), run.tell),
     )
     raise typer.Exit(tally.exit_code)

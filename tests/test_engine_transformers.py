@@ -276,11 +276,19 @@ def test_the_fingerprint_is_of_the_files_not_of_the_place(llava: Path, tmp_path:
     assert asked(llava, mark) != asked(other, mark)
 
 
-def test_a_model_trained_on_other_prompts_is_refused(llava: Path) -> None:
-    (llava / "dream_prompts.json").write_text('{"sha256": "one"}')
-    asked(llava, mark, prompts_sha256="one")
-    with pytest.raises(UsageError, match="other prompts"):
-        asked(llava, mark, prompts_sha256="two")
+async def carried(engine: Engine) -> Path | None:
+    """Return the folder of the templates that the engine's model carries."""
+    assert engine.checkpoint is not None
+    return engine.checkpoint.prompts
+
+
+def test_what_a_model_declares_does_not_change_its_fingerprint_and_reaches_the_engine(llava: Path) -> None:
+    before = asked(llava, mark)
+    assert asked(llava, carried) is None
+    (llava / "dream_prompts.json").write_text('{"roles": {}}')
+    (llava / "dream_world.json").write_text('{"name": "toy"}')
+    (llava / "prompts").mkdir()
+    assert asked(llava, mark) == before and asked(llava, carried) == llava / "prompts"
 
 
 # peft asks transformers by an older name.

@@ -19,11 +19,11 @@ from examples.nano import beyond, judge_figures, packing, tokens
 from examples.nano.answers import altered
 from examples.nano.figures import WEIGHTS, calibration_error, micro_f1
 from examples.nano.judge_figures import Judged
-from examples.nano.lessons import ROLES, Lesson, Teacher, able
+from examples.nano.lessons import PINNED, ROLES, Lesson, Teacher, able
 from examples.nano.reader import Reader
-from examples.nano.recipe import COURSES, attend_in_float32, draw_packs
+from examples.nano.recipe import COURSES, attend_in_float32, draw_packs, taught
 
-PROMPTS = Prompts.load()
+PROMPTS = Prompts.carried(PINNED)
 
 
 def test_the_lessons_follow_from_the_seed() -> None:
@@ -90,8 +90,13 @@ def test_pairs_by_score_are_held_against_the_truth() -> None:
     assert found == {"items": 2, "ties_at_the_top": 0.5, "chosen_is_better": 0.5, "chosen_is_the_best": 0.5}
 
 
-def test_the_weights_were_trained_on_these_prompts() -> None:
-    assert json.loads((WEIGHTS / "dream_prompts.json").read_text())["sha256"] == PROMPTS.sha256
+def test_a_course_leaves_the_hashes_of_the_prompts_that_it_teaches() -> None:
+    for folder, course in (("weights", "teacher"), ("policy", "policy")):
+        roles = json.loads((WEIGHTS.parent / folder / "dream_prompts.json").read_text())["roles"]
+        assert roles == {role: PROMPTS.hashes[role] for role in taught(COURSES[course])} != {}
+
+
+def test_the_weights_are_small() -> None:
     assert sum(f.stat().st_size for f in WEIGHTS.iterdir()) < 10_000_000
 
 

@@ -215,7 +215,12 @@ PriceOut = Annotated[
 ]
 PromptFolder = Annotated[
     Path | None,
-    typer.Option("--prompts", metavar="DIR", callback=_prompts, help="Templates to use in place of ours (also the authors' release)."),
+    typer.Option(
+        "--prompts",
+        metavar="DIR",
+        callback=_prompts,
+        help="Templates to use in place of ours and of the model's own (also the authors' release).",
+    ),
 ]
 TaxonomyFile = Annotated[
     Path | None,
@@ -240,8 +245,8 @@ class EngineOptions:
     store: Store = None
     no_store: NoStore = False
 
-    def spec(self, role: str, prompts_sha256: str) -> EngineSpec:
-        """Return the engine for prompts with this hash; `role` names the variable of its key ("judge": DREAM_JUDGE_API_KEY)."""
+    def spec(self, role: str) -> EngineSpec:
+        """Return the engine; `role` names the variable of its key ("judge": DREAM_JUDGE_API_KEY)."""
         from dream_cli.engines.api_keys import key_names
         from dream_cli.engines.protocol import EngineSpec
         from dream_cli.engines.store import default_store
@@ -255,7 +260,6 @@ class EngineOptions:
             timeout=self.timeout,
             batch_size=self.batch_size,
             store=None if self.no_store else self.store or str(default_store()),
-            prompts_sha256=prompts_sha256,
             key_names=key_names(role),
             body=read_body(self.body),
             headers=read_headers(self.header),

@@ -1,4 +1,4 @@
-"""The files of a local model: where they are, what they were trained with, and what tells them from others."""
+"""The files of a local model: their folders, what the model was trained with, and the fingerprint of its content."""
 
 from __future__ import annotations
 
@@ -8,19 +8,41 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dream_cli.errors import UsageError
 
+# What a model may declare beside its weights: the hashes of the prompts that it was trained with, the prompts themselves, and its world.
 PROMPTS_FILE = "dream_prompts.json"
+PROMPTS_FOLDER = "prompts"
+WORLD_FILE = "dream_world.json"
 RUN_FILE = "run.json"
 _MIB = 1 << 20
 _LARGE = 1 << 30
 _PARTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
 # Written by trainers beside the model; the answers do not depend on them.
-_NOT_PARTS = (PROMPTS_FILE, "trainer_state.json", "training_args.bin", "optimizer.bin", "scheduler.bin")
+_NOT_PARTS = (PROMPTS_FILE, WORLD_FILE, "trainer_state.json", "training_args.bin", "optimizer.bin", "scheduler.bin")
+
+
+@dataclass(frozen=True)
+class TrainedPrompts:
+    """The SHA-256 of the prompt of each role that a model was trained with; older models have one hash of `all_roles` instead."""
+
+    roles: Mapping[str, str]
+    all_roles: str | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """The small world that a model is confined to: what it answers about anything else means nothing.
+
+    A model declares it in `dream_world.json`, and a model that is trained from it inherits the file.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +63,44 @@ class Checkpoint:
         names = ("processor_config.json", "preprocessor_config.json")
         own = self.adapter is not None and any((self.adapter / name).exists() for name in names)
         return self.adapter if own and self.adapter is not None else self.folder
+
+    @property
+    def prompts(self) -> Path | None:
+        """The folder of the templates that the model carries, one `ROLE.txt` per role; None where it carries none."""
+        own = (folder / PROMPTS_FOLDER for folder in reversed(self.folders))
+        return next((folder for folder in own if folder.is_dir()), None)
+
+    @property
+    def trained_prompts(self) -> TrainedPrompts:
+        """The prompts that the model was trained with, by their hashes; raise UsageError where the file is malformed."""
+        declared = self._declared(PROMPTS_FILE, {})
+        roles, all_roles = declared.get("roles", {}), declared.get("sha256")
+        if not isinstance(roles, dict) or not isinstance(all_roles, str | None):
+            raise UsageError(f'{PROMPTS_FILE} of the model in {self.folders[-1]} is malformed; it should be {{"roles": {{ROLE: SHA256}}}}')
+        return TrainedPrompts(roles, all_roles)
+
+    @property
+    def world(self) -> World | None:
+        """The small world that the model is confined to; None where it declares none. Raises UsageError where the file is malformed."""
+        declared = self._declared(WORLD_FILE, None)
+        if declared is None:
+            return None
+        if not isinstance(declared.get("name"), str):
+            raise UsageError(f'{WORLD_FILE} of the model in {self.folders[-1]} is malformed; it should be {{"name": NAME}}')
+        return World(declared["name"])
+
+    def _declared(self, name: str, default: Any) -> Any:
+        """Return the JSON object of a file beside the weights, the adapter's own before its base's; `default` where there is none."""
+        file = next((folder / name for folder in reversed(self.folders) if (folder / name).exists()), None)
+        if file is None:
+            return default
+        try:
+            declared = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{file}: cannot be read as JSON ({error})") from error
+        if not isinstance(declared, dict):
+            raise UsageError(f"{file}: is not a JSON object")
+        return declared
 
 
 def check_model(model: str) -> None:
@@ -73,14 +133,6 @@ def _moved_base(adapter: Path) -> Path | None:
         return None
     place = (adapter / known["beside"]).resolve()
     return place if place.is_dir() and fingerprint(Checkpoint(place)) == known["fingerprint"] else None
-
-
-def check_prompts(checkpoint: Checkpoint, sha256: str | None) -> None:
-    """Raise UsageError where the model was trained with other prompts than those with the hash `sha256`."""
-    for folder in checkpoint.folders:
-        file = folder / PROMPTS_FILE
-        if sha256 and file.exists() and json.loads(file.read_text()).get("sha256") != sha256:
-            raise UsageError(f"the model in {folder} was trained with other prompts than the ones in use; train it anew or use its prompts")
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from dream_cli.engines.checkpoint import Checkpoint
 from dream_cli.errors import NoAnswer, UnreadableAnswer
 from dream_cli.records.record import Image
 
@@ -116,7 +117,6 @@ class EngineSpec:
     engine: Literal["transformers", "vllm"] | None = None  # runs a local model; default: the one that fits
     timeout: float = 120.0
     store: str | None = None
-    prompts_sha256: str | None = None
     key_names: tuple[str, ...] = ("DREAM_API_KEY",)  # the variables that may hold the key of the server, the first one that is set counts
     body: Mapping[str, Any] = field(default_factory=dict, hash=False)  # merged into each request to a server
     headers: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)  # sent with each request to a server
@@ -132,6 +132,7 @@ class Engine(Protocol):
     fingerprint: str  # changes whenever the same request may be answered differently
     concurrency: int  # how many requests are worth having in flight
     usage: Usage  # grows with every call
+    checkpoint: Checkpoint | None = None  # the folders of a local model; a server has none
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; the same index, seed and chat give the same text."""

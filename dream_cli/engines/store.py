@@ -184,7 +184,7 @@ class StoredEngine(Engine):
 
     def __init__(self, inner: Engine, store: CallStore) -> None:
         self.kind, self.model, self.fingerprint = inner.kind, inner.model, inner.fingerprint
-        self.concurrency, self.usage = inner.concurrency, inner.usage
+        self.concurrency, self.usage, self.checkpoint = inner.concurrency, inner.usage, inner.checkpoint
         self._inner, self._store = inner, store
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Held until a reply is on disk: what a kill costs is then no more than what was in flight.

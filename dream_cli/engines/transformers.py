@@ -10,7 +10,7 @@ from typing import Any
 
 from dream_cli.engines import prefix_tree
 from dream_cli.engines.batching import Batcher
-from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
+from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, row_seed, with_adapter
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.shared_choices import Request, SharedChoices
@@ -34,12 +34,10 @@ def open_transformers(spec: EngineSpec) -> Engine:
     if spec.model is None:
         raise UsageError("no model was named")
     checkpoint = find_checkpoint(spec.model)
-    check_prompts(checkpoint, spec.prompts_sha256)
     quiet_libraries()
     model, processor = _load(checkpoint, spec.model, spec.device)
     vlm = VisionLanguageModel(model, processor, spec.model, no_thoughts(spec))
-    identity = fingerprint(checkpoint) + thinking_tag(spec)
-    return TransformersEngine(vlm, spec.name or spec.model, identity, spec.batch_size, spec.thinking or 0)
+    return TransformersEngine(vlm, checkpoint, spec)
 
 
 class TransformersEngine(Engine):
@@ -47,15 +45,16 @@ class TransformersEngine(Engine):
 
     kind = "transformers"
 
-    def __init__(self, vlm: VisionLanguageModel, model: str, fingerprint: str, batch_size: int, thinking: int = 0) -> None:
-        self.model = model
-        self.fingerprint = fingerprint
-        self.concurrency = QUESTIONS * batch_size  # the next batch waits while one runs
+    def __init__(self, vlm: VisionLanguageModel, checkpoint: Checkpoint, spec: EngineSpec) -> None:
+        self.model = spec.name or spec.model or ""
+        self.checkpoint = checkpoint
+        self.fingerprint = fingerprint(checkpoint) + thinking_tag(spec)
+        self.concurrency = QUESTIONS * spec.batch_size  # the next batch waits while one runs
         self.usage = vlm.usage
         self._vlm = vlm
-        self._thinking = thinking
-        self._batch_size = batch_size
-        self._batcher = Batcher(self._run, batch_size, multiple=lambda wish: QUESTIONS if isinstance(wish, Pictures) else 1)
+        self._thinking = spec.thinking or 0
+        self._batch_size = spec.batch_size
+        self._batcher = Batcher(self._run, spec.batch_size, multiple=lambda wish: QUESTIONS if isinstance(wish, Pictures) else 1)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; a schema is not enforced."""

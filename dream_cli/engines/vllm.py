@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dream_cli.engines.batching import Batcher
-from dream_cli.engines.checkpoint import Checkpoint, check_prompts, find_checkpoint, fingerprint
+from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import row_seed
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
@@ -29,7 +29,6 @@ def open_vllm(spec: EngineSpec) -> Engine:
     if spec.model is None:
         raise UsageError("no model was named")
     checkpoint = find_checkpoint(spec.model)
-    check_prompts(checkpoint, spec.prompts_sha256)
     lock = _take_gpu()
     try:
         llm = _load(checkpoint)
@@ -47,6 +46,7 @@ class VllmEngine(Engine):
 
     def __init__(self, llm: Any, checkpoint: Checkpoint, spec: EngineSpec, lock: TextIO) -> None:
         self.model = spec.name or spec.model or ""
+        self.checkpoint = checkpoint
         self.fingerprint = f"vllm-{fingerprint(checkpoint)}{thinking_tag(spec)}"
         self.usage = Usage()
         self._llm = llm

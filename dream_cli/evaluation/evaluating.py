@@ -18,9 +18,10 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import NANO, check_address, check_model
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.judge_questions import Asker, by_rule, questions, to_ask
+from dream_cli.evaluation.judge_questions import Asker, by_rule, prompts_of, questions, to_ask
 from dream_cli.evaluation.scorecards import require_rule
 from dream_cli.method.chats import conversation
+from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
 from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
 from dream_cli.prompts.rendering import Prompts
@@ -142,15 +143,18 @@ async def evaluate(run: Run, plan: Plan, records: Sequence[Record]) -> list[Reco
         done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan))
     done = [by_rule(record) for record in done]
     if any(to_ask(record, plan.rule) for record in done if record.error is None):
+        roles = prompts_of(done, plan.rule)
         for judge in _judges(plan, done):
-            done = await _phase(run, judge, done, lambda engine: Asker(engine, plan.prompts, plan.rule))
+            done = await _phase(
+                run, judge, done, lambda engine: with_model_prompts(Asker(engine, plan.prompts, plan.rule, roles), run.tell)
+            )
     return done
 
 
 def _judges(plan: Plan, records: Sequence[Record]) -> tuple[EngineSpec, ...]:
     """Return the judges that were named, else nano where the responses are its own; those of others stay unscored."""
     models = {response.model for record in records if record.error is None for response in record.responses or ()}
-    own = (EngineSpec(NANO, prompts_sha256=plan.prompts.sha256, store=plan.policy.store),) if models <= {NANO, DryEngine.kind} else ()
+    own = (EngineSpec(NANO, store=plan.policy.store),) if models <= {NANO, DryEngine.kind} else ()
     return plan.judges or own
 
 

@@ -8,9 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 
-from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, Published, Question
+from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, JudgeQuestion, Published, Question
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.errors import RowError, UnreadableAnswer
@@ -23,6 +22,14 @@ from dream_cli.records.verdicts import BY_RULE, Verdict
 
 REFUSALS = ("Comply", "Partial", "Refuse")
 SIDES = ("A", "B")
+# The prompt of each question that is put in our words.
+PROMPT_OF = {
+    "safe": "judge_warned",
+    "attack": "judge_harm",
+    "effective": "judge_effective",
+    "refusal": "judge_refusal",
+    "preference": "judge_preference",
+}
 # What of the item a question cannot be asked without.
 _NEEDED = {"safe": "warning", "preference": "reference"}
 _DECLINES = re.compile(r"\b(sorry|cannot|can not|can['’]t|unable|not able|won['’]t|(refuse|decline) to)\b", re.IGNORECASE)
@@ -59,6 +66,12 @@ def to_ask(record: Record, rule: str) -> tuple[Question, ...]:
     return tuple(q for q in questions(record, rule) if not isinstance(q, ByRule))
 
 
+def prompts_of(records: Sequence[Record], rule: str) -> tuple[str, ...]:
+    """Return the prompts of ours that a judge of these records is asked with."""
+    asked = (question for record in records if record.error is None for question in to_ask(record, rule))
+    return tuple(dict.fromkeys(PROMPT_OF[question.question] for question in asked if isinstance(question, JudgeQuestion)))
+
+
 @dataclass(frozen=True)
 class Asker:
     """Adds one judge's verdicts to every response of a record; a question that this judge has answered is not asked again."""
@@ -66,12 +79,16 @@ class Asker:
     engine: Engine
     prompts: Prompts
     rule: str
+    roles: Sequence[str] = tuple(PROMPT_OF.values())  # the prompts that are used
 
-    @cached_property
-    def identity(self) -> str:
-        """Tells this judge from one of the same name with other weights or other prompts."""
-        said = [self.engine.fingerprint, self.prompts.sha256, *sorted(self.prompts.published.items())]
-        return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
+    def identity(self, asked: Question, item: Item) -> str:
+        """Return what distinguishes this judge from one of the same name with other weights or another prompt for this question."""
+        if isinstance(asked, Published):
+            # The published prompts that a user has are named after their benchmark.
+            prompt = repr([(name, text) for name, text in sorted(self.prompts.published.items()) if name.startswith(item.name)])
+        else:
+            prompt = self.prompts.hashes[PROMPT_OF[asked.question]]
+        return hashlib.sha256(f"{self.engine.fingerprint}\0{prompt}".encode()).hexdigest()[:12]
 
     async def __call__(self, record: Record) -> Record:
         """Return the record with this judge's verdicts."""
@@ -81,14 +98,14 @@ class Asker:
 
     async def _judged(self, record: Record, response: Response, asked: Sequence[Question]) -> Response:
         earlier = response.verdicts_under(self.rule)
-        left = [q for q in asked if not self._has_answered(earlier.get(q.question))]
+        left = [q for q in asked if not self._has_answered(q, Item.of(record), earlier.get(q.question))]
         verdicts = await asyncio.gather(*(self._verdict(q, record, response) for q in left))
         joint = {q.question: verdict.joined_to(earlier.get(q.question)) for q, verdict in zip(left, verdicts, strict=True)}
         return response.with_verdicts(self.rule, joint)
 
-    def _has_answered(self, earlier: Verdict | None) -> bool:
-        voices = () if earlier is None else earlier.voices
-        return any(voice.judge_id == self.identity and voice.answered for voice in voices)
+    def _has_answered(self, asked: Question, item: Item, earlier: Verdict | None) -> bool:
+        voices, identity = () if earlier is None else earlier.voices, self.identity(asked, item)
+        return any(voice.judge_id == identity and voice.answered for voice in voices)
 
     async def _verdict(self, asked: Question, record: Record, response: Response) -> Verdict:
         try:
@@ -98,7 +115,7 @@ class Asker:
         except RowError as error:
             # The judge was down or would not answer: the response is unscored, and a rerun asks again.
             verdict = Verdict(unscored=f"{error.kind}: {error}")
-        return replace(verdict, judge=self.engine.model, judge_id=self.identity)
+        return replace(verdict, judge=self.engine.model, judge_id=self.identity(asked, Item.of(record)))
 
     async def _ask(self, asked: Question, record: Record, response: Response) -> Verdict:
         item = Item.of(record)

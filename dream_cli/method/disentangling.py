@@ -35,6 +35,11 @@ class Disentangler:
     max_tokens: int = 512
     seed: int = 0
 
+    @property
+    def roles(self) -> Sequence[str]:
+        """The prompts that are used."""
+        return *(f"observe_{side}" for side in MODES[self.mode]), *(["verify"] if self.verify else [])
+
     async def __call__(self, record: Record) -> Record:
         """Return the record with observations on each of its turns."""
         for turn in record.turns():

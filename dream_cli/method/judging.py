@@ -38,6 +38,11 @@ class Judge:
     way: str = "sum"
     read: str = "expected"
 
+    @property
+    def roles(self) -> Sequence[str]:
+        """The prompts that are used: the global score also where nothing was observed, whatever the way."""
+        return "judge_global", *([] if self.way == "global" else ["judge_observation"]), "judge_helpfulness", "judge_harm"
+
     async def __call__(self, record: Record) -> Record:
         """Return the record with every response judged; raise NoResponse where there is none."""
         turns = [turn for turn in record.turns() if turn.responses]

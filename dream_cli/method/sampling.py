@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,11 @@ class Sampler:
     system: str | None = None
     observe: bool = False
     append: bool = False
+
+    @property
+    def roles(self) -> Sequence[str]:
+        """The prompts that are used."""
+        return ("respond_observed",) if self.observe else ()
 
     async def __call__(self, record: Record) -> Record:
         """Return the record with new responses; raise InvalidRecord where there is nothing to answer, or nothing observed.

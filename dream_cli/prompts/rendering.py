@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,21 +19,9 @@ from dream_cli.prompts.taxonomy import Taxonomy, Term
 from dream_cli.records.record import Observation
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAMES = (
-    "observe_image",
-    "observe_text",
-    "observe_joint",
-    "verify",
-    "judge_global",
-    "judge_observation",
-    "judge_helpfulness",
-    "judge_harm",
-    "judge_effective",
-    "judge_refusal",
-    "judge_warned",
-    "judge_preference",
-    "respond_observed",
-)
+# One file per role: a template that is added is known by its name.
+NAMES = tuple(sorted(path.stem for path in TEMPLATES.glob("*.txt")))
+TAXONOMY_FILE = "taxonomy.json"
 # The constants of the authors' release (github.com/Kizna1ver/DREAM, prompts/) and what they are here.
 RELEASED = {
     "PROMPT_OB": "observe_joint",
@@ -70,25 +58,52 @@ _PLACEHOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Prompts:
-    """The templates in use and the taxonomy they name."""
+    """The templates in use, one per role, and the taxonomy they name.
+
+    `overrides` names the roles, and "taxonomy", that the user supplied: they win over what a model carries.
+    """
 
     templates: Mapping[str, str]
     taxonomy: Taxonomy
     published: Mapping[str, str] = field(default_factory=dict)  # judge prompts of benchmarks, where the user has them
+    overrides: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, folder: Path | None = None, taxonomy: Path | None = None) -> Prompts:
-        """Read our templates, with those found in `folder` (`NAME.txt`, or the released `*.py` files) in their place."""
-        ours = {name: (TEMPLATES / f"{name}.txt").read_text("utf-8").removesuffix("\n") for name in NAMES}
+        """Read our templates, with those of `folder` (`NAME.txt`, or the released `*.py` files) in their place."""
+        ours = {name: _template(TEMPLATES / f"{name}.txt") for name in NAMES}
         theirs = {} if folder is None else _read_folder(folder)
         known = {name: text for name, text in theirs.items() if name in NAMES}
         others = {name: text for name, text in theirs.items() if name not in NAMES}
-        return cls(ours | known, Taxonomy.load(taxonomy) if taxonomy else Taxonomy.load(), others)
+        overrides = frozenset([*known, *(["taxonomy"] if taxonomy else [])])
+        return cls(ours | known, Taxonomy.load(taxonomy) if taxonomy else Taxonomy.load(), others, overrides)
+
+    @classmethod
+    def carried(cls, folder: Path) -> Prompts:
+        """Read what a model carries: `ROLE.txt` for some roles and, where it knows other terms than ours, `taxonomy.json`.
+
+        Raises UsageError where a file cannot be read.
+        """
+        own = folder / TAXONOMY_FILE
+        templates = {path.stem: _template(path) for path in sorted(folder.glob("*.txt"))}
+        return cls(templates, Taxonomy.load(own) if own.exists() else Taxonomy.load())
+
+    def with_carried(self, folder: Path) -> Prompts:
+        """Return these prompts with a model's own templates and taxonomy in place of ours; what the user supplied stays."""
+        own = Prompts.carried(folder)
+        templates = {role: text for role, text in own.templates.items() if role in self.templates and role not in self.overrides}
+        taxonomy = own.taxonomy if (folder / TAXONOMY_FILE).exists() and "taxonomy" not in self.overrides else self.taxonomy
+        return replace(self, templates={**self.templates, **templates}, taxonomy=taxonomy)
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """The SHA-256 of each role's template, with the taxonomy filled in where the template names it."""
+        return {role: hashlib.sha256(self._fill(role, {}).encode()).hexdigest() for role in self.templates}
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of all templates with the taxonomy filled in: what a model trained on them depends on."""
-        fixed = {name: self.fixed_parts(name) for name in NAMES}
+        """One hash of all roles: older models were marked with it instead of one per role."""
+        fixed = {name: self.fixed_parts(name) for name in self.templates}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
     def fixed_parts(self, name: str) -> list[str]:
@@ -165,6 +180,14 @@ def written_one(observation: Observation) -> str:
 
 def _listed(terms: Sequence[Term]) -> str:
     return "\n".join(f"- {t.name}: {t.meaning}" if t.meaning else f"- {t.name}" for t in terms)
+
+
+def _template(path: Path) -> str:
+    """Return the text of a template file without its last line break."""
+    try:
+        return path.read_text("utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as a prompt template ({error})") from error
 
 
 def _read_folder(folder: Path) -> dict[str, str]:

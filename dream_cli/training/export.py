@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dream_cli.engines.checkpoint import PROMPTS_FILE
+from dream_cli.engines.checkpoint import PROMPTS_FILE, PROMPTS_FOLDER, WORLD_FILE
 from dream_cli.training import sharding
 from dream_cli.training.models import Start, merge
 from dream_cli.training.settings import Job
@@ -27,6 +27,7 @@ PROCESSOR_FILES = (
     "*.model",
     "*.tiktoken",
     PROMPTS_FILE,
+    WORLD_FILE,
 )
 _LAST = ("config.json", "adapter_config.json")
 
@@ -49,16 +50,21 @@ def export(trainer: Any, start: Start, job: Job) -> None:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     copy_processor(start, staging)
     for file in sorted(staging.iterdir(), key=lambda f: f.name in _LAST):
+        if file.is_dir():
+            # A folder cannot take the place of one that an interrupted export left.
+            shutil.rmtree(job.out / file.name, ignore_errors=True)
         os.replace(file, job.out / file.name)
     shutil.rmtree(job.out / ".model", ignore_errors=True)
 
 
 def copy_processor(start: Start, out: Path) -> None:
-    """Copy the files of the processor, and the prompts that the model was trained with, to `out`."""
+    """Copy the files of the processor, and what the model declares of its prompts and its world, to `out`."""
     for folder in dict.fromkeys((start.checkpoint.folder, start.checkpoint.processor, *start.checkpoint.folders)):
         for file in folder.iterdir():
             if file.is_file() and any(file.match(pattern) for pattern in PROCESSOR_FILES):
                 shutil.copyfile(file, out / file.name)
+    if start.checkpoint.prompts is not None:
+        shutil.copytree(start.checkpoint.prompts, out / PROMPTS_FOLDER)
 
 
 def _tidy_adapter(staging: Path, start: Start, job: Job) -> Path:

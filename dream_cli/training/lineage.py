@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli import __version__
-from dream_cli.engines.checkpoint import RUN_FILE, Checkpoint, fingerprint
+from dream_cli.engines.checkpoint import PROMPTS_FILE, PROMPTS_FOLDER, RUN_FILE, WORLD_FILE, Checkpoint, fingerprint
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import write_text
 from dream_cli.records.record import Json
@@ -91,11 +91,12 @@ def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
 
 def _clear(folder: Path) -> None:
     # What a reader looks for goes first, so that it never finds half of each.
-    for name in (RUN_FILE, "config.json", "adapter_config.json", "metrics.jsonl"):
+    for name in (RUN_FILE, "config.json", "adapter_config.json", "metrics.jsonl", PROMPTS_FILE, WORLD_FILE):
         (folder / name).unlink(missing_ok=True)
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         file.unlink()
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", PROMPTS_FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def card(run: Json, base: str) -> str:

@@ -27,7 +27,7 @@ from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Observation
 from dream_cli.stats.agreement import rank_correlation
 from examples.nano.answers import answer
-from examples.nano.lessons import OF_THE_TEXT, Lesson, Teacher
+from examples.nano.lessons import OF_THE_TEXT, PINNED, Lesson, Teacher
 from examples.nano.reader import Reader
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Examination:
         self.reader, self.things = reader, things
         others = [*things[3:], *things[:3]]
         self.images = [change(one, other) for one, other in zip(things, others, strict=True)]
-        self.teacher = Teacher(Prompts.load(), Random(SEED), kept=True)
+        self.teacher = Teacher(Prompts.carried(PINNED), Random(SEED), kept=True)
 
     def figures(self) -> dict[str, Any]:
         """Return all figures."""

@@ -27,6 +27,7 @@ from dream_cli.records.record import Image, Record, Response
 from dream_cli.stats.agreement import cohen_kappa, rank_correlation
 from examples.nano.answers import answer
 from examples.nano.figures import BINS, SEED, WEIGHTS, calibration_error
+from examples.nano.lessons import PINNED
 
 ANSWERS = 4
 READINGS = ("expected", "parsed")
@@ -121,8 +122,8 @@ def _sampled(file: Path) -> list[Record]:
 
 
 async def _judged(answered: Sequence[Record], reading: str) -> list[Judged]:
-    prompts = Prompts.load()
-    engine = await open_engine(EngineSpec(model=NANO, batch_size=32, prompts_sha256=prompts.sha256))
+    prompts = Prompts.carried(PINNED)
+    engine = await open_engine(EngineSpec(model=NANO, batch_size=32))
     judge, limit = Judge(engine, prompts, read=reading), asyncio.Semaphore(engine.concurrency)
 
     async def one(record: Record) -> Record:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
+from dream_cli.engines.checkpoint import PROMPTS_FOLDER
+from dream_cli.engines.registry import EMBEDDED
 from dream_cli.nano.grader import grade
 from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
@@ -16,6 +18,8 @@ from dream_cli.prompts.rendering import Prompts, written
 from dream_cli.records.record import Observation
 from examples.nano.answers import accusation, altered, answer
 
+# nano's own prompts, which lie beside its weights: ours may change without it.
+PINNED = EMBEDDED["nano"] / PROMPTS_FOLDER
 # The share of true claims among those about risky items: with the claims about harmless items, half of all are true.
 RIGHT_SHARE = 0.85
 # The share of wrong claims that name a plausible risk which the item does not have; the others contradict themselves.

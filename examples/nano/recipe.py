@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from dream_cli.engines.checkpoint import PROMPTS_FILE, PROMPTS_FOLDER, WORLD_FILE
 from dream_cli.nano.lexicon import READ, WORDS
 from dream_cli.nano.pictures import LOOKS, Picture, any_look, fits
 from dream_cli.nano.world import PLACES, SKILLS, WorldItem, item
 from dream_cli.prompts.rendering import Prompts
 from examples.nano import tower
-from examples.nano.lessons import Lesson, Teacher, able
+from examples.nano.lessons import PINNED, Lesson, Teacher, able
 from examples.nano.model import build_model, pixels
 from examples.nano.packing import Packer
 from examples.nano.parallel import average_gradients, in_parallel
@@ -91,8 +93,15 @@ PLACE_WEIGHTS = ((20, 10), (28, 24), (14, 6), (22, 46), (24, 20), (3, 2), (2, 2)
 RISKY_SHARE = 0.58
 
 
+def taught(course: Course) -> list[str]:
+    """Return the roles with a prompt that a course teaches."""
+    lessons = {"follow_observed": "respond_observed"}
+    roles = {lessons.get(role, role) for role in (*course.pictured, *course.plain)}
+    return sorted(roles - {"read", "answer", "comply"})
+
+
 def main() -> None:
-    """Train for the given steps and write model, processor and the hash of the prompts to a folder."""
+    """Train for the given steps and write model, processor and prompts to a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("course", choices=COURSES)
     parser.add_argument("--steps", type=int, help="default: those of the course")
@@ -105,7 +114,7 @@ def main() -> None:
 
 def train(rank: int, course: str, begin: Path, out: Path, steps: int, seed: int) -> None:
     """Train a model in this process and the others; the first one writes."""
-    Trainer(rank, COURSES[course], Prompts.load(), begin, out, seed).train(steps)
+    Trainer(rank, COURSES[course], Prompts.carried(PINNED), begin, out, seed).train(steps)
 
 
 class Trainer:
@@ -174,7 +183,10 @@ class Trainer:
         self.processor.save_pretrained(self.out)
         state = {name: value.to(torch.bfloat16) for name, value in self.model.state_dict().items()}
         self.model.save_pretrained(self.out, state_dict=state)
-        (self.out / "dream_prompts.json").write_text(json.dumps({"sha256": self.prompts.sha256}) + "\n", "utf-8")
+        shutil.copytree(PINNED, self.out / PROMPTS_FOLDER, dirs_exist_ok=True)
+        hashes = {role: self.prompts.hashes[role] for role in taught(self.course)}
+        (self.out / PROMPTS_FILE).write_text(json.dumps({"roles": hashes}, indent=2) + "\n", "utf-8")
+        (self.out / WORLD_FILE).write_text(json.dumps({"name": "nano"}) + "\n", "utf-8")
         torch.save({"step": step, "model": self.model.state_dict(), "learner": self.learner.state_dict()}, self.out / "state.tmp")
         (self.out / "state.tmp").rename(self.out / STATE)
 

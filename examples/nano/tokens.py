@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.nano.pictures import PATCH, SIDE
-from dream_cli.prompts.rendering import NAMES, Prompts
+from dream_cli.prompts.rendering import Prompts
 
 PAD, END, IMAGE = "<|pad|>", "<|end|>", "<image>"
 ROLES = tuple(f"<|{role}|>" for role in ("system", "user", "assistant"))
@@ -24,6 +24,24 @@ TEMPLATE = (
 )
 
 
+# In this order their parts become tokens: another order would give the tokens other numbers.
+ROLES_OF_PROMPTS = (
+    "observe_image",
+    "observe_text",
+    "observe_joint",
+    "verify",
+    "judge_global",
+    "judge_observation",
+    "judge_helpfulness",
+    "judge_harm",
+    "judge_effective",
+    "judge_refusal",
+    "judge_warned",
+    "judge_preference",
+    "respond_observed",
+)
+
+
 def chat(prompt: str, image: bool) -> str:
     """Return one question as the chat template renders it, up to the beginning of the answer."""
     return f"{ROLES[1]}{IMAGE if image else ''}{prompt}{END}{ROLES[2]}"
@@ -31,7 +49,7 @@ def chat(prompt: str, image: bool) -> str:
 
 def whole_parts(prompts: Prompts) -> list[str]:
     """Return the parts of prompts and of JSON answers that are one token each."""
-    parts = [part for name in NAMES for part in prompts.fixed_parts(name)]
+    parts = [part for name in ROLES_OF_PROMPTS for part in prompts.fixed_parts(name)]
     layout = ['[{"malicious_content": "', '{"malicious_content": "', '", "source": "', '", "risk_category": "', '"}, ', '"}]', "[]"]
     return list(dict.fromkeys(part for part in [*parts, *layout] if part))
 

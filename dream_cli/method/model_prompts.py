@@ -1,0 +1,55 @@
+"""The prompts of one model: the templates that it carries in place of ours, and a warning where it was trained with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import Field, replace
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from dream_cli.engines.checkpoint import Checkpoint
+from dream_cli.engines.protocol import Engine
+from dream_cli.prompts.rendering import Prompts
+
+
+class PromptedStep(Protocol):
+    """A dataclass that asks an engine questions from templates; `roles` names those that it uses."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def prompts(self) -> Prompts: ...
+
+    @property
+    def roles(self) -> Sequence[str]: ...
+
+
+Prompted = TypeVar("Prompted", bound=PromptedStep)
+
+
+def with_model_prompts(step: Prompted, warn: Callable[[str], None]) -> Prompted:
+    """Return the step with the templates that its model carries; those that the user supplied stay.
+
+    `warn` is called once if a role of the step is then worded otherwise than in the model's training.
+    """
+    checkpoint = step.engine.checkpoint
+    if checkpoint is None:
+        return step
+    prompts = step.prompts if checkpoint.prompts is None else step.prompts.with_carried(checkpoint.prompts)
+    if unknown := untrained_roles(prompts, checkpoint, step.roles):
+        fix = "leave out --prompts and --taxonomy to use its own" if checkpoint.prompts else "give those prompts with --prompts DIR"
+        warn(f"warning: {step.engine.model} was trained with other prompts for {', '.join(unknown)}; {fix}")
+    return replace(step, prompts=prompts)
+
+
+def untrained_roles(prompts: Prompts, checkpoint: Checkpoint, roles: Sequence[str]) -> list[str]:
+    """Return those of `roles` whose prompts differ from the ones that the model was trained with; a role it knows nothing of does not."""
+    trained = checkpoint.trained_prompts
+    hashes = dict(trained.roles)
+    if checkpoint.prompts is not None:
+        hashes = {**Prompts.carried(checkpoint.prompts).hashes, **hashes}
+    elif trained.all_roles not in (None, prompts.sha256):
+        return list(roles)
+    return [role for role in roles if role in hashes and hashes[role] != prompts.hashes[role]]
