@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.cli.options import ImageRoot, Limit, Quiet
+from dream_cli.cli.options import Limit, Quiet, ReadingOptions
 
 Dialect = Literal["dream", "llava", "openai", "trl", "swift", "llamafactory", "alpaca", "spa-vl", "rlaif-v"]
 
@@ -47,9 +47,10 @@ def run(
     push: Push = None,
     explode: Explode = None,
     fix_flags: FixFlags = False,
-    image_root: ImageRoot = None,
     limit: Limit = None,
     quiet: Quiet = False,
+    *,
+    columns: ReadingOptions,
 ) -> None:
     """Turn data of other dialects into records, and back.
 
@@ -66,7 +67,7 @@ def run(
         raise UsageError("--push uploads the folder of a data set; name one with -o DIR/")
     folder = image_folder or Path(out or "").parent / "images"
     how = Conversion(from_, to, images, folder, explode == "turns", fix_flags)
-    receipt = convert(Source(source, image_root, split, limit), out, how)
+    receipt = convert(Source(source, columns.reading, split, limit), out, how)
     if not quiet:
         sys.stderr.write(receipt.report(to))
     if push and out:

@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli.options import ImageRoot
+from dream_cli.cli.options import ReadingOptions
 
 Before = Annotated[str, typer.Argument(metavar="BEFORE", help="Records: .jsonl, .jsonl.gz, .json or .parquet; - for stdin.")]
 After = Annotated[str, typer.Argument(metavar="AFTER", help="The records to compare with them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON: every id, changed fields and scores.")]
 
 
-def run(before: Before, after: After, as_json: AsJson = False, image_root: ImageRoot = None) -> None:
+def run(
+    before: Before,
+    after: After,
+    as_json: AsJson = False,
+    *,
+    columns: ReadingOptions,
+) -> None:
     """Tell which rows were added, are gone or changed, in which fields, and how their scores moved.
 
     Rows are matched by id, else by prompt and images. A row's score is the mean of its responses, else its margin.
@@ -28,5 +34,5 @@ def run(before: Before, after: After, as_json: AsJson = False, image_root: Image
 
     if before == after == "-":
         raise UsageError("only one of the two files can come from stdin")
-    found = difference(*(read_records(source, image_root=image_root) for source in (before, after)))
+    found = difference(*(read_records(source, columns.reading) for source in (before, after)))
     print_json(found.to_dict()) if as_json else print_difference(found, before, after)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from dream_cli.cli import training_options as o
-from dream_cli.cli.options import ImageRoot, Limit, Quiet, Seed, Source
+from dream_cli.cli.options import Limit, Quiet, ReadingOptions, Seed, Source
 from dream_cli.errors import UsageError
 
 Loss = Annotated[
@@ -76,10 +76,11 @@ def run(
     check: o.Check = False,
     allow_nano_verdicts: o.TrustNano = False,
     overwrite: o.Overwrite = False,
-    image_root: ImageRoot = None,
     limit: Limit = None,
     seed: Seed = 0,
     quiet: Quiet = False,
+    *,
+    columns: ReadingOptions,
 ) -> None:
     """Train a model to prefer the chosen responses of pairs over the rejected ones.
 
@@ -108,7 +109,7 @@ def run(
         max_length,
         on_too_long,
         held_out,
-        image_root,
+        columns.reading,
         limit,
         allow_nano_verdicts,
         overwrite,

@@ -101,7 +101,7 @@ def run(
         max_tokens=max_tokens,
         seed=seed,
     )
-    items, lost = read_items(words, data, image_root=run.image_root, limit=limit, quiet=run.quiet)
+    items, lost = read_items(words, data, reading=run.reading, limit=limit, quiet=run.quiet)
     code, asks = 0, bool(running or named)
     if run.out is not None and not asks:
         raise UsageError("-o is for items that are answered or judged here; name --model or --judge, or write the card with --card")

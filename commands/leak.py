@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli.options import ImageRoot, Quiet
+from dream_cli.cli.options import Quiet, ReadingOptions
 
 Train = Annotated[str, typer.Argument(metavar="TRAIN", help="Training data: records or pairs; - for stdin.")]
 Items = Annotated[
@@ -20,8 +20,9 @@ def run(
     train: Train,
     items: Items,
     data: Data = None,
-    image_root: ImageRoot = None,
     quiet: Quiet = False,
+    *,
+    columns: ReadingOptions,
 ) -> None:
     """Name the benchmark items that stand in training data, one line of JSON each: the row, the item, and what they share.
 
@@ -35,9 +36,9 @@ def run(
     from dream_cli.records.streams import read_records
     from dream_cli.records.strict_json import dumps
 
-    known, unreadable = read_items(items, data, image_root, None, quiet)
+    known, unreadable = read_items(items, data, columns.reading, None, quiet)
     unseen, found = Unseen(rows=unreadable), 0
-    for leak in leaks(read_records(train, image_root=image_root), known, unseen):
+    for leak in leaks(read_records(train, columns.reading), known, unseen):
         found += 1
         sys.stdout.write(dumps(leak.to_dict()).decode() + "\n")
     if not quiet:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.cli.options import ImageRoot, Limit, Out, Quiet, Source
+from dream_cli.cli.options import Limit, Out, Quiet, ReadingOptions, Source
 
 Policy = Annotated[
     Literal["best-worst", "all", "adjacent"],
@@ -30,9 +30,10 @@ def run(
     max_length_ratio: MaxLengthRatio = 3.0,
     per_prompt: PerPrompt = None,
     near_duplicate: NearDuplicate = 0.9,
-    image_root: ImageRoot = None,
     limit: Limit = None,
     quiet: Quiet = False,
+    *,
+    columns: ReadingOptions,
 ) -> None:
     """Build preference pairs: chosen and rejected responses to the same prompt. Needs no model.
 
@@ -47,7 +48,7 @@ def run(
     receipt: Counter[str] = Counter()
     unreadable = pairs = 0
     with open_writer(out) as writer:
-        for record in read_records(source, image_root=image_root, limit=limit):
+        for record in read_records(source, columns.reading, limit):
             made, outcome = pairs_of(record, rules)
             receipt += outcome
             unreadable += record.error is not None and not record.came_with_error

@@ -33,7 +33,7 @@ def run(
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.records.streams import read_records
 
-    templates, others, wins = Prompts.load(prompts), rivals(read_records(other)), Wins()
+    templates, others, wins = Prompts.load(prompts), rivals(read_records(other, stage.reading)), Wins()
     run = stage.run("prefer")
     tally = run_stage(
         run,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dream_cli.cli import training_options as o
-from dream_cli.cli.options import ImageRoot, Limit, Quiet, Seed, Source
+from dream_cli.cli.options import Limit, Quiet, ReadingOptions, Seed, Source
 
 Pick = Annotated[Literal["first", "best", "all"], typer.Option(help="Which of the responses that pass: by order or by judged score.")]
 MinObservation = Annotated[float, typer.Option("--min-os", min=0.0, max=1.0, help="Least observation score of a judged response.")]
@@ -56,10 +56,11 @@ def run(
     check: o.Check = False,
     allow_nano_verdicts: o.TrustNano = False,
     overwrite: o.Overwrite = False,
-    image_root: ImageRoot = None,
     limit: Limit = None,
     seed: Seed = 0,
     quiet: Quiet = False,
+    *,
+    columns: ReadingOptions,
 ) -> None:
     """Fine-tune a model on answers that see the risks and do no harm.
 
@@ -89,7 +90,7 @@ def run(
         max_length,
         on_too_long,
         held_out,
-        image_root,
+        columns.reading,
         limit,
         allow_nano_verdicts,
         overwrite,

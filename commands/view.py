@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli.options import ImageRoot, Source
+from dream_cli.cli.options import ReadingOptions, Source
 
 Count = Annotated[int | None, typer.Option("-n", "--limit", min=1, help="Show this many records.  [default: 10]", show_default=False)]
 Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="Show the record with this id.")]
@@ -35,7 +35,8 @@ def run(
     port: Port = None,
     as_json: AsJson = False,
     images: Images = None,
-    image_root: ImageRoot = None,
+    *,
+    columns: ReadingOptions,
 ) -> None:
     """Look into a file of records: what is in it, or single records as a person reads them.
 
@@ -49,7 +50,7 @@ def run(
 
     selection = Selection(id_, where, sort)
     looking.check_options(selection, limit, sql, html, port, as_json)
-    with open_tables(source, image_root) as tables:
+    with open_tables(source, columns.reading) as tables:
         if sql is not None:
             looking.show_query(tables, sql, as_json)
         elif html is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli.options import ImageRoot, Store
+from dream_cli.cli.options import ReadingOptions, Store
 
 Name = Annotated[str, typer.Argument(metavar="ID", help="The id of a record, of an item or of a pair.")]
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of records, in the order in which they should be told.")]
@@ -15,7 +15,13 @@ Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw 
 
 
 def run(
-    name: Name, files: Files, store: Store = None, as_json: AsJson = False, images: Images = None, image_root: ImageRoot = None
+    name: Name,
+    files: Files,
+    store: Store = None,
+    as_json: AsJson = False,
+    images: Images = None,
+    *,
+    columns: ReadingOptions,
 ) -> None:
     """Tell where a row came from: the rows of each file that share its id, prompt or image, and the calls in the store behind them.
 
@@ -26,7 +32,7 @@ def run(
     from dream_cli.viewing.record_printing import print_trace
     from dream_cli.viewing.tracing import calls_of, rows_of, trace_json
 
-    found, known = rows_of(name, files, image_root)
+    found, known = rows_of(name, files, columns.reading)
     place = store or str(default_store())
     calls = calls_of(known, place)
     print_json(trace_json(found, calls)) if as_json else print_trace(found, calls, place, images)

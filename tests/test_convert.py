@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dream_cli.formats.csv import read_csv
 from dream_cli.formats.targets import open_target
 from dream_cli.records.record import Record
-from dream_cli.records.streams import to_row
+from dream_cli.records.streams import RowReader, to_row
 from tests.conftest import Workdir
 
 ROW = {
@@ -252,7 +252,7 @@ def test_records_come_back_from_csv_as_they_were(tmp_path: Path, rows: list[dict
     with open_target(path, "dream") as target:
         for row in rows:
             target.write(Record.from_dict(row))
-    assert [to_row(record, None) for record in read_csv(path, "/")] == rows
+    assert [to_row(record, None) for record in read_csv(path, RowReader(path, "/"))] == rows
 
 
 released = Path(os.environ.get("DREAM_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "dream" / "train_llava_format.json"

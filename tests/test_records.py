@@ -129,10 +129,24 @@ def test_a_verdict_stands_on_the_message_it_is_about() -> None:
         ({"prompt": 7}, "'prompt' is a number, not a string"),
         ({"prompt": "Hi", "id": 1.5}, "'id' is a number, not a string"),
         ({"prompt": "Hi", "images": "a.png"}, "'images' is a string, not a list"),
-        ({"prompt": "Hi", "images": [7]}, "this is a number"),
-        ({"prompt": "Hi", "images": [""]}, "this is empty"),
+        ({"prompt": "Hi", "images": [7]}, r"images\[0\] is a number; an image is a path"),
+        ({"prompt": "Hi", "images": [""]}, r"images\[0\] is empty; an image is a path"),
         ({"prompt": "Hi", "observations": {}}, "'observations' is an object"),
         ({"prompt": "Hi", "observations": [{"source": "x"}]}, r"observations\[0\] has no 'malicious_content'"),
+        ({"prompt": "Hi", "images": [None]}, r"images\[0\] is null; an image is a path"),
+        ({"prompt": "Hi", "images": [{"bytes": 5}]}, r"images\[0\] is an object; an image is a path"),
+        ({"question": "Hi"}, "missing field 'prompt' .*; 'question' may be it: --prompt-column question"),
+        (
+            {"prompt": "Hi", "observations": [{"malicious_content": "x", "source": "y", "risk_category": "z", "confidence": 99}]},
+            r"observations\[0\].confidence is 99, not in 0..1",
+        ),
+        ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"global_score": 10.5}}]}, "global_score is 10.5, not in 0..10"),
+        ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"score": -0.1}}]}, "score is -0.1, not in 0..1"),
+        (
+            {"prompt": "Hi", "responses": [{"text": "x", "judgement": {"score": 10**400}}]},
+            "score is 10000000000000000000\\.\\.\\., not in 0..1",
+        ),
+        ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"recognised": [1.5]}}]}, "recognised is 1.5, not in 0..1"),
         ({"prompt": "Hi", "responses": [{"txt": "x"}]}, r"responses\[0\] has no 'text'"),
         ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"score": "high"}}]}, r"responses\[0\].score is a string"),
         ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"recognised": 1}}]}, "'recognised' is a number, not a list"),
@@ -189,3 +203,9 @@ def test_an_error_that_came_with_the_row_is_told_from_one_of_this_stage() -> Non
 def test_an_error_of_null_hides_neither_the_row_nor_a_later_error() -> None:
     failed = Record.from_dict({"error": None, "prompt": "Hi", "note": 1}).failed("judge", UnreadableAnswer("no number"))
     assert failed.to_dict() == {"error": {"stage": "judge", "kind": "unparsed", "message": "no number"}, "prompt": "Hi", "note": 1}
+
+
+def test_a_whole_float_is_the_id_of_its_number_and_stays_a_float() -> None:
+    record = Record.from_dict({"prompt": "Hi", "id": 3.0})
+    assert record.id == "3"
+    assert record.to_dict() == {"prompt": "Hi", "id": 3.0}

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_cli.errors import UsageError
-from dream_cli.records import streams
+from dream_cli.records import atomic, streams
+from dream_cli.records.columns import Reading
 from dream_cli.records.record import Failure, Image, Record
 from dream_cli.records.streams import open_writer, read_records
 from tests.record_files import lines, png, read, write
@@ -45,7 +46,7 @@ def one(data: bytes, tmp_path: Path) -> Record:
 
 def test_stdin_is_jsonl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stdin(monkeypatch, b'{"prompt": "hi", "images": ["a.png", "/b.png", "data:image/png;base64,AA=="]}\n')
-    (record,) = read_records("-", image_root=tmp_path)
+    (record,) = read_records("-", Reading(tmp_path))
     assert record.prompt == "hi"
     assert [i.path for i in record.images] == [str(tmp_path / "a.png"), "/b.png", "data:image/png;base64,AA=="]
     assert record.place == "stdin:1"
@@ -176,7 +177,7 @@ def test_a_broken_array_gives_its_items_and_an_error(tmp_path: Path) -> None:
         ("no/pairs.jsonl", "does not exist; nor does the folder"),
         ("notes.txt", r"the format goes by the suffix, one of \.jsonl, \.jsonl\.gz, \.json, \.parquet"),
         ("", "is a directory; name a file in it; did you mean .*/pairs.jsonl"),
-        ("object.json", "is not a JSON array; if it holds one object a line, name it .*/object.jsonl"),
+        ("object.json", "is not a JSON array; if it holds one object per line, name it .*/object.jsonl"),
         ("bad.parquet", "is not a Parquet file"),
     ],
 )
@@ -321,7 +322,7 @@ def test_an_output_without_permission_is_a_usage_error(tmp_path: Path, monkeypat
     def refuse(*_: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(streams, "open", refuse, raising=False)
+    monkeypatch.setattr(atomic, "open", refuse, raising=False)
     with pytest.raises(UsageError, match="cannot write .*o.jsonl: Permission denied"), open_writer(str(tmp_path / "o.jsonl")):
         pass
 

@@ -14,6 +14,7 @@ from dream_cli.benchmarks.files import Folder, open_files, read_table
 from dream_cli.benchmarks.registry import TABLE, every, get
 from dream_cli.benchmarks.tables import OfficialFiles
 from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
 from dream_cli.records.streams import read_records
 
@@ -40,7 +41,7 @@ def name_benchmarks(words: Sequence[str]) -> bool:
 
 
 def read_items(
-    words: Sequence[str], data: str | None = None, image_root: Path | None = None, limit: int | None = None, quiet: bool = False
+    words: Sequence[str], data: str | None = None, reading: Reading = DEFAULT_READING, limit: int | None = None, quiet: bool = False
 ) -> tuple[list[Record], int]:
     """Return the items of benchmarks, or those in files (stdin for no word), and the number of lines that could not be read.
 
@@ -49,7 +50,7 @@ def read_items(
     """
     if name_benchmarks(words):
         return load(words, data, limit, (lambda _: None) if quiet else warn), 0
-    rows = [row for word in words or ["-"] for row in read_records(_items_file(word), image_root=image_root, limit=limit)]
+    rows = [row for word in words or ["-"] for row in read_records(_items_file(word), reading, limit)]
     items = [row for row in rows if row.error is None or "benchmark" in row.extra]
     for row in rows:
         if row.error is not None and "benchmark" not in row.extra:

@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from dream_cli.engines.protocol import EngineSpec
     from dream_cli.method.stages import Run
+    from dream_cli.records.columns import Reading
 
 
 def _source(path: str | None) -> str | None:
@@ -140,6 +141,15 @@ ImageRoot = Annotated[
     typer.Option(
         metavar="DIR", exists=True, file_okay=False, help="Folder of relative image paths read from stdin; default the current one."
     ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", envvar="DREAM_IMAGE_COLUMN", help="The column that holds the images; default images, or image where that is absent."
+    ),
+]
+PromptColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", envvar="DREAM_PROMPT_COLUMN", help="The column that holds the prompt; default prompt.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many records.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
@@ -275,11 +285,26 @@ class JudgeOptions(EngineOptions):
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Where a run with an engine writes, what it costs, and what it reports."""
+class ReadingOptions:
+    """How the rows of the input files are read."""
+
+    image_root: ImageRoot = None
+    image_column: ImageColumn = None
+    prompt_column: PromptColumn = None
+
+    @property
+    def reading(self) -> Reading:
+        """How rows are read."""
+        from dream_cli.records.columns import Reading
+
+        return Reading(self.image_root, self.image_column, self.prompt_column)
+
+
+@dataclass(frozen=True)
+class RunOptions(ReadingOptions):
+    """What a run with an engine reads, where it writes, what it costs, and what it reports."""
 
     out: Out = None
-    image_root: ImageRoot = None
     dry_run: DryRun = False
     price_in: PriceIn = None
     price_out: PriceOut = None
@@ -296,7 +321,7 @@ class RunOptions:
             stage=stage,
             source=None,
             out=self.out,
-            image_root=self.image_root,
+            reading=self.reading,
             dry_run=self.dry_run,
             quiet=self.quiet,
             verbose=self.verbose,

@@ -136,10 +136,10 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
     if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
         return "error" if row.came_with_error else row.error.kind, row
     if how.source == OURS:
-        return OURS if row.error is None else "invalid", row
+        return OURS if row.error is None else "invalid", row.renamed()
     raw = row.extra if row.error is not None else to_row(row, None)
     if how.source is None and naming is None and row.error is None and is_ours(raw):
-        return OURS, row
+        return OURS, row.renamed()
     try:
         name = how.source or (naming.dialect if naming else recognise(raw))
         known = dialect(name).read(raw if naming is None else naming.renamed(raw))
@@ -149,6 +149,9 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
             known["images"] = [locate(image, folder) for image in known["images"]]
         return name, replace(Record.from_dict(known), place=row.place)
     except InvalidRecord as error:
+        if row.error is not None and how.source is None and raw.keys() & {"prompt", "messages"}:
+            # A record of ours with a fault: that is the cause, not the dialects it is not in.
+            return "invalid", replace(row, error=replace(row.error, stage="convert"))
         return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
 
 

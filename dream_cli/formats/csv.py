@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Failure, Json, Record
-from dream_cli.records.streams import MAX_LINE, to_record
+from dream_cli.records.streams import MAX_LINE, RowReader
 from dream_cli.records.strict_json import dumps
 
 # The first rows decide the columns; a field that first occurs later goes into a last column as JSON.
@@ -20,8 +20,8 @@ _MORE = "extra"
 _TEXTS = {"prompt", "response", "chosen", "rejected", "instruction", "input", "output", "question"}
 
 
-def read_csv(source: str, folder: str) -> Iterator[Record]:
-    """Yield the records of a CSV file, relative image paths seen from `folder`; raise UsageError for a file without columns."""
+def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
+    """Yield the records of a CSV file, read by `rows`; raise UsageError for a file without columns."""
     csv.field_size_limit(MAX_LINE)
     # A byte that is not UTF-8 becomes a lone surrogate, so that one bad cell is an error of its row and not of the file.
     with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -33,16 +33,16 @@ def read_csv(source: str, folder: str) -> Iterator[Record]:
             )
         for number, cells in enumerate(lines, 2):
             if cells:
-                yield _record_of(columns, cells, source, number, folder)
+                yield _record_of(columns, cells, rows, number)
 
 
-def _record_of(columns: list[str], cells: list[str], source: str, number: int, folder: str) -> Record:
+def _record_of(columns: list[str], cells: list[str], rows: RowReader, number: int) -> Record:
     row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
     if len(cells) > len(columns):
-        message = f"{source}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a comma in quotes"
+        message = f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a comma in quotes"
         return Record(error=Failure("read", "unreadable", message), extra=row | {"cells": cells}, order=(*row, "cells"))
     more = row.pop(_MORE, None)
-    return to_record(row | (more if isinstance(more, dict) else {} if more is None else {_MORE: more}), source, number, folder)
+    return rows.record(row | (more if isinstance(more, dict) else {} if more is None else {_MORE: more}), number)
 
 
 def _value(name: str, cell: str) -> Any:

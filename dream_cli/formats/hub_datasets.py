@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import RowError, UsageError
 from dream_cli.records.parquet import open_rows, to_json
 from dream_cli.records.record import Json
 
@@ -21,7 +21,7 @@ _SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
 _PLACES = ("data", "default", "")
 
 
-def open_folder(source: str, split: str | None) -> Iterator[Json]:
+def open_folder(source: str, split: str | None) -> Iterator[Json | RowError]:
     """Return the rows of a data set's folder; raise UsageError where it is not one, or has several splits and none is named."""
     folder = Path(source)
     if (folder / "dataset_dict.json").is_file():

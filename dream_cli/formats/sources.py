@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
+from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
-from dream_cli.records.streams import read_records, read_rows
+from dream_cli.records.streams import RowReader, read_records, read_rows
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,15 @@ class Source:
     """A file, a folder, a name on a hub (`hf://datasets/ORG/NAME`), or stdin; `split` is for data sets with several."""
 
     name: str | None
-    image_root: Path | None = None
+    reading: Reading = DEFAULT_READING
     split: str | None = None
     limit: int | None = None
 
     @property
     def folder(self) -> str:
         """The folder that relative image paths start at."""
-        if self.image_root is not None:
-            return os.path.realpath(self.image_root)
+        if self.reading.image_root is not None:
+            return os.path.realpath(self.reading.image_root)
         if self.name is None or self.name == "-":
             return os.path.realpath("")
         return os.path.realpath(self.name if os.path.isdir(self.name) else os.path.dirname(self.name))
@@ -34,19 +34,20 @@ class Source:
 def open_source(source: Source) -> Iterator[Record]:
     """Return the rows of a source, read lazily; raise UsageError where it cannot be one."""
     name = source.name or "-"
+    reader = RowReader(name, source.folder, source.reading)
     rows: Iterator[Record]
     if name.startswith("hf://"):
         from dream_cli.formats.hub_datasets import open_hub
 
-        rows = read_rows(open_hub(name, source.split), name, source.folder)
+        rows = read_rows(open_hub(name, source.split), reader)
     elif os.path.isdir(name):
         from dream_cli.formats.hub_datasets import open_folder
 
-        rows = read_rows(open_folder(name, source.split), name, source.folder)
+        rows = read_rows(open_folder(name, source.split), reader)
     elif name.lower().endswith(".csv") and os.path.isfile(name):
         from dream_cli.formats.csv import read_csv
 
-        rows = read_csv(name, source.folder)
+        rows = read_csv(name, reader)
     else:
-        rows = read_records(source.name, image_root=source.image_root)
+        rows = read_records(source.name, source.reading)
     return islice(rows, source.limit)

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from dream_cli.engines.address import public_address
 from dream_cli.engines.costs import Prices, told
@@ -21,6 +20,7 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import open_engine
 from dream_cli.errors import RowError
+from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.images import digest
 from dream_cli.records.record import Record
 from dream_cli.records.streams import open_writer, read_records
@@ -49,7 +49,7 @@ class Run:
     stage: str
     source: str | None
     out: str | None = None
-    image_root: Path | None = None
+    reading: Reading = DEFAULT_READING
     limit: int | None = None
     retry_errors: bool = False
     dry_run: bool = False
@@ -88,7 +88,7 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
 
 
 async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
-    records = read_records(run.source, image_root=run.image_root, limit=run.limit)
+    records = read_records(run.source, run.reading, run.limit)
     tally = Tally()
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
     with _writer(run) as write:

@@ -34,12 +34,16 @@ def text(raw: Mapping[str, Any], name: str) -> str | None:
     raise InvalidRecord(f"'{name}' is {kind(value)}, not a string")
 
 
-def number(raw: Mapping[str, Any], name: str, where: str) -> float | None:
-    """Return a number, None where it is absent; true and false are none."""
+def number(raw: Mapping[str, Any], name: str, where: str, top: float) -> float | None:
+    """Return a number in 0..`top`, None where it is absent; true and false are not numbers."""
     value = raw.get(name)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise InvalidRecord(f"{where}.{name} is {kind(value)}, not a number")
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidRecord(f"{where}.{name} is {kind(value)}, not a number")
+    if not 0 <= value <= top:
+        raise InvalidRecord(f"{where}.{name} is {_short(value)}, not in 0..{top:g}")
+    return value
 
 
 def mapping(raw: Any, where: str) -> Mapping[str, Any]:
@@ -53,3 +57,8 @@ def kind(value: Any) -> str:
     """Return what a JSON value is called in a message."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _short(value: float) -> str:
+    digits = str(value)
+    return digits if len(digits) <= 20 else f"{digits[:20]}..."

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dream_cli.errors import ImageError, UsageError
+from dream_cli.errors import ImageError, InvalidRecord, RowError, UsageError
 from dream_cli.records.images import locate, read_bytes
 from dream_cli.records.record import OBSERVATION, Image, Json
-from dream_cli.records.strict_json import dumps
+from dream_cli.records.strict_json import dumps, loads
 
 TEXTS = ("id", "prompt", "chosen", "rejected")
 RESPONSE = ("text", "model", "finish_reason")
@@ -65,20 +66,48 @@ SCHEMA = pa.schema(
 )
 
 
-def open_rows(source: str) -> Iterator[Json]:
+def open_rows(source: str) -> Iterator[Json | RowError]:
     """Return the rows of a Parquet file as JSON objects, a few at a time; raise UsageError for a file that is none."""
+    return _rows(_opened(source))
+
+
+def check_columns(source: str) -> None:
+    """Raise UsageError for a Parquet file that cannot be opened, or whose columns have not each a name of their own."""
+    _opened(source).close()
+
+
+def _opened(source: str) -> Any:
     try:
         file = pq.ParquetFile(source, pre_buffer=False)
+        names = file.schema_arrow.names
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{source} is not a Parquet file ({str(error).splitlines()[0]})") from None
-    return _rows(file)
+    except UnicodeDecodeError:
+        raise UsageError(f"{source} has a column whose name is not UTF-8; rename it") from None
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise UsageError(f"{source} has more than one column named {twice[0]!r}; rename or drop one of them")
+    return file
 
 
-def _rows(file: Any) -> Iterator[Json]:
+def _rows(file: Any) -> Iterator[Json | RowError]:
     with file:
         for batch in file.iter_batches(batch_size=_BATCH):
-            for row in batch.to_pylist():
-                yield to_json(row)
+            try:
+                yield from map(to_json, batch.to_pylist())
+            except (OverflowError, ValueError):
+                for i in range(batch.num_rows):
+                    yield _odd_row(batch, i)
+
+
+def _odd_row(batch: Any, i: int) -> Json | RowError:
+    """Return one row of a batch that holds a value unknown to Python, such as a date beyond the year 9999; as an error where it is here."""
+    row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[i].as_py()
+        except (OverflowError, ValueError) as error:
+            return InvalidRecord(f"the column {name!r} holds a value that cannot be read ({error})")
+    return to_json(row)
 
 
 def to_json(row: Json) -> Json:
@@ -94,11 +123,13 @@ def to_json(row: Json) -> Json:
 
 
 def _spread(extra: Any) -> Json | None:
-    try:
-        rest = json.loads(extra)
-    except (TypeError, ValueError):
+    if not isinstance(extra, str):
         return None
-    return rest if isinstance(rest, dict) else None
+    try:
+        rest, odd = loads(extra)
+    except ValueError:
+        return None
+    return rest if isinstance(rest, dict) and odd is None else None
 
 
 def _plain_image(item: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
+from dream_cli.records.columns import prompt_like
 from dream_cli.records.verdicts import Verdict, Verdicts, read_verdicts
 
 Json = dict[str, Any]
@@ -185,17 +186,21 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     place: str = ""
+    image_column: str = "images"
+    prompt_column: str = "prompt"
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], place: str = "") -> Record:
+    def from_dict(cls, raw: Mapping[str, Any], place: str = "", image_column: str = "images", prompt_column: str = "prompt") -> Record:
         """Read a record from a JSON object; raise InvalidRecord with `place` (file:line) where a field is malformed.
 
+        An image column of another name than `images` may hold one image or a list; it stays in `extra` and is written as it came.
         A record with an `error` is not looked into: it is only passed on.
         """
         if raw.get("error") is not None:
-            return cls(error=read_failure(raw["error"]), extra=dict(raw), order=tuple(raw), place=place)
+            failure = read_failure(raw["error"])
+            return cls(None, (), (), None, None, None, failure, dict(raw), tuple(raw), place, image_column, prompt_column)
         try:
-            return _read_record(raw, place)
+            return _read_record(raw, place, image_column, prompt_column)
         except InvalidRecord as error:
             raise InvalidRecord(f"{place}: {error}" if place else str(error)) from None
 
@@ -223,9 +228,9 @@ class Record:
         if self.id is not None:
             # A number is read as a string, and written as it came.
             came = self.extra.get("id")
-            known["id"] = self.id if came is None or str(came) != self.id else came
+            known["id"] = self.id if not isinstance(came, int | float) or _number_as_id(came) != self.id else came
         if self.prompt is not None:
-            known["prompt"] = self.prompt
+            known[self.prompt_column] = self.prompt
         if self.messages:
             known["messages"] = [m.to_dict() for m in self.messages]
         if self.observations is not None:
@@ -275,7 +280,18 @@ class Record:
 
     def retried(self) -> Record:
         """Return the record without its error, read anew; raise InvalidRecord where it still cannot be read."""
-        return Record.from_dict({k: v for k, v in self.extra.items() if k != "error"}, self.place)
+        raw = {k: v for k, v in self.extra.items() if k != "error"}
+        return Record.from_dict(raw, self.place, self.image_column, self.prompt_column)
+
+    def renamed(self) -> Record:
+        """Return the record with its images and its prompt in the columns `images` and `prompt`."""
+        names = {self.image_column: "images", self.prompt_column: "prompt"}
+        if self.error is not None or names.keys() == {"images", "prompt"}:
+            return self
+        replaced = names.keys() | names.values()
+        extra = {name: value for name, value in self.extra.items() if name not in replaced}
+        order = tuple(names.get(name, name) for name in self.order if name in names or name not in replaced)
+        return replace(self, extra=extra, order=order, image_column="images", prompt_column="prompt")
 
 
 def unreadable(file: str, line: int, message: str) -> Record:
@@ -291,26 +307,31 @@ def read_failure(raw: Any) -> Failure:
     return Failure(str(raw.get("stage", "unknown")), str(raw.get("kind", "unknown")), str(raw.get("message", "")), rest)
 
 
-_OURS = ("id", "prompt", "messages", "images", "observations", "responses", "error")
+_OURS = ("id", "messages", "observations", "responses", "error")
 
 
-def _read_record(raw: Mapping[str, Any], place: str) -> Record:
+def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_column: str) -> Record:
     messages = tuple(_read_message(m, i) for i, m in enumerate(fields.items(raw, "messages") or ()))
-    prompt = fields.text(raw, "prompt")
+    prompt = fields.text(raw, prompt_column)
     if prompt is None and not messages:
-        raise InvalidRecord("missing field 'prompt' (or 'messages', a conversation)")
+        other = prompt_like(raw)
+        hint = f"; {other!r} may be it: --prompt-column {other}" if other else ""
+        raise InvalidRecord(f"missing field {prompt_column!r} (or 'messages', a conversation){hint}")
     if messages and messages[-1].role == "system":
         raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
+    ours = (*_OURS, prompt_column, *(["images"] if image_column == "images" else []))
     record = Record(
         prompt=prompt,
         messages=messages,
-        images=tuple(_read_image(i) for i in fields.items(raw, "images") or ()),
+        images=_read_images(raw, image_column),
         observations=read_observations(raw, "observations"),
         responses=_read_responses(raw),
         id=_identifier(raw),
-        extra=fields.rest_of(raw, *_OURS) | ({"id": raw["id"]} if isinstance(raw.get("id"), int) else {}),
+        extra=fields.rest_of(raw, *ours) | ({} if isinstance(raw.get("id"), str | None) else {"id": raw["id"]}),
         order=tuple(raw),
         place=place,
+        image_column=image_column,
+        prompt_column=prompt_column,
     )
     if not record.turns():
         raise InvalidRecord("'messages' holds no message of the user that is answered or stands last")
@@ -321,9 +342,14 @@ def _identifier(raw: Mapping[str, Any]) -> str | None:
     value = raw.get("id")
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise InvalidRecord(f"'id' is {fields.kind(value)}, not a string")
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
+        return _number_as_id(value)
+    raise InvalidRecord(f"'id' is {fields.kind(value)}, not a string or a whole number")
+
+
+def _number_as_id(value: Any) -> str:
+    """Return a whole number as an id; 3.0 is 3: pandas makes floats of whole numbers in a column with a hole."""
+    return str(int(value))
 
 
 def _read_responses(raw: Mapping[str, Any]) -> tuple[Response, ...] | None:
@@ -348,13 +374,13 @@ def read_judgement(raw: Any, where: str) -> Judgement | None:
     """Read a judgement; numbers that are not numbers raise InvalidRecord."""
     if raw is None:
         return None
-    known = ("global_score", "observation_score", "helpfulness", "harm", "score")
-    numbers = {name: fields.number(fields.mapping(raw, f"{where}.judgement"), name, where) for name in known}
+    known = {"global_score": 10, "observation_score": 1, "helpfulness": 1, "harm": 1, "score": 1}
+    numbers = {name: fields.number(fields.mapping(raw, f"{where}.judgement"), name, where, top) for name, top in known.items()}
     recognised = fields.items(raw, "recognised")
     names = (*known, "rubric", "recognised", "model", "unscored")
     return Judgement(
         rubric=fields.text(raw, "rubric"),
-        recognised=None if recognised is None else tuple(fields.number({"recognised": r}, "recognised", where) for r in recognised),
+        recognised=None if recognised is None else tuple(fields.number({"recognised": r}, "recognised", where, 1) for r in recognised),
         model=fields.text(raw, "model"),
         unscored=fields.text(raw, "unscored"),
         extra=fields.rest_of(raw, *names),
@@ -373,7 +399,7 @@ def _read_observation(raw: Any, where: str) -> Observation:
         if not isinstance(fields.mapping(raw, where).get(name), str):
             raise InvalidRecord(f"{where} has no '{name}' string")
     rest = fields.rest_of(raw, *OBSERVATION, "confidence")
-    return Observation(**{name: raw[name] for name in OBSERVATION}, confidence=fields.number(raw, "confidence", where), extra=rest)
+    return Observation(**{name: raw[name] for name in OBSERVATION}, confidence=fields.number(raw, "confidence", where, 1), extra=rest)
 
 
 def _read_message(raw: Any, index: int) -> Message:
@@ -387,7 +413,14 @@ def _read_message(raw: Any, index: int) -> Message:
     return Message(role, content, read_observations(raw, "observations"), read_judgement(raw.get("judgement"), where), rest)
 
 
-def _read_image(raw: Any) -> Image:
+def _read_images(raw: Mapping[str, Any], column: str) -> tuple[Image, ...]:
+    value = raw.get(column)
+    # `images` is a list; a column of another name may hold one image alone.
+    images = fields.items(raw, column) if column == "images" or isinstance(value, list) else [value]
+    return tuple(_read_image(image, f"{column}[{i}]") for i, image in enumerate(images or ()) if column == "images" or image is not None)
+
+
+def _read_image(raw: Any, where: str) -> Image:
     if isinstance(raw, str) and raw:
         return Image(path=raw)
     if isinstance(raw, Mapping):
@@ -396,4 +429,5 @@ def _read_image(raw: Any) -> Image:
             return Image(path=path if isinstance(path, str) else None, data=data)
         if data is None and isinstance(path, str) and path:
             return Image(path=path)
-    raise InvalidRecord("an image is a path, a data: URI or {bytes, path}; this is " + (fields.kind(raw) if raw else "empty"))
+    empty = isinstance(raw, str | bytes | Mapping | list) and not raw
+    raise InvalidRecord(f"{where} is {'empty' if empty else fields.kind(raw)}; an image is a path, a data: URI or {{bytes, path}}")

@@ -18,39 +18,42 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.atomic import as_usage_error, check_place, replacing
+from dream_cli.records.columns import DEFAULT_READING, Reading, each_image, image_like
 from dream_cli.records.images import locate, seen_from, to_raw, without_bytes
+from dream_cli.records.json_array import items
+from dream_cli.records.layouts import check_layout
 from dream_cli.records.record import Failure, Json, Record, unreadable
-from dream_cli.records.strict_json import dumps
+from dream_cli.records.strict_json import dumps, loads
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 MAX_LINE = 64 * 1024 * 1024
 _SKIP = 1024 * 1024
 
 
-def read_records(source: str | None, *, image_root: Path | None = None, limit: int | None = None) -> Iterator[Record]:
+def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: int | None = None) -> Iterator[Record]:
     """Return the records of a file or of stdin, read as they are asked for; raise UsageError for a file that cannot be one."""
     if source is None or source == "-":
-        records = _read_lines(sys.stdin.buffer, "stdin", str((image_root or Path()).resolve()))
+        records = _read_lines(sys.stdin.buffer, RowReader("stdin", str((reading.image_root or Path()).resolve()), reading))
     else:
-        records = _open_source(source, image_root)
+        records = _open_source(source, reading)
     return islice(records, limit)
 
 
-def _open_source(source: str, image_root: Path | None) -> Iterator[Record]:
+def _open_source(source: str, reading: Reading) -> Iterator[Record]:
     if is_pipe(source):
-        return _read_file(source, str((image_root or Path()).resolve()))
+        return _read_file(source, RowReader(source, str((reading.image_root or Path()).resolve()), reading))
     check_source(source)
-    folder = os.path.realpath(os.path.dirname(source))
+    rows = RowReader(source, os.path.realpath(os.path.dirname(source)), reading)
     suffix = suffix_of(source)
     if suffix == ".parquet":
         from dream_cli.records.parquet import open_rows
 
-        return read_rows(open_rows(source), source, folder)
+        return read_rows(open_rows(source), rows)
     if suffix == ".json":
-        return _read_items(source, folder)
-    return _read_file(source, folder)
+        return _read_items(source, rows)
+    return _read_file(source, rows)
 
 
 def suffix_of(path: str) -> str:
@@ -81,8 +84,8 @@ def check_source(source: str | None) -> None:
     suffix = suffix_of(source)
     if not os.access(source, os.R_OK):
         raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
-    if suffix == ".json":
-        _check_array(source)
+    if suffix != ".parquet":
+        check_layout(source, suffix)
 
 
 def _did_you_mean(path: str) -> str:
@@ -98,14 +101,14 @@ def _did_you_mean(path: str) -> str:
 # Reading
 
 
-def _read_file(source: str, folder: str) -> Iterator[Record]:
+def _read_file(source: str, rows: RowReader) -> Iterator[Record]:
     # Opened on the first record: what is never read holds no file.
     with gzip.open(source) if source.lower().endswith(".gz") else open(source, "rb") as file:
-        yield from _read_lines(cast("IO[bytes]", file), source, folder)
+        yield from _read_lines(cast("IO[bytes]", file), rows)
 
 
-def _read_lines(file: IO[bytes], name: str, folder: str) -> Iterator[Record]:
-    number = 0
+def _read_lines(file: IO[bytes], rows: RowReader) -> Iterator[Record]:
+    name, number = rows.name, 0
     try:
         while line := file.readline(MAX_LINE + 1):
             number += 1
@@ -113,7 +116,7 @@ def _read_lines(file: IO[bytes], name: str, folder: str) -> Iterator[Record]:
                 _skip_rest(file, line)
                 yield unreadable(name, number, f"{name}:{number}: the line is longer than {MAX_LINE // 2**20} MB; keep images in files")
             elif line.strip():
-                yield _read_line(line, name, number, folder)
+                yield _read_line(line, rows, number)
     except (OSError, EOFError, zlib.error) as error:
         yield unreadable(name, number + 1, f"{name}:{number + 1}: the file breaks off here ({error}); make it anew")
 
@@ -124,29 +127,18 @@ def _skip_rest(file: IO[bytes], line: bytes) -> None:
         line = file.readline(_SKIP)
 
 
-def _read_line(line: bytes, name: str, number: int, folder: str) -> Record:
+def _read_line(line: bytes, rows: RowReader, number: int) -> Record:
+    name = rows.name
     try:
-        # Without its end: a text that breaks off is told as that, and not as an odd letter in a text.
-        raw = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse_constant)
+        # Without its end: a text that breaks off is reported as that, and not as an odd letter in a text.
+        raw, odd = loads(line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         return unreadable(name, number, f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         cut = "" if line.endswith(b"\n") else "; the last line looks cut off"
-        return unreadable(name, number, f"{name}:{number}: not JSON: {error}{cut}")
-    return to_record(raw, name, number, folder)
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON value; write null")
-
-
-def _check_array(source: str) -> None:
-    with open(source, "rb") as file:
-        _skip_mark(file)
-        while (first := file.read(1)) and first in b" \t\r\n":
-            pass
-    if first != b"[":
-        raise UsageError(f"{source} is not a JSON array; if it holds one object a line, name it {source}l")
+        hint = "; JSON over several lines is written one value per line by jq -c ." if line.strip() in (b"{", b"[") else ""
+        return unreadable(name, number, f"{name}:{number}: not JSON: {error}{hint or cut}")
+    return rows.record(raw, number, odd and f"not JSON: {odd}")
 
 
 def _skip_mark(file: IO[bytes]) -> None:
@@ -154,45 +146,82 @@ def _skip_mark(file: IO[bytes]) -> None:
         file.seek(0)
 
 
-def _read_items(source: str, folder: str) -> Iterator[Record]:
-    import ijson
-
-    number = 0
+def _read_items(source: str, rows: RowReader) -> Iterator[Record]:
     with open(source, "rb") as file:
         _skip_mark(file)
-        try:
-            for raw in ijson.items(file, "item", use_float=True):
-                number += 1
-                yield to_record(raw, source, number, folder)
-        except (ijson.JSONError, OSError, ValueError) as error:
-            said = " ".join(str(error).split())
-            yield unreadable(source, number + 1, f"{source}:{number + 1}: not JSON in item {number + 1} of the array: {said}")
+        for number, item in enumerate(items(file, MAX_LINE), 1):
+            where = f"{source}:{number}: "
+            if item is None:
+                yield unreadable(source, number, f"{where}the item is longer than {MAX_LINE // 2**20} MB; keep images in files")
+                continue
+            try:
+                raw, odd = loads(item.decode())
+            except UnicodeDecodeError as error:
+                yield unreadable(source, number, f"{where}not UTF-8 (byte {error.start + 1} of the item); save the file as UTF-8")
+            except ValueError as error:
+                yield unreadable(source, number, f"{where}not JSON in item {number} of the array: {error}")
+            else:
+                yield rows.record(raw, number, odd and f"not JSON in item {number} of the array: {odd}")
 
 
-def read_rows(rows: Iterator[Json], source: str, folder: str) -> Iterator[Record]:
-    """Return the records of rows that are JSON objects already; `source` names them, relative image paths are seen from `folder`."""
+def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Record]:
+    """Return the records of rows that are JSON objects already, or the error of one that could not be read."""
     number = 0
     try:
-        for raw in rows:
+        for raw in raws:
             number += 1
-            yield to_record(raw, source, number, folder)
+            if isinstance(raw, RowError):
+                yield unreadable(rows.name, number, f"{rows.name}:{number}: {raw}")
+            else:
+                yield rows.record(raw, number)
     except (OSError, ValueError) as error:
-        yield unreadable(source, number + 1, f"{source}:{number + 1}: the file is damaged from this row on ({error}); make it anew")
+        message = f"{rows.name}:{number + 1}: the file is damaged from this row on ({error}); make it anew"
+        yield unreadable(rows.name, number + 1, message)
 
 
-def to_record(raw: Any, name: str, number: int, folder: str) -> Record:
+class RowReader:
+    """Makes records of the rows of one source; a column that looks like an image and is not read is named once on stderr.
+
+    `name` is the source's name for messages; relative image paths start at `folder`.
+    """
+
+    def __init__(self, name: str, folder: str, reading: Reading = DEFAULT_READING) -> None:
+        self.name, self.folder, self.reading = name, folder, reading
+        self.reported: set[str] = set()
+
+    def record(self, raw: Any, number: int, odd: str | None = None) -> Record:
+        """Return the record of row `number`; what is malformed, or `odd` as the text of it says, becomes its error."""
+        place = f"{self.name}:{number}"
+        if odd is not None:
+            fields = raw if isinstance(raw, dict) else {}
+            error = unreadable(self.name, number, f"{place}: {odd}").error
+            return Record(error=error, extra=fields, order=tuple(fields), place=place)
+        record = to_record(raw, self.name, number, self.folder, self.reading)
+        column = image_like(raw) if isinstance(raw, dict) and not record.images else None
+        if column is not None and column != self.reading.prompt_column and column not in self.reported:
+            self.reported.add(column)
+            sys.stderr.write(
+                f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {column} reads it\n"
+            )
+        return record
+
+
+def to_record(raw: Any, name: str, number: int, folder: str, reading: Reading = DEFAULT_READING) -> Record:
     """Return the record of a JSON object, row `number` of a file, relative image paths seen from `folder`; malformed, with its error."""
     place = f"{name}:{number}"
     if not isinstance(raw, dict):
         return unreadable(name, number, f"{place}: a record is a JSON object {{...}}; this is {json.dumps(raw)[:40]}")
     # An empty error is none; kept, it would hide the one that a later stage sets.
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
-    if isinstance(fields.get("images"), list):
-        fields["images"] = [locate(image, folder) for image in fields["images"]]
+    columns = reading.image_name(fields), reading.prompt_name(fields)
+    fields = each_image(
+        fields, columns[0], lambda image: locate({"bytes": image, "path": None} if isinstance(image, bytes) else image, folder)
+    )
     try:
-        return Record.from_dict(fields, place)
+        return Record.from_dict(fields, place, *columns)
     except InvalidRecord as error:
-        return Record(error=Failure("read", "invalid", str(error)), extra=fields, order=tuple(fields), place=place)
+        failure = Failure("read", "invalid", str(error))
+        return Record(error=failure, extra=fields, order=tuple(fields), place=place, image_column=columns[0], prompt_column=columns[1])
 
 
 # Writing
@@ -222,7 +251,8 @@ class _Output:
         self.sink, self.name, self.folder = sink, name, folder
 
     def write(self, record: Record) -> None:
-        row = to_row(record, self.folder)
+        # Parquet has one column for the images and one for the prompt, with their types.
+        row = to_row(record.renamed() if self.name.lower().endswith(".parquet") else record, self.folder)
         with as_usage_error(self.name):
             self.sink.write(row)
 
@@ -318,11 +348,9 @@ class _JsonArray:
 def to_row(record: Record, folder: str | None) -> Json:
     """Return the record with its images, paths seen from `folder` (None: absolute), in the order in which its fields came."""
     row = record.to_dict()
-    if record.images or ("images" in record.order and "images" not in record.extra):
+    if record.image_column == "images" and (record.images or ("images" in record.order and "images" not in record.extra)):
         row = _insert_images(row, record.order, [to_raw(image) for image in record.images])
-    if isinstance(row.get("images"), list):
-        row["images"] = [seen_from(image, folder) for image in row["images"]]
-    return row
+    return each_image(row, record.image_column, lambda image: seen_from(image, folder))
 
 
 def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json:
@@ -336,6 +364,7 @@ def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json
 
 
 def _without_bytes(row: Json) -> Json:
-    if not isinstance(row.get("images"), list):
-        return row
-    return row | {"images": [without_bytes(image) for image in row["images"]]}
+    """Return a row with the images of every column, embedded as {bytes, path}, as `data:` URIs."""
+    return {
+        name: [without_bytes(item) for item in value] if isinstance(value, list) else without_bytes(value) for name, value in row.items()
+    }

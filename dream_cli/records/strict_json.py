@@ -1,4 +1,4 @@
-"""Any value as one line of strict JSON."""
+"""Strict JSON: any value as one line, and a text as a value whose odd parts are named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,56 @@ import json
 import math
 from collections.abc import Mapping
 from typing import Any
+
+# Deeper than any record; what is deeper overflows the stack of some later reader.
+MAX_DEPTH = 100
+# Digits of the greatest whole number that is also a float.
+_MAX_DIGITS = 309
+
+
+def loads(text: str) -> tuple[Any, str | None]:
+    """Return a JSON value and the first oddity in it, None where it is sound; what is odd is read as null.
+
+    Odd are NaN and the infinities, numbers beyond the range of a float, and lists and objects nested deeper than `MAX_DEPTH`: of such
+    a value nothing is kept. Raises ValueError for a text that is not JSON.
+    """
+    odd: list[str] = []
+
+    def refuse(token: str) -> Any:
+        shown = token if len(token) < 20 else f"a number of {len(token)} digits"
+        odd.append(f"{shown} is not a JSON value; write null" if token.lstrip("-") in ("NaN", "Infinity") else f"{shown} is out of range")
+        return None
+
+    def real(token: str) -> Any:
+        value = float(token)
+        return value if math.isfinite(value) else refuse(token)
+
+    def whole(token: str) -> Any:
+        return int(token) if len(token) < _MAX_DIGITS else refuse(token)
+
+    try:
+        value = json.loads(text, parse_constant=refuse, parse_float=real, parse_int=whole)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and is_deep(value):
+        return None, f"nested deeper than {MAX_DEPTH} levels"
+    return value, odd[0] if odd else None
+
+
+def is_deep(value: Any) -> bool:
+    """Whether lists and objects are nested deeper than `MAX_DEPTH`."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, list | dict)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, list | dict)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def dumps(value: Any) -> bytes:

@@ -26,7 +26,7 @@ _FREE = (
     "out",
     "source",
     "held_out",
-    "image_root",
+    "reading",
     "limit",
     "max_length",
     "on_too_long",

@@ -128,7 +128,7 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
     check_model(start, processor, job, report)
     report.raise_problems()
     with _writing(out, method) as write:
-        records = read_records(job.source, image_root=job.image_root, limit=job.limit)
+        records = read_records(job.source, job.reading, job.limit)
         for row in checked(records, method.take(), preflight, job, report):
             write(row)
         for row in method.more(report.rows, job, preflight, report):
@@ -146,7 +146,7 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
 def _prepare_held_out(job: Job, method: Method, preflight: Preflight, report: Report, out: Path | None) -> None:
     apart = Report(problems=report.problems)
     with _writing(out and out.with_name(HELD_OUT), method) as write:
-        for row in checked(read_records(job.held_out, image_root=job.image_root), method.take(), preflight, job, apart):
+        for row in checked(read_records(job.held_out, job.reading), method.take(), preflight, job, apart):
             write(row)
     if not apart.rows:
         report.add_problem(f"{job.held_out}: {method.nothing}")

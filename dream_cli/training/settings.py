@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from dream_cli.records.columns import DEFAULT_READING, Reading
+
 Decay = Literal["linear", "cosine", "constant"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 OnTooLong = Literal["drop", "stop"]
@@ -70,7 +72,7 @@ class Job:
     max_length: int | None = None
     on_too_long: OnTooLong = "drop"
     held_out: str | None = None
-    image_root: Path | None = None
+    reading: Reading = DEFAULT_READING
     limit: int | None = None
     trust_nano: bool = False
     overwrite: bool = False

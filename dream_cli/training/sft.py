@@ -54,14 +54,14 @@ class Sft:
         if self.utility is None:
             return
         take, passing = self.take(), Counter[str]()
-        for record in read_records(self.utility.source, image_root=job.image_root):
+        for record in read_records(self.utility.source, job.reading):
             passing += take(record)[1]
         wanted = self.utility.wanted(rows)
         if passing[TAKEN] < wanted:
             report.receipt["utility rows missing"] = wanted - passing[TAKEN]
         drawn = set(random.Random(job.schedule.seed).sample(range(passing[TAKEN]), min(wanted, passing[TAKEN])))
         apart = Report(problems=report.problems)
-        yield from checked(read_records(self.utility.source, image_root=job.image_root), _only(take, drawn), preflight, job, apart)
+        yield from checked(read_records(self.utility.source, job.reading), _only(take, drawn), preflight, job, apart)
         report.receipt["utility"] = apart.rows
         report.rows += apart.rows
         report.pictured += apart.pictured

@@ -110,7 +110,8 @@ def with_unique_names(records: Iterable[Record]) -> Iterator[tuple[str, Record]]
 
 
 def digest_of(record: Record) -> RowDigest:
-    """Return the digest of a row."""
+    """Return the digest of a row; images and prompt count as the same in whatever column they are."""
+    record = record.renamed()
     row = {name: value for name, value in record.to_dict().items() if name != "images"}
     scores = [
         response.judgement.score

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Record, unreadable
-from dream_cli.records.streams import to_record
+from dream_cli.records.streams import RowReader
+from dream_cli.records.strict_json import loads
 from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables, one_line
 
@@ -80,17 +80,19 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
     else:
         query = f"SELECT c.n, f.doc FROM ({tables.source()}) f JOIN ({some}) c USING (n) ORDER BY c.place"
     names, rows = tables.run(query, _BATCH)
+    reader = RowReader(tables.shown, tables.folder, tables.reading)
     for n, *cells in rows:
-        yield n, _record(tables, n, dict(zip(names[1:], cells, strict=True)))
+        yield n, _record(tables, reader, n, dict(zip(names[1:], cells, strict=True)))
 
 
-def _record(tables: Tables, n: int, cells: dict[str, Any]) -> Record:
+def _record(tables: Tables, reader: RowReader, n: int, cells: dict[str, Any]) -> Record:
     if tables.columns:
         from dream_cli.records.parquet import to_json
 
-        return to_record(to_json({k: v for k, v in cells.items() if k != "file_row_number"}), tables.shown, n, tables.folder)
+        return reader.record(to_json({k: v for k, v in cells.items() if k != "file_row_number"}), n)
     doc = cells["doc"]
     try:
-        return to_record(json.loads(doc), tables.shown, n, tables.folder)
+        raw, odd = loads(doc)
+        return reader.record(raw, n, odd)
     except (TypeError, ValueError):
         return unreadable(tables.shown, n, f"{tables.shown}: row {n} is not JSON")

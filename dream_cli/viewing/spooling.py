@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from dream_cli.records.columns import Reading
 from dream_cli.records.streams import check_source, is_pipe, open_writer, read_records, suffix_of
 
 
 @contextmanager
-def file_of(source: str | None, image_root: Path | None) -> Iterator[tuple[str, str]]:
+def file_of(source: str | None, reading: Reading) -> Iterator[tuple[str, str]]:
     """Yield the path of a file that holds the source, and the folder where its relative image paths start."""
-    root = str((image_root or Path()).resolve())
+    root = str((reading.image_root or Path()).resolve())
     if source is None or source == "-":
         with _spooled(sys.stdin.buffer) as path:
             yield path, root

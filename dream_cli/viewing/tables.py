@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from dream_cli.errors import UsageError
+from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.streams import MAX_LINE
 from dream_cli.viewing import shapes
 from dream_cli.viewing.shapes import KNOWN, identifier, literal
@@ -47,6 +47,7 @@ class Tables:
     shown: str
     folder: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    reading: Reading = DEFAULT_READING
     in_doc: frozenset[str] | None = None  # all keys of `doc`, once the whole file has been read
     _sampled: dict[str, str] | None = None
 
@@ -109,7 +110,10 @@ class Tables:
         """
         of_doc = {part: KNOWN[part] for part in parts if part not in self.columns and self._may_be_in_doc(part)}
         read = f", json_transform(doc, {literal(json.dumps(of_doc))}) AS t" if of_doc else ""
-        named = {part: self._part(part) for part in parts} | dict(also or {})
+        named = {part: self._part(part) for part in parts}
+        if "prompt" in named and (other := self.further().get(self.reading.prompt_column or "")):
+            named["prompt"] = f"COALESCE(CAST({other} AS VARCHAR), {named['prompt']})"
+        named |= also or {}
         columns = "".join(f", {expression} AS {identifier(column)}" for column, expression in named.items())
         return f"SELECT n, doc{columns} FROM (SELECT *{read} FROM ({self.source()}))"
 
@@ -142,13 +146,27 @@ class Tables:
 
     def images(self) -> str:
         """Return the expression for a record's images as a list of text; for embedded pictures only the names."""
-        kind = self.columns.get("images")
+        listed = [self._images_of(name) for name in self.image_columns]
+        return f"COALESCE({', '.join(f'CASE WHEN len({images}) > 0 THEN {images} END' for images in listed)}, {listed[-1]})"
+
+    @property
+    def image_columns(self) -> tuple[str, ...]:
+        """The columns that may hold a record's images; the first that is not empty counts."""
+        return (self.reading.image_column,) if self.reading.image_column else ("images", "image")
+
+    def _images_of(self, name: str) -> str:
+        kind = self.columns.get(name)
         if kind is None:
-            return "json_transform(doc->'images', '[\"VARCHAR\"]')"
+            at = f"doc->{literal(shapes.pointer(name))}"
+            whole = (
+                f"CASE WHEN json_type({at}) IN ('VARCHAR', 'OBJECT') THEN [json_extract_string(doc, {literal(shapes.pointer(name))})] END"
+            )
+            return f"COALESCE({whole}, json_transform({at}, '[\"VARCHAR\"]'))"
         item = kind.children[0][1] if kind.id == "list" else kind
         has_path = item.id == "struct" and "path" in dict(item.children)
         named = "i.path" if has_path else "NULL::VARCHAR" if "BLOB" in str(item) else "CAST(i AS VARCHAR)"
-        return f"[{named} for i in {'images' if kind.id == 'list' else 'CASE WHEN images IS NOT NULL THEN [images] END'}]"
+        column = identifier(name)
+        return f"[{named} for i in {column if kind.id == 'list' else f'CASE WHEN {column} IS NOT NULL THEN [{column}] END'}]"
 
     def make_views(self) -> None:
         """Create the views for the user's SQL."""
@@ -172,7 +190,7 @@ class Tables:
 
 
 @contextmanager
-def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[Tables]:
+def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Iterator[Tables]:
     """Open a file, or stdin, for queries; raise UsageError where it cannot be read.
 
     The connection can read no other file, write none, and reach no network.
@@ -182,7 +200,7 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
     except ImportError:
         raise UsageError("looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'") from None
     with ExitStack() as stack:
-        path, folder = stack.enter_context(file_of(source, image_root))
+        path, folder = stack.enter_context(file_of(source, reading))
         worker = ThreadPoolExecutor(1)
         stack.callback(worker.shutdown, wait=False)
         if path.lower().endswith(".json") and not _is_array(duckdb, worker, path):
@@ -195,8 +213,11 @@ def open_tables(source: str | None, image_root: Path | None = None) -> Iterator[
         con.execute(f"SET allowed_paths = [{literal(path)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
-        tables = Tables(con, worker, path, source if source and source != "-" else "stdin", folder)
+        tables = Tables(con, worker, path, source if source and source != "-" else "stdin", folder, reading=reading)
         if path.lower().endswith(".parquet"):
+            from dream_cli.records.parquet import check_columns
+
+            check_columns(path)
             described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
             tables.columns = {name: con.sqltype(kind) for name, kind in described}
         yield tables

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from dream_cli.engines.store import calls_about, subject_of, subject_of_image
 from dream_cli.errors import RowError, UsageError
+from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.images import prepare
 from dream_cli.records.record import Json, Record
 from dream_cli.records.streams import read_records, to_row
@@ -72,19 +73,19 @@ def _sums(record: Record) -> Iterator[str]:
             continue
 
 
-def rows_of(name: str, files: Sequence[str], image_root: Path | None = None) -> tuple[list[LinkedRow], Known]:
+def rows_of(name: str, files: Sequence[str], reading: Reading = DEFAULT_READING) -> tuple[list[LinkedRow], Known]:
     """Return the rows that belong to an id, file by file: those of the id, and those with its prompt or its image.
 
     Raises UsageError where no file has the id.
     """
     known = Known(name)
     for file in files:
-        for record in read_records(file, image_root=image_root):
+        for record in read_records(file, reading):
             if known.link(record) == "id":
                 known.add(record)
     rows = []
     for file in files:
-        for n, record in enumerate(read_records(file, image_root=image_root), 1):
+        for n, record in enumerate(read_records(file, reading), 1):
             link = known.link(record)
             if link is not None:
                 rows.append(LinkedRow(file, n, link, record))

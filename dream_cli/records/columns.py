@@ -1,0 +1,74 @@
+"""The columns of a row: which of them hold the prompt and the images, and which look as if they did."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# A name with one of these words in it may hold an image; its value decides.
+_IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "screenshot"}
+_FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".heic", ".svg")
+_PROMPT_LIKE = ("question", "query", "instruction", "text", "input", "problem", "user", "request", "caption")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read: the folder of relative image paths in a pipe, and the columns that hold the images and the prompt.
+
+    `image_column` None is `images`, or `image` where a row has no `images`; `prompt_column` None is `prompt`.
+    """
+
+    image_root: Path | None = None
+    image_column: str | None = None
+    prompt_column: str | None = None
+
+    def image_name(self, row: Mapping[str, Any]) -> str:
+        """Return the column that holds the images of a row."""
+        if self.image_column is not None and row.get(self.image_column) is not None:
+            return self.image_column
+        return "image" if not row.get("images") and row.get("image") is not None else "images"
+
+    def prompt_name(self, row: Mapping[str, Any]) -> str:
+        """Return the column that holds the prompt of a row."""
+        return self.prompt_column if self.prompt_column is not None and row.get(self.prompt_column) is not None else "prompt"
+
+
+DEFAULT_READING = Reading()
+
+
+def image_like(row: Mapping[str, Any]) -> str | None:
+    """Return the first column that is not read and holds what looks like an image: a path, a URL, bytes or {bytes, path}."""
+    return next((name for name, value in row.items() if name not in ("image", "images") and _may_be_image(name, value)), None)
+
+
+def _may_be_image(name: str, value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_may_be_image(name, item) for item in value)
+    if isinstance(value, Mapping):
+        # The `Image` struct of Hugging Face datasets, whatever its column is called.
+        return value.keys() == {"bytes", "path"} and bool(value["bytes"] or value["path"])
+    words = set(re.split(r"[^a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
+    named = bool(words & _IMAGE_WORDS)
+    if isinstance(value, bytes):
+        return named
+    if not isinstance(value, str) or not (named or name.lower() in _FILE_NAMES):
+        return False
+    place = value.partition("?")[0].lower()
+    return value[:11].lower() == "data:image/" or place.endswith(_SUFFIXES) or (named and "://" in value[:9])
+
+
+def prompt_like(row: Mapping[str, Any]) -> str | None:
+    """Return the first column of a usual name that holds a text and may be the prompt."""
+    return next((name for name in _PROMPT_LIKE if isinstance(row.get(name), str) and row[name]), None)
+
+
+def each_image(row: Mapping[str, Any], column: str, change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a row with `change` applied to each image in a column, which holds one or a list of them."""
+    value = row.get(column)
+    if value is None:
+        return dict(row)
+    return dict(row) | {column: [change(image) for image in value] if isinstance(value, list) else change(value)}
