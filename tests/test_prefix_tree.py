@@ -119,16 +119,27 @@ def test_a_shared_pass_gives_what_each_question_gets_alone(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_samples_of_a_prompt_share_what_was_read_of_it(family: str, zoo: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dream_cli.engines.transformers import VisionLanguageModel
+    from dream_cli.engines import shared_samples
+    from dream_cli.engines.transformers import RowNoise
 
     shared: list[list[int]] = []
-    read_once = VisionLanguageModel._read_once
+    generate = shared_samples.generate
 
-    def counted(self: VisionLanguageModel, inputs: Any, rows: Any) -> Any:
+    def counted(model: Any, inputs: Any, rows: Any, *more: Any) -> Any:
         shared.append(list(rows))
-        return read_once(self, inputs, rows)
+        return generate(model, inputs, rows, *more)
 
-    monkeypatch.setattr(VisionLanguageModel, "_read_once", counted)
+    monkeypatch.setattr(shared_samples, "generate", counted)
+    # A random model writes the same text for logits that are somewhat off: what is compared is the logits of every step.
+    logits: dict[int, list[Any]] = {}
+    noise = RowNoise.__call__
+
+    def noted(self: RowNoise, input_ids: Any, scores: Any) -> Any:
+        for seed, row in zip(self._seeds, scores, strict=True):
+            logits.setdefault(seed, []).append(row.clone())
+        return noise(self, input_ids, scores)
+
+    monkeypatch.setattr(RowNoise, "__call__", noted)
     chats = [group[0][0] for group in ABOUT]
 
     async def whole(together: bool) -> list[list[Completion]]:
@@ -141,9 +152,13 @@ def test_samples_of_a_prompt_share_what_was_read_of_it(family: str, zoo: Callabl
             await engine.close()
 
     together = asyncio.run(whole(True))
+    shared_logits, logits = logits, {}
     # Two prompts with pictures of unlike size in one batch, and one without.
     assert sorted(shared) == [[0, 0, 0], [0, 0, 0, 1, 1, 1]]
     assert together == asyncio.run(whole(False))
+    for seed, steps in logits.items():
+        for one, other in zip(steps, shared_logits[seed], strict=False):
+            assert torch.allclose(one.float(), other.float(), atol=1e-4)
     assert len({completion.text for completion in together[0]}) > 1
 
 

@@ -108,27 +108,24 @@ def positions(tree: PackedTree, head: Tensor) -> Tensor:
     return torch.where(depth < behind, in_head, largest + 1 + depth - behind)
 
 
-def prompt_positions(backbone: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
-    """Return the positions that the model itself gives to the tokens of prompts, (B, L), and None.
-
-    The families with positions in three directions have (3, B, L), and by how much the next position differs from the number of tokens.
-    """
+def prompt_positions(backbone: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Return the positions that the model itself gives to the tokens of prompts, (B, L), or (3, B, L) where they have three directions."""
     import torch
 
     ids, real = inputs["input_ids"], inputs["attention_mask"]
     if not hasattr(backbone, "get_rope_index"):
-        return (real.cumsum(-1) - 1).clamp(min=0), None
+        return (real.cumsum(-1) - 1).clamp(min=0)
     kinds = inputs.get("mm_token_type_ids")
     kinds = torch.zeros_like(ids) if kinds is None else kinds
-    place, deltas = backbone.get_rope_index(ids, kinds, image_grid_thw=inputs.get("image_grid_thw"), attention_mask=real)
-    return place, deltas
+    place: Tensor = backbone.get_rope_index(ids, kinds, image_grid_thw=inputs.get("image_grid_thw"), attention_mask=real)[0]
+    return place
 
 
 def attention_mask(visible: Tensor, attention: str, dtype: Any) -> Tensor:
-    """Return the mask (1, 1, L, L) in the form that the attention reads: bool for SDPA, added to the scores for eager attention."""
+    """Return a mask (B, queries, keys) with an axis of heads, as the attention reads it: bool for SDPA, added to the scores for eager."""
     import torch
 
-    mask = visible[None, None]
+    mask = visible[:, None]
     if attention != "eager":
         return mask
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

@@ -112,7 +112,7 @@ class SharedChoices:
         order = sorted(range(len(sequences)), key=sequences.__getitem__)  # neighbours in the tree lie side by side
         tree = pack([sequences[i] for i in order])
         device = self._model.device
-        head = prefix_tree.prompt_positions(self._model.base_model, group.inputs)[0][..., : group.head]
+        head = prefix_tree.prompt_positions(self._model.base_model, group.inputs)[..., : group.head]
         attention = self._model.get_decoder().config._attn_implementation
         more = {k: v for k, v in group.inputs.items() if k not in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")}
         if "mm_token_type_ids" in group.inputs:
@@ -123,7 +123,7 @@ class SharedChoices:
         with torch.inference_mode(), prefix_tree.tree_attention(self._model, tree, visible):
             out = self._model(
                 input_ids=torch.tensor([tree.tokens], device=device),
-                attention_mask=prefix_tree.attention_mask(visible, attention, self._model.dtype),
+                attention_mask=prefix_tree.attention_mask(visible[None], attention, self._model.dtype),
                 position_ids=prefix_tree.positions(tree, head),
                 logits_to_keep=torch.tensor(tree.ends, device=device),
                 use_cache=False,

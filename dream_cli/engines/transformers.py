@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from dream_cli.engines import prefix_tree
+from dream_cli.engines import prefix_tree, shared_samples
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, row_seed, with_adapter
@@ -18,7 +18,6 @@ from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
 from dream_cli.errors import EngineError, RowError, UsageError
 
-PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 QUESTIONS = 8  # as many questions about the same pictures cost about as much as one response
 
 
@@ -107,7 +106,7 @@ class VisionLanguageModel:
             raise UsageError(f"the model {name} has no chat template, so it cannot be asked anything; use its instruction-tuned version")
         self._ends = _ends(model, self._tokenizer)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._goes_on = not prefix_tree.why_not(model.config)  # whether it can go on from keys and values that were kept
+        self._shares_prompts = not prefix_tree.why_not(model.config)
         self._shared = SharedChoices(model, processor, self._ends, self._encode)
         self._forget_defaults()
 
@@ -124,38 +123,23 @@ class VisionLanguageModel:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each chat, drawn with the noise of its sample index."""
-        distinct = list(dict.fromkeys(chats)) if self._goes_on else list(chats)
+        distinct = list(dict.fromkeys(chats)) if self._shares_prompts else list(chats)
         inputs = self._encode(distinct)
         noise = []
         if sampling.temperature > 0:
             seeds = [row_seed(chat, sampling.seed, sample) for chat, sample in zip(chats, samples, strict=True)]
             noise = [RowNoise(seeds, sampling.temperature, sampling.top_p)]
-        if len(distinct) < len(chats):
-            inputs = self._read_once(inputs, [distinct.index(chat) for chat in chats])
-        out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
         prompts = inputs["attention_mask"].sum(1).tolist()
-        written = out[:, inputs["input_ids"].shape[1] :].tolist()
+        if len(distinct) < len(chats):
+            rows = [distinct.index(chat) for chat in chats]
+            prompts = [prompts[row] for row in rows]
+            written = shared_samples.generate(self._model, inputs, rows, noise, self._ends, sampling.max_tokens).tolist()
+        else:
+            out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
+            written = out[:, inputs["input_ids"].shape[1] :].tolist()
         drawn = [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
         self._count(len(chats), sum(prompts), sum(completion.completion_tokens or 0 for completion in drawn))
         return drawn
-
-    def _read_once(self, inputs: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-        """Return the inputs of all rows, each the index of its prompt: the samples of a prompt share what was read of it.
-
-        All of a prompt but its last token goes through the model once; its keys and values are then repeated for each sample.
-        """
-        import torch
-
-        place, deltas = prefix_tree.prompt_positions(self._model.base_model, inputs)
-        begun = {name: value[:, :-1] if name in PER_TOKEN else value for name, value in inputs.items()}
-        with torch.inference_mode():
-            cache = self._model(**begun, position_ids=place[..., :-1], use_cache=True, logits_to_keep=1).past_key_values
-        index = torch.tensor(rows, device=self._model.device)
-        cache.batch_select_indices(index)
-        if deltas is not None:
-            # Where generate() looks for how far the positions run behind the number of tokens.
-            self._model.base_model.rope_deltas = deltas[index]
-        return {name: inputs[name][index] for name in ("input_ids", "attention_mask")} | {"past_key_values": cache}
 
     def _count(self, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
         self.usage.calls += calls
