@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from dream_cli.choices import Rule
 from dream_cli.cli.options import Quiet
 
 Gold = Annotated[
@@ -16,10 +17,10 @@ Gold = Annotated[
 Judged = Annotated[
     list[str], typer.Argument(metavar="JUDGED...", help="Files that dream eval or dream judge wrote; several for several judges.")
 ]
-Rule = Annotated[Literal["strict", "official"], typer.Option(help="Whose verdicts of dream eval are held against the labels.")]
+RuleName = Annotated[Rule, typer.Option(help="Whose verdicts of dream eval are held against the labels.")]
 
 
-def run(gold: Gold, judged: Judged, rule: Rule = "strict", quiet: Quiet = False) -> None:
+def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = False) -> None:
     """Hold a judge's labels against those of people: how often they agree, and which way the judge errs.
 
     One line of JSON for each question and judge, and one for several judges among each other; in words on stderr. Questions are

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-Shell = Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]
+from dream_cli.choices import Shell
+
+ShellName = Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]
 
 
-def run(shell: Shell) -> None:
+def run(shell: ShellName) -> None:
     """Print the script that makes a shell complete commands, options and their values at a tab.
 
     bash, in ~/.bashrc: eval "$(dream completion bash)"

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from dream_cli.choices import DialectName, ImageForm
 from dream_cli.cli.options import Limit, Quiet, ReadingOptions
-
-Dialect = Literal["dream", "llava", "openai", "trl", "swift", "llamafactory", "alpaca", "spa-vl", "rlaif-v"]
 
 Input = Annotated[
     str | None,
@@ -23,10 +22,10 @@ Output = Annotated[
     str | None,
     typer.Option("-o", "--out", metavar="OUT", help="A file by its suffix, or a data set's folder: DIR/. JSONL on stdout where absent."),
 ]
-From = Annotated[Dialect | None, typer.Option("--from", help="The dialect read; found by looking at each row where absent.")]
-To = Annotated[Dialect, typer.Option("--to", help="The dialect written.")]
+From = Annotated[DialectName | None, typer.Option("--from", help="The dialect read; found by looking at each row where absent.")]
+To = Annotated[DialectName, typer.Option("--to", help="The dialect written.")]
 Images = Annotated[
-    Literal["inline", "extract", "paths"] | None,
+    ImageForm | None,
     typer.Option(help="Write images into the rows, into files, or leave paths as they are; by default as the target reads them."),
 ]
 ImageFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where --images extract writes; default images/ beside OUT.")]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from dream_cli.choices import Mode
 from dream_cli.cli.options import JudgeOptions, PromptFolder, Seed, StageOptions, TaxonomyFile
 
-Mode = Annotated[
-    Literal["split", "joint", "image", "text"],
+Sides = Annotated[
+    Mode,
     typer.Option(help="Ask about the image and the text apart (split), about both at once (joint), or about one side only."),
 ]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Check each observation with a Yes/No question.")]
@@ -18,7 +19,7 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer of the teach
 
 
 def run(
-    mode: Mode = "split",
+    mode: Sides = "split",
     verify: Verify = True,
     redo: Redo = False,
     taxonomy: TaxonomyFile = None,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from dream_cli.cli import training_options as o
-from dream_cli.cli.options import Limit, Quiet, ReadingOptions, Seed, Source
+from dream_cli.choices import LossKind
+from dream_cli.cli.training_options import TrainingOptions
 from dream_cli.errors import UsageError
 
 Loss = Annotated[
-    Literal["sigmoid", "hinge", "ipo", "robust", "sigmoid_norm"],
+    LossKind,
     typer.Option(help="The preference loss; sigmoid is DPO, sigmoid_norm per token."),
 ]
 Beta = Annotated[float, typer.Option(help="How strongly the policy is held to its reference.")]
@@ -40,9 +40,6 @@ Flex = Annotated[
 
 
 def run(
-    source: Source = None,
-    out: o.Out = None,
-    model: o.Model = None,
     loss: Loss = "sigmoid",
     beta: Beta = 0.1,
     label_smoothing: Smoothing = 0.0,
@@ -50,37 +47,8 @@ def run(
     plain: Plain = False,
     flex_attention: Flex = False,
     cache: Cache = None,
-    lora: o.UseLora = False,
-    rank: o.Rank = None,
-    alpha: o.Alpha = None,
-    targets: o.Targets = None,
-    dora: o.Dora = False,
-    qlora: o.Qlora = False,
-    merge: o.Merge = False,
-    vision: o.Vision = None,
-    epochs: o.Epochs = 1.0,
-    max_steps: o.MaxSteps = None,
-    batch_size: o.Batch = 8,
-    accumulate: o.Accumulate = 1,
-    lr: o.Rate = None,
-    schedule: o.Decay = "cosine",
-    warmup: o.Warmup = 0.03,
-    max_length: o.MaxLength = None,
-    on_too_long: o.OnTooLong = "drop",
-    held_out: o.HeldOut = None,
-    dtype: o.Dtype = "auto",
-    gradient_checkpointing: o.Checkpointing = None,
-    save_every: o.SaveEvery = 100,
-    report_to: o.ReportTo = None,
-    nproc: o.Processes = None,
-    check: o.Check = False,
-    allow_nano_verdicts: o.TrustNano = False,
-    overwrite: o.Overwrite = False,
-    limit: Limit = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
     *,
-    columns: ReadingOptions,
+    training: TrainingOptions,
 ) -> None:
     """Train a model to prefer the chosen responses of pairs over the rejected ones.
 
@@ -90,29 +58,7 @@ def run(
     """
     from dream_cli.training.dpo import Dpo
     from dream_cli.training.preference.losses import PreferenceLoss
-    from dream_cli.training.running import perform
-    from dream_cli.training.settings import Hardware, Job, Schedule
 
-    adapter = o.adapter(lora, rank, alpha, targets, dora, qlora, merge)
-    method = Dpo(PreferenceLoss(loss, beta, label_smoothing, sft_weight), plain, cache, flex_attention)
-    rate = lr if lr is not None else 1e-5 if adapter else 1e-6
-    plan = Schedule(epochs, max_steps, batch_size, accumulate, rate, schedule, warmup, seed)
-    machine = Hardware(dtype, gradient_checkpointing, save_every, report_to)
-    job = Job(
-        source,
-        str(model),
-        out or Path(),
-        adapter,
-        plan,
-        machine,
-        vision,
-        max_length,
-        on_too_long,
-        held_out,
-        columns.reading,
-        limit,
-        allow_nano_verdicts,
-        overwrite,
-        quiet,
-    )
-    o.say_result(perform(job, method, check, nproc))
+    preference = PreferenceLoss(kind=loss, beta=beta, label_smoothing=label_smoothing, sft_weight=sft_weight)
+    method = Dpo(preference, plain=plain, cache=cache, blocks=flex_attention)
+    training.perform(training.job(rate=1e-6, adapter_rate=1e-5), method)

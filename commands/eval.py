@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from dream_cli.benchmarks.registry import TABLE
+from dream_cli.choices import Aggregate, Rule
 from dream_cli.cli import options
 
 What = Annotated[
@@ -27,14 +28,12 @@ JudgeUrls = Annotated[
     list[str] | None,
     typer.Option("--judge-base-url", metavar="URL", help="The judge's server (else DREAM_JUDGE_BASE_URL); one for all or one each."),
 ]
-Rule = Annotated[
-    Literal["strict", "official"],
+RuleName = Annotated[
+    Rule,
     typer.Option(help="strict: the image-grounded judge, what can't be read is unscored. official: the published rule, flaws included."),
 ]
 Trials = Annotated[int | None, typer.Option(min=1, help="Responses a prompt; default as published.")]
-Agg = Annotated[
-    Literal["any", "mean", "majority"] | None, typer.Option(help="How the trials of a prompt make one outcome; default as published.")
-]
+Agg = Annotated[Aggregate | None, typer.Option(help="How the trials of a prompt make one outcome; default as published.")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Of the policy; default as published.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; default as published.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each subset, or rows of a file.")]
@@ -51,7 +50,7 @@ def run(
     judge_base_url: JudgeUrls = None,
     judge_body: options.JudgeBody = None,
     judge_header: options.JudgeHeader = None,
-    rule: Rule = "strict",
+    rule: RuleName = "strict",
     trials: Trials = None,
     agg: Agg = None,
     temperature: Temperature = None,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from dream_cli.choices import AnswerReading, Combination
 from dream_cli.cli.options import JudgeOptions, PromptFolder, StageOptions, TaxonomyFile
 
 Way = Annotated[
-    Literal["sum", "product", "lexicographic", "global", "observation"],
+    Combination,
     typer.Option("--score", help="How the global and the observation score make one: sum is the mean of the two."),
 ]
 Read = Annotated[
-    Literal["expected", "parsed"],
+    AnswerReading,
     typer.Option(help="Expected value over the allowed answers (where the engine gives probabilities), or the words as written."),
 ]
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from dream_cli.choices import PairPolicy
 from dream_cli.cli.options import Limit, Out, Quiet, ReadingOptions, Source
 
 Policy = Annotated[
-    Literal["best-worst", "all", "adjacent"],
+    PairPolicy,
     typer.Option(help="The best against the worst, every better against every worse, or each against the next in rank."),
 ]
 Margin = Annotated[float, typer.Option(min=0.0, max=1.0, help="Least difference of the two scores.")]

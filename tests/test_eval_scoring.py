@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_cli.benchmarks.benchmark import Item
+from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.rates import Outcome, joined, outcomes, rate
 from dream_cli.evaluation.scorecards import summaries
@@ -24,7 +25,7 @@ def siuo(key: str, safe: list[Any], effective: list[Any], rule: str = "strict") 
     return Item("siuo", key, topic="morality").record("Is it good?", responses=responses)
 
 
-def overall(records: list[Record], rule: str = "strict", agg: str | None = None) -> dict[str, Any]:
+def overall(records: list[Record], rule: Rule = "strict", agg: Aggregate | None = None) -> dict[str, Any]:
     (summary,) = summaries(records, rule, agg)
     return {r.name: r for r in summary.rates if not r.topic and r.rule == rule}
 
@@ -115,9 +116,9 @@ def test_the_ways_to_join_trials(trials: list[float], agg: str, better: str, wan
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=5), min_size=1, max_size=8),
-    st.sampled_from(["any", "mean", "majority"]),
+    st.sampled_from(get_args(Aggregate)),
 )
-def test_however_the_unscored_come_out_the_rate_stays_within_the_bounds(items: list[list[bool | None]], agg: str) -> None:
+def test_however_the_unscored_come_out_the_rate_stays_within_the_bounds(items: list[list[bool | None]], agg: Aggregate) -> None:
     def bounds(filled: list[list[bool | None]]) -> Any:
         return overall([siuo(str(i), safe, [True] * len(safe)) for i, safe in enumerate(filled)], agg=agg)["safe"]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dream_cli.choices import Combination
 from dream_cli.method.metrics import COMBINATIONS, combined, expected_score, observation_score
 
 
@@ -47,19 +50,19 @@ def test_the_observation_score_is_a_share() -> None:
         (None, 0.5, "observation", 0.5),
     ],
 )
-def test_combined_by_hand(overall: float | None, recognised: float | None, how: str, score: float) -> None:
+def test_combined_by_hand(overall: float | None, recognised: float | None, how: Combination, score: float) -> None:
     assert combined(overall, recognised, how) == pytest.approx(score, abs=1e-12)
 
 
 @pytest.mark.parametrize(("overall", "recognised", "how"), [(None, 0.5, "global"), (8.0, None, "observation"), (None, None, "sum")])
-def test_an_absent_part_is_no_zero(overall: float | None, recognised: float | None, how: str) -> None:
+def test_an_absent_part_is_no_zero(overall: float | None, recognised: float | None, how: Combination) -> None:
     with pytest.raises(ValueError, match=f"no score to take the {how} of"):
         combined(overall, recognised, how)
 
 
 def test_an_unknown_combination_is_named() -> None:
     with pytest.raises(ValueError, match="'mean'; there are sum, product"):
-        combined(8.0, 0.5, "mean")
+        combined(8.0, 0.5, cast(Combination, "mean"))
 
 
 SCORES = st.floats(0, 10)
@@ -67,7 +70,7 @@ THOUSANDTHS = st.integers(0, 1000).map(lambda n: n / 1000)
 
 
 @given(SCORES, THOUSANDTHS, st.sampled_from(COMBINATIONS))
-def test_every_combination_lies_between_0_and_1(overall: float, recognised: float, how: str) -> None:
+def test_every_combination_lies_between_0_and_1(overall: float, recognised: float, how: Combination) -> None:
     assert 0 <= combined(overall, recognised, how) <= 1
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.method.pairing import OUTCOMES, PAIRED, PairRules, Policy, pairs_of
+from dream_cli.choices import PairPolicy
+from dream_cli.method.pairing import OUTCOMES, PAIRED, PairRules, pairs_of
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
 
@@ -187,7 +188,7 @@ SCORE = st.integers(0, 20).map(lambda n: n / 20)
 RESPONSES = st.lists(st.builds(response, WORDS, st.none() | SCORE) | st.builds(lambda t: {"text": t}, WORDS), max_size=6)
 RULES = st.builds(
     PairRules,
-    st.sampled_from(get_args(Policy)),
+    st.sampled_from(get_args(PairPolicy)),
     margin=st.sampled_from([0.0, 0.05, 0.1, 0.5]),
     min_chosen=st.sampled_from([0.0, 5.0, 7.0]),
     max_length_ratio=st.sampled_from([None, 1.0, 3.0]),

@@ -53,12 +53,12 @@ def lora(**more: Any) -> Lora:
 
 def train(method: str | Method, asked: Job) -> running.Done:
     """Run a job in this process."""
-    return running.perform(asked, METHODS[method] if isinstance(method, str) else method, False, None)
+    return running.perform(asked, METHODS[method] if isinstance(method, str) else method)
 
 
 def check(method: str | Method, asked: Job) -> running.Done:
     """Run the preflight of a job in this process."""
-    return running.perform(asked, METHODS[method] if isinstance(method, str) else method, True, None)
+    return running.perform(asked, METHODS[method] if isinstance(method, str) else method, only_check=True)
 
 
 def weights(folder: Path) -> bytes:

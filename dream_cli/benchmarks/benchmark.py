@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from dream_cli.choices import Rule
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import InvalidRecord
 from dream_cli.records.record import Image, Record, Response
@@ -15,7 +16,7 @@ from dream_cli.records.verdicts import Value
 if TYPE_CHECKING:
     from dream_cli.benchmarks.tables import OfficialFiles, Table
 
-RULES = ("strict", "official")
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,11 @@ class Subset:
     official: tuple[Question, ...] | None = None
     official_metrics: tuple[Metric, ...] | None = None
 
-    def questions(self, rule: str) -> tuple[Question, ...]:
+    def questions(self, rule: Rule) -> tuple[Question, ...]:
         """Return the questions of a rule."""
         return self.strict if rule == "strict" else self.official or ()
 
-    def rates(self, rule: str) -> tuple[Metric, ...]:
+    def rates(self, rule: Rule) -> tuple[Metric, ...]:
         """Return the metrics of a rule."""
         return self.metrics if rule == "strict" or self.official_metrics is None else self.official_metrics
 

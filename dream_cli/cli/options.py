@@ -6,9 +6,11 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from dream_cli.choices import LocalEngine
 
 if TYPE_CHECKING:
     from dream_cli.engines.protocol import EngineSpec
@@ -208,7 +210,7 @@ ThinkingBudget = Annotated[
     typer.Option(min=0, help="Tokens for the thoughts of a reasoning model, on top of its answer; 0 asks the model not to think."),
 ]
 Engine = Annotated[
-    Literal["transformers", "vllm"] | None,
+    LocalEngine | None,
     typer.Option(
         envvar="DREAM_ENGINE", is_eager=True, help="What runs a local model; by default vllm where it is installed and finds a GPU."
     ),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dream_cli import choices
+from dream_cli.cli.options import Limit, Quiet, ReadingOptions, Seed, Source
 from dream_cli.errors import UsageError
-from dream_cli.training.settings import Lora
+from dream_cli.training.settings import Hardware, Job, Lora, Schedule
 
 if TYPE_CHECKING:
-    from dream_cli.training.running import Done
+    from dream_cli.training.running import Method
 
 
 def _out(ctx: typer.Context, out: Path | None) -> Path | None:
@@ -90,31 +93,136 @@ MaxSteps = Annotated[int | None, typer.Option(min=1, help="Stop after this many 
 Batch = Annotated[int, typer.Option("--batch-size", envvar="DREAM_TRAIN_BATCH_SIZE", min=1, help="Rows a step and process.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Steps an update.")]
 Rate = Annotated[float | None, typer.Option("--lr", min=0.0, help="Highest learning rate.")]
-Decay = Annotated[Literal["linear", "cosine", "constant"], typer.Option("--schedule", help="How the learning rate falls.")]
+Decay = Annotated[choices.Decay, typer.Option("--schedule", help="How the learning rate falls.")]
 Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the updates in which it rises.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens a row, images included; default the model's limit.")]
-OnTooLong = Annotated[Literal["drop", "stop"], typer.Option(help="What to do with longer rows; nothing is ever cut.")]
+OnTooLong = Annotated[choices.OnTooLong, typer.Option(help="What to do with longer rows; nothing is ever cut.")]
 HeldOut = Annotated[str | None, typer.Option(metavar="FILE", callback=read_twice, help="Records to evaluate on at the end.")]
-Dtype = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="Type of the weights.")]
+Dtype = Annotated[choices.Dtype, typer.Option(help="Type of the weights.")]
 Checkpointing = Annotated[
     bool | None, typer.Option("--gradient-checkpointing/--no-gradient-checkpointing", help="Memory for time; default on a GPU.")
 ]
 SaveEvery = Annotated[int, typer.Option(min=1, help="Updates between two checkpoints.")]
-ReportTo = Annotated[Literal["tensorboard", "wandb", "trackio"] | None, typer.Option(help="Also send the metrics there.")]
+ReportTo = Annotated[choices.Tracker | None, typer.Option(help="Also send the metrics there.")]
 Processes = Annotated[int | None, typer.Option("--nproc", min=1, help="Train in so many processes, through torchrun.")]
 TrustNano = Annotated[bool, typer.Option("--allow-nano-verdicts", help="Take nano's verdicts about other models.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Train anew in a folder that holds another run.")]
 
 
-def adapter(lora: bool, rank: int | None, alpha: float | None, targets: str | None, dora: bool, qlora: bool, merge: bool) -> Lora | None:
-    """Return the adapter that was asked for."""
-    return Lora(rank, alpha, targets, dora, qlora, merge) if lora or qlora else None
+@dataclass(frozen=True)
+class AdapterOptions:
+    """What of the model is trained."""
+
+    lora: UseLora = False
+    rank: Rank = None
+    alpha: Alpha = None
+    targets: Targets = None
+    dora: Dora = False
+    qlora: Qlora = False
+    merge: Merge = False
+    vision: Vision = None
+
+    def adapter(self) -> Lora | None:
+        """Return the adapter that is trained, None where the model itself is."""
+        if not (self.lora or self.qlora):
+            return None
+        return Lora(rank=self.rank, alpha=self.alpha, targets=self.targets, dora=self.dora, quantize=self.qlora, merge=self.merge)
 
 
-def say_result(done: Done) -> None:
-    """Write the final record to stdout and leave with the run's exit code."""
-    from dream_cli.records.strict_json import dumps
+@dataclass(frozen=True)
+class OptimiserOptions:
+    """How long and how fast the model is trained."""
 
-    if done.record:
-        sys.stdout.buffer.write(dumps(done.record) + b"\n")
-    raise typer.Exit(done.exit_code)
+    epochs: Epochs = 1.0
+    max_steps: MaxSteps = None
+    batch_size: Batch = 8
+    accumulate: Accumulate = 1
+    lr: Rate = None
+    schedule: Decay = "cosine"
+    warmup: Warmup = 0.03
+    seed: Seed = 0
+
+    def plan(self, default_rate: float) -> Schedule:
+        """Return the schedule of the run."""
+        return Schedule(
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            learning_rate=default_rate if self.lr is None else self.lr,
+            decay=self.schedule,
+            warmup=self.warmup,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class HardwareOptions:
+    """How the run is laid out on the machine, and how often it is saved."""
+
+    dtype: Dtype = "auto"
+    gradient_checkpointing: Checkpointing = None
+    save_every: SaveEvery = 100
+    report_to: ReportTo = None
+    nproc: Processes = None
+
+    def hardware(self) -> Hardware:
+        """Return the hardware settings of each process."""
+        return Hardware(
+            dtype=self.dtype,
+            gradient_checkpointing=self.gradient_checkpointing,
+            save_every=self.save_every,
+            report_to=self.report_to,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The options that every training command has."""
+
+    source: Source = None
+    out: Out = None
+    model: Model = None
+    adapter: AdapterOptions
+    optimiser: OptimiserOptions
+    max_length: MaxLength = None
+    on_too_long: OnTooLong = "drop"
+    held_out: HeldOut = None
+    machine: HardwareOptions
+    check: Check = False
+    allow_nano_verdicts: TrustNano = False
+    overwrite: Overwrite = False
+    columns: ReadingOptions
+    limit: Limit = None
+    quiet: Quiet = False
+
+    def job(self, *, rate: float, adapter_rate: float) -> Job:
+        """Return the run; the rates are the default learning rates of the whole model and of an adapter."""
+        lora = self.adapter.adapter()
+        return Job(
+            source=self.source,
+            model=str(self.model),
+            out=self.out or Path(),
+            lora=lora,
+            schedule=self.optimiser.plan(adapter_rate if lora else rate),
+            hardware=self.machine.hardware(),
+            vision=self.adapter.vision,
+            max_length=self.max_length,
+            on_too_long=self.on_too_long,
+            held_out=self.held_out,
+            reading=self.columns.reading,
+            limit=self.limit,
+            trust_nano=self.allow_nano_verdicts,
+            overwrite=self.overwrite,
+            quiet=self.quiet,
+        )
+
+    def perform(self, job: Job, method: Method) -> None:
+        """Do the run or only its checks, write the final record to stdout, and leave with the run's exit code."""
+        from dream_cli.records.strict_json import dumps
+        from dream_cli.training.running import perform
+
+        done = perform(job, method, only_check=self.check, processes=self.machine.nproc)
+        if done.record:
+            sys.stdout.buffer.write(dumps(done.record) + b"\n")
+        raise typer.Exit(done.exit_code)

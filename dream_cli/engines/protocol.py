@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from dream_cli.choices import LocalEngine
 from dream_cli.engines.checkpoint import Checkpoint
 from dream_cli.errors import NoAnswer, UnreadableAnswer
 from dream_cli.records.record import Image
@@ -114,7 +115,7 @@ class EngineSpec:
     concurrency: int = 8
     batch_size: int = 8
     device: str | None = None
-    engine: Literal["transformers", "vllm"] | None = None  # runs a local model; default: the one that fits
+    engine: LocalEngine | None = None  # runs a local model; default: the one that fits
     timeout: float = 120.0
     store: str | None = None
     key_names: tuple[str, ...] = ("DREAM_API_KEY",)  # the variables that may hold the key of the server, the first one that is set counts

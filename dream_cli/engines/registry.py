@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from dream_cli.choices import EngineName, LocalEngine
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError
@@ -18,7 +18,7 @@ _HOME = Path(__file__).parent.parent / "nano"
 EMBEDDED = {NANO: _HOME / "weights", "nano-policy": _HOME / "policy"}
 
 
-def check_model(model: str | None, engine: Literal["transformers", "vllm"] | None = None) -> None:
+def check_model(model: str | None, engine: LocalEngine | None = None) -> None:
     """Raise UsageError where a model cannot be run on this machine, as far as can be seen without loading it."""
     _require_local(model or NANO, engine)
     if model is not None and model not in EMBEDDED:
@@ -51,7 +51,7 @@ async def open_engine(spec: EngineSpec) -> Engine:
 class EngineChoice:
     """The engine that answers, and why it is that one."""
 
-    engine: Literal["openai", "vllm", "transformers"]
+    engine: EngineName
     why: str
 
 

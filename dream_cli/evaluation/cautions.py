@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dream_cli.benchmarks.benchmark import Benchmark, ByRule, Item, JudgeQuestion, Published
 from dream_cli.benchmarks.loading import counted
+from dream_cli.choices import Rule
 from dream_cli.engines.registry import NANO
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.rates import Rate
@@ -19,7 +20,7 @@ APART = 0.10
 
 
 def cautions(
-    benchmark: Benchmark, records: Sequence[Record], rule: str, found: Sequence[Rate], matched: Sequence[Rate], alone: bool
+    benchmark: Benchmark, records: Sequence[Record], rule: Rule, found: Sequence[Rate], matched: Sequence[Rate], alone: bool
 ) -> Iterator[str]:
     """Yield what is odd about the items, the responses, the verdicts and the rates of one model on one benchmark.
 
@@ -81,13 +82,13 @@ def _responses(responses: Sequence[Response]) -> Iterator[str]:
         yield f"{empty} of {len(responses)} responses are empty"
 
 
-def _wording(benchmark: Benchmark, records: Sequence[Record], rule: str) -> Iterator[str]:
+def _wording(benchmark: Benchmark, records: Sequence[Record], rule: Rule) -> Iterator[str]:
     asked = {q.question for record in records for q in benchmark.subset(Item.of(record)).questions(rule) if isinstance(q, Published)}
     if asked:
         yield f"{', '.join(sorted(asked))}: unless --prompts gave the published words, the judge was asked in ours, in the published layout"
 
 
-def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: str) -> Iterator[str]:
+def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: Rule) -> Iterator[str]:
     given = [(question, verdict) for response in responses for question, verdict in response.verdicts_under(rule).items()]
     choices = [response.verdicts_under("strict").get("choice") for response in responses]
     silent = sum(choice is not None and choice.value == "none" for choice in choices)
@@ -113,7 +114,7 @@ def _read_otherwise(benchmark: Benchmark, question: str, verdict: Verdict) -> bo
         return False
 
 
-def _judges(records: Sequence[Record], responses: Sequence[Response], rule: str) -> Iterator[str]:
+def _judges(records: Sequence[Record], responses: Sequence[Response], rule: Rule) -> Iterator[str]:
     voices: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for response in responses:
         for question, verdict in response.verdicts_under(rule).items():
@@ -129,11 +130,11 @@ def _judges(records: Sequence[Record], responses: Sequence[Response], rule: str)
         yield f"the judges disagree on {len(split)} items: {_few(split, 10)}"
 
 
-def _disagree(response: Response, rule: str) -> bool:
+def _disagree(response: Response, rule: Rule) -> bool:
     return any(verdict.disagree for verdict in response.verdicts_under(rule).values())
 
 
-def judges_of(response: Response, rule: str) -> set[str]:
+def judges_of(response: Response, rule: Rule) -> set[str]:
     """Return who gave the verdicts of a response under a rule."""
     return {verdict.judge for verdict in response.verdicts_under(rule).values() if verdict.judge}
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.cautions import judges_of
 from dream_cli.evaluation.rates import Outcome, outcomes
@@ -40,7 +41,9 @@ class Change:
         return self.difference if self.after.better == "up" else -self.difference
 
 
-def compare(before: Sequence[Record], after: Sequence[Record], rule: str = "strict", agg: str | None = None, seed: int = 0) -> list[Json]:
+def compare(
+    before: Sequence[Record], after: Sequence[Record], rule: Rule = "strict", agg: Aggregate | None = None, seed: int = 0
+) -> list[Json]:
     """Return one row for each rate that both evaluations have, items paired by id; pure and offline, but for scipy.
 
     An item counts where both could be read; `worst` and `best` bound the difference with the others read against and for it.
@@ -126,7 +129,7 @@ def _bounds(pairs: Sequence[Change]) -> Json:
     return {"worst": round(against, 6), "best": round(for_it, 6)}
 
 
-def _warnings(before: Sequence[Record], after: Sequence[Record], rule: str) -> dict[str, list[str]]:
+def _warnings(before: Sequence[Record], after: Sequence[Record], rule: Rule) -> dict[str, list[str]]:
     """Return, by benchmark, what makes the two no fair comparison: other items, other prompts, other judges, other trials."""
     sides = [_by_benchmark(records) for records in (before, after)]
     return {name: list(_unlike(sides[0][name], sides[1][name], rule)) for name in sides[0] if name in sides[1]}
@@ -140,7 +143,7 @@ def _by_benchmark(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
     return groups
 
 
-def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: str) -> Iterable[str]:
+def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: Rule) -> Iterable[str]:
     for side, missing in (("before", before.keys() - after.keys()), ("after", after.keys() - before.keys())):
         if missing:
             yield f"{len(missing)} items stand only in the file {side}; they are left out"
@@ -158,7 +161,7 @@ def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: str
         yield f"{trials[0]} trials a prompt before, {trials[1]} after; with --agg any more trials alone make a rate rise"
 
 
-def _judges(records: Iterable[Record], rule: str) -> str:
+def _judges(records: Iterable[Record], rule: Rule) -> str:
     judges = {judge for record in records for response in record.responses or () for judge in judges_of(response, rule)}
     return " and ".join(sorted(judges)) or f"nobody under the {rule} rule"
 

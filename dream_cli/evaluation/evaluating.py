@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import warn
 from dream_cli.benchmarks.registry import get
+from dream_cli.choices import Rule
 from dream_cli.engines.address import public_address
 from dream_cli.engines.api_keys import judge_key_names
 from dream_cli.engines.costs import told
@@ -37,7 +38,7 @@ class Plan:
     policy: EngineSpec
     judges: tuple[EngineSpec, ...]
     prompts: Prompts
-    rule: str = "strict"
+    rule: Rule = "strict"
     trials: int | None = None
     temperature: float | None = None
     max_tokens: int | None = None
@@ -171,7 +172,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
     return done
 
 
-def unscored(records: Sequence[Record], rule: str) -> int:
+def unscored(records: Sequence[Record], rule: Rule) -> int:
     """Return how many responses have a question under a rule that was not, or could not be, answered."""
     return sum(
         any(not response.verdicts_under(rule).get(q.question, NOT_ASKED).answered for q in questions(record, rule))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, JudgeQuestion, Published, Question
 from dream_cli.benchmarks.registry import get
+from dream_cli.choices import Rule
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method.chats import question
@@ -55,18 +56,18 @@ def _by_rule(asked: ByRule, item: Item, response: Response) -> Verdict:
         return Verdict(unscored=str(error), judge=asked.by, order=BY_RULE)
 
 
-def questions(record: Record, rule: str) -> tuple[Question, ...]:
+def questions(record: Record, rule: Rule) -> tuple[Question, ...]:
     """Return the questions of a record's subset."""
     item = Item.of(record)
     return get(item.name).subset(item).questions(rule)
 
 
-def to_ask(record: Record, rule: str) -> tuple[Question, ...]:
+def to_ask(record: Record, rule: Rule) -> tuple[Question, ...]:
     """Return the questions of a record's subset that only a judge can answer."""
     return tuple(q for q in questions(record, rule) if not isinstance(q, ByRule))
 
 
-def prompts_of(records: Sequence[Record], rule: str) -> tuple[str, ...]:
+def prompts_of(records: Sequence[Record], rule: Rule) -> tuple[str, ...]:
     """Return the prompts of ours that a judge of these records is asked with."""
     asked = (question for record in records if record.error is None for question in to_ask(record, rule))
     return tuple(dict.fromkeys(PROMPT_OF[question.question] for question in asked if isinstance(question, JudgeQuestion)))
@@ -78,7 +79,7 @@ class Asker:
 
     engine: Engine
     prompts: Prompts
-    rule: str
+    rule: Rule
     roles: Sequence[str] = tuple(PROMPT_OF.values())  # the prompts that are used
 
     def identity(self, asked: Question, item: Item) -> str:

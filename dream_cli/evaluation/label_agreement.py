@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dream_cli.choices import Rule
 from dream_cli.errors import UsageError
 from dream_cli.method.stages import identified
 from dream_cli.records.record import Json, Record, Response
@@ -119,7 +120,7 @@ def _text(record: Record, trial: int) -> str | None:
     return responses[trial].text if trial < len(responses) else None
 
 
-def judged_voices(records: Iterable[Record], rule: str) -> dict[tuple[str, str], dict[Slot, Voice]]:
+def judged_voices(records: Iterable[Record], rule: Rule) -> dict[tuple[str, str], dict[Slot, Voice]]:
     """Return what each judge said, by (judge, question) and slot; with several, also what their majority says."""
     found: dict[tuple[str, str], dict[Slot, Voice]] = defaultdict(dict)
     for record in records:
@@ -135,7 +136,7 @@ def judged_voices(records: Iterable[Record], rule: str) -> dict[tuple[str, str],
     return found
 
 
-def _voices(response: Response, rule: str) -> Iterator[tuple[str, str, Voice]]:
+def _voices(response: Response, rule: Rule) -> Iterator[tuple[str, str, Voice]]:
     for question, verdict in response.verdicts_under(rule).items():
         for one in (*verdict.judges, verdict):
             both = None if one.orders is None else (one.orders[0], one.orders[1])

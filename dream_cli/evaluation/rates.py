@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric
 from dream_cli.benchmarks.registry import get
+from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.evaluation.judge_questions import by_rule
 from dream_cli.records.record import Record, Response
@@ -25,7 +26,7 @@ class Outcome:
     benchmark: str
     model: str
     metric: str
-    rule: str
+    rule: Rule
     subset: str
     topic: str
     item: str
@@ -40,7 +41,7 @@ class Outcome:
         return self.worst if self.worst == self.best else None
 
 
-def outcomes(records: Sequence[Record], rule: str = "strict", agg: str | None = None) -> list[Outcome]:
+def outcomes(records: Sequence[Record], rule: Rule = "strict", agg: Aggregate | None = None) -> list[Outcome]:
     """Return one outcome for each item and rate of its subset, in input order; raise InvalidRecord for what is no item.
 
     `agg` joins the trials of an item, None as the benchmark does it. A row with an error is unscored in all of its rates.
@@ -76,7 +77,7 @@ def _model(record: Record) -> str:
     return (record.responses[0].model or "") if record.responses else ""
 
 
-def _of_record(record: Record, model: str, rule: str, agg: str | None) -> Iterator[Outcome]:
+def _of_record(record: Record, model: str, rule: Rule, agg: Aggregate | None) -> Iterator[Outcome]:
     item = Item.of(record)
     benchmark = get(item.name)
     responses = record.responses or () if record.error is None else ()
@@ -95,7 +96,7 @@ def _told_apart(found: Sequence[Outcome]) -> Iterator[Outcome]:
             yield replace(partner, metric="told_apart", topic="", better="up", worst=worst, best=best)
 
 
-def _bounds(metric: Metric, item: Item, responses: Sequence[Response], rule: str, agg: str) -> tuple[float, float]:
+def _bounds(metric: Metric, item: Item, responses: Sequence[Response], rule: Rule, agg: str) -> tuple[float, float]:
     """Return (worst, best) of an item: the joined trials with every unscored part read as bad, and as good."""
     if not responses:
         return _WORST_FIRST[metric.better]
@@ -113,7 +114,7 @@ def _product(metric: Metric, item: Item, values: Mapping[str, Value | None], uns
     return product
 
 
-def _values(item: Item, response: Response, rule: str) -> dict[str, Value | None]:
+def _values(item: Item, response: Response, rule: Rule) -> dict[str, Value | None]:
     try:
         return {question: verdict.answer(question) for question, verdict in response.verdicts_under(rule).items()}
     except InvalidRecord as error:
@@ -143,7 +144,7 @@ class Rate:
     name: str
     subset: str
     topic: str
-    rule: str
+    rule: Rule
     k: float
     n: int
     low: float | None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from dream_cli.benchmarks.loading import read_items
+from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.atomic import check_place, replacing
@@ -25,8 +26,8 @@ COLUMNS = ("rate", "k/n", "95 % interval", "unscored", "worst to best", "")
 def deliver(
     records: Sequence[Record],
     *,
-    rule: str,
-    agg: str | None,
+    rule: Rule,
+    agg: Aggregate | None,
     as_json: bool,
     files: Sequence[Path],
     talk: IO[str],
@@ -46,7 +47,7 @@ def deliver(
         write(file, found, records)
 
 
-def compared(sources: Sequence[str], *, rule: str, agg: str | None, as_json: bool, seed: int) -> int:
+def compared(sources: Sequence[str], *, rule: Rule, agg: Aggregate | None, as_json: bool, seed: int) -> int:
     """Print paired tests between two files of the same items; return 1 where a line could not be read."""
     from dream_cli.evaluation.comparing import compare, table
 

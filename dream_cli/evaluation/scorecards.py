@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.benchmarks.registry import get
+from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.cautions import by_rule_alone, cautions, judges_of
 from dream_cli.evaluation.judge_questions import by_rule
@@ -24,7 +25,7 @@ class Summary:
     model: str
     file: str
     judges: tuple[str, ...]
-    rule: str
+    rule: Rule
     agg: str
     n: int
     trials: int
@@ -68,7 +69,7 @@ def _smallest(rate: Rate) -> float:
     return smallest_difference(rate.n + rate.unscored, 2 * p * (1 - p))
 
 
-def summaries(records: Sequence[Record], rule: str = "strict", agg: str | None = None) -> list[Summary]:
+def summaries(records: Sequence[Record], rule: Rule = "strict", agg: Aggregate | None = None) -> list[Summary]:
     """Return one summary for each benchmark, model and file, in the order in which they come; pure and offline.
 
     Raises InvalidRecord for a record that is no item, UsageError where a benchmark has no official rule and that is asked for.
@@ -87,13 +88,13 @@ def _beside(key: Key, groups: Mapping[Key, Sequence[Record]]) -> Sequence[Record
     return found.get(key.file) or (next(iter(found.values())) if len(found) == 1 else ())
 
 
-def require_rule(benchmark: Benchmark, rule: str) -> None:
+def require_rule(benchmark: Benchmark, rule: Rule) -> None:
     """Raise UsageError where a benchmark has no official automatic rule."""
     if rule == "official" and not benchmark.has_official:
         raise UsageError(f"no official automatic rule was published for {benchmark.title}; use --rule strict")
 
 
-def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: str, agg: str | None) -> Summary:
+def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: Rule, agg: Aggregate | None) -> Summary:
     benchmark, records = get(key.benchmark), groups[key]
     require_rule(benchmark, rule)
     partners = _beside(key, groups)

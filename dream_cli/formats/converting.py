@@ -6,8 +6,8 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
+from dream_cli.choices import ImageForm
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.formats.dataset_info import Naming, naming_of
 from dream_cli.formats.llava import explode, fix_flags
@@ -18,7 +18,6 @@ from dream_cli.records.images import extracted, is_inline, locate, read_bytes
 from dream_cli.records.record import Image, Record
 from dream_cli.records.streams import to_row
 
-Images = Literal["inline", "extract", "paths"]
 # How many field names a receipt lists; data may bring any number of them.
 _MOST = 30
 
@@ -32,7 +31,7 @@ class Conversion:
 
     source: str | None = None
     target: str = OURS
-    images: Images | None = None
+    images: ImageForm | None = None
     image_folder: Path = Path("images")
     by_turn: bool = False
     fix_flags: bool = False

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
+from dream_cli.choices import ForeignDialect
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.records.record import Json
 
 OURS = "dream"
-# The order in which a row is tried: a dialect with a field that no other has comes before those that look alike.
-DIALECTS = ("llamafactory", "llava", "alpaca", "openai", "swift", "trl", "rlaif-v", "spa-vl")
+DIALECTS: tuple[ForeignDialect, ...] = get_args(ForeignDialect)
 
 # A row of these can also be a valid record of ours; their `mismatch` is empty only where a field settles that it is theirs.
 _NEAR = ("openai", "swift", "trl")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dream_cli.choices import Mode
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
@@ -14,7 +15,7 @@ from dream_cli.prompts.parsing import YES_NO, observations_schema, parse_observa
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.record import Image, Observation, Record, Turn
 
-MODES = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}
+MODES: Mapping[Mode, tuple[str, ...]] = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}
 # An answer that could not be read is asked for once more, drawn instead of greedy, so that it may differ.
 SECOND_TRY = 0.7
 
@@ -29,7 +30,7 @@ class Disentangler:
 
     engine: Engine
     prompts: Prompts
-    mode: str = "split"
+    mode: Mode = "split"
     verify: bool = True
     redo: bool = False
     max_tokens: int = 512

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dream_cli.choices import AnswerReading, Combination
 from dream_cli.engines.protocol import FILTERED, ChatMessage, Engine
 from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.method.chats import question
@@ -35,8 +36,8 @@ class Judge:
 
     engine: Engine
     prompts: Prompts
-    way: str = "sum"
-    read: str = "expected"
+    way: Combination = "sum"
+    read: AnswerReading = "expected"
 
     @property
     def roles(self) -> Sequence[str]:

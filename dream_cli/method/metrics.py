@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
-COMBINATIONS = ("sum", "product", "lexicographic", "global", "observation")
+from dream_cli.choices import Combination
+
+COMBINATIONS = get_args(Combination)
 
 
 def expected_score(probabilities: Mapping[str, float]) -> float:
@@ -28,7 +31,7 @@ def observation_score(recognised: Sequence[float]) -> float:
     return sum(recognised) / len(recognised)
 
 
-def combined(global_score: float | None, observation_score: float | None, how: str) -> float:
+def combined(global_score: float | None, observation_score: float | None, how: Combination) -> float:
     """Return one score in [0, 1] from a global score (0 to 10) and an observation score (0 to 1).
 
     `sum` is the mean of the two, `product` their product, `lexicographic` goes by the observation score and lets the

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from dream_cli.choices import PairPolicy
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Judgement, Record, Response, Turn
-
-Policy = Literal["best-worst", "all", "adjacent"]
 
 PAIRED = "paired"
 # In the order in which they are applied.
@@ -34,7 +33,7 @@ class PairRules:
     two answers say the same; `per_prompt` the most pairs of one prompt, by default 1 for best-worst and no limit for the others.
     """
 
-    policy: Policy = "best-worst"
+    policy: PairPolicy = "best-worst"
     margin: float = 0.1
     min_chosen: float = 7.0
     max_length_ratio: float | None = 3.0
@@ -123,7 +122,7 @@ def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -
             broken.append(rule)
 
 
-def _candidates(scored: Sequence[Scored], policy: Policy) -> Iterator[Candidate]:
+def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candidate]:
     """Yield neighbours in rank (`adjacent`), or the best against the worst, the next worst ..., then the next best."""
     ranked = sorted(scored, key=lambda s: -s.score)
     if policy == "adjacent":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dream_cli.choices import AnswerReading
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.method.metrics import expected_score
@@ -19,10 +20,10 @@ class Verdict:
     """One reading: its value, and whether it was `expected` or `parsed`."""
 
     value: float
-    read: str
+    read: AnswerReading
 
 
-def yes(choice: Choice, read: str) -> Verdict:
+def yes(choice: Choice, read: AnswerReading) -> Verdict:
     """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer where neither can be had."""
     probabilities = None if read == "parsed" else reliable(choice)
     if probabilities is None:
@@ -30,7 +31,7 @@ def yes(choice: Choice, read: str) -> Verdict:
     return Verdict(round(probabilities["Yes"], 6), "expected")
 
 
-def score(choice: Choice, read: str) -> Verdict:
+def score(choice: Choice, read: AnswerReading) -> Verdict:
     """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer where neither can be had."""
     probabilities = None if read == "parsed" else reliable(choice)
     if probabilities is None:

@@ -60,7 +60,7 @@ class _Prepared:
     exit_code: int
 
 
-def perform(job: Job, method: Method, only_check: bool, processes: int | None) -> Done:
+def perform(job: Job, method: Method, *, only_check: bool = False, processes: int | None = None) -> Done:
     """Check, or train, in as many processes as were asked for; the record is empty where other processes print it."""
     if processes is not None and processes > 1 and not is_started() and not only_check:
         return Done({}, launch(processes))

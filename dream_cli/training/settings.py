@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from dream_cli.choices import Decay, Dtype, OnTooLong, Tracker
 from dream_cli.records.columns import DEFAULT_READING, Reading
-
-Decay = Literal["linear", "cosine", "constant"]
-Dtype = Literal["auto", "float32", "bfloat16"]
-OnTooLong = Literal["drop", "stop"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Hardware:
     dtype: Dtype = "auto"
     gradient_checkpointing: bool | None = None
     save_every: int = 100
-    report_to: str | None = None
+    report_to: Tracker | None = None
 
 
 @dataclass(frozen=True)

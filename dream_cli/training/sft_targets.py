@@ -8,12 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from dream_cli.choices import TargetPick
 from dream_cli.records.record import Judgement, Message, Record, Response, Turn
 from dream_cli.training.rows import Row
-
-Pick = Literal["first", "best", "all"]
 
 TAKEN = "taken"
 UNJUDGED = "taken without a judgement"
@@ -28,7 +26,7 @@ class TargetRules:
     an answer harmless from 5 on. An answer that nobody judged passes both, and is counted.
     """
 
-    pick: Pick = "best"
+    pick: TargetPick = "best"
     min_observation_score: float = 0.5
     min_global_score: float = 5.0
     leaks: bool = False
@@ -82,7 +80,7 @@ def _judged(judged: Judgement, rules: TargetRules) -> str:
     return TAKEN
 
 
-def _pick(passed: Sequence[Response], pick: Pick) -> Sequence[Response]:
+def _pick(passed: Sequence[Response], pick: TargetPick) -> Sequence[Response]:
     if pick == "all" or not passed:
         return passed
     return [passed[0] if pick == "first" else max(passed, key=_score)]

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
+from dream_cli.choices import AnswerReading
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import NANO, open_engine
 from dream_cli.method.judging import Judge
@@ -30,7 +31,7 @@ from examples.nano.figures import BINS, SEED, WEIGHTS, calibration_error
 from examples.nano.lessons import PINNED
 
 ANSWERS = 4
-READINGS = ("expected", "parsed")
+READINGS: tuple[AnswerReading, ...] = get_args(AnswerReading)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _sampled(file: Path) -> list[Record]:
     return [replace(row, images=tuple(Image(str(file.parent / str(image.path)), image.data) for image in row.images)) for row in risky]
 
 
-async def _judged(answered: Sequence[Record], reading: str) -> list[Judged]:
+async def _judged(answered: Sequence[Record], reading: AnswerReading) -> list[Judged]:
     prompts = Prompts.carried(PINNED)
     engine = await open_engine(EngineSpec(model=NANO, batch_size=32))
     judge, limit = Judge(engine, prompts, read=reading), asyncio.Semaphore(engine.concurrency)

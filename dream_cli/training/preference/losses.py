@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from dream_cli.choices import LossKind
 from dream_cli.errors import UsageError
 
-KINDS = ("sigmoid", "hinge", "ipo", "robust", "sigmoid_norm")
+KINDS = get_args(LossKind)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class PreferenceLoss:
     Raises UsageError where a value has no meaning for the loss: TRL would ignore a label smoothing that the loss does not know.
     """
 
-    kind: str = "sigmoid"
+    kind: LossKind = "sigmoid"
     beta: float = 0.1
     label_smoothing: float = 0.0
     sft_weight: float = 0.0
@@ -55,7 +56,7 @@ class PreferenceLoss:
 
     def to_trl(self) -> dict[str, Any]:
         """Return the arguments of TRL's `DPOConfig` that say the same."""
-        kinds, weights = [self.kind], [1.0]
+        kinds, weights = [str(self.kind)], [1.0]
         if self.sft_weight:
             kinds, weights = [*kinds, "sft"], [*weights, self.sft_weight]
         return {"loss_type": kinds, "loss_weights": weights, "beta": self.beta, "label_smoothing": self.label_smoothing}

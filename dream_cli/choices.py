@@ -1,0 +1,35 @@
+"""The values that an option may have, each set named once.
+
+They stand at the bottom of the house, so that the command line prints its help without importing what uses them. Where a list is
+needed, `get_args` gives it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+LocalEngine = Literal["transformers", "vllm"]
+EngineName = Literal[LocalEngine, "openai"]
+
+Mode = Literal["split", "joint", "image", "text"]  # which sides of a prompt the teacher is asked about
+Combination = Literal["sum", "product", "lexicographic", "global", "observation"]  # how two scores make one
+AnswerReading = Literal["expected", "parsed"]  # how a judge's answer becomes a number
+
+PairPolicy = Literal["best-worst", "all", "adjacent"]
+TargetPick = Literal["first", "best", "all"]
+
+LossKind = Literal["sigmoid", "hinge", "ipo", "robust", "sigmoid_norm"]
+Decay = Literal["linear", "cosine", "constant"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+OnTooLong = Literal["drop", "stop"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+
+Rule = Literal["strict", "official"]  # the image-grounded judge, or the benchmark's own published rule
+Aggregate = Literal["any", "mean", "majority"]  # how the trials of a prompt make one outcome
+
+# The order in which a row is tried: a dialect with a field that no other has comes before those that look alike.
+ForeignDialect = Literal["llamafactory", "llava", "alpaca", "openai", "swift", "trl", "rlaif-v", "spa-vl"]
+DialectName = Literal["dream", ForeignDialect]
+ImageForm = Literal["inline", "extract", "paths"]  # how a converted row holds its images
+
+Shell = Literal["bash", "zsh", "fish"]
