@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from dream_cli.cli.main import COMMANDS, load
+from dream_cli.errors import UsageError
 from tests.conftest import Workdir
 from tests.loopback import Loopback
 
@@ -107,3 +108,14 @@ def test_a_fault_of_ours_shows_where_it_is_and_is_not_taken_for_rows_with_errors
     broken = "import sys, dream_cli.cli.main as m; sys.argv = ['dream', 'man']; m.load = lambda name: {}[name]; m.main()"
     ran = subprocess.run([sys.executable, "-c", broken], check=False, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr.splitlines()[-1]) == (2, "", "KeyError: 'man'")
+
+
+def test_a_command_that_is_parsed_again_names_its_problems_again() -> None:
+    command = load("disentangle")
+    lines = []
+    for _ in range(2):
+        with pytest.raises(UsageError) as problem:
+            command.make_context("dream disentangle", ["--max-tokens", "0", "--limit", "x"])
+        lines.append(str(problem.value).splitlines())
+    assert lines[0] == lines[1]
+    assert lines[0][0] == "2 problems with the arguments:"

@@ -65,10 +65,15 @@ class Command(TyperCommand):
         for param in self.params:
             # On the instance: typer makes the parameters, so there is no class of ours to override.
             vars(param)["handle_parse_result"] = _gathering(param.handle_parse_result, problems)
-        known, left = self._known(ctx, args, problems), list[str]()
-        # What stood behind an unknown option would be called an unexpected argument.
-        with _gathered([] if problems else problems):
-            left = super().parse_args(ctx, known)
+        try:
+            known, left = self._known(ctx, args, problems), list[str]()
+            # What stood behind an unknown option would be called an unexpected argument.
+            with _gathered([] if problems else problems):
+                left = super().parse_args(ctx, known)
+        finally:
+            # A command is parsed again where one process runs several: its problems would go into this list.
+            for param in self.params:
+                del vars(param)["handle_parse_result"]
         if problems:
             raise UsageError("\n  ".join([f"{len(problems)} problems with the arguments:", *problems]) if problems[1:] else problems[0])
         return left

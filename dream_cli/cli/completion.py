@@ -17,7 +17,8 @@ def script(shell: str) -> str:
 
 def answer(table: Any, instruction: str) -> None:
     """Write what could stand at the cursor; nothing where the line so far cannot be read, so that the shell offers files."""
-    # Typer renders help with rich where there is rich, which takes longer than all the rest; ours has no markup.
+    # Typer imports rich where it is installed, which takes longer than all the rest; our help has no markup. The process ends after
+    # the answer, so that nothing else misses rich.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
 

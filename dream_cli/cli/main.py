@@ -126,7 +126,11 @@ def _context(args: list[str]) -> Any:
 
 
 def _leave(code: int) -> None:
-    """Exit without waiting for a reader thread that may hang on stdin for ever."""
+    """Exit with a code, without Python's own shutdown.
+
+    A thread that blocks in a read of stdin holds the lock of the stream, on which the shutdown would wait until the input ends.
+    All that must be finished is finished here or before: files and stores are closed by those who opened them.
+    """
     try:
         sys.stdout.flush()
     except BrokenPipeError:

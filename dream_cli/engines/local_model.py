@@ -65,7 +65,8 @@ def load_weights(folder: Path, name: str, dtype: Any, **more: Any) -> Any:
         # transformers would go on with random numbers in their place.
         raise UsageError(f"the model in {folder} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}, ...")
     if not torch.cuda.is_available() and model.num_parameters() < SMALL:
-        # On small matrices threads wait for each other longer than they work, most of all where stages share the cores.
+        # On small matrices threads wait for each other longer than they work, most of all where stages share the cores. torch has
+        # one setting per process; a process that loads a small model does nothing else with torch.
         torch.set_num_threads(1)
     return model
 
