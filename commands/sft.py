@@ -34,7 +34,7 @@ def run(
     The student sees images and prompt, never the observations. Responses that were judged and fall short are dropped and counted.
     Prints one record at the end; the same command again goes on where it was stopped.
 
-    Example: dream sft guided.jsonl --model nano-policy -o ckpt/0 | jq -r .model
+    Example: dream sft guided.jsonl --model org/model -o ckpt/0 | jq -r .model
     """
     from dream_cli.training.sft import Sft, Utility
     from dream_cli.training.sft_targets import TargetRules

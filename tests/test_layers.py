@@ -159,6 +159,18 @@ def test_a_reader_by_name_is_seen() -> None:
     assert [readers(line) for line in [*lines, 'e = row["chosen"]']] == [[line.split(" = ")[1].replace('"', "'")] for line in lines] + [[]]
 
 
+def test_nothing_but_the_registry_and_its_benchmark_names_the_embedded_model() -> None:
+    # What else depends on it goes by what a model declares: its prompts and its world.
+    own = {CHECKOUT / "dream_cli" / name for name in ("engines/registry.py", "benchmarks/nano_world.py")}
+    others = [p for p in MODULES.values() if p not in own and CHECKOUT / "dream_cli" / "nano" not in p.parents]
+    naming = [(path.name, line.strip()) for path in others for line in path.read_text().splitlines() if "nano" in line.lower()]
+    assert sorted(naming) == [
+        ("eval.py", "Example: dream eval nano_world --limit 20 --summary -o judged.jsonl"),
+        ("registry.py", '"nano_world": ("nano_world", "NANO_WORLD"),'),
+        ("training_options.py", '"--allow-nano-verdicts",'),
+    ]
+
+
 def test_every_command_file_is_in_the_table() -> None:
     from dream_cli.cli.main import COMMANDS
 

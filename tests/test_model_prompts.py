@@ -256,3 +256,15 @@ def test_a_user_s_template_for_the_embedded_judge_is_a_warning(work: Workdir, be
     assert ran.err.splitlines()[0] == (
         "dream judge: warning: nano was trained with other prompts for judge_global; leave out --prompts and --taxonomy to use its own"
     )
+
+
+def test_a_judge_with_a_small_world_of_its_own_is_a_caution_outside_of_it(work: Workdir) -> None:
+    (work.path / "toy").mkdir()
+    (work.path / "toy" / "dream_world.json").write_text('{"name": "toy"}')
+    for judge, expected in (("nano", True), ("toy", True), ("org/judge", False)):
+        verdicts = {"strict": {"attack": {"value": False, "judge": judge}, "refusal": {"value": "refuse", "judge": judge}}}
+        response = {"text": "No.", "model": "org/vlm", "verdicts": verdicts}
+        work.write("in.jsonl", [{"prompt": "x", "benchmark": {"name": "figstep", "item": "1", "subset": "tiny"}, "responses": [response]}])
+        ran = work.dream("eval", "in.jsonl")
+        assert ran.code == 0
+        assert (f"{judge} judged, which knows only its own small world: this shows that the command runs" in ran.out) is expected

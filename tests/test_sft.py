@@ -15,6 +15,7 @@ import pytest
 from dream_cli.engines.checkpoint import find_checkpoint
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Record
+from dream_cli.training.settings import Schedule
 from dream_cli.training.sft import Sft, Utility
 from dream_cli.training.sft_targets import TargetRules, leaked_phrase, targets_of
 from tests import training, zoo
@@ -242,8 +243,36 @@ def test_nano_s_verdicts_about_another_model_are_refused(tmp_path: Path, llava: 
     asked = training.job(source, Path(llava), tmp_path / "out")
     with pytest.raises(UsageError, match=f"nano judged responses of {llava}"):
         training.check("sft", asked)
-    assert training.check("sft", replace(asked, trust_nano=True)).exit_code == 0
-    prompts = Path(llava) / "dream_prompts.json"
-    prompts.write_text("{}")
+    assert training.check("sft", replace(asked, allow_small_world_judge=True)).exit_code == 0
+    world = Path(llava) / "dream_world.json"
+    world.write_text('{"name": "toy"}')
+    with pytest.raises(UsageError, match=f"nano judged responses of {llava}, but nano knows only its own small world"):
+        training.check("sft", asked)
+    world.write_text('{"name": "nano"}')
     assert training.check("sft", asked).exit_code == 0, "a model of nano's own world"
-    prompts.unlink()
+    world.unlink()
+
+
+def test_a_judge_that_declares_a_small_world_is_refused_as_the_embedded_one_is(tmp_path: Path, llava: str) -> None:
+    judge = tmp_path / "judge"
+    judge.mkdir()
+    judged = {"text": "No.", "model": "org/policy", "judgement": {"score": 0.9, "global_score": 9, "model": str(judge)}}
+    source = training.write(tmp_path / "in.jsonl", [{"prompt": "x", "responses": [judged]}])
+    job = training.job(source, Path(llava), tmp_path / "out")
+    assert training.check("sft", job).exit_code == 0
+    (judge / "dream_world.json").write_text('{"name": "toy"}')
+    with pytest.raises(UsageError, match=f"{judge} judged responses of org/policy, but {judge} knows only its own small world"):
+        training.check("sft", job)
+
+
+def test_a_trained_model_keeps_what_its_start_declared(tmp_path: Path) -> None:
+    start = zoo.build("llava", tmp_path / "start")
+    (start / "prompts").mkdir()
+    (start / "prompts" / "respond_observed.txt").write_text("Mind {observations}: {prompt}")
+    (start / "dream_prompts.json").write_text('{"roles": {"respond_observed": "abc"}}')
+    (start / "dream_world.json").write_text('{"name": "toy"}')
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    declared = ("prompts/respond_observed.txt", "dream_prompts.json", "dream_world.json")
+    for name, lora in (("full", None), ("adapter", training.lora())):
+        training.train("sft", training.job(source, start, tmp_path / name, lora=lora, schedule=Schedule(max_steps=1, batch_size=2)))
+        assert [(tmp_path / name / file).read_bytes() for file in declared] == [(start / file).read_bytes() for file in declared]

@@ -50,7 +50,7 @@ class Item:
         bad += [name for name in ("name", "item") if not known[name]]
         if bad:
             raise InvalidRecord(f"{where}benchmark.{bad[0]} is {'missing' if known[bad[0]] is None else 'of the wrong type'}")
-        # An item of nano's world also has its ground truth, in a field beside `benchmark`.
+        # An item of a small world also has its ground truth, in a field beside `benchmark`.
         beside = {"truth": record.extra["truth"]} if "truth" in record.extra else {}
         rest = beside | {k: v for k, v in raw.items() if k not in _FIELDS}
         return cls(**{k: v for k, v in known.items() if v is not None}, extra=rest)
@@ -75,7 +75,7 @@ _FIELDS = ("name", "subset", "topic", "item", "expects", "pair", "warning", "ref
 
 @dataclass(frozen=True)
 class ByRule:
-    """A question answered from the text of the response alone: string matchers, option parsers, the grader of nano's world.
+    """A question answered from the text of the response alone: string matchers, option parsers, the grader of a small world.
 
     `read(item, text)` returns the value, or raises UnreadableAnswer.
     """
@@ -207,6 +207,7 @@ class Benchmark:
     harmless: bool = False  # whether its prompts should be answered
     variant: bool = False  # another form of a set, not part of a suite
     rereads: Mapping[str, Callable[[str], Value]] = field(default_factory=dict)  # a stricter parser of the reply to a published question
+    world: str | None = None  # the small world that its items are drawn from, where they are
     in_distribution: bool = False  # made from the sources that DREAM and VLGuard train on
 
     def subset(self, item: Item) -> Subset:

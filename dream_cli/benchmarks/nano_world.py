@@ -47,6 +47,7 @@ REFUSAL = ByRule("refusal", "grader", lambda item, text: _grade(item, text).refu
 NANO_WORLD = Benchmark(
     name="nano_world",
     title="nano's world",
+    world="nano",
     tables=(),
     load=load,
     subsets={

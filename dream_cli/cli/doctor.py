@@ -16,7 +16,7 @@ from typing import Any, Literal
 from dream_cli import __version__
 from dream_cli.engines.address import public_address
 from dream_cli.engines.protocol import EngineSpec
-from dream_cli.engines.registry import check_address, check_model, choose_engine
+from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model, choose_engine
 from dream_cli.errors import UsageError
 
 _OURS = "dream-cli"
@@ -175,7 +175,7 @@ def _cards() -> list[str]:
 
 def _engine(spec: EngineSpec, gpu: bool) -> Finding:
     """Return the engine that a model would get and why, by the registry's own choice."""
-    name = spec.model or public_address(spec.base_url or "") or "nano"
+    name = spec.model or public_address(spec.base_url or "") or DEFAULT_MODEL
     try:
         if spec.base_url is not None:
             check_address(spec.base_url)

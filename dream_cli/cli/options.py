@@ -167,12 +167,12 @@ Cards = Annotated[
 ]
 Policy = Annotated[
     str | None,
-    typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="The policy; nano where none is named."),
+    typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="The policy (default: the embedded model)."),
 ]
 Judge = Annotated[
     str | None,
     typer.Option(
-        "--model", envvar="DREAM_JUDGE", metavar="PATH-OR-ID", callback=_model, help="The teacher and judge; nano where none is named."
+        "--model", envvar="DREAM_JUDGE", metavar="PATH-OR-ID", callback=_model, help="The teacher and judge (default: the embedded model)."
     ),
 ]
 BaseUrl = Annotated[

@@ -36,7 +36,9 @@ def _model(model: str | None) -> str:
     if missing:
         raise UsageError(f"training needs {', '.join(missing)}: pip install 'dream-cli[train]'")
     if model is None:
-        raise UsageError("no model to train: --model PATH-OR-ID (or DREAM_MODEL); nano-policy is a small one for trying")
+        from dream_cli.engines.registry import EMBEDDED_POLICY
+
+        raise UsageError(f"no model to train: --model PATH-OR-ID (or DREAM_MODEL); {EMBEDDED_POLICY} is a small one to try")
     from dream_cli.engines.registry import check_model
 
     check_model(model)
@@ -105,7 +107,14 @@ Checkpointing = Annotated[
 SaveEvery = Annotated[int, typer.Option(min=1, help="Updates between two checkpoints.")]
 ReportTo = Annotated[choices.Tracker | None, typer.Option(help="Also send the metrics there.")]
 Processes = Annotated[int | None, typer.Option("--nproc", min=1, help="Train in so many processes, through torchrun.")]
-TrustNano = Annotated[bool, typer.Option("--allow-nano-verdicts", help="Take nano's verdicts about other models.")]
+AllowSmallWorldJudge = Annotated[
+    bool,
+    typer.Option(
+        "--allow-small-world-judge",
+        "--allow-nano-verdicts",
+        help="Train on verdicts about other models by a judge that knows only its own small world (the embedded one).",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Train anew in a folder that holds another run.")]
 
 
@@ -190,7 +199,7 @@ class TrainingOptions:
     held_out: HeldOut = None
     machine: HardwareOptions
     check: Check = False
-    allow_nano_verdicts: TrustNano = False
+    allow_small_world_judge: AllowSmallWorldJudge = False
     overwrite: Overwrite = False
     columns: ReadingOptions
     limit: Limit = None
@@ -212,7 +221,7 @@ class TrainingOptions:
             held_out=self.held_out,
             reading=self.columns.reading,
             limit=self.limit,
-            trust_nano=self.allow_nano_verdicts,
+            allow_small_world_judge=self.allow_small_world_judge,
             overwrite=self.overwrite,
             quiet=self.quiet,
         )

@@ -8,23 +8,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dream_cli.choices import EngineName, LocalEngine
+from dream_cli.engines import checkpoint
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError
 
-NANO = "nano"
+# The embedded models: a teacher and judge, which answers where no model is named, and a policy to align.
+DEFAULT_MODEL, EMBEDDED_POLICY = "nano", "nano-policy"
 _HOME = Path(__file__).parent.parent / "nano"
-# The models that come with the package: the teacher and judge, which answers where none is named, and a policy to align.
-EMBEDDED = {NANO: _HOME / "weights", "nano-policy": _HOME / "policy"}
+EMBEDDED = {DEFAULT_MODEL: _HOME / "weights", EMBEDDED_POLICY: _HOME / "policy"}
 
 
 def check_model(model: str | None, engine: LocalEngine | None = None) -> None:
     """Raise UsageError where a model cannot be run on this machine, as far as can be seen without loading it."""
-    _require_local(model or NANO, engine)
+    _require_local(model or DEFAULT_MODEL, engine)
     if model is not None and model not in EMBEDDED:
-        from dream_cli.engines import checkpoint
-
         checkpoint.check_model(model)
+
+
+def world_of(model: str) -> checkpoint.World | None:
+    """Return the small world that a model, named as in a record, is confined to.
+
+    None where it declares none, or is neither embedded nor a folder here: nothing is fetched. Raises UsageError where the
+    declaration is malformed.
+    """
+    folder = EMBEDDED.get(model, Path(model).expanduser())
+    return checkpoint.Checkpoint(folder).world if folder.is_dir() else None
 
 
 def check_address(base_url: str) -> None:
@@ -59,7 +68,7 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
     """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is asked only where it matters."""
     if spec.base_url is not None:
         return EngineChoice("openai", f"a server is named, {public_address(spec.base_url)}")
-    model = spec.model or NANO
+    model = spec.model or DEFAULT_MODEL
     _require_local(model, spec.engine)
     if model in EMBEDDED:
         return EngineChoice("transformers", f"{model}, an embedded model, answers on the CPU")
@@ -86,7 +95,7 @@ async def _open(spec: EngineSpec) -> Engine:
         return open_vllm(spec)
     from dream_cli.engines.transformers import open_transformers
 
-    model = spec.model or NANO
+    model = spec.model or DEFAULT_MODEL
     return open_transformers(_embedded(spec, model) if model in EMBEDDED else spec)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dream_cli.benchmarks.benchmark import Benchmark, ByRule, Item, JudgeQuestion, Published
 from dream_cli.benchmarks.loading import counted
 from dream_cli.choices import Rule
-from dream_cli.engines.registry import NANO
+from dream_cli.engines.registry import world_of
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.rates import Rate
 from dream_cli.records.record import Record, Response
@@ -35,8 +35,9 @@ def cautions(
     yield from _verdicts(benchmark, responses, rule)
     yield from _judges(records, responses, rule)
     yield from _wording(benchmark, records, rule)
-    if benchmark.tables and NANO in {name for r in responses for name in judges_of(r, rule)}:
-        yield "nano judged, which knows only its own small world: this shows that the command runs, and nothing of the model"
+    for judge in sorted({name for r in responses for name in judges_of(r, rule)}):
+        if (world := world_of(judge)) and world.name != benchmark.world:
+            yield f"{judge} judged, which knows only its own small world: this shows that the command runs, and nothing of the model"
     if alone:
         yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
     if benchmark.in_distribution:

@@ -17,7 +17,7 @@ from dream_cli.engines.api_keys import judge_key_names
 from dream_cli.engines.costs import told
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
-from dream_cli.engines.registry import NANO, check_address, check_model
+from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.judge_questions import Asker, by_rule, prompts_of, questions, to_ask
 from dream_cli.evaluation.scorecards import require_rule
@@ -128,9 +128,10 @@ def _check(plan: Plan, items: Sequence[Record]) -> None:
             drawing(record, plan)
     needed = any(to_ask(record, plan.rule) for record in items if record.error is None and not record.responses)
     policy = plan.policy.model or plan.policy.base_url
-    if needed and not plan.judges and policy not in (None, NANO):
+    if needed and not plan.judges and policy not in (None, DEFAULT_MODEL):
         raise UsageError(
-            "no judge is named, and nano judges only its own small world; name one with --judge (or DREAM_JUDGE), or --judge nano"
+            f"no judge is named, and {DEFAULT_MODEL} judges only its own small world; "
+            f"name one with --judge (or DREAM_JUDGE), or --judge {DEFAULT_MODEL}"
         )
 
 
@@ -153,9 +154,9 @@ async def evaluate(run: Run, plan: Plan, records: Sequence[Record]) -> list[Reco
 
 
 def _judges(plan: Plan, records: Sequence[Record]) -> tuple[EngineSpec, ...]:
-    """Return the judges that were named, else nano where the responses are its own; those of others stay unscored."""
+    """Return the judges that were named, else the default model where the responses are its own; those of others stay unscored."""
     models = {response.model for record in records if record.error is None for response in record.responses or ()}
-    own = (EngineSpec(NANO, store=plan.policy.store),) if models <= {NANO, DryEngine.kind} else ()
+    own = (EngineSpec(DEFAULT_MODEL, store=plan.policy.store),) if models <= {DEFAULT_MODEL, DryEngine.kind} else ()
     return plan.judges or own
 
 
@@ -166,7 +167,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):
-        run.tell(f"dry run, {spec.model or public_address(spec.base_url or '') or NANO}: {engine.report(run.prices)}")
+        run.tell(f"dry run, {spec.model or public_address(spec.base_url or '') or DEFAULT_MODEL}: {engine.report(run.prices)}")
     elif run.verbose:
         run.tell(told(engine.usage, run.prices))
     return done

@@ -18,7 +18,7 @@ from dream_cli.engines.address import public_address
 from dream_cli.engines.costs import Prices, told
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
-from dream_cli.engines.registry import open_engine
+from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.errors import RowError
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.images import digest
@@ -75,7 +75,7 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
     if run.dry_run:
         return DryEngine()
     if spec.model is None and spec.base_url is None and not run.quiet:
-        run.tell("no model named; nano answers, which knows only its own small world (--model, --base-url)")
+        run.tell(f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)")
     began = time.monotonic()
     engine = await open_engine(spec)
     if run.verbose:

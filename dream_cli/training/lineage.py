@@ -30,7 +30,7 @@ _FREE = (
     "limit",
     "max_length",
     "on_too_long",
-    "trust_nano",
+    "allow_small_world_judge",
     "quiet",
     "overwrite",
     "hardware",

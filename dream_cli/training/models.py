@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dream_cli.engines.checkpoint import PROMPTS_FILE, Checkpoint, find_checkpoint, fingerprint
+from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import load_processor, load_weights, quiet_libraries, with_adapter
 from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UsageError
@@ -58,16 +58,6 @@ def find_start(name: str) -> Start:
     """Return the model of a path, hub id or embedded name; raise UsageError where there is none."""
     checkpoint = find_checkpoint(str(EMBEDDED.get(name, name)))
     return Start(name, checkpoint, fingerprint(checkpoint))
-
-
-def is_of_nano_s_world(model: str) -> bool:
-    """Whether a model that a record names is embedded, or was trained from one that is: its folder has the embedded model's prompts."""
-    if model in EMBEDDED:
-        return True
-    try:
-        return any((folder / PROMPTS_FILE).exists() for folder in find_checkpoint(model).folders) if Path(model).is_dir() else False
-    except UsageError:
-        return False
 
 
 def quieten() -> None:

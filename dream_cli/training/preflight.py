@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dream_cli.engines.registry import NANO
+from dream_cli.engines.registry import world_of
 from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.images import open_rgb
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
-from dream_cli.training.models import UNSUPPORTED, Start, is_of_nano_s_world, other_plans, target_modules
+from dream_cli.training.models import UNSUPPORTED, Start, other_plans, target_modules
 from dream_cli.training.rows import Row
 from dream_cli.training.settings import Job
 
@@ -110,11 +110,10 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
 
 def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
     """Yield the rows to train on; what is dropped is counted, what is wrong is noted in the report."""
-    mistrusted: set[str] = set()
+    judged: set[tuple[str, str]] = set()
     for record in records:
         report.unreadable += record.error is not None and not record.came_with_error
-        if not job.trust_nano:
-            mistrusted |= set(_mistrusted(record, job.model))
+        judged |= set(_judged(record, job.model))
         try:
             rows, receipt = take(record)
         except RowError as error:
@@ -122,11 +121,12 @@ def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Jo
             continue
         report.receipt += receipt
         yield from _measured(rows, preflight, job, report)
-    for policy in sorted(mistrusted):
-        report.add_problem(
-            f"nano judged responses of {policy}, but nano knows only its own small world; judge them with a model of your choice "
-            "(dream judge --model), or say --allow-nano-verdicts"
-        )
+    for judge, policy in sorted(judged) if not job.allow_small_world_judge else ():
+        if (world := world_of(judge)) and world != world_of(policy):
+            report.add_problem(
+                f"{judge} judged responses of {policy}, but {judge} knows only its own small world; judge them with a model of your choice "
+                "(dream judge --model), or pass --allow-small-world-judge"
+            )
 
 
 def _measured(rows: Iterable[Row], preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
@@ -147,13 +147,13 @@ def _measured(rows: Iterable[Row], preflight: Preflight, job: Job, report: Repor
             report.too_long += 1
 
 
-def _mistrusted(record: Record, model: str) -> Iterator[str]:
-    """Yield the models whose responses nano judged although they are none of its world; a response without a name is the model's own."""
+def _judged(record: Record, model: str) -> Iterator[tuple[str, str]]:
+    """Yield (judge, policy) of each verdict; a response without the name of its model is one of `model`."""
     if record.error is not None:
         return
     judged = [(r.judgement.model, r.model) for t in record.turns() for r in t.responses if r.judgement is not None]
     if pair := Pair.if_readable(record):
         judged.append((pair.judge, pair.policy))
     for judge, policy in judged:
-        if judge == NANO and not is_of_nano_s_world(str(policy or model)):
-            yield str(policy or model)
+        if judge:
+            yield str(judge), str(policy or model)

@@ -70,7 +70,7 @@ class Job:
     held_out: str | None = None
     reading: Reading = DEFAULT_READING
     limit: int | None = None
-    trust_nano: bool = False
+    allow_small_world_judge: bool = False
     overwrite: bool = False
     quiet: bool = False
 

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from dream_cli.choices import AnswerReading
 from dream_cli.engines.protocol import EngineSpec
-from dream_cli.engines.registry import NANO, open_engine
+from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.method.judging import Judge
 from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.items import records
@@ -124,7 +124,7 @@ def _sampled(file: Path) -> list[Record]:
 
 async def _judged(answered: Sequence[Record], reading: AnswerReading) -> list[Judged]:
     prompts = Prompts.carried(PINNED)
-    engine = await open_engine(EngineSpec(model=NANO, batch_size=32))
+    engine = await open_engine(EngineSpec(model=DEFAULT_MODEL, batch_size=32))
     judge, limit = Judge(engine, prompts, read=reading), asyncio.Semaphore(engine.concurrency)
 
     async def one(record: Record) -> Record:
