@@ -65,7 +65,7 @@ def run(
     if push and not (out or "").endswith("/"):
         raise UsageError("--push uploads the folder of a data set; name one with -o DIR/")
     folder = image_folder or Path(out or "").parent / "images"
-    how = Conversion(from_, to, images, folder, explode == "turns", fix_flags)
+    how = Conversion(source=from_, target=to, images=images, image_folder=folder, by_turn=explode == "turns", fix_flags=fix_flags)
     receipt = convert(Source(source, columns.reading, split, limit), out, how)
     if not quiet:
         sys.stderr.write(receipt.report(to))

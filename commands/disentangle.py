@@ -46,6 +46,8 @@ def run(
     tally = run_stage(
         run,
         engine.spec("disentangle"),
-        lambda opened: with_model_prompts(Disentangler(opened, templates, mode, verify, redo, max_tokens, seed), run.tell),
+        lambda opened: with_model_prompts(
+            Disentangler(engine=opened, prompts=templates, mode=mode, verify=verify, redo=redo, max_tokens=max_tokens, seed=seed), run.tell
+        ),
     )
     raise typer.Exit(tally.exit_code)

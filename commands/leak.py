@@ -36,7 +36,7 @@ def run(
     from dream_cli.records.streams import read_records
     from dream_cli.records.strict_json import dumps
 
-    known, unreadable = read_items(items, data, columns.reading, None, quiet)
+    known, unreadable = read_items(items, data, reading=columns.reading, limit=None, quiet=quiet)
     unseen, found = Unseen(rows=unreadable), 0
     for leak in leaks(read_records(train, columns.reading), known, unseen):
         found += 1

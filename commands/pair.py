@@ -45,7 +45,14 @@ def run(
     from dream_cli.method.pairing import OUTCOMES, PairRules, pairs_of
     from dream_cli.records.streams import open_writer, read_records
 
-    rules = PairRules(policy, margin, min_chosen, max_length_ratio or None, per_prompt, near_duplicate)
+    rules = PairRules(
+        policy=policy,
+        margin=margin,
+        min_chosen=min_chosen,
+        max_length_ratio=max_length_ratio or None,
+        per_prompt=per_prompt,
+        near_duplicate=near_duplicate,
+    )
     receipt: Counter[str] = Counter()
     unreadable = pairs = 0
     with open_writer(out) as writer:

@@ -44,11 +44,13 @@ def run(
     from dream_cli.prompts.rendering import Prompts
 
     templates = Prompts.load(prompts)
-    drawing = Sampling(temperature, top_p, max_tokens, seed)
+    drawing = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
     run = stage.run("sample")
     tally = run_stage(
         run,
         engine.spec("sample"),
-        lambda opened: with_model_prompts(Sampler(opened, templates, drawing, n, system, observe, append), run.tell),
+        lambda opened: with_model_prompts(
+            Sampler(engine=opened, prompts=templates, sampling=drawing, n=n, system=system, observe=observe, append=append), run.tell
+        ),
     )
     raise typer.Exit(tally.exit_code)

@@ -49,7 +49,7 @@ def run(
     from dream_cli.viewing.tables import open_tables
 
     selection = Selection(id_, where, sort)
-    looking.check_options(selection, limit, sql, html, port, as_json)
+    looking.check_options(selection, limit, sql=sql, html=html, port=port, as_json=as_json)
     with open_tables(source, columns.reading) as tables:
         if sql is not None:
             looking.show_query(tables, sql, as_json)
@@ -62,4 +62,4 @@ def run(
         elif selection.is_everything and limit is None:
             looking.show_summary(tables, as_json)
         else:
-            looking.show(tables, selection, limit, as_json, images)
+            looking.show(tables, selection, limit=limit, as_json=as_json, images=images)

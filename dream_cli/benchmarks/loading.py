@@ -74,7 +74,7 @@ def load(words: Sequence[str], data: str | None, limit: int | None = None, repor
     items: list[Record] = []
     for word in map(_spelt, words):
         name, _, subset = word.partition(":")
-        items += _suite(data, limit, report) if name == SUITE else _items(get(name), data, subset, limit, report)
+        items += _suite(data, limit, report) if name == SUITE else _items(get(name), data, subset=subset, limit=limit, report=report)
     return items
 
 
@@ -114,7 +114,7 @@ def _suite(data: str | None, limit: int | None, report: Callable[[str], None]) -
     items: list[Record] = []
     for benchmark in present:
         try:
-            items += _items(benchmark, data, "", limit, report)
+            items += _items(benchmark, data, subset="", limit=limit, report=report)
         except UsageError as error:
             # A suite runs every benchmark that it can; for a benchmark named alone this error stops the command.
             report(f"left out of the suite: {error}")

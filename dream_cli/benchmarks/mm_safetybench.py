@@ -81,11 +81,13 @@ def load(source: OfficialFiles) -> list[Record]:
     """Read the scenarios that are present, each question with its three kinds of image."""
     on_hub = {place: source.rows(table) for place, table in ON_HUB.items() if source.has(table)}
     if on_hub:
-        return [_record(source, place, str(row["id"]), row["question"], row) for place, rows in on_hub.items() for row in rows]
+        return [
+            _record(source, place, key=str(row["id"]), prompt=row["question"], row=row) for place, rows in on_hub.items() for row in rows
+        ]
     present = [scenario for scenario, table in TABLES.items() if source.has(table)] or list(TABLES)[:1]
     rows = {scenario: source.rows(TABLES[scenario]) for scenario in present}
     places = [(kind, scenario) for kind in KINDS for scenario in present]
-    return [_record(source, place, row["_key"], row[KINDS[place[0]]], row) for place in places for row in rows[place[1]]]
+    return [_record(source, place, key=row["_key"], prompt=row[KINDS[place[0]]], row=row) for place in places for row in rows[place[1]]]
 
 
 def _record(source: OfficialFiles, place: tuple[str, str], key: str, prompt: str, row: Row) -> Record:

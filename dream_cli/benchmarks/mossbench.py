@@ -51,7 +51,7 @@ def load(source: OfficialFiles) -> list[Record]:
             over = row["metadata"]["over"]
             marks = {name: value for name, value in row["metadata"].items() if name != "over"}
             expects = "answer" if subset == "oversensitivity" else "refuse"
-            item = Item("mossbench", str(row["pid"]), subset, TYPES.get(over, over), expects, extra=marks)
+            item = Item(name="mossbench", item=str(row["pid"]), subset=subset, topic=TYPES.get(over, over), expects=expects, extra=marks)
             # On the hub the column holds the image itself, and the item's number names it.
             name = row["image"] if isinstance(row["image"], str) else f"{row['pid']}.png"
             records.append(item.record(row["question"], [source.image(row, name)]))
@@ -60,7 +60,13 @@ def load(source: OfficialFiles) -> list[Record]:
 
 def _subset(counts: tuple[int, int, int], better: str) -> Subset:
     question = Published("refusal", worded("mossbench", ASK), official_refusal, max_tokens=512, empty="refuse")
-    return Subset(dict(zip(TYPES.values(), counts, strict=True)), (REFUSAL,), refusals(better), (question,), (refusal(better),))
+    return Subset(
+        topics=dict(zip(TYPES.values(), counts, strict=True)),
+        strict=(REFUSAL,),
+        metrics=refusals(better),
+        official=(question,),
+        official_metrics=(refusal(better),),
+    )
 
 
 MOSSBENCH = Benchmark(

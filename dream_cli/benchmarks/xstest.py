@@ -72,11 +72,11 @@ def _item(row: Row, number: int) -> Item:
         raise UsageError(f"XSTest row {key}: type {row['type']} and label {row['label']} contradict each other; download the file again")
     label = LABELS.get(row.get("final_label", ""))
     return Item(
-        "xstest",
-        key,
-        "unsafe" if unsafe else "safe",
-        row["type"],
-        "refuse" if unsafe else "answer",
+        name="xstest",
+        item=key,
+        subset="unsafe" if unsafe else "safe",
+        topic=row["type"],
+        expects="refuse" if unsafe else "answer",
         gold={"refusal": label} if label else None,
     )
 
@@ -85,7 +85,13 @@ STRING_MATCH = ByRule("refusal", "string match", starts_as_refusal)
 
 
 def _subset(topics: tuple[str, ...], better: str) -> Subset:
-    return Subset(dict.fromkeys(topics, 25), (REFUSAL,), refusals(better), (STRING_MATCH,), (refusal(better),))
+    return Subset(
+        topics=dict.fromkeys(topics, 25),
+        strict=(REFUSAL,),
+        metrics=refusals(better),
+        official=(STRING_MATCH,),
+        official_metrics=(refusal(better),),
+    )
 
 
 XSTEST = Benchmark(

@@ -47,7 +47,9 @@ def read_address(base_url: str) -> Address:
         raise refusal
     bare = f"[{host}]" if ":" in host else host
     place = urlunsplit((parts.scheme, bare if port is None else f"{bare}:{port}", parts.path, "", "")).rstrip("/")
-    return Address(place, host.lower(), parts.query, unquote(parts.username or ""), unquote(parts.password or ""))
+    return Address(
+        place=place, host=host.lower(), query=parts.query, user=unquote(parts.username or ""), password=unquote(parts.password or "")
+    )
 
 
 def public_address(url: str) -> str:

@@ -47,13 +47,17 @@ def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int 
     if not text.strip() and isinstance(refusal, str) and refusal.strip():
         text, finish = refusal, "refusal"
     reasoning = next((r for name in ("reasoning_content", "reasoning") if isinstance(r := message.get(name), str) and r), None)
-    completion = with_thoughts_apart(Completion(text, finish, prompt_tokens, completion_tokens, reasoning))
+    completion = with_thoughts_apart(
+        Completion(text=text, finish_reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, reasoning=reasoning)
+    )
     if completion.finish_reason == "length" and completion.reasoning is None and not completion.text.strip():
         # Vendors hide the thoughts that the tokens were spent on.
         return replace(completion, reasoning="")
     if completion.is_answer or completion.finish_reason not in (None, "stop"):
         return completion
-    return Completion("", "empty", prompt_tokens, completion_tokens, completion.reasoning)
+    return Completion(
+        text="", finish_reason="empty", prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, reasoning=completion.reasoning
+    )
 
 
 def _content(content: Any) -> str:

@@ -193,7 +193,9 @@ def open_wire(spec: EngineSpec, address: Address) -> Wire:
     spoken = (key, *address.secrets, *spec.headers.values(), (urlsplit(proxy).password or "") if proxy else "")
     # The longest first: one may be a part of another.
     secrets = tuple(sorted({secret for secret in spoken if len(secret) > 2}, key=len, reverse=True))
-    return Wire(session, address, asyncio.Semaphore(spec.concurrency), secrets, spec.key_names, proxy)
+    return Wire(
+        session=session, address=address, slots=asyncio.Semaphore(spec.concurrency), secrets=secrets, key_names=spec.key_names, proxy=proxy
+    )
 
 
 def _proxy(address: Address) -> str | None:

@@ -133,7 +133,9 @@ class VisionLanguageModel:
         if len(distinct) < len(chats):
             rows = [distinct.index(chat) for chat in chats]
             prompts = [prompts[row] for row in rows]
-            written = shared_samples.generate(self._model, inputs, rows, noise, self._ends, sampling.max_tokens).tolist()
+            written = shared_samples.generate(
+                self._model, inputs, rows=rows, noise=noise, ends=self._ends, steps=sampling.max_tokens
+            ).tolist()
         else:
             out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
             written = out[:, inputs["input_ids"].shape[1] :].tolist()

@@ -117,11 +117,11 @@ def share(summary: Json, rate: Json) -> Share:
     where = " ".join(part for part in (summary["title"], rate["subset"].replace("_", " ")) if part)
     name = f"{where}: {words.get(rate['name'], rate['name'].replace('_', ' '))}"
     if rate["rate"] is None:
-        return Share(name, None, None, None, rate["n"])
+        return Share(name=name, value=None, low=None, high=None, n=rate["n"])
     if rate["better"] == "up":
-        return Share(name, rate["rate"], rate["low"], rate["high"], rate["n"])
+        return Share(name=name, value=rate["rate"], low=rate["low"], high=rate["high"], n=rate["n"])
     low, high = (None if end is None else 1 - end for end in (rate["high"], rate["low"]))
-    return Share(name, 1 - rate["rate"], low, high, rate["n"])
+    return Share(name=name, value=1 - rate["rate"], low=low, high=high, n=rate["n"])
 
 
 def topics(summary: Json) -> dict[str, list[Json]]:

@@ -163,7 +163,7 @@ def _judges(plan: Plan, records: Sequence[Record]) -> tuple[EngineSpec, ...]:
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
     engine = await engine_for(run, spec)
     try:
-        done = [record async for record in mapped(run, records, make_step(engine), 2 * engine.concurrency, Tally())]
+        done = [record async for record in mapped(run, records, step=make_step(engine), window=2 * engine.concurrency, tally=Tally())]
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):

@@ -160,14 +160,14 @@ def matched(gold: Mapping[Slot, Labelled], voices: Mapping[tuple[str, str], Mapp
         if not asked:
             continue
         yield Matched(
-            question,
-            judge,
-            tuple((_alike(label, voice.label, question), voice.label) for label, voice in read if voice.label is not None),
-            tuple(len(voice.text.split()) for _, voice in read),
-            tuple(said.values()),
-            len(same) - len(read),
-            len(asked) - len(there),
-            len(there) - len(same),
+            question=question,
+            judge=judge,
+            pairs=tuple((_alike(label, voice.label, question), voice.label) for label, voice in read if voice.label is not None),
+            words=tuple(len(voice.text.split()) for _, voice in read),
+            voices=tuple(said.values()),
+            unscored=len(same) - len(read),
+            missing=len(asked) - len(there),
+            other_text=len(there) - len(same),
         )
 
 

@@ -82,8 +82,20 @@ def _of_record(record: Record, model: str, rule: Rule, agg: Aggregate | None) ->
     benchmark = get(item.name)
     responses = record.responses or () if record.error is None else ()
     for metric in benchmark.subset(item).rates(rule):
-        worst, best = _bounds(metric, item, responses, rule, metric.agg or agg or benchmark.agg)
-        yield Outcome(item.name, model, metric.name, rule, item.subset, item.topic, item.item, item.pair, metric.better, worst, best)
+        worst, best = _bounds(metric, item, responses=responses, rule=rule, agg=metric.agg or agg or benchmark.agg)
+        yield Outcome(
+            benchmark=item.name,
+            model=model,
+            metric=metric.name,
+            rule=rule,
+            subset=item.subset,
+            topic=item.topic,
+            item=item.item,
+            pair=item.pair,
+            better=metric.better,
+            worst=worst,
+            best=best,
+        )
 
 
 def _told_apart(found: Sequence[Outcome]) -> Iterator[Outcome]:
@@ -192,7 +204,21 @@ def rate(found: Sequence[Outcome], topic: str = "", macro: Mapping[str, float | 
     k, n = sum(scored), len(scored)
     low, high = interval(k, n)
     worst, best = (sum(getattr(o, side) for o in found) / len(found) for side in ("worst", "best"))
-    return Rate(first.metric, first.subset, topic, first.rule, k, n, low, high, len(found) - n, worst, best, first.better, macro)
+    return Rate(
+        name=first.metric,
+        subset=first.subset,
+        topic=topic,
+        rule=first.rule,
+        k=k,
+        n=n,
+        low=low,
+        high=high,
+        unscored=len(found) - n,
+        worst=worst,
+        best=best,
+        better=first.better,
+        macro=macro,
+    )
 
 
 def interval(k: float, n: int) -> tuple[float | None, float | None]:

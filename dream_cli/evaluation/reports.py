@@ -54,7 +54,7 @@ def compared(sources: Sequence[str], *, rule: Rule, agg: Aggregate | None, as_js
     if len(sources) != 2:
         raise UsageError(f"--compare takes two files, before and after; {len(sources)} given")
     (before, lost), (after, missed) = (read_items([source]) for source in sources)
-    rows = compare(before, after, rule, agg, seed)
+    rows = compare(before, after, rule=rule, agg=agg, seed=seed)
     sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) if as_json else table(rows) + "\n")
     return int(bool(lost or missed))
 

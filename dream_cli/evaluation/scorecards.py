@@ -104,15 +104,17 @@ def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: Rule, agg: 
     matched = [r for r in rates(benchmark, outcomes([r for r in records if Item.of(r).subset in alone], "official")) if not r.topic]
     judges = Counter(j for record in records for r in record.responses or () for j in judges_of(r, rule))
     return Summary(
-        benchmark,
-        key.model,
-        key.file,
-        tuple(judges),
-        rule,
-        agg or benchmark.agg,
-        len(records),
-        max((len(record.responses or ()) for record in records if record.error is None), default=0),
-        sum(record.error is not None for record in records),
-        (*found, *matched),
-        tuple(cautions(benchmark, records, rule, found, matched, alone=bool(benchmark.partner) and not partners)),
+        benchmark=benchmark,
+        model=key.model,
+        file=key.file,
+        judges=tuple(judges),
+        rule=rule,
+        agg=agg or benchmark.agg,
+        n=len(records),
+        trials=max((len(record.responses or ()) for record in records if record.error is None), default=0),
+        errors=sum(record.error is not None for record in records),
+        rates=(*found, *matched),
+        warnings=tuple(
+            cautions(benchmark, records, rule=rule, found=found, matched=matched, alone=bool(benchmark.partner) and not partners)
+        ),
     )

@@ -66,7 +66,7 @@ def dialogue(record: Mapping[str, Any]) -> Dialogue:
     left = _left_out(record, held)
     whole = bool(record.get("messages")) and answer is not None
     bare = tuple({name: message[name] for name in ("role", "content", "image_tag") if name in message} for message in messages)
-    return Dialogue(bare, tuple(record.get("images") or ()), answer, pair, whole, left)
+    return Dialogue(messages=bare, images=tuple(record.get("images") or ()), answer=answer, pair=pair, whole=whole, left_out=left)
 
 
 def _answer(record: Mapping[str, Any]) -> tuple[str | None, str]:

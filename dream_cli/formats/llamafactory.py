@@ -44,7 +44,7 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
-    messages = messages_of(row.get("conversations"), "conversations", "from", "value", _ROLES)
+    messages = messages_of(row.get("conversations"), "conversations", role="from", content="value", roles=_ROLES)
     if row.get("system") and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": row["system"]})
     images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
@@ -54,7 +54,7 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def _answer(row: Mapping[str, Any], name: str) -> str:
-    (message,) = messages_of([row.get(name)], name, "from", "value", _ROLES)
+    (message,) = messages_of([row.get(name)], name, role="from", content="value", roles=_ROLES)
     if message["role"] != "assistant":
         raise InvalidRecord(f"{name!r} is not a message of the assistant")
     return str(message["content"])

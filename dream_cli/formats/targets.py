@@ -82,7 +82,7 @@ def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> It
         return TypedRows(file, folder, form.FEATURES, embed)
 
     with open_sink(out, make) as sink, ExitStack() as later:
-        target = _Ours(sink, out) if form is None else _Theirs(sink, out, form, typed, label, later)
+        target = _Ours(sink, out) if form is None else _Theirs(sink=sink, out=out, form=form, typed=typed, label=label, later=later)
         yield target
     if isinstance(target, _Theirs) and target.columns and target.folder is not None and name in LISTED:
         enter(str(out), name, target.columns)

@@ -67,9 +67,13 @@ class Disentangler:
         seen = {side} if side != "joint" else {"image", "text"} if images else {"text"}
         schema = observations_schema(self.prompts.taxonomy, seen)
         try:
-            return await self._list(chat, Sampling(0.0, 1.0, self.max_tokens, self.seed, schema), 0)
+            return await self._list(
+                chat, Sampling(temperature=0.0, top_p=1.0, max_tokens=self.max_tokens, seed=self.seed, schema=schema), 0
+            )
         except UnreadableAnswer:
-            return await self._list(chat, Sampling(SECOND_TRY, 1.0, self.max_tokens, self.seed, schema), 1)
+            return await self._list(
+                chat, Sampling(temperature=SECOND_TRY, top_p=1.0, max_tokens=self.max_tokens, seed=self.seed, schema=schema), 1
+            )
 
     async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling, sample: int) -> tuple[Observation, ...]:
         (answer,) = await self.engine.generate(chat, sampling, [sample])

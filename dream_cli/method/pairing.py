@@ -70,7 +70,15 @@ class Candidate(NamedTuple):
     def pair(self) -> Pair:
         """Return the pair as it is written; policy and judge are those of the rejected response."""
         chosen, rejected = self
-        return Pair(chosen.text, rejected.text, self.margin, chosen.score, rejected.score, rejected.model, rejected.judge)
+        return Pair(
+            chosen=chosen.text,
+            rejected=rejected.text,
+            margin=self.margin,
+            chosen_score=chosen.score,
+            rejected_score=rejected.score,
+            policy=rejected.model,
+            judge=rejected.judge,
+        )
 
 
 def pairs_of(record: Record, rules: PairRules) -> tuple[list[Record], Counter[str]]:
@@ -102,7 +110,7 @@ def _scored(response: Response) -> Scored | None:
     judged = response.judgement
     if judged is None or judged.unscored is not None or judged.score is None or not math.isfinite(judged.score):
         return None
-    return Scored(response.text, judged.score, _quality(judged, judged.score), response.model, judged.model)
+    return Scored(text=response.text, score=judged.score, quality=_quality(judged, judged.score), model=response.model, judge=judged.model)
 
 
 def _quality(judged: Judgement, score: float) -> float:

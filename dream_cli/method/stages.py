@@ -95,7 +95,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
-            async for record in mapped(run, records, make_step(engine), 2 * engine.concurrency, tally):
+            async for record in mapped(run, records, step=make_step(engine), window=2 * engine.concurrency, tally=tally):
                 await asyncio.to_thread(write, record)
                 see(record)
         finally:

@@ -47,7 +47,7 @@ def drawn(split: str, count: int, seed: int, mix: str = "even") -> list[WorldIte
     items: dict[tuple[str, Picture], WorldItem] = {}
     for number in range(count):
         place, risky = turn[number % len(turn)]
-        fresh = _fresh(rng, split, place, risky and place not in SKILLS, items)
+        fresh = _fresh(rng, split, place=place, risky=risky and place not in SKILLS, items=items)
         items[fresh.prompt, fresh.picture] = fresh
     return list(items.values())
 
@@ -58,7 +58,7 @@ def _fresh(rng: Random, split: str, place: str, risky: bool, items: dict[tuple[s
         thing = item(rng, split, place, risky)
         if (thing.prompt, thing.picture) not in items:
             return thing
-    return _fresh(rng, split, rng.choice(PLACES), risky, items)
+    return _fresh(rng, split, place=rng.choice(PLACES), risky=risky, items=items)
 
 
 def write(folder: Path, made: list[Record]) -> None:

@@ -78,7 +78,15 @@ def any_look(rng: Random) -> Look:
     size = rng.randint(11, 17)
     face = rng.choice(FACES) if rng.random() < FACED_SHARE else ""
     advance = rng.choice([0, 0, rng.uniform(0.5, 0.62) * size])
-    return Look(size, rng.randint(0, 10), rng.randint(0, 14), size + rng.randint(0, 5), advance, rng.random() < 0.3, face)
+    return Look(
+        size=size,
+        left=rng.randint(0, 10),
+        top=rng.randint(0, 14),
+        pitch=size + rng.randint(0, 5),
+        advance=advance,
+        bold=rng.random() < 0.3,
+        face=face,
+    )
 
 
 def fits(picture: Picture) -> bool:

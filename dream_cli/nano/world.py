@@ -90,20 +90,38 @@ def _text(rng: Random, risky: bool) -> WorldItem:
     quoted = rng.random() < 0.25
     frame = rng.choice(lexicon.QUOTING if quoted else lexicon.ASKING)
     deed = _phrase(rng, risky, "text content" if quoted else "text instruction")
-    return WorldItem("text", frame.format(deed.name), _harmless_picture(rng), Truth((deed,)), (f"text|{frame}|{deed.name}",))
+    return WorldItem(
+        place="text",
+        prompt=frame.format(deed.name),
+        picture=_harmless_picture(rng),
+        truth=Truth((deed,)),
+        keys=(f"text|{frame}|{deed.name}",),
+    )
 
 
 def _words(rng: Random, risky: bool) -> WorldItem:
     deed, title, listed = _phrase(rng, risky, "text in the image"), rng.choice(lexicon.TITLES), rng.random() < 0.5
     picture = Picture(words=title.format(deed.name), listed=listed, look=rng.choice(LOOKS))
-    return WorldItem("words", rng.choice(lexicon.WORD_QUESTIONS), picture, Truth((deed,)), (f"words|{title}|{listed}|{deed.name}",))
+    return WorldItem(
+        place="words",
+        prompt=rng.choice(lexicon.WORD_QUESTIONS),
+        picture=picture,
+        truth=Truth((deed,)),
+        keys=(f"words|{title}|{listed}|{deed.name}",),
+    )
 
 
 def _sign(rng: Random, risky: bool) -> WorldItem:
     name = rng.choice([name for name, (_, _, category) in SIGNS.items() if (category is not None) == risky])
     category, question = SIGNS[name][2], rng.choice(lexicon.SIGN_QUESTIONS)
     deed = Deed(name, Observation(name, "image content", category) if category else None)
-    return WorldItem("sign", question, Picture(sign=name, look=rng.choice(LOOKS)), Truth((deed,)), (f"sign|{question}|{name}",))
+    return WorldItem(
+        place="sign",
+        prompt=question,
+        picture=Picture(sign=name, look=rng.choice(LOOKS)),
+        truth=Truth((deed,)),
+        keys=(f"sign|{question}|{name}",),
+    )
 
 
 def _pair(rng: Random, risky: bool) -> WorldItem:
@@ -117,7 +135,13 @@ def _pair(rng: Random, risky: bool) -> WorldItem:
 
 def _paired(category: str, question: str, thing: str, look: Look) -> WorldItem:
     risk = Observation(thing, "text in the image", category) if thing in PAIRS[category][1] else None
-    return WorldItem("pair", question, Picture(words=thing, look=look), Truth((Deed(thing, risk),)), (f"pair|{question}|{thing}",))
+    return WorldItem(
+        place="pair",
+        prompt=question,
+        picture=Picture(words=thing, look=look),
+        truth=Truth((Deed(thing, risk),)),
+        keys=(f"pair|{question}|{thing}",),
+    )
 
 
 def every_pair(split: str) -> list[WorldItem]:
@@ -133,7 +157,7 @@ def _both(rng: Random, risky: bool) -> WorldItem:
     text, shown = _text(rng, risky), _words(rng, risky != mixed)
     deeds = (*text.truth.deeds, *shown.truth.deeds)
     keys = (*text.keys, *shown.keys, f"both|{deeds[0].name}|{deeds[1].name}")
-    return WorldItem("both", text.prompt, shown.picture, Truth(deeds), keys)
+    return WorldItem(place="both", prompt=text.prompt, picture=shown.picture, truth=Truth(deeds), keys=keys)
 
 
 def _read(rng: Random, risky: bool) -> WorldItem:

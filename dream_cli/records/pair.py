@@ -38,7 +38,15 @@ class Pair:
             return None
         chosen, rejected = (text(raw, side) or "" for side in SIDES)
         margin, chosen_score, rejected_score = (_finite(raw, name) for name in ("margin", "chosen_score", "rejected_score"))
-        return cls(chosen, rejected, margin, chosen_score, rejected_score, text(raw, "policy"), text(raw, "judge"))
+        return cls(
+            chosen=chosen,
+            rejected=rejected,
+            margin=margin,
+            chosen_score=chosen_score,
+            rejected_score=rejected_score,
+            policy=text(raw, "policy"),
+            judge=text(raw, "judge"),
+        )
 
     @classmethod
     def of(cls, record: Record) -> Pair | None:

@@ -198,7 +198,20 @@ class Record:
         """
         if raw.get("error") is not None:
             failure = read_failure(raw["error"])
-            return cls(None, (), (), None, None, None, failure, dict(raw), tuple(raw), place, image_column, prompt_column)
+            return cls(
+                prompt=None,
+                messages=(),
+                images=(),
+                observations=None,
+                responses=None,
+                id=None,
+                error=failure,
+                extra=dict(raw),
+                order=tuple(raw),
+                place=place,
+                image_column=image_column,
+                prompt_column=prompt_column,
+            )
         try:
             return _read_record(raw, place, image_column, prompt_column)
         except InvalidRecord as error:
@@ -257,7 +270,9 @@ class Record:
             before = self.messages[i - 1] if i else None
             if message.role == "assistant" and before is not None and before.role == "user":
                 said = (Response(message.content, judgement=message.judgement),)
-                turns.append(Turn(before.content, self.messages[: i - 1], message.observations, said, i))
+                turns.append(
+                    Turn(prompt=before.content, history=self.messages[: i - 1], observations=message.observations, responses=said, reply=i)
+                )
         if self.messages[-1].role == "user":
             turns.append(Turn(self.messages[-1].content, self.messages[:-1], self.observations, self.responses or ()))
         return tuple(turns)
@@ -367,7 +382,13 @@ def _read_response(raw: Any, index: int) -> Response:
     if not isinstance(text, str):
         raise InvalidRecord(f"{where} has no 'text' string")
     rest = fields.rest_of(raw, "text", "model", "finish_reason", "judgement")
-    return Response(text, fields.text(raw, "model"), fields.text(raw, "finish_reason"), read_judgement(raw.get("judgement"), where), rest)
+    return Response(
+        text=text,
+        model=fields.text(raw, "model"),
+        finish_reason=fields.text(raw, "finish_reason"),
+        judgement=read_judgement(raw.get("judgement"), where),
+        extra=rest,
+    )
 
 
 def read_judgement(raw: Any, where: str) -> Judgement | None:
@@ -410,7 +431,13 @@ def _read_message(raw: Any, index: int) -> Message:
     if not isinstance(content, str):
         raise InvalidRecord(f"{where} has no 'content' string")
     rest = fields.rest_of(raw, "role", "content", "observations", "judgement")
-    return Message(role, content, read_observations(raw, "observations"), read_judgement(raw.get("judgement"), where), rest)
+    return Message(
+        role=role,
+        content=content,
+        observations=read_observations(raw, "observations"),
+        judgement=read_judgement(raw.get("judgement"), where),
+        extra=rest,
+    )
 
 
 def _read_images(raw: Mapping[str, Any], column: str) -> tuple[Image, ...]:

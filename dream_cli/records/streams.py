@@ -196,7 +196,7 @@ class RowReader:
             fields = raw if isinstance(raw, dict) else {}
             error = unreadable(self.name, number, f"{place}: {odd}").error
             return Record(error=error, extra=fields, order=tuple(fields), place=place)
-        record = to_record(raw, self.name, number, self.folder, self.reading)
+        record = to_record(raw, self.name, number=number, folder=self.folder, reading=self.reading)
         column = image_like(raw) if isinstance(raw, dict) and not record.images else None
         if column is not None and column != self.reading.prompt_column and column not in self.reported:
             self.reported.add(column)

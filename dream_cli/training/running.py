@@ -100,7 +100,7 @@ def train(job: Job, method: Method) -> Done:
             return Done({}, 128 + stop.signal)
         if trainer.eval_dataset is not None:
             trainer.evaluate()
-    return Done(_finish(trainer, job, method, start, prepared.run), prepared.exit_code)
+    return Done(_finish(trainer, job, method=method, start=start, run=prepared.run), prepared.exit_code)
 
 
 def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
@@ -129,14 +129,14 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
     report.raise_problems()
     with _writing(out, method) as write:
         records = read_records(job.source, job.reading, job.limit)
-        for row in checked(records, method.take(), preflight, job, report):
+        for row in checked(records, method.take(), preflight=preflight, job=job, report=report):
             write(row)
         for row in method.more(report.rows, job, preflight, report):
             write(row)
     if reason := sharding.why_not_rows(job, report.rows, report.pictured):
         report.add_problem(reason)
     if job.held_out is not None:
-        _prepare_held_out(job, method, preflight, report, out)
+        _prepare_held_out(job, method, preflight=preflight, report=report, out=out)
     if not report.rows and not report.problems:
         raise UsageError(f"{job.source or 'stdin'}: {method.nothing} ({_in_words(report)})")
     _say_report(job, method, report, limit)
@@ -146,7 +146,7 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
 def _prepare_held_out(job: Job, method: Method, preflight: Preflight, report: Report, out: Path | None) -> None:
     apart = Report(problems=report.problems)
     with _writing(out and out.with_name(HELD_OUT), method) as write:
-        for row in checked(read_records(job.held_out, job.reading), method.take(), preflight, job, apart):
+        for row in checked(read_records(job.held_out, job.reading), method.take(), preflight=preflight, job=job, report=apart):
             write(row)
     if not apart.rows:
         report.add_problem(f"{job.held_out}: {method.nothing}")

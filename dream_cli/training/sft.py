@@ -61,7 +61,7 @@ class Sft:
             report.receipt["utility rows missing"] = wanted - passing[TAKEN]
         drawn = set(random.Random(job.schedule.seed).sample(range(passing[TAKEN]), min(wanted, passing[TAKEN])))
         apart = Report(problems=report.problems)
-        yield from checked(read_records(self.utility.source, job.reading), _only(take, drawn), preflight, job, apart)
+        yield from checked(read_records(self.utility.source, job.reading), _only(take, drawn), preflight=preflight, job=job, report=apart)
         report.receipt["utility"] = apart.rows
         report.rows += apart.rows
         report.pictured += apart.pictured

@@ -92,8 +92,18 @@ def difference(before: Iterable[Record], after: Iterable[Record]) -> Difference:
             changed.append(RowChange(key, fields, was.score, now.score))
         else:
             same += 1
-    means = [round(sum(side) / len(scores), 6) for side in zip(*scores, strict=True)] if scores else [None, None]
-    return Difference(len(old), rows, tuple(added), tuple(left), tuple(changed), same, len(scores), *means)
+    mean_before, mean_after = (round(sum(side) / len(scores), 6) for side in zip(*scores, strict=True)) if scores else (None, None)
+    return Difference(
+        before=len(old),
+        after=rows,
+        added=tuple(added),
+        gone=tuple(left),
+        changed=tuple(changed),
+        same=same,
+        scored=len(scores),
+        mean_before=mean_before,
+        mean_after=mean_after,
+    )
 
 
 def with_unique_names(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:

@@ -48,7 +48,7 @@ def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCount
     sides = Counter(_side(name, tables.folder) for name in names[:SAMPLE])
     labels = {side: f"to {side} px" for side in SIDES} | {math.inf: f"over {SIDES[-1]} px"}
     ordered = {label: sides[side] for side, label in labels.items() if sides[side]}
-    return ImageCounts(rows, n, embedded, size, sides.total(), sides[None], ordered)
+    return ImageCounts(rows=rows, n=n, embedded=embedded, embedded_bytes=size, opened=sides.total(), unreadable=sides[None], sides=ordered)
 
 
 def _side(name: str, folder: str) -> float | None:

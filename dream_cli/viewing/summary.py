@@ -167,7 +167,7 @@ def _histogram(score: str, groups: Sequence[Mapping[str, Any]]) -> Histogram:
     n, total = sum(bins.values()), sum(group["sum"] for group in groups)
     low, high = min(group["low"] for group in groups), max(group["high"] for group in groups)
     mean, low, high = (round(value, 6) for value in (total / n, low, high))
-    return Histogram(score, n, mean, low, high, TOPS[score], tuple(bins.get(i, 0) for i in range(BINS)))
+    return Histogram(name=score, n=n, mean=mean, low=low, high=high, top=TOPS[score], bins=tuple(bins.get(i, 0) for i in range(BINS)))
 
 
 def _errors(tables: Tables) -> list[Errors]:

@@ -213,7 +213,9 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
         con.execute(f"SET allowed_paths = [{literal(path)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
-        tables = Tables(con, worker, path, source if source and source != "-" else "stdin", folder, reading=reading)
+        tables = Tables(
+            con=con, worker=worker, path=path, shown=source if source and source != "-" else "stdin", folder=folder, reading=reading
+        )
         if path.lower().endswith(".parquet"):
             from dream_cli.records.parquet import check_columns
 

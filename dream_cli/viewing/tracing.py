@@ -106,7 +106,16 @@ def calls_of(known: Known, store: str) -> list[Call]:
     calls = []
     for call in calls_about(Path(store), subjects):
         if any(sign in call.request for sign in signs) and _is_about(known, json.loads(call.request).get("messages", ())):
-            calls.append(Call(call.key, call.created_at, call.model, call.verb, call.stage, _answer(json.loads(call.reply))))
+            calls.append(
+                Call(
+                    key=call.key,
+                    made_at=call.created_at,
+                    model=call.model,
+                    verb=call.verb,
+                    stage=call.stage,
+                    reply=_answer(json.loads(call.reply)),
+                )
+            )
     return calls
 
 

@@ -55,7 +55,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *, settings: FastPath | None = None, **others: Any) -> None:
         self.settings = settings or FastPath()
-        self.reason = next(_objections(self.settings, model, ref_model, args, others), "")
+        self.reason = next(_objections(self.settings, model, ref_model=ref_model, args=args, others=others), "")
         self.path = PLAIN if self.reason else SHARED
         if self.path == SHARED:
             _check_parts()
