@@ -27,7 +27,6 @@ def generate(model: Any, inputs: Mapping[str, Any], rows: Sequence[int], noise: 
     device, slots = model.device, [list(rows[:i]).count(prompt) for i, prompt in enumerate(rows)]
     prompt, slot = torch.tensor(rows, device=device), torch.tensor(slots, device=device)
     width = max(slots) + 1
-    real = inputs["attention_mask"][:, :-1].bool()
     place = prefix_tree.prompt_positions(model.base_model, inputs)
     attention = model.get_decoder().config._attn_implementation
     with torch.inference_mode():
@@ -35,14 +34,14 @@ def generate(model: Any, inputs: Mapping[str, Any], rows: Sequence[int], noise: 
         cache = model(**begun, position_ids=place[..., :-1], use_cache=True, logits_to_keep=1).past_key_values
         step = inputs["input_ids"][:, -1:].expand(-1, width)
         drawn: list[Tensor] = []
-        over = torch.zeros(len(rows), dtype=torch.bool, device=device)
-        trunk = real[:, None, :].expand(-1, width, -1)
+        over = torch.zeros_like(prompt, dtype=torch.bool)
+        trunk = inputs["attention_mask"][:, None, :-1].bool().expand(-1, width, -1)
         own = torch.eye(width, dtype=torch.bool, device=device)
         for count in range(steps):
-            branches = own.repeat(1, count + 1).expand(len(real), -1, -1)
+            visible = torch.cat([trunk, own.repeat(1, count + 1).expand(len(trunk), -1, -1)], -1)
             out = model(
                 input_ids=step,
-                attention_mask=prefix_tree.attention_mask(torch.cat([trunk, branches], -1), attention, model.dtype),
+                attention_mask=prefix_tree.attention_mask(visible, attention, model.dtype),
                 position_ids=(place[..., -1:] + count).expand(*place.shape[:-1], width),
                 past_key_values=cache,
                 use_cache=True,
