@@ -125,9 +125,9 @@ def test_samples_of_a_prompt_share_what_was_read_of_it(family: str, zoo: Callabl
     shared: list[list[int]] = []
     generate = shared_samples.generate
 
-    def counted(model: Any, inputs: Any, rows: Any, *more: Any) -> Any:
+    def counted(model: Any, inputs: Any, rows: Any, **more: Any) -> Any:
         shared.append(list(rows))
-        return generate(model, inputs, rows, *more)
+        return generate(model, inputs, rows, **more)
 
     monkeypatch.setattr(shared_samples, "generate", counted)
     # A random model writes the same text for logits that are somewhat off: what is compared is the logits of every step.
