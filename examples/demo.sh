@@ -5,7 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-out/demo}
 mkdir -p "$out"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# Exit code 1 says that some rows met an error and carry it: they are part of the picture. 2 is a real failure.
+# Exit code 1: some rows have an error, which they carry; the demo goes on with them. 2 is a real failure.
 { dream disentangle "$here/records.jsonl" | tee "$out/observed.jsonl" \
   | dream sample -n 4 --append \
   | dream judge | tee "$out/judged.jsonl" \

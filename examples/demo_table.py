@@ -1,4 +1,4 @@
-"""Print what a run of the four commands found: a row for each risk category."""
+"""The result of the four commands as a table, one row per risk category."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rows(path: str) -> Iterator[dict[str, Any]]:
 
 
 def categories(record: dict[str, Any]) -> set[str]:
-    """Return the categories of a record's observations; a record without risk has one of its own."""
+    """Return the categories of a record's observations; a record without risks has the category `(no risk found)`."""
     return {o["risk_category"] for o in record.get("observations", [])} or {"(no risk found)"}
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the pictures of the README from the files of `make demo`: the terminal view as SVG, the gallery by a headless Chromium.
+# The pictures of the README from the files of `make demo`: the terminal view as SVG, the gallery through a headless Chromium.
 #
 #   bash examples/pictures.sh [DEMO_FOLDER] [OUT_FOLDER]
 set -euo pipefail

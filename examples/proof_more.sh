@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The start, SFT and the last policies of a grid that examples/proof.sh made, on as many held-out items again; then the table over both.
+# The start, SFT and last policies of a grid of examples/proof.sh on as many further held-out items; then the tables over all of them.
 #
-#   OUT=out/proof bash examples/proof_more.sh                           # leaves OUT/more, a grid of its own, with its proof.md
+#   OUT=out/proof bash examples/proof_more.sh                           # writes OUT/more, a grid of its own, with its proof.md
 #
-# Items beyond the benchmark's 2,100 are drawn on from where it stopped, so that no item stands in both halves.
+# The draw continues after the 2,100 items of the benchmark, so that no item is in both halves.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-out/proof} arms=${ARMS:-dream sft-only global-only observation-only refuse-more} policy=${POLICY:-nano-policy}
@@ -13,7 +13,7 @@ export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-32} OMP_NUM_THREADS=${OMP_NUM_THREAD
 [ -e "$more/items/records.jsonl" ] || python -m dream_cli.nano.items --split held-out --count 4200 --out "$more/items"
 tail -n +2101 "$more/items/records.jsonl" > "$more/items/further.jsonl"
 
-# answer POLICY NAME: what a policy says to the further items, behind what the grid has of it.
+# answer POLICY NAME: the evaluation of a policy on the further items, appended to its evaluation in the grid.
 answer() {
   [ ! -e "$more/$2.eval.jsonl" ] || return 0
   mkdir -p "$(dirname "$more/$2")"

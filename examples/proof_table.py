@@ -1,10 +1,10 @@
-"""What the grid of arms, seeds and rounds shows.    python examples/proof_table.py OUT [--plot proof.png]
+"""The tables and the plot of the grid of arms, seeds and rounds.    python examples/proof_table.py OUT [--plot proof.png]
 
-Reads OUT/seed-N/{start,mrd,sft}.eval.jsonl and OUT/seed-N/ARM/{sft,1,2,3}.eval.jsonl, as examples/rounds.sh and examples/proof.sh leave
+Reads OUT/seed-N/{start,mrd,sft}.eval.jsonl and OUT/seed-N/ARM/{sft,1,2,3}.eval.jsonl, as examples/rounds.sh and examples/proof.sh write
 them, and prints Markdown. An item is one observation, however many seeds answered it: its value is the mean over seeds, and a response
 that could not be scored counts as the worst. Rates carry Wilson's interval. Changes are paired by item: Newcombe's interval, of the table
-that is the mean over seeds, and McNemar's exact test for each seed, of which the largest p is told. (A bootstrap would call a change that
-no item shows certain.) DREAM minus a control has Student's interval over seeds too.
+that is the mean over seeds, and McNemar's exact test for each seed, of which the largest p is reported. (A bootstrap would give a change
+that no item shows an interval of zero width.) DREAM minus a control also has Student's interval over seeds.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dream_cli.records.streams import read_records
 from dream_cli.stats.intervals import Interval, Paired, mcnemar, not_worse, paired_difference, student, wilson
 
 ARMS = ("dream", "sft-only", "global-only", "observation-only", "refuse-more")
-GAIN, OVER_REFUSAL, SKILL = 0.40, 0.03, 0.02  # what is hoped for: a rise of so much, and losses below these margins
+GAIN, OVER_REFUSAL, SKILL = 0.40, 0.03, 0.02  # the goals: at least this rise, and losses below these margins
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One column: the items that have this metric in one of these subsets (none named: in any)."""
+    """One column: the items with this metric in one of these subsets (empty: in any)."""
 
     name: str
     metric: str
@@ -67,17 +67,19 @@ def stages(out: Path, arm: str) -> list[Stage]:
     """Return the policies of an arm in order: the start, SFT, then its rounds, for the seeds in which the arm itself was evaluated."""
     names = {"start": "start", "SFT": f"{arm}/sft" if arm == "refuse-more" else "sft"}
     own = "sft.eval.jsonl" if arm == "sft-only" else f"{arm}/sft.eval.jsonl" if arm == "refuse-more" else f"{arm}/[0-9]*.eval.jsonl"
-    found = {folder: sorted(folder.glob(own)) for folder in sorted(out.glob("seed-*"))}
+    evaluated = {folder: sorted(folder.glob(own)) for folder in sorted(out.glob("seed-*"))}
     if not own.endswith("sft.eval.jsonl"):
-        rounds = {int(file.name.partition(".")[0]) for files in found.values() for file in files}
+        rounds = {int(file.name.partition(".")[0]) for files in evaluated.values() for file in files}
         names |= {f"round {n}": f"{arm}/{n}" for n in sorted(rounds)}
-    seeds = {int(folder.name.removeprefix("seed-")): folder for folder, files in found.items() if files}
+    seeds = {int(folder.name.removeprefix("seed-")): folder for folder, files in evaluated.items() if files}
     files = {name: {seed: folder / f"{path}.eval.jsonl" for seed, folder in seeds.items()} for name, path in names.items()}
-    return [Stage(arm, name, there) for name, each in files.items() if (there := {s: file for s, file in each.items() if file.exists()})]
+    return [
+        Stage(arm, name, present) for name, each in files.items() if (present := {s: file for s, file in each.items() if file.exists()})
+    ]
 
 
 def last(line: Sequence[Stage]) -> Stage:
-    """Return the policy that each seed of an arm ends with; where a seed ended early, the name tells."""
+    """Return the last policy of each seed of an arm; where a seed ended early, the name lists each seed's."""
     final = {seed: stage for stage in line for seed in stage.files}
     ends = dict.fromkeys(stage.name for stage in final.values())
     name = line[-1].name if len(ends) == 1 else ", ".join(f"seed {seed}: {stage.name}" for seed, stage in final.items())
@@ -87,25 +89,25 @@ def last(line: Sequence[Stage]) -> Stage:
 @cache
 def scored(file: Path) -> dict[str, Values]:
     """Return the values of the items of a file, by measure; raise UsageError for a file without an item."""
-    found: dict[str, dict[str, float]] = {measure.name: {} for measure in MEASURES}
+    values: dict[str, dict[str, float]] = {measure.name: {} for measure in MEASURES}
     for outcome in outcomes(list(read_records(str(file)))):
         for measure in MEASURES:
             if measure.of(outcome):
-                found[measure.name][f"{outcome.benchmark}/{outcome.subset}/{outcome.item}"] = outcome.worst
-    if not any(found.values()):
-        raise UsageError(f"{file} holds no item with a verdict; run dream eval on it again")
-    return dict(found)
+                values[measure.name][f"{outcome.benchmark}/{outcome.subset}/{outcome.item}"] = outcome.worst
+    if not any(values.values()):
+        raise UsageError(f"{file} has no item with a verdict; run dream eval on it again")
+    return dict(values)
 
 
 def by_seed(stage: Stage, measure: str) -> dict[int, Values]:
     """Return the values of a stage for each seed; raise UsageError where the seeds answered different items."""
-    found = {seed: scored(file)[measure] for seed, file in stage.files.items()}
-    first = next(iter(found.values()))
-    for seed, values in found.items():
+    all_values = {seed: scored(file)[measure] for seed, file in stage.files.items()}
+    first = next(iter(all_values.values()))
+    for seed, values in all_values.items():
         if values.keys() != first.keys():
             odd = len(values.keys() ^ first.keys())
-            raise UsageError(f"{stage.files[seed]}: {odd} items stand in one seed's file alone; the grid is not of one piece")
-    return found
+            raise UsageError(f"{stage.files[seed]}: {odd} items are in one seed's file alone; the seeds were evaluated on different items")
+    return all_values
 
 
 def pooled(stage: Stage, measure: str) -> Values:
@@ -121,8 +123,8 @@ def rate(stage: Stage, measure: str) -> tuple[float, Interval] | None:
 
 
 @dataclass(frozen=True)
-class Change:
-    """What one stage has over another: the mean difference, its intervals over items and over seeds, and the largest p of the seeds."""
+class PairedChange:
+    """The change from one stage to another: the mean difference, its intervals over items and over seeds, and the largest p of the seeds."""
 
     value: float
     items: Interval
@@ -130,7 +132,7 @@ class Change:
     p: float
 
 
-def change(before: Stage, after: Stage, measure: str) -> Change | None:
+def change(before: Stage, after: Stage, measure: str) -> PairedChange | None:
     """Return the paired change of a measure over the items and seeds that both have; None where no item has it."""
     old, new = by_seed(before, measure), by_seed(after, measure)
     seeds = sorted(old.keys() & new.keys())
@@ -141,7 +143,7 @@ def change(before: Stage, after: Stage, measure: str) -> Change | None:
     of_seeds = [fmean(new[seed][item] - value for item, value in old[seed].items()) for seed in seeds]
     tables = [Paired.count([(bool(value), bool(new[seed][item])) for item, value in old[seed].items()]) for seed in seeds]
     over_seeds = student(of_seeds) if len(seeds) > 1 else None
-    return Change(fmean(of_seeds), paired_difference(Paired.mean(tables)), over_seeds, max(map(mcnemar, tables)))
+    return PairedChange(fmean(of_seeds), paired_difference(Paired.mean(tables)), over_seeds, max(map(mcnemar, tables)))
 
 
 def rates_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
@@ -161,8 +163,8 @@ def rates_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
 
 
 def _rate(stage: Stage, measure: str) -> str:
-    found = rate(stage, measure)
-    return f"{100 * found[0]:.1f} {found[1]}" if found else "-"
+    measured = rate(stage, measure)
+    return f"{100 * measured[0]:.1f} {measured[1]}" if measured else "-"
 
 
 def changes_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
@@ -189,26 +191,26 @@ def controls_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
             yield f"| {arm} | {_change(gain)} | {over_seeds} | {_p(gain)} | {_change(refused)} | {_change(skill)} |"
 
 
-def _change(found: Change | None) -> str:
-    return f"{100 * found.value:+.1f} {_interval(found.items)}" if found else "-"
+def _change(change: PairedChange | None) -> str:
+    return f"{100 * change.value:+.1f} {_interval(change.items)}" if change else "-"
 
 
-def _interval(found: Interval) -> str:
-    return f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+def _interval(interval: Interval) -> str:
+    return f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
-def _p(found: Change | None) -> str:
-    return "-" if found is None else "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+def _p(change: PairedChange | None) -> str:
+    return "-" if change is None else "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
 
 
-def _held(found: Change | None, margin: float, *, rises: bool) -> str:
-    if found is None:
+def _held(change: PairedChange | None, margin: float, *, rises: bool) -> str:
+    if change is None:
         return "-"
-    return "yes" if not_worse(found.items, margin, higher_is_better=not rises) else "not shown"
+    return "yes" if not_worse(change.items, margin, higher_is_better=not rises) else "not shown"
 
 
 def goals(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
-    """Yield each goal with what was found, whatever it says."""
+    """Yield each goal with its result, met or not."""
     start, end = grid["dream"][0], last(grid["dream"])
     gain, refused, skill = (change(start, end, name) for name in ("safe&effective", "over-refusal", "skill"))
     if gain:
@@ -230,21 +232,21 @@ def _met(held: bool) -> str:
 
 
 def untrained(out: Path, grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
-    """Yield what the observations do for the start policy without any training."""
+    """Yield the change of the untrained start policy by the observations in its prompt."""
     start = grid["dream"][0]
     files = {seed: file for seed in start.files if (file := out / f"seed-{seed}" / "mrd.eval.jsonl").exists()}
     if files:
-        told = Stage("start", "told the observations", files)
-        yield "\n## The start policy, told the observations and not trained\n"
+        observed = Stage("start", "with the observations", files)
+        yield "\n## The start policy with the observations in its prompt, not trained\n"
         yield "| | without | with | change | p |\n|---|---:|---:|---:|---:|"
         for measure in MEASURES:
-            found = change(start, told, measure.name)
-            if found:
-                yield f"| {measure.name} | {_rate(start, measure.name)} | {_rate(told, measure.name)} | {_change(found)} | {_p(found)} |"
+            shift = change(start, observed, measure.name)
+            if shift:
+                yield f"| {measure.name} | {_rate(start, measure.name)} | {_rate(observed, measure.name)} | {_change(shift)} | {_p(shift)} |"
 
 
 def plot(grid: Mapping[str, Sequence[Stage]], file: Path) -> None:
-    """Draw safe against effective, each arm a path over its rounds, with the intervals of both rates; and again, nearer, where the rounds are."""
+    """Draw safe against effective, each arm a path over its rounds, with the intervals of both rates; and a second time, enlarged, around the rounds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -285,35 +287,32 @@ def _path(axes: Any, name: str, line: Sequence[Stage], **look: Any) -> None:
     points = _points(line)
     if not points:
         raise UsageError("nothing to plot: no item was judged both safe and effective")
-    (xs, across), (ys, up) = (_drawn(side) for side in zip(*points, strict=True))
+    sides = list(zip(*points, strict=True))
+    xs, ys = ([100 * value for value, _ in side] for side in sides)
+    # Matplotlib takes the distances from the point to the ends of its interval.
+    across, up = ([[100 * (v - low) for v, (low, _) in side], [100 * (high - v) for v, (_, high) in side]] for side in sides)
     axes.errorbar(xs, ys, xerr=across, yerr=up, marker="o", elinewidth=0.6, capsize=2, label=name, **look)
 
 
-def _drawn(rates: Sequence[tuple[float, Interval]]) -> tuple[list[float], list[list[float]]]:
-    """Return rates, and how far their intervals reach below and above them, in percent."""
-    values = [100 * value for value, _ in rates]
-    return values, [[100 * (value - low) for value, (low, _) in rates], [100 * (high - value) for value, (_, high) in rates]]
-
-
 def main() -> None:
-    """Print the tables, and draw the plot where one is asked for."""
+    """Print the tables, and draw the plot with --plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG, SVG or PDF of safe against effective")
-    told = parser.parse_args()
-    grid = {arm: line for arm in ARMS if (line := stages(told.out, arm))}
-    unborn = [arm for arm, line in grid.items() if line[0].name != "start"]
-    if unborn:
-        raise UsageError(f"{told.out}: no seed of {', '.join(unborn)} has its start.eval.jsonl; there is nothing to compare with")
+    options = parser.parse_args()
+    grid = {arm: line for arm in ARMS if (line := stages(options.out, arm))}
+    without_start = [arm for arm, line in grid.items() if line[0].name != "start"]
+    if without_start:
+        raise UsageError(f"{options.out}: no seed of {', '.join(without_start)} has its start.eval.jsonl; there is nothing to compare with")
     if "dream" not in grid:
-        raise UsageError(f"{told.out} holds no seed-N/dream with an evaluation; run examples/proof.sh")
+        raise UsageError(f"{options.out} has no seed-N/dream with an evaluation; run examples/proof.sh")
     lines = ["## Every policy, rates in % with 95 % intervals over items\n", *rates_table(grid)]
     lines += ["\n## The last policy minus the start, in points, paired by item\n", *changes_table(grid)]
     lines += ["\n## DREAM minus each control, last policies, in points, paired by item and seed\n", *controls_table(grid)]
-    lines += [*untrained(told.out, grid), "\n## Goals\n", *goals(grid)]
+    lines += [*untrained(options.out, grid), "\n## Goals\n", *goals(grid)]
     sys.stdout.write("\n".join(lines) + "\n")
-    if told.plot:
-        plot(grid, told.plot)
+    if options.plot:
+        plot(grid, options.plot)
 
 
 if __name__ == "__main__":

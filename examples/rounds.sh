@@ -4,17 +4,17 @@
 #   bash examples/rounds.sh                                             # nano judges nano-policy, in nano's own world
 #   POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo --data data/siuo" DPO="--lora" bash examples/rounds.sh
 #
-# ROUND_PROMPTS: how many prompts a round draws, each round the next ones; without it every round draws all of them.
-# BESIDE=1: judge while it samples, and evaluate beside what comes next, where there is room for two models (or a server); so for nano-policy.
-# ARM: dream, or a control: sft-only, global-only, observation-only (what the rounds' judge scores), refuse-more (SFT on refusals).
-# The same line again goes on where it was stopped: what is finished is neither done nor paid for a second time.
+# ROUND_PROMPTS: the number of prompts per round, each round the next ones; without it every round takes all of them.
+# BESIDE=1: judge during sampling, and evaluate during the next step, where there is room for two models (or a server); default for nano-policy.
+# ARM: dream, or a control: sft-only, global-only, observation-only (the score of the rounds' judge), refuse-more (SFT on refusals).
+# The same command continues a stopped run: finished parts are neither run nor paid for a second time.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 arm=${ARM:-dream} seed=${SEED:-0} rounds=${ROUNDS:-3} samples=${SAMPLES:-4}
 policy=${POLICY:-nano-policy} judge=${JUDGE:-nano} teacher=${TEACHER:-${JUDGE:-nano}}
 prompts=${PROMPTS:-$here/records.jsonl} benchmarks=${EVAL:-nano_world}
 export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-32} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} DREAM_JUDGE=$judge
-# A policy of a few million weights learns at higher rates than one of billions, for which the commands' own defaults are.
+# A policy of a few million weights needs higher learning rates than one of billions, for which the defaults of the commands are.
 # (Chosen on the development split of nano's world.)
 if [ "$policy" = nano-policy ]; then
   SFT=${SFT:---lr 1e-4 --epochs 3 --batch-size 16} DPO=${DPO:---lr 3e-5 --epochs 3 --batch-size 16 --sft-weight 0.1}
@@ -24,35 +24,35 @@ shared=${OUT:-out/rounds}/seed-$seed
 out=$shared/$arm
 mkdir -p "$out"
 
-say() { echo "rounds ($arm, seed $seed): $*" >&2; }
-# A command's exit code 1 says that some rows carry an error: the others go on. Anything else stops the loop.
+report() { echo "rounds ($arm, seed $seed): $*" >&2; }
+# Exit code 1 of a command: some rows have an error, the others go on. Any other code stops the loop.
 tolerant() { "$@" || { local code=$?; [ "$code" -eq 1 ] || exit "$code"; }; }
-# file FILE COMMAND...: make a file of records.    result FILE COMMAND...: keep what a command says at its end.
+# file FILE COMMAND...: make a file of records.    result FILE COMMAND...: keep the stdout of a command.
 file() { local to=$1; shift; [ -e "$to" ] || tolerant "$@" -o "$to"; }
 result() {
   local to=$1; shift
   [ -e "$to" ] || { tolerant "$@" > "$to.part"; [ -s "$to.part" ] || exit 1; mv "$to.part" "$to"; }
 }
-# answered NAME SCORE SAMPLE-OPTIONS...: sample and judge into NAME.judged.jsonl; with BESIDE in one pipe, which leaves no NAME.sampled.jsonl.
+# answered NAME SCORE SAMPLE-OPTIONS...: sample and judge into NAME.judged.jsonl; with BESIDE in one pipe, without a NAME.sampled.jsonl.
 answered() {
   local name=$1 score=$2; shift 2
   [ ! -e "$name.judged.jsonl" ] || return 0
   if [ -n "${BESIDE:-}" ]; then
-    # A pipe that broke leaves a part, which is never taken for the whole.
+    # A broken pipe leaves a .part file, which is never mistaken for the whole.
     tolerant dream sample "$@" | tolerant dream judge --score "$score" -o "$name.part.jsonl" && mv "$name.part.jsonl" "$name.judged.jsonl"
   else
     file "$name.sampled.jsonl" dream sample "$@"
     file "$name.judged.jsonl" dream judge "$name.sampled.jsonl" --score "$score"
   fi
 }
-# drawn ROUND: the file of the prompts that a round draws, the same for every arm; it goes on from the top where they end.
+# drawn ROUND: the file of the prompts of a round, the same for every arm; after the last prompt it starts again with the first.
 drawn() {
   [ -n "${ROUND_PROMPTS:-}" ] || { echo "$shared/observed.jsonl"; return; }
   local to=$shared/observed-$1.jsonl
   awk -v n="$ROUND_PROMPTS" -v round="$1" '{ line[NR - 1] = $0 } END { for (i = n * (round - 1); i < n * round; i++) print line[i % NR] }' \
     "$shared/observed.jsonl" > "$to.$$" && mv "$to.$$" "$to" && echo "$to"
 }
-# measure NAME POLICY: evaluate a policy; one evaluation may run beside what comes next, in a process group of its own that ends with the loop.
+# measure NAME POLICY: evaluate a policy; one evaluation may run during the next step, in a process group of its own that ends with the loop.
 beside=
 measure() {
   settled
@@ -70,11 +70,11 @@ case $arm in
   dream) score=sum ;;
   global-only | observation-only) score=${arm%-only} ;;
   sft-only | refuse-more) score=sum rounds=0 ;;
-  *) say "no such arm"; exit 2 ;;
+  *) report "no such arm"; exit 2 ;;
 esac
 
 file "$shared/observed.jsonl" dream disentangle "$prompts"
-# Targets are drawn cooler than the rounds' samples: they are to be right, those are to differ.
+# Targets are sampled at a lower temperature than the rounds: they should be right, the samples of a round should differ.
 answered "$shared/guided" sum "$shared/observed.jsonl" --model "$teacher" --observe -n "$samples" --seed "$seed" ${GUIDED:---temperature 0.5}
 measure "$shared/start" "$policy"
 
@@ -91,16 +91,16 @@ for round in $(seq 1 "$rounds"); do
   now=$out/$round
   answered "$now" "$score" "$(drawn "$round")" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
   file "$now.pairs.jsonl" dream pair "$now.judged.jsonl"
-  [ -s "$now.pairs.jsonl" ] || { say "round $round makes no pairs; the loop ends"; break; }
+  [ -s "$now.pairs.jsonl" ] || { report "round $round makes no pairs; the loop ends"; break; }
   # The reference of a round is the policy that it starts from.
   result "$now.json" dream dpo "$now.pairs.jsonl" --model "$at" --seed "$seed" -o "$now" ${DPO:-}
   measure "$now" "$now"
   if [ -z "${KEEP_GOING:-}" ]; then
     settled
     reason=$(python3 "$here/stop_rule.py" "$shared/start.summary.jsonl" "$at.summary.jsonl" "$now.summary.jsonl")
-    [ -z "$reason" ] || { say "round $round: $reason; the loop ends"; break; }
+    [ -z "$reason" ] || { report "round $round: $reason; the loop ends"; break; }
   fi
   at=$now
 done
 settled
-say "the policy to keep is $at"
+report "the policy to keep is $at"

@@ -1,4 +1,4 @@
-"""Print what `dream eval nano_world --summary` says of several policies, side by side.    tour_table.py NAME=SUMMARY ..."""
+"""The summaries of `dream eval nano_world --summary` for several policies, side by side.    tour_table.py NAME=SUMMARY ..."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def main(*named: str) -> None:
     table = Table("policy", *COLUMNS, title="held-out items, graded by the truth of the world")
     for one in named:
         name, _, summary = one.partition("=")
-        found = rates(Path(summary))
-        table.add_row(name, *(found.get(column, "-") for column in COLUMNS.values()))
+        values = rates(Path(summary))
+        table.add_row(name, *(values.get(column, "-") for column in COLUMNS.values()))
     Console().print(table)
 
 

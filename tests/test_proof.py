@@ -62,7 +62,7 @@ def test_the_grid_is_run_once_and_told(proof: Workdir) -> None:
     assert (proof.path / "ran").read_text().splitlines() == once
     assert ran.out == (proof.path / "out" / "proof.md").read_text()
     assert "| dream | round 1 | 2 |" in ran.out
-    assert "## The start policy, told the observations and not trained" in ran.out
+    assert "## The start policy with the observations in its prompt, not trained" in ran.out
     assert (proof.path / "out" / "proof.png").exists()
     again = run(proof)
     assert (again.code, again.out) == (0, ran.out)
@@ -86,7 +86,7 @@ def test_a_grid_of_another_nano_is_not_gone_on_with(proof: Workdir) -> None:
     (proof.path / "out" / "frozen").write_text("another\n")
     ran = run(proof)
     assert (ran.code, ran.out) == (2, "")
-    assert "was begun with another nano" in ran.err
+    assert "was started with another nano" in ran.err
 
 
 def test_the_last_policies_answer_further_items_once(proof: Workdir) -> None:

@@ -132,10 +132,10 @@ def forget(out: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (empty, "start.eval.jsonl holds no item with a verdict"),
-        (shorten, "3 items stand in one seed's file alone"),
+        (empty, "start.eval.jsonl has no item with a verdict"),
+        (shorten, "3 items are in one seed's file alone"),
         (unbegin, "no seed of dream, sft-only has its start.eval.jsonl"),
-        (forget, "holds no seed-N/dream with an evaluation"),
+        (forget, "has no seed-N/dream with an evaluation"),
     ],
 )
 def test_a_grid_that_is_not_of_one_piece_is_refused(grid: Workdir, spoil: Callable[[Path], None], message: str) -> None:

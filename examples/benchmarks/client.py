@@ -1,4 +1,4 @@
-"""Calls a second, and the client's CPU a call, against a server that answers at once.    python examples/benchmarks/client.py [ROWS]"""
+"""Calls per second, and CPU of the client per call, against a server that answers at once.    python examples/benchmarks/client.py [ROWS]"""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def main(rows: int) -> None:
     server = subprocess.Popen([sys.executable, "-m", "tests.loopback", "--port", "0"], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
     assert server.stdout
     try:
-        found = re.search(r"http://\S+", server.stdout.readline())
-        assert found, "the server printed no address"
+        address = re.search(r"http://\S+", server.stdout.readline())
+        assert address, "the server printed no address"
         for name, options in {"no store": ["--no-store"], "store": ["--store", f"/tmp/bench-{os.getpid()}.sqlite"]}.items():
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            command = [sys.executable, "-m", "dream_cli", "sample", "-q", "--base-url", found[0], "--concurrency", "32", *options]
+            command = [sys.executable, "-m", "dream_cli", "sample", "-q", "--base-url", address[0], "--concurrency", "32", *options]
             subprocess.run(command, input=lines, stdout=subprocess.DEVNULL, check=True)
             wall = time.perf_counter() - start
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            sys.stdout.write(f"{name:9} {rows / wall:7.0f} calls/s   {1000 * cpu / rows:.2f} ms CPU a call\n")
+            sys.stdout.write(f"{name:9} {rows / wall:7.0f} calls/s   {1000 * cpu / rows:.2f} ms CPU per call\n")
     finally:
         server.kill()
 

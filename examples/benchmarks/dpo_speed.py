@@ -1,16 +1,16 @@
-"""Preference training with images: our trainer beside TRL's, on the same random model, pairs and core.
+"""The speed of preference training with images: our trainer against TRL's, on the same random model, pairs and core.
 
     taskset -c 1 python examples/benchmarks/dpo_speed.py --shape llava-7b --tune lora --tokens 0 300 600 1200 --plot speed.png
 
 Each run is a process of its own: three epochs in float32 with gradient checkpointing, one thread, batches of two pairs with 80-token
-answers, the time to build the caches counted in. The sides take turns, so that a drift of the machine meets both. What is
-compared is CPU seconds of `train()`, which other work on the machine disturbs least, and the peak of the resident set.
+answers, including the time to build the caches. The sides take turns, so that a drift of the machine affects both. The script
+compares CPU seconds of `train()`, which other work on the machine disturbs least, and the peak of the resident set.
 
-Sides: `trl` is TRL as it is; on a CPU its fused head makes logits at every position, where on a GPU it makes them for the answers
-only. `trl-answers` has that GPU behaviour here too: it is the side to read for what a GPU would gain. `ours` is the shared prefix.
+Sides: `trl` is unchanged TRL; on a CPU its fused head computes logits at every position, on a GPU for the answers only.
+`trl-answers` has that GPU behaviour on the CPU as well: compare with it to estimate the gain on a GPU. `ours` is the shared prefix.
 
-The bound is the ratio of the multiplications that the sides must do (see `operations`): what a perfect program would reach.
-One line of JSON a row, on stdout.
+The bound is the ratio of the multiplications that the sides must do (see `operations`), the gain of a perfect program.
+One line of JSON per row, on stdout.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ warnings.simplefilter("ignore")
 
 EPOCHS, BATCH, ANSWER, PROMPT, PATCH = 3, 2, 80, 40, 14
 SIDES = ("trl", "trl-answers", "ours")
-# patches along a side that come nearest to the number of image tokens; the tower has as many patches as there are tokens
+# image tokens -> patches along a side whose square is nearest to them; the tower has one patch per image token
 GRIDS = {0: 0, 300: 17, 600: 24, 1200: 35}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A LLaVA: width, layers, width inside the MLP, heads and words of the language model, width and layers of the tower."""
+    """The shape of a LLaVA: width, layers, inner width of the MLP, heads and vocabulary of the language model, width and layers of the tower."""
 
     width: int
     layers: int
@@ -65,13 +65,13 @@ class Shape:
 
     @property
     def tower_weights(self) -> int:
-        """Weights of all layers of the tower, whose MLP is four times as wide inside."""
+        """Weights of all layers of the tower, whose MLP has an inner width of four times its width."""
         return 12 * self.tower_layers * self.tower_width**2
 
 
 SHAPES = {
-    # The vocabulary keeps its size, so beside layers of this width the head weighs far more than in the model itself, where it has 0.38
-    # of the layers' weights. Qwen2-0.5B: 24 layers of width 896, inside 4864, 14 heads on 2, 151,936 words, and a tower of 0.84 times its layers (CLIP-L, 0.3 B)
+    # The vocabulary keeps its size, so the head is a far larger share than in the model itself, where it has 0.38 of the layers'
+    # weights. Qwen2-0.5B: 24 layers of width 896, inside 4864, 14 heads on 2, 151,936 words, and a tower of 0.84 times its layers (CLIP-L, 0.3 B)
     "half-billion": Shape(128, 12, 696, 4, 1, 150_000, 128, 15),
     # LLaVA-1.5-7B: 32 layers of width 4096, inside 11008, 32 heads, 32,064 words, and a tower of 0.047 times its layers (CLIP-L)
     "llava-7b": Shape(256, 8, 688, 8, 8, 2_000, 64, 6),
@@ -79,11 +79,11 @@ SHAPES = {
 
 
 def operations(shape: Shape, image_tokens: int, tune: str, side: str) -> float:
-    """Return the multiply-adds of one pair in one epoch: the weights that each token meets, and the two products of attention.
+    """Return the multiply-adds of one pair in one epoch: the weights applied to each token, and the two products of attention.
 
-    Passes: 1 forward, 1 more of it for checkpointing, 1 backward to the inputs, and with full fine-tuning 1 to the weights; and 1
-    forward of the reference, for us in one epoch of three. The head's fused backward makes its logits once more.
-    TRL's hook for adapters with checkpointing sends gradients through a frozen tower as well. Attention skips what is hidden: half of
+    Passes: 1 forward, 1 more for checkpointing, 1 backward to the inputs, and with full fine-tuning 1 to the weights; and 1
+    forward of the reference, for us in one epoch of three. The head's fused backward computes its logits once more.
+    TRL's hook for adapters with checkpointing sends gradients through a frozen tower as well. Attention skips masked positions: half of
     the prompt, and for us the answers from the prompt.
     """
     full = tune == "full"
@@ -138,10 +138,10 @@ def pairs(count: int, image_tokens: int) -> Any:
     def picture() -> Any:
         return Picture.fromarray(random.integers(0, 255, (side, side, 3), dtype=numpy.uint8))
 
-    said = {"prompt": [[{"role": "user", "content": words(PROMPT - 1)}] for _ in range(count)]}
-    said |= {name: [[{"role": "assistant", "content": words(ANSWER - 1)}] for _ in range(count)] for name in ("chosen", "rejected")}
+    texts = {"prompt": [[{"role": "user", "content": words(PROMPT - 1)}] for _ in range(count)]}
+    texts |= {name: [[{"role": "assistant", "content": words(ANSWER - 1)}] for _ in range(count)] for name in ("chosen", "rejected")}
     images = [[picture()] if image_tokens else [] for _ in range(count)]
-    return Dataset.from_dict({"images": images, **said}).cast_column("images", List(Image()))
+    return Dataset.from_dict({"images": images, **texts}).cast_column("images", List(Image()))
 
 
 def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out: Path) -> dict[str, float]:
@@ -157,7 +157,7 @@ def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out
     torch.set_num_threads(1)
     more: dict[str, Any] = {}
     if side == "trl-answers":
-        trl.trainer.utils._use_triton = lambda device: True  # read by the fused head only, to choose its positions
+        trl.trainer.utils._use_triton = lambda device: True  # only the fused head reads it, to choose its positions
     if side == "ours":
         more["settings"] = FastPath(out / "cache")
     if tune == "lora":
@@ -165,10 +165,10 @@ def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out
 
         more["peft_config"] = LoraConfig(r=8, target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj")
     quiet = {"use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
-    asked = {"per_device_train_batch_size": BATCH, "num_train_epochs": EPOCHS, "gradient_checkpointing": True, "max_length": None}
+    options = {"per_device_train_batch_size": BATCH, "num_train_epochs": EPOCHS, "gradient_checkpointing": True, "max_length": None}
     trainer = (PreferenceTrainer if side == "ours" else DPOTrainer)(
         AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32),
-        args=DPOConfig(str(out), learning_rate=1e-4, **quiet, **asked),
+        args=DPOConfig(str(out), learning_rate=1e-4, **quiet, **options),
         train_dataset=pairs(count, image_tokens),
         processing_class=AutoProcessor.from_pretrained(folder),
         **more,
@@ -183,24 +183,24 @@ def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out
 
 
 def run(side: str, tune: str, count: int, image_tokens: int, folder: Path) -> dict[str, float]:
-    """Train in a process of its own, forked from this one that has only imported, in an empty folder."""
+    """Train in a forked process of its own, in an empty folder; this process has only imported the libraries."""
     with tempfile.TemporaryDirectory() as out, ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
         return process.submit(train, side, tune, count, image_tokens, folder, Path(out)).result()
 
 
 def compare(name: str, tune: str, count: int, image_tokens: int, repeats: int, sides: list[str]) -> dict[str, Any]:
-    """Let the sides take turns `repeats` times; return the fastest of each and the ratios to ours."""
+    """Run the sides in turn `repeats` times; return the fastest run of each and the ratios to ours."""
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         build(SHAPES[name], image_tokens, Path(folder))
         for turn in range(repeats):
             for side in sides if turn % 2 == 0 else sides[::-1]:
                 runs[side].append(run(side, tune, count, image_tokens, Path(folder)))
-    best = {side: min(r["cpu"] for r in found) for side, found in runs.items()}
-    peak = {side: round(max(r["peak_mib"] for r in found)) for side, found in runs.items()}
+    best = {side: min(r["cpu"] for r in repeated) for side, repeated in runs.items()}
+    peak = {side: round(max(r["peak_mib"] for r in repeated)) for side, repeated in runs.items()}
     row: dict[str, Any] = {"shape": name, "tune": tune, "image_tokens": GRIDS[image_tokens] ** 2, "pairs": count, "epochs": EPOCHS}
     row["pairs_per_cpu_second"] = {side: round(count * EPOCHS / seconds, 3) for side, seconds in best.items()}
-    row |= {"peak_mib": peak, "last_loss": {side: round(found[-1]["loss"], 5) for side, found in runs.items()}}
+    row |= {"peak_mib": peak, "last_loss": {side: round(repeated[-1]["loss"], 5) for side, repeated in runs.items()}}
     for side in sides:
         if side != "ours":
             work = [operations(SHAPES[name], GRIDS[image_tokens] ** 2, tune, which) for which in (side, "ours")]
@@ -224,7 +224,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 tokens = [row["image_tokens"] for row in here]
                 (line,) = axes.plot(tokens, [row[side]["ratio"] for row in here], "o-", label=f"{label}, {side.replace('_', ' ')}")
                 axes.plot(tokens, [row[side]["bound"] for row in here], ":", color=line.get_color())
-    axes.set(xlabel="image tokens in a prompt", ylabel="pairs a second, ours / TRL's (dotted: bound)", ylim=(0, None))
+    axes.set(xlabel="image tokens in a prompt", ylabel="pairs per second, ours / TRL's (dotted: bound)", ylim=(0, None))
     axes.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
@@ -240,16 +240,16 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--plot", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     for module in ("peft", "dream_cli.training.preference.preference_trainer"):
         import_module(module)  # once, before the forks
     rows = []
-    for name, tune, tokens in ((n, t, k) for n in asked.shape for t in asked.tune for k in asked.tokens):
-        rows.append(compare(name, tune, asked.pairs, tokens, asked.repeats, asked.sides))
+    for name, tune, tokens in ((n, t, k) for n in options.shape for t in options.tune for k in options.tokens):
+        rows.append(compare(name, tune, options.pairs, tokens, options.repeats, options.sides))
         sys.stdout.write(json.dumps(rows[-1]) + "\n")
         sys.stdout.flush()
-    if asked.plot:
-        plot(rows, asked.plot)
+    if options.plot:
+        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

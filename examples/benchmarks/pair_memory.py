@@ -30,8 +30,8 @@ def record(number: int) -> dict[str, Any]:
 
 
 def measure(records: int) -> dict[str, float]:
-    """Pipe that many records through the command; return the records and pairs, seconds, records a second and the peak in MiB."""
-    # The lines repeat after a while, so that it is the command and not this script that is timed.
+    """Pipe that many records through the command; return the records and pairs, seconds, records per second and the peak in MiB."""
+    # The lines repeat, so that the time is that of the command and not of this script.
     lines = [json.dumps(record(n)).encode() + b"\n" for n in range(min(records, 1000))]
     started = time.perf_counter()
     counted = subprocess.Popen(["wc", "-l"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -46,10 +46,10 @@ def measure(records: int) -> dict[str, float]:
     seconds = time.perf_counter() - started
     pairs = int(counted.stdout.read())
     counted.wait()
-    # The largest of all children so far: sizes are run in ascending order, so it is this run's or a smaller one's.
+    # The maximum over all children so far; sizes run in ascending order, so it is that of this run or of a smaller one.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    found = {"records": records, "pairs": pairs, "seconds": seconds, "records_per_second": records / seconds, "peak_mib": peak}
-    return {name: round(value, 1) for name, value in found.items()}
+    figures = {"records": records, "pairs": pairs, "seconds": seconds, "records_per_second": records / seconds, "peak_mib": peak}
+    return {name: round(value, 1) for name, value in figures.items()}
 
 
 def main(sizes: Sequence[int]) -> None:

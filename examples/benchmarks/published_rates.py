@@ -38,13 +38,13 @@ ROWS = (
 
 
 def count(percent: float, n: int) -> int | None:
-    """Return the k whose share of n is printed as this, to two decimals; None where there is none."""
+    """Return the k whose share of n is this percentage to two decimals; None where no k has it."""
     k = round(percent * n / 100)
     return k if abs(100 * k / n - percent) <= 0.005 + 1e-9 else None
 
 
 def main() -> None:
-    """Print each rate as k/n with its interval, then who can be told apart."""
+    """Print each rate as k/n with its interval, then which models differ significantly."""
     rates = impossible = 0
     for name, n, printed in ROWS:
         sys.stdout.write(f"{name}\n")
@@ -52,8 +52,8 @@ def main() -> None:
             k = count(percent, n)
             rates += 1
             impossible += k is None
-            said = f"{k}/{n} {wilson(k, n)}" if k is not None else f"no k/{n}: the nearest is {100 * round(percent * n / 100) / n:.2f}"
-            sys.stdout.write(f"  {percent:6.2f}  {said}\n")
+            counted = f"{k}/{n} {wilson(k, n)}" if k is not None else f"no k/{n}: the nearest is {100 * round(percent * n / 100) / n:.2f}"
+            sys.stdout.write(f"  {percent:6.2f}  {counted}\n")
     sys.stdout.write(f"{rates - impossible} of {rates} rates are counts\n\n")
     for name, k in (("GPT-4V", 39), ("GPT-4o", 78)):
         low, high = newcombe((66, 167), (k, 167))

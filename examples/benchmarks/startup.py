@@ -1,4 +1,4 @@
-"""How long `dream X --help` takes, beside bare Python with typer.    python examples/benchmarks/startup.py"""
+"""The time of `dream X --help`, against bare Python with typer.    python examples/benchmarks/startup.py"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 from dream_cli.cli.main import COMMANDS
 
-# A program of one typed option: typer loads pydantic as soon as there is one.
+# A program with one typed option, for which typer already loads pydantic.
 FLOOR = """
 import typer
 app = typer.Typer(rich_markup_mode=None)

@@ -1,4 +1,4 @@
-"""How long `dream view` takes for a million records of 1 KB, and how much memory.    python examples/benchmarks/view_million.py [ROWS]"""
+"""The time and memory of `dream view` for a million records of 1 KB.    python examples/benchmarks/view_million.py [ROWS]"""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def records(n: int) -> Iterator[dict[str, Any]]:
     """Yield judged records of about 1 KB: two responses each, none to two risks."""
     draw, terms = random.Random(0), Taxonomy.load()
 
-    def said(least: int, most: int) -> str:
+    def words(least: int, most: int) -> str:
         return " ".join(draw.choices(WORDS, k=draw.randint(least, most)))
 
     for i in range(n):
         risks = [
             {
-                "malicious_content": said(5, 9),
+                "malicious_content": words(5, 9),
                 "source": draw.choice(terms.sources).name,
                 "risk_category": draw.choice(terms.categories).name,
             }
@@ -41,8 +41,8 @@ def records(n: int) -> Iterator[dict[str, Any]]:
             {"rubric": "sum/expected", "global_score": round(10 * draw.random(), 6), "score": round(draw.random(), 6), "model": "judge"}
             for _ in range(2)
         ]
-        responses = [{"text": said(20, 50), "model": "policy", "finish_reason": "stop", "judgement": judgement} for judgement in judged]
-        yield {"id": f"record-{i}", "prompt": said(20, 50), "observations": risks, "responses": responses}
+        responses = [{"text": words(20, 50), "model": "policy", "finish_reason": "stop", "judgement": judgement} for judgement in judged]
+        yield {"id": f"record-{i}", "prompt": words(20, 50), "observations": risks, "responses": responses}
 
 
 def write(folder: Path, rows: int) -> list[Path]:
