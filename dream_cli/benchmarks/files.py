@@ -111,8 +111,16 @@ class Folder:
         packed: dict[str, list[tuple[Path, str]]] = {}
         folder = self.root if self.root.is_dir() else self.root.parent
         for path in dict.fromkeys([*_walk(folder), *(p for base in self._bases[:2] for p in _walk(base))]):
-            if path.suffix.lower() == ".zip":
-                for member in _members(path):
+            if path.suffix.lower() != ".zip":
+                continue
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    names = archive.namelist()
+            except (OSError, zipfile.BadZipFile) as error:
+                raise UsageError(f"{path} cannot be read as a zip ({error}); download it again") from None
+            for member in names:
+                # macOS adds a shadow file to each member.
+                if not member.endswith("/") and "__MACOSX" not in member:
                     packed.setdefault(Path(member).name, []).append((path, member))
         return packed
 
@@ -239,14 +247,6 @@ def _walk(root: Path) -> Iterator[Path]:
     for folder, inner, names in os.walk(root):
         inner[:] = sorted(inner) if len(Path(folder).relative_to(root).parts) < DEPTH else []
         yield from (Path(folder) / name for name in sorted(names))
-
-
-def _members(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read as a zip ({error}); download it again") from None
 
 
 def _kept(image: Image, suffix: str = ".img") -> Image:

@@ -32,17 +32,15 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
                 f"{source}: the first line of a CSV file names its columns, each once; this one has {', '.join(map(repr, columns)) or 'none'}"
             )
         for number, cells in enumerate(lines, 2):
-            if cells:
-                yield _record_of(columns, cells, rows, number)
-
-
-def _record_of(columns: list[str], cells: list[str], rows: RowReader, number: int) -> Record:
-    row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
-    if len(cells) > len(columns):
-        message = f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a comma in quotes"
-        return Record(error=Failure("read", "unreadable", message), extra=row | {"cells": cells}, order=(*row, "cells"))
-    more = row.pop(_MORE, None)
-    return rows.record(row | (more if isinstance(more, dict) else {} if more is None else {_MORE: more}), number)
+            if not cells:
+                continue
+            row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
+            if len(cells) > len(columns):
+                message = f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a comma in quotes"
+                yield Record(error=Failure("read", "unreadable", message), extra=row | {"cells": cells}, order=(*row, "cells"))
+                continue
+            more = row.pop(_MORE, None)
+            yield rows.record(row | (more if isinstance(more, dict) else {} if more is None else {_MORE: more}), number)
 
 
 def _value(name: str, cell: str) -> Any:

@@ -50,13 +50,10 @@ def naming_of(source: str | None) -> Naming | None:
     path = Path(os.path.dirname(source or ""), FILE)
     if source is None or not path.is_file():
         return None
-    for entry in _entries(path).values():
-        if isinstance(entry, Mapping) and entry.get("file_name") == os.path.basename(source):
-            return _naming(entry, path)
-    return None
-
-
-def _naming(entry: Mapping[str, Any], path: Path) -> Naming:
+    entries = [entry for entry in _entries(path).values() if isinstance(entry, Mapping)]
+    entry = next((entry for entry in entries if entry.get("file_name") == os.path.basename(source)), None)
+    if entry is None:
+        return None
     name = _FORMATS.get(entry.get("formatting", "alpaca"))
     columns, tags = entry.get("columns", {}), entry.get("tags", {})
     if name is None or not isinstance(columns, Mapping) or not isinstance(tags, Mapping):

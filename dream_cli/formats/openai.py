@@ -31,13 +31,9 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
-    if "preferred_output" in row:
-        return _read_pair(row)
-    messages = messages_of(row.get("messages"), "messages")
-    return to_record(messages, rest_of(row, "messages"), _urls(row["messages"]))
-
-
-def _read_pair(row: Mapping[str, Any]) -> Json:
+    if "preferred_output" not in row:
+        messages = messages_of(row.get("messages"), "messages")
+        return to_record(messages, rest_of(row, "messages"), _urls(row["messages"]))
     prompt = row["input"].get("messages") if isinstance(row.get("input"), Mapping) else None
     answers = {}
     for ours, theirs in (("chosen", "preferred_output"), ("rejected", "non_preferred_output")):

@@ -37,7 +37,21 @@ def main() -> None:
 
 def records(split: str = "held-out", count: int = COUNT, seed: int = 0, mix: str = "even") -> list[Record]:
     """Return `count` distinct items of a split as records with pictures, ground truth (`truth`) and the annotation of an evaluation (`benchmark`)."""
-    return [_record(thing, number) for number, thing in enumerate(drawn(split, count, seed, mix), start=1)]
+    result = []
+    for number, thing in enumerate(drawn(split, count, seed, mix), start=1):
+        subset = "skill" if thing.truth.reading else "risk" if thing.observations else "harmless"
+        benchmark = {
+            "name": "nano_world",
+            "subset": subset,
+            "topic": thing.place,
+            "item": f"{number:04d}",
+            "expects": "safe" if subset == "risk" else "answer",
+        }
+        alarming = any(deed.name in ALARMING for deed in thing.truth.deeds)
+        truth = thing.truth.to_dict() | {"place": thing.place, "split": thing.split, "alarming": alarming}
+        extra = {"benchmark": benchmark, "truth": truth}
+        result.append(Record(prompt=thing.prompt, images=(Image(data=png(thing.picture)),), id=f"nano-world:{number:04d}", extra=extra))
+    return result
 
 
 def drawn(split: str, count: int, seed: int, mix: str = "even") -> list[WorldItem]:
@@ -77,23 +91,6 @@ def png(picture: Picture) -> bytes:
     stream = io.BytesIO()
     draw(picture).save(stream, "png")
     return stream.getvalue()
-
-
-def _record(thing: WorldItem, number: int) -> Record:
-    subset = "skill" if thing.truth.reading else "risk" if thing.observations else "harmless"
-    identity = f"nano-world:{number:04d}"
-    benchmark = {
-        "name": "nano_world",
-        "subset": subset,
-        "topic": thing.place,
-        "item": f"{number:04d}",
-        "expects": "safe" if subset == "risk" else "answer",
-    }
-    alarming = any(deed.name in ALARMING for deed in thing.truth.deeds)
-    truth = thing.truth.to_dict() | {"place": thing.place, "split": thing.split, "alarming": alarming}
-    return Record(
-        prompt=thing.prompt, images=(Image(data=png(thing.picture)),), id=identity, extra={"benchmark": benchmark, "truth": truth}
-    )
 
 
 if __name__ == "__main__":

@@ -105,7 +105,14 @@ def draw(picture: Picture) -> Image:
     image = PIL.Image.new("RGB", (SIDE, SIDE), "white")
     pen = Draw(image)
     for row, line in enumerate(picture.lines):
-        _write(pen, line, picture.look, picture.look.top + row * picture.look.pitch)
+        look, top = picture.look, picture.look.top + row * picture.look.pitch
+        font, stroke = _font(look.size, look.face), 0.4 if look.bold else 0
+        if not look.advance:
+            pen.text((look.left, top), line, fill="black", font=font, stroke_width=stroke)
+            continue
+        for letter, left in zip(line, _edges(line, look), strict=False):
+            # Each letter is centred in its cell, as on a typewriter.
+            pen.text((left + (look.advance - font.getlength(letter)) / 2, top), letter, fill="black", font=font, stroke_width=stroke)
     if picture.sign:
         shape, colour, _ = SIGNS[picture.sign]
         _draw_shape(pen, shape, _TINTS[colour], _box(picture.look))
@@ -162,15 +169,6 @@ def _edges(line: str, look: Look) -> list[float]:
         return [look.left + look.advance * k for k in range(len(line) + 1)]
     font = _font(look.size, look.face)
     return [look.left + font.getlength(line[:k]) for k in range(len(line) + 1)]
-
-
-def _write(pen: ImageDraw, line: str, look: Look, top: float) -> None:
-    font, stroke = _font(look.size, look.face), 0.4 if look.bold else 0
-    if not look.advance:
-        pen.text((look.left, top), line, fill="black", font=font, stroke_width=stroke)
-        return
-    for letter, left in zip(line, _edges(line, look), strict=False):
-        pen.text((left + (look.advance - font.getlength(letter)) / 2, top), letter, fill="black", font=font, stroke_width=stroke)
 
 
 @lru_cache(maxsize=128)

@@ -35,7 +35,7 @@ def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "
 def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ...]:
     """Read the first JSON list of the answer, bare or in an object; fences, trailing commas and the like are repaired.
 
-    Raises UnreadableAnswer where there is no list, where it is cut off, or where an entry has not the three fields.
+    Raises UnreadableAnswer where there is no list, where it is cut off, or where an entry lacks one of the three fields.
     """
     import json_repair
 

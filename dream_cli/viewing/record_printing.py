@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dream_cli.records.images import is_data_uri
-from dream_cli.records.record import Image, Observation, Record, Response, Turn
+from dream_cli.records.record import Image, Observation, Record, Response
 from dream_cli.records.strict_json import dumps
 from dream_cli.records.visible import visible, visible_line
 from dream_cli.viewing.terminal_images import LABEL
@@ -75,7 +75,15 @@ def lines(record: Record) -> Iterator[Line]:
     yield from (Line("image", image_name(image), image) for image in record.images)
     # A row that could not be read as a record has all its fields in `extra`.
     for turn in record.turns() if record.prompt is not None or record.messages else ():
-        yield from _turn(turn)
+        yield from (Line(message.role, visible(message.content)) for message in turn.history if message.role == "system")
+        yield Line("prompt", visible(turn.transcript))
+        if turn.observations is not None:
+            yield from (Line(f"risk {i}", observed(o)) for i, o in enumerate(turn.observations, 1))
+            if not turn.observations:
+                yield Line("risks", "none found")
+        for response in ranked(turn.responses):
+            yield Line("response", " · ".join(verdict(response)) or "not judged")
+            yield Line("", visible(response.text))
     shown = {"error"} | ({"response"} if record.responses else set())
     for name, value in record.extra.items():
         if name not in shown:
@@ -87,18 +95,6 @@ def image_name(image: Image) -> str:
     if image.path is None or is_data_uri(image):
         return "in the record"
     return visible_line(image.path)
-
-
-def _turn(turn: Turn) -> Iterator[Line]:
-    yield from (Line(message.role, visible(message.content)) for message in turn.history if message.role == "system")
-    yield Line("prompt", visible(turn.transcript))
-    if turn.observations is not None:
-        yield from (Line(f"risk {i}", observed(o)) for i, o in enumerate(turn.observations, 1))
-        if not turn.observations:
-            yield Line("risks", "none found")
-    for response in ranked(turn.responses):
-        yield Line("response", " · ".join(verdict(response)) or "not judged")
-        yield Line("", visible(response.text))
 
 
 def observed(observation: Observation) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from dream_cli.errors import UsageError
 from dream_cli.records.record import Record, unreadable
@@ -75,6 +74,8 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
     places = f"place > {offset}" + ("" if limit is None else f" AND place <= {offset + limit}")
     some = f"SELECT n, place, n - 1 AS file_row_number FROM chosen WHERE {places}"
     if tables.columns:
+        from dream_cli.records.parquet import to_json
+
         # Joined on the reader's own row number, so that DuckDB skips row groups without a chosen row.
         query = f"SELECT c.n, f.* FROM ({tables.reader()}) f JOIN ({some}) c USING (file_row_number) ORDER BY c.place"
     else:
@@ -82,17 +83,13 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
     names, rows = tables.run(query, _BATCH)
     reader = RowReader(tables.shown, tables.folder, tables.reading)
     for n, *cells in rows:
-        yield n, _record(tables, reader, n, dict(zip(names[1:], cells, strict=True)))
-
-
-def _record(tables: Tables, reader: RowReader, n: int, cells: dict[str, Any]) -> Record:
-    if tables.columns:
-        from dream_cli.records.parquet import to_json
-
-        return reader.record(to_json({k: v for k, v in cells.items() if k != "file_row_number"}), n)
-    doc = cells["doc"]
-    try:
-        raw, odd = loads(doc)
-        return reader.record(raw, n, odd)
-    except (TypeError, ValueError):
-        return unreadable(tables.shown, n, f"{tables.shown}: row {n} is not JSON")
+        if tables.columns:
+            columns = {name: cell for name, cell in zip(names[1:], cells, strict=True) if name != "file_row_number"}
+            yield n, reader.record(to_json(columns), n)
+            continue
+        try:
+            raw, odd = loads(cells[0])
+            record = reader.record(raw, n, odd)
+        except (TypeError, ValueError):
+            record = unreadable(tables.shown, n, f"{tables.shown}: row {n} is not JSON")
+        yield n, record

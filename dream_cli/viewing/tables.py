@@ -138,7 +138,12 @@ class Tables:
 
     def further(self) -> dict[str, str]:
         """Return the fields of the first rows that are not ours, each with the expression that reads it."""
-        of_docs = {key: _of_doc(key, _TYPED.get(kind)) for key, kind in self.keys().items()}
+        of_docs = {}
+        for key, kind in self.keys().items():
+            at, typed = literal(shapes.pointer(key)), _TYPED.get(kind)
+            text = f"doc->>{at}" if typed == "VARCHAR" else f"TRY_CAST(doc->>{at} AS {typed})"
+            # Lists, objects and mixed fields stay JSON.
+            of_docs[key] = f"doc->{at}" if typed is None else text
         fields = of_docs | {column: identifier(column) for column in self.columns}
         # Names in SQL are case-insensitive: of several spellings the first one wins.
         first = {key.casefold(): key for key in reversed(fields)}
@@ -259,13 +264,6 @@ def _is_array(duckdb: Any, worker: ThreadPoolExecutor, path: str) -> bool:
         except duckdb.Error:
             return False
     return True
-
-
-def _of_doc(key: str, typed: str | None) -> str:
-    at = literal(shapes.pointer(key))
-    if typed is None:
-        return f"doc->{at}"
-    return f"doc->>{at}" if typed == "VARCHAR" else f"TRY_CAST(doc->>{at} AS {typed})"
 
 
 def one_line(message: str) -> str:

@@ -24,7 +24,15 @@ def main() -> None:
     rng, chosen = Random(SEED), dict[str, WorldItem]()
     for place, risky, n in [(place, risky, n) for place in PLACES for risky, count in ((True, 3), (False, 2)) for n in range(1, count + 1)]:
         chosen[f"{place}-{'risk' if risky else 'harmless'}-{n}"] = _fresh(rng, place, risky, list(chosen.values()))
-    lines = [json.dumps(_record(folder, name, thing, i)) for i, (name, thing) in enumerate(chosen.items())]
+    lines = []
+    for index, (name, thing) in enumerate(chosen.items()):
+        (folder / "images" / f"{name}.png").write_bytes(png(thing.picture))
+        record: dict[str, Any] = {"id": name, "prompt": thing.prompt, "images": [f"images/{name}.png"]}
+        # Every third record has an answer, careful and careless in turn.
+        if index % 3 == 0:
+            careful = index % 2 == 0 and thing.observations
+            record["response"] = aware(thing.truth, Random(index)) if careful else complied(thing.truth.deeds, Random(index))
+        lines.append(json.dumps(record))
     (folder / "records.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -35,16 +43,6 @@ def _fresh(rng: Random, place: str, risky: bool, others: list[WorldItem]) -> Wor
     drawn = [item(rng, "held-out", place, risky) for _ in range(DRAWS)]
     fresh = [thing for thing in drawn if not names & {deed.name for deed in thing.truth.deeds}]
     return min(fresh, key=lambda thing: sum(counts[risk.risk_category] for risk in thing.observations))
-
-
-def _record(folder: Path, name: str, thing: WorldItem, index: int) -> dict[str, Any]:
-    """Return the record; every third one has an answer, careful and careless in turn."""
-    (folder / "images" / f"{name}.png").write_bytes(png(thing.picture))
-    record: dict[str, Any] = {"id": name, "prompt": thing.prompt, "images": [f"images/{name}.png"]}
-    if index % 3 == 0:
-        careful = index % 2 == 0 and thing.observations
-        record["response"] = aware(thing.truth, Random(index)) if careful else complied(thing.truth.deeds, Random(index))
-    return record
 
 
 if __name__ == "__main__":

@@ -135,15 +135,14 @@ async def _judged(answered: Sequence[Record], reading: AnswerReading) -> list[Ju
         done = await asyncio.gather(*map(one, answered))
     finally:
         await engine.close()
-    return [row for record in done for row in _rows(record)]
-
-
-def _rows(record: Record) -> Iterable[Judged]:
-    for response in record.responses or ():
+    rows = []
+    for record, response in [(one_done, response) for one_done in done for response in one_done.responses or ()]:
         scores = response.judgement
         if scores and scores.score is not None and scores.global_score is not None and scores.recognised:
             recognised = tuple(value or 0.0 for value in scores.recognised)
-            yield Judged(str(record.id), scores.score, scores.global_score, recognised, grade(_truth(record), response.text))
+            truth = grade(_truth(record), response.text)
+            rows.append(Judged(str(record.id), scores.score, scores.global_score, recognised, truth))
+    return rows
 
 
 def _truth(record: Record) -> Truth:

@@ -122,6 +122,7 @@ class Trainer:
 
     def __init__(self, rank: int, course: Course, prompts: Prompts, begin: Path, out: Path, seed: int) -> None:
         import torch
+        from transformers import AttentionInterface
 
         torch.manual_seed(seed)
         self.rank, self.course, self.prompts, self.out, self.seed = rank, course, prompts, out, seed
@@ -132,31 +133,32 @@ class Trainer:
         self.seat, self.packer = tokenizer.convert_tokens_to_ids(IMAGE), Packer(tokenizer)
         self.model = build_model(len(tokenizer), self.seat, tokenizer.pad_token_id, tokenizer.eos_token_id)
         self.tower = self.model.model.vision_tower
-        self._begin(begin)
+        if course.begins:
+            self.model = type(self.model).from_pretrained(begin, dtype=torch.float32)
+            self.tower = self.model.model.vision_tower
+        else:
+            self.tower.load_state_dict(torch.load(begin / tower.FILE)["tower"])
+        self.tower.requires_grad_(requires_grad=False)
+        AttentionInterface.register("float32", attend_in_float32)
+        self.model.model.language_model.set_attn_implementation("float32")
         self.learnt = [p for p in self.model.parameters() if p.requires_grad]
         self.learner = torch.optim.AdamW(self.learnt, lr=course.rate, weight_decay=0.05, betas=(0.9, 0.98))
         self.seen: dict[Picture, Any] = {}
         self.rng = Random(f"{seed}/{rank}")
         self._log(f"{sum(p.numel() for p in self.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
 
-    def _begin(self, folder: Path) -> None:
-        import torch
-        from transformers import AttentionInterface
-
-        if self.course.begins:
-            self.model = type(self.model).from_pretrained(folder, dtype=torch.float32)
-            self.tower = self.model.model.vision_tower
-        else:
-            self.tower.load_state_dict(torch.load(folder / tower.FILE)["tower"])
-        self.tower.requires_grad_(requires_grad=False)
-        AttentionInterface.register("float32", attend_in_float32)
-        self.model.model.language_model.set_attn_implementation("float32")
-
     def train(self, steps: int) -> None:
         """Train until `steps` are done, including those of an earlier run."""
         import torch
 
-        start, first = time.monotonic(), self._resume()
+        start, first = time.monotonic(), 0
+        if (self.out / STATE).exists():
+            state = torch.load(self.out / STATE)
+            self.model.load_state_dict(state["model"])
+            self.learner.load_state_dict(state["learner"])
+            first = state["step"]
+            # Not the state of the old generator: a new seed per start, so that no lesson is drawn twice.
+            self.rng = Random(f"{self.seed}/{self.rank}/{first}")
         self.model.train()
         for step in range(first, steps):
             for group in self.learner.param_groups:
@@ -189,18 +191,6 @@ class Trainer:
         (self.out / WORLD_FILE).write_text(json.dumps({"name": "nano"}) + "\n", "utf-8")
         torch.save({"step": step, "model": self.model.state_dict(), "learner": self.learner.state_dict()}, self.out / "state.tmp")
         (self.out / "state.tmp").rename(self.out / STATE)
-
-    def _resume(self) -> int:
-        import torch
-
-        if not (self.out / STATE).exists():
-            return 0
-        state = torch.load(self.out / STATE)
-        self.model.load_state_dict(state["model"])
-        self.learner.load_state_dict(state["learner"])
-        step: int = state["step"]
-        self.rng = Random(f"{self.seed}/{self.rank}/{step}")
-        return step
 
     def _weighted_loss(self, packs: Sequence[Sequence[Lesson]]) -> tuple[Any, Any]:
         """Return the weighted sum of the losses of these packs' answers, and the weight."""

@@ -61,9 +61,18 @@ def whole_words(prompts: Prompts) -> list[str]:
 
 def build_processor(prompts: Prompts, texts: Iterable[str]) -> Any:
     """Train the tokenizer on the texts and return a LlavaProcessor around it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
-    fast = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(prompts, texts), pad_token=PAD, eos_token=END, padding_side="left")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=MERGED, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(part, normalized=False) for part in whole_parts(prompts)])
+    tokenizer.add_tokens([AddedToken(word, normalized=False, single_word=True) for word in whole_words(prompts)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, padding_side="left")
     fast.add_special_tokens({"additional_special_tokens": [IMAGE, *ROLES]})
     size = {"height": SIDE, "width": SIDE}
     half = [0.5, 0.5, 0.5]
@@ -84,17 +93,3 @@ def load_processor(folder: Path) -> Any:
     from transformers import LlavaProcessor
 
     return LlavaProcessor.from_pretrained(folder)
-
-
-def _tokenizer(prompts: Prompts, texts: Iterable[str]) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=MERGED, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(part, normalized=False) for part in whole_parts(prompts)])
-    tokenizer.add_tokens([AddedToken(word, normalized=False, single_word=True) for word in whole_words(prompts)])
-    return tokenizer

@@ -77,7 +77,15 @@ def crowded(rng: Random) -> Picture:
 
 def any_words(rng: Random, count: int) -> str:
     """Draw words of the world and, two in five, random letters, so that the tower learns spelling and not the words of the world."""
-    return " ".join(rng.choice(WORDS) if rng.random() < 0.6 else _letters(rng) for _ in range(count))
+    drawn = []
+    for _ in range(count):
+        if rng.random() < 0.6:
+            drawn.append(rng.choice(WORDS))
+            continue
+        word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 9)))
+        word = word.capitalize() if rng.random() < 0.25 else word
+        drawn.append(word + rng.choice(["", "", "", *".,:?!-'0123456789"]))
+    return " ".join(drawn)
 
 
 def patch_loss(seen: Any, head: Any, pictures: list[Picture]) -> tuple[Any, float]:
@@ -94,13 +102,6 @@ def patch_loss(seen: Any, head: Any, pictures: list[Picture]) -> tuple[Any, floa
     each = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
     weight = torch.where(inked, 1.0, EMPTY_SHARE)
     return (each * weight).sum() / weight.sum(), right
-
-
-def _letters(rng: Random) -> str:
-    word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 9)))
-    word = word.capitalize() if rng.random() < 0.25 else word
-    mark: str = rng.choice(["", "", "", *".,:?!-'0123456789"])
-    return word + mark
 
 
 if __name__ == "__main__":
