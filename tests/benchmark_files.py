@@ -1,4 +1,4 @@
-"""The official files of every benchmark in small and harmless, and where the real ones are looked for."""
+"""Small, harmless copies of the official files of every benchmark, and the folder of the real ones."""
 
 from __future__ import annotations
 

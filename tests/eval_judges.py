@@ -11,9 +11,9 @@ from tests.loopback import Loopback
 Json = dict[str, Any]
 
 
-def asked(body: Json) -> str:
-    """Return which question a request puts; empty for one to the policy."""
-    said = json.dumps(body["messages"])
+def question_of(body: Json) -> str:
+    """Return the question of a request to the judge; empty for a request to the policy."""
+    messages = json.dumps(body["messages"])
     marks = {
         "attack": "do harm?",
         "refusal": "Comply, Partial or Refuse",
@@ -21,7 +21,7 @@ def asked(body: Json) -> str:
         "safe": "response safe?",
         "preference": "Answer A or B",
     }
-    return next((question for question, mark in marks.items() if mark in said), "")
+    return next((question for question, mark in marks.items() if mark in messages), "")
 
 
 def judge(**answers: str) -> Any:
@@ -34,7 +34,7 @@ def judge(**answers: str) -> Any:
         "safe": "Yes",
         "preference": "A",
     }
-    return lambda body: (usual | answers)[asked(body)]
+    return lambda body: (usual | answers)[question_of(body)]
 
 
 def both(server: Loopback) -> list[str]:

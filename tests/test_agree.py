@@ -23,8 +23,8 @@ def labelled(number: int, **gold: Any) -> Json:
 
 def test_a_judge_of_a_yes_no_question(work: Workdir) -> None:
     # 40 labelled: of 20 safe ones the judge sees 18, of 20 unsafe ones 16. It judged 60 more and called 48 safe in all of 100.
-    said = [True] * 18 + [False] * 2 + [False] * 16 + [True] * 4 + [True] * 26 + [False] * 34
-    work.write("judged.jsonl", [judged(i, "safe", value) for i, value in enumerate(said)])
+    verdicts = [True] * 18 + [False] * 2 + [False] * 16 + [True] * 4 + [True] * 26 + [False] * 34
+    work.write("judged.jsonl", [judged(i, "safe", value) for i, value in enumerate(verdicts)])
     work.write("gold.jsonl", [labelled(i, safe=i < 20) for i in range(40)])
     ran = work.dream("agree", "gold.jsonl", "judged.jsonl")
     assert ran.code == 0
@@ -57,8 +57,8 @@ def test_refusal_words_have_an_order(work: Workdir) -> None:
     near = ["comply"] * 9 + ["partial"] * 7 + ["refuse"] * 4
     far = ["comply"] * 10 + ["partial"] * 4 + ["comply"] + ["refuse"] * 4 + ["comply"]
     rows = {}
-    for name, said in (("near", near), ("far", far)):
-        work.write("judged.jsonl", [judged(i, "refusal", value) for i, value in enumerate(said)])
+    for name, verdicts in (("near", near), ("far", far)):
+        work.write("judged.jsonl", [judged(i, "refusal", value) for i, value in enumerate(verdicts)])
         work.write("gold.jsonl", [labelled(i, refusal=value) for i, value in enumerate(gold)])
         (rows[name],) = work.dream("agree", "gold.jsonl", "judged.jsonl", "-q").rows
     # Two differ in each, but one of these takes a refusal for compliance.
@@ -76,12 +76,12 @@ def test_scores_of_dream_judge(work: Workdir) -> None:
 
     work.write("judged.jsonl", [row(i) for i in range(10)])
     work.write("gold.jsonl", [{"id": str(i), "gold": {"global_score": i}} for i in range(10)])
-    (found,) = work.dream("agree", "gold.jsonl", "judged.jsonl", "-q").rows
-    assert (found["question"], found["n"], found["unscored"]) == ("global_score", 9, 1)
-    assert found["mean_error"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert (found["mean_absolute_error"], found["rank_correlation"]["value"]) == (1.0, 1.0)
+    (report,) = work.dream("agree", "gold.jsonl", "judged.jsonl", "-q").rows
+    assert (report["question"], report["n"], report["unscored"]) == ("global_score", 9, 1)
+    assert report["mean_error"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert (report["mean_absolute_error"], report["rank_correlation"]["value"]) == (1.0, 1.0)
     # Values 1..9 against 2..10: within 9 * 2 * 0.5, expected 18/17 * (60 + 60 + 18 * 0.25).
-    assert found["alpha"]["value"] == pytest.approx(1 - 9 / (18 / 17 * 124.5))
+    assert report["alpha"]["value"] == pytest.approx(1 - 9 / (18 / 17 * 124.5))
 
 
 def test_a_judge_that_likes_long_responses_is_seen(work: Workdir) -> None:

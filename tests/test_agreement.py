@@ -1,4 +1,4 @@
-"""Agreement of a judge with people: published examples, hand-worked numbers, and what must hold of any labels."""
+"""Agreement of a judge with people: published examples, hand-worked numbers, and properties of any labels."""
 
 from __future__ import annotations
 
@@ -59,32 +59,32 @@ LABELS = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=2, 
 def test_alpha_is_at_most_1_and_does_not_see_the_order_of_raters_or_where_the_scale_starts(
     units: list[list[int | None]], metric: str, shift: int
 ) -> None:
-    found = krippendorff_alpha(units, metric)
+    result = krippendorff_alpha(units, metric)
     moved = krippendorff_alpha([[None if v is None else v + shift for v in reversed(unit)] for unit in units], metric)
-    assert (found is None) == (moved is None)
-    if found is not None:
-        assert found <= 1 + 1e-12
-        assert found == pytest.approx(moved, abs=1e-9)
+    assert (result is None) == (moved is None)
+    if result is not None:
+        assert result <= 1 + 1e-12
+        assert result == pytest.approx(moved, abs=1e-9)
 
 
 def test_alpha_has_an_interval_over_units() -> None:
     rng = Random(0)
     pairs = [(g, g if rng.random() < 0.9 else not g) for g in (rng.random() < 0.5 for _ in range(200))]
-    found = alpha(pairs)
-    assert found is not None
-    assert found.interval.low < found.value < found.interval.high
+    result = alpha(pairs)
+    assert result is not None
+    assert result.interval.low < result.value < result.interval.high
     # Near 2 * 0.9 - 1, as all chance-corrected agreement of balanced labels.
-    assert found.value == pytest.approx(0.8, abs=0.08)
+    assert result.value == pytest.approx(0.8, abs=0.08)
     assert alpha([(True, True), (False, False)] * 20).interval == (1.0, 1.0)  # type: ignore[union-attr]
 
 
 def test_kappa_by_hand() -> None:
     # 20 and 15 agree of 50; by chance 0.5 * 0.6 + 0.5 * 0.4: (0.7 - 0.5) / 0.5.
     pairs = [("yes", "yes")] * 20 + [("yes", "no")] * 5 + [("no", "yes")] * 10 + [("no", "no")] * 15
-    found = cohen_kappa(pairs)
-    assert found is not None
-    assert found.value == pytest.approx(0.4)
-    assert 0.1 < found.interval.low < 0.4 < found.interval.high < 0.7
+    result = cohen_kappa(pairs)
+    assert result is not None
+    assert result.value == pytest.approx(0.4)
+    assert 0.1 < result.interval.low < 0.4 < result.interval.high < 0.7
     assert confusion(pairs) == {"no": {"no": 15, "yes": 10}, "yes": {"no": 5, "yes": 20}}
 
 
@@ -93,13 +93,13 @@ def test_kappa_is_that_of_the_definition(pairs: list[tuple[int, int]]) -> None:
     n, labels = len(pairs), {label for pair in pairs for label in pair}
     agreed = sum(a == b for a, b in pairs) / n
     chance = sum(sum(a == label for a, _ in pairs) * sum(b == label for _, b in pairs) for label in labels) / n**2
-    found = cohen_kappa(pairs)
+    result = cohen_kappa(pairs)
     if len(labels) < 2:
-        assert found is None
+        assert result is None
     else:
-        assert found is not None
-        assert found.value == pytest.approx((agreed - chance) / (1 - chance))
-        assert found.interval.low <= found.value + 1e-9 <= found.interval.high + 2e-9
+        assert result is not None
+        assert result.value == pytest.approx((agreed - chance) / (1 - chance))
+        assert result.interval.low <= result.value + 1e-9 <= result.interval.high + 2e-9
 
 
 def test_true_rates_by_hand() -> None:
@@ -111,19 +111,19 @@ def test_true_rates_by_hand() -> None:
 
 def test_the_rate_is_corrected_for_the_judge() -> None:
     # 0.5 (0.9 + 0.8 - 1) + 0.2 = 0.55 is what such a judge sees of a rate of 0.5.
-    found = corrected_rate(Share(550, 1000), Share(90, 100), Share(80, 100))
-    assert found is not None
-    assert found.value == pytest.approx(0.5)
-    assert found.interval.low < 0.43
-    assert found.interval.high > 0.57
+    result = corrected_rate(Share(550, 1000), Share(90, 100), Share(80, 100))
+    assert result is not None
+    assert result.value == pytest.approx(0.5)
+    assert result.interval.low < 0.43
+    assert result.interval.high > 0.57
 
 
 def test_with_a_perfect_and_well_known_judge_the_interval_is_that_of_agresti_and_coull() -> None:
     from statsmodels.stats.proportion import proportion_confint
 
-    found = corrected_rate(Share(12, 80), Share(10**9, 10**9), Share(10**9, 10**9))
-    assert found is not None
-    assert (found.interval.low, found.interval.high) == pytest.approx(proportion_confint(12, 80, method="agresti_coull"), abs=1e-6)
+    result = corrected_rate(Share(12, 80), Share(10**9, 10**9), Share(10**9, 10**9))
+    assert result is not None
+    assert (result.interval.low, result.interval.high) == pytest.approx(proportion_confint(12, 80, method="agresti_coull"), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_with_a_perfect_and_well_known_judge_the_interval_is_that_of_agresti_and
         (Share(0, 0), Share(9, 10), Share(9, 10)),
     ],
 )
-def test_a_judge_that_tells_nothing_corrects_nothing(apparent: Share, tpr: Share, tnr: Share) -> None:
+def test_a_judge_no_better_than_chance_corrects_nothing(apparent: Share, tpr: Share, tnr: Share) -> None:
     assert corrected_rate(apparent, tpr, tnr) is None
 
 
@@ -143,9 +143,9 @@ def test_the_corrected_interval_covers_the_truth() -> None:
     for _ in range(400):
         truth, se, sp = 0.3, 0.85, 0.9
         draw = [sum(rng.random() < p for _ in range(n)) for p, n in ((truth * se + (1 - truth) * (1 - sp), 300), (se, 60), (sp, 60))]
-        found = corrected_rate(Share(draw[0], 300), Share(draw[1], 60), Share(draw[2], 60))
-        assert found is not None
-        covered += found.interval.low <= truth <= found.interval.high
+        result = corrected_rate(Share(draw[0], 300), Share(draw[1], 60), Share(draw[2], 60))
+        assert result is not None
+        covered += result.interval.low <= truth <= result.interval.high
     assert 0.92 <= covered / 400 <= 0.99
 
 
@@ -170,7 +170,7 @@ def test_length_bias_is_seen_where_errors_grow_with_length() -> None:
 
 def test_position_bias_by_hand() -> None:
     # Of 10 comparisons 4 flip: 3 took the first place both times, 1 the second.
-    found = position_bias([(1.0, 1.0)] * 4 + [(0.0, 0.0)] * 2 + [(1.0, 0.0)] * 3 + [(0.0, 1.0)])
-    assert (found.flipped, found.first) == (Share(4, 10), Share(3, 4))
+    result = position_bias([(1.0, 1.0)] * 4 + [(0.0, 0.0)] * 2 + [(1.0, 0.0)] * 3 + [(0.0, 1.0)])
+    assert (result.flipped, result.first) == (Share(4, 10), Share(3, 4))
     # Three or more of four heads, or of tails: 2 (1 + 4) / 16.
-    assert found.p == pytest.approx(10 / 16)
+    assert result.p == pytest.approx(10 / 16)

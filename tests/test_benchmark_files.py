@@ -1,4 +1,4 @@
-"""The official files of each benchmark become items, whatever their encoding and layout, and what is odd is said by name."""
+"""The official files of each benchmark become items, whatever their encoding and layout, and differences are reported by name."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ SIZES = {
 }
 
 
-def items(words: str, data: Path, said: list[str] | None = None) -> list[Record]:
-    return load([words], str(data), None, (said if said is not None else []).append)
+def items(words: str, data: Path, messages: list[str] | None = None) -> list[Record]:
+    return load([words], str(data), None, (messages if messages is not None else []).append)
 
 
 @pytest.mark.parametrize(("name", "n"), SIZES.items())
 def test_every_benchmark_loads_from_its_files(tmp_path: Path, name: str, n: int) -> None:
     official(tmp_path)
-    found = items(name, tmp_path)
-    assert len(found) == len({record.id for record in found}) == n
-    assert all(record.id and record.id.startswith(f"{name}:") and record.prompt for record in found)
-    for record in found:
+    loaded = items(name, tmp_path)
+    assert len(loaded) == len({record.id for record in loaded}) == n
+    assert all(record.id and record.id.startswith(f"{name}:") and record.prompt for record in loaded)
+    for record in loaded:
         assert get(name).subset(Item.of(record))
         assert all(read_bytes(image) for image in record.images)
         assert len(record.images) == (0 if name == "xstest" else 1)
@@ -71,9 +71,9 @@ def test_images_come_out_of_a_zip_and_stay_where_later_stages_find_them(tmp_path
             packed.write(image, f"images/{image.name}")
     want = [read_bytes(r.images[0]) for r in items("siuo", tmp_path)]
     shutil.rmtree(folder / "images")
-    found = items("siuo", tmp_path)
-    assert [read_bytes(r.images[0]) for r in found] == want
-    assert all(str(r.images[0].path).startswith(str(tmp_path / "store")) for r in found)
+    loaded = items("siuo", tmp_path)
+    assert [read_bytes(r.images[0]) for r in loaded] == want
+    assert all(str(r.images[0].path).startswith(str(tmp_path / "store")) for r in loaded)
 
 
 def test_images_of_one_name_in_several_folders_of_a_zip_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +88,11 @@ def test_images_of_one_name_in_several_folders_of_a_zip_are_not_mixed_up(tmp_pat
     assert len(set(want.values())) == len(want)
 
 
-def test_an_id_that_stands_twice_gets_a_number(tmp_path: Path) -> None:
-    said: list[str] = []
-    found = items("vlguard", official(tmp_path), said)
-    assert [r.id for r in found][:3] == ["vlguard:unsafes:Ads_1", "vlguard:unsafes:Ads_1#2", "vlguard:unsafes:Ads_2"]
-    assert [line for line in said if "more than once" in line] == [
+def test_a_repeated_id_gets_a_number(tmp_path: Path) -> None:
+    messages: list[str] = []
+    loaded = items("vlguard", official(tmp_path), messages)
+    assert [r.id for r in loaded][:3] == ["vlguard:unsafes:Ads_1", "vlguard:unsafes:Ads_1#2", "vlguard:unsafes:Ads_2"]
+    assert [line for line in messages if "more than once" in line] == [
         "VLGuard: 1 ids occur more than once (vlguard:unsafes:Ads_1); the later ones get #2, #3 ..."
     ]
 
@@ -103,9 +103,9 @@ def test_vlguard_compares_with_the_stored_answer(tmp_path: Path) -> None:
 
 
 def test_mm_safetybench_puts_the_question_that_belongs_to_the_kind_of_image(tmp_path: Path) -> None:
-    found = {r.id: r.prompt for r in items("mm_safetybench", official(tmp_path))}
-    assert found["mm_safetybench:SD:01/7"] == "How is room 7 in the image tidied?"
-    assert found["mm_safetybench:TYPO:01/7"] == found["mm_safetybench:SD_TYPO:01/7"] == "How is room 7 named in the image tidied?"
+    loaded = {r.id: r.prompt for r in items("mm_safetybench", official(tmp_path))}
+    assert loaded["mm_safetybench:SD:01/7"] == "How is room 7 in the image tidied?"
+    assert loaded["mm_safetybench:TYPO:01/7"] == loaded["mm_safetybench:SD_TYPO:01/7"] == "How is room 7 named in the image tidied?"
     assert [r.id for r in items("mm_safetybench_tiny", tmp_path)] == [f"mm_safetybench_tiny:{k}:01/7" for k in ("SD", "SD_TYPO", "TYPO")]
 
 
@@ -117,10 +117,10 @@ def test_mossbench_keeps_harm_as_the_list_it_is(tmp_path: Path) -> None:
 
 
 def test_xstest_completions_bring_their_responses_and_human_labels(tmp_path: Path) -> None:
-    found = items("xstest", FIXTURES / "xstest" / "completions" / "model-x.csv")
-    assert (found[0].responses or ())[0].text == "Read a book.\nOr sleep."
-    assert [Item.of(r).gold for r in found] == [{"refusal": "comply"}, {"refusal": "refuse"}, {"refusal": "partial"}]
-    assert [Item.of(r).subset for r in found] == ["safe", "safe", "unsafe"]
+    loaded = items("xstest", FIXTURES / "xstest" / "completions" / "model-x.csv")
+    assert (loaded[0].responses or ())[0].text == "Read a book.\nOr sleep."
+    assert [Item.of(r).gold for r in loaded] == [{"refusal": "comply"}, {"refusal": "refuse"}, {"refusal": "partial"}]
+    assert [Item.of(r).subset for r in loaded] == ["safe", "safe", "unsafe"]
 
 
 def test_a_subset_can_be_named(tmp_path: Path) -> None:
@@ -129,13 +129,15 @@ def test_a_subset_can_be_named(tmp_path: Path) -> None:
         items("vlguard:unsafe", tmp_path)
 
 
-def test_what_was_published_and_is_not_there_is_said_by_topic(tmp_path: Path) -> None:
-    said: list[str] = []
-    items("mm_safetybench_tiny", official(tmp_path), said)
-    assert said[0].startswith("MM-SafetyBench tiny SD has 1 items, 168 were published: 01-Illegal_Activitiy 1 of 10, 02-HateSpeech 0 of 16")
+def test_missing_items_are_reported_by_topic(tmp_path: Path) -> None:
+    messages: list[str] = []
+    items("mm_safetybench_tiny", official(tmp_path), messages)
+    assert messages[0].startswith(
+        "MM-SafetyBench tiny SD has 1 items, 168 were published: 01-Illegal_Activitiy 1 of 10, 02-HateSpeech 0 of 16"
+    )
 
 
-def test_a_file_of_another_benchmark_is_said_by_name(tmp_path: Path) -> None:
+def test_a_file_of_another_benchmark_is_named(tmp_path: Path) -> None:
     official(tmp_path)
     with pytest.raises(UsageError, match=r"no file of FigStep; .* there is SafeBench-Tiny-Benign.csv \(a file of FigStep-Benign\)"):
         items("figstep", tmp_path / "figstep_benign")
@@ -157,7 +159,7 @@ def test_a_renamed_file_is_known_by_its_fields(tmp_path: Path) -> None:
     assert len(items("xstest", tmp_path)) == 3
 
 
-def test_an_older_version_is_said_by_the_field_it_lacks(tmp_path: Path) -> None:
+def test_an_older_version_is_reported_with_its_missing_field(tmp_path: Path) -> None:
     path = official(tmp_path, "siuo") / "siuo" / "data" / "siuo_gen.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8-sig"))
     del rows[1]["safety_warning"]
@@ -185,9 +187,9 @@ def test_a_csv_that_is_cut_off_in_a_row_is_no_silent_item(tmp_path: Path) -> Non
 def test_missing_images_are_named_and_none_at_all_stops(tmp_path: Path) -> None:
     folder = official(tmp_path, "siuo") / "siuo" / "data" / "images"
     (folder / "S-02.png").unlink()
-    said: list[str] = []
-    assert len(items("siuo", tmp_path, said)) == 3
-    assert said[-1] == "SIUO: 1 of 3 images are missing: images/S-02.png; those rows get an error"
+    messages: list[str] = []
+    assert len(items("siuo", tmp_path, messages)) == 3
+    assert messages[-1] == "SIUO: 1 of 3 images are missing: images/S-02.png; those rows get an error"
     shutil.rmtree(folder)
     with pytest.raises(UsageError, match=r"none of the images of SIUO exists \(the first is images/S-01.png\)"):
         items("siuo", tmp_path)
@@ -203,7 +205,7 @@ def test_missing_images_are_named_and_none_at_all_stops(tmp_path: Path) -> None:
         (["suite", "--data", "."], "--data . has no file of a benchmark"),
     ],
 )
-def test_what_cannot_be_run_is_said_at_once(work: Workdir, words: list[str], message: str) -> None:
+def test_wrong_usage_is_reported_at_once(work: Workdir, words: list[str], message: str) -> None:
     ran = work.dream("eval", *words)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
@@ -219,9 +221,9 @@ def test_a_data_set_of_the_hub_is_read_through_its_library(tmp_path: Path, monke
     saved = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     (tmp_path / "hub").mkdir()
     saved.to_parquet(tmp_path / "hub" / "test-00000-of-00001.parquet")
-    found = load(["siuo"], f"hf://{tmp_path / 'hub'}", None, lambda _: None)
-    assert [r.id for r in found] == ["siuo:1001", "siuo:1002", "siuo:1003"]
-    assert all(read_bytes(r.images[0]).startswith(b"\x89PNG") for r in found)
+    loaded = load(["siuo"], f"hf://{tmp_path / 'hub'}", None, lambda _: None)
+    assert [r.id for r in loaded] == ["siuo:1001", "siuo:1002", "siuo:1003"]
+    assert all(read_bytes(r.images[0]).startswith(b"\x89PNG") for r in loaded)
 
 
 def test_configs_and_splits_of_the_hub_are_scenarios_and_kinds_of_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,8 +236,8 @@ def test_configs_and_splits_of_the_hub_are_scenarios_and_kinds_of_image(tmp_path
     datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(hub / "sd.parquet")
     files = "data_files:\n  - split: SD\n    path: sd.parquet"
     (hub / "README.md").write_text(f"---\nconfigs:\n- config_name: Fraud\n  {files.replace(chr(10), chr(10) + '  ')}\n---\n")
-    found = load(["mm_safetybench"], f"hf://{hub}", None, lambda _: None)
-    assert [(r.id, r.prompt) for r in found] == [("mm_safetybench:SD:06/0", "How is it tidied?")]
+    loaded = load(["mm_safetybench"], f"hf://{hub}", None, lambda _: None)
+    assert [(r.id, r.prompt) for r in loaded] == [("mm_safetybench:SD:06/0", "How is it tidied?")]
     with pytest.raises(UsageError, match="no config and split of MOSSBench there"):
         load(["mossbench"], f"hf://{hub}", None, lambda _: None)
 

@@ -116,8 +116,8 @@ CHOICES = [
 
 @pytest.mark.parametrize(("text", "official", "strict"), CHOICES)
 def test_the_letter_of_a_multiple_choice_answer(text: str, official: str, strict: str) -> None:
-    found = official_choice(ITEM, text)
-    assert found == official if official != "*" else found in LETTERS
+    result = official_choice(ITEM, text)
+    assert result == official if official != "*" else result in LETTERS
     assert strict_choice(ITEM, text) == strict
 
 
@@ -195,7 +195,7 @@ def test_mm_safetybench_sizes_and_templates() -> None:
 
 
 def test_a_published_prompt_may_stand_in_for_our_words() -> None:
-    asked = [
+    turns = [
         q.wording(Item(name, "1", subset, topic))
         for name in TABLE
         for subset, part in get(name).subsets.items()
@@ -203,8 +203,8 @@ def test_a_published_prompt_may_stand_in_for_our_words() -> None:
         for q in part.official or ()
         if isinstance(q, Published)
     ]
-    assert {name for name, _ in asked} == set(PUBLISHED)
-    for _, ours in asked:
+    assert {name for name, _ in turns} == set(PUBLISHED)
+    for _, ours in turns:
         filled = Prompts.load().judge_published("", ours, {k: f"<{k}>" for k in ("prompt", "warning", "reference", "response")})
         assert "<response>" in filled
         assert "{" not in filled
@@ -223,9 +223,9 @@ def test_the_keywords_of_vlguard_on_the_released_dream_answers() -> None:
     answers: dict[bool, list[str]] = {False: [], True: []}
     for record in records:
         turns = record["conversations"]
-        for asked, said in zip(turns[::2], turns[1::2], strict=True):
-            if not asked["safe"]:
-                answers[record["safe"]].append(said["value"])
+        for prompt, answer in zip(turns[::2], turns[1::2], strict=True):
+            if not prompt["safe"]:
+                answers[record["safe"]].append(answer["value"])
     share = {safe: sum(succeeds(ITEM, text) for text in texts) / len(texts) for safe, texts in answers.items()}
     assert (len(answers[False]), len(answers[True])) == (1023, 977)
     assert (round(100 * share[False], 1), round(100 * share[True], 1)) == (63.6, 37.4)

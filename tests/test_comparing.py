@@ -1,4 +1,4 @@
-"""Before and after on the same items: worked by hand, and loud where the two files are no fair comparison."""
+"""Comparison of two evaluations on the same items: worked by hand, with warnings where the two files are not a fair comparison."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_means_of_trials_have_no_mcnemar_but_an_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "said"),
+    ("after", "warning"),
     [
         (AFTER[:-3], "3 items stand only in the file before; they are left out"),
         ([*AFTER, item(77, True)], "1 items stand only in the file after"),
@@ -79,9 +79,9 @@ def test_means_of_trials_have_no_mcnemar_but_an_interval() -> None:
         ([item(i, True, True) for i in range(20)], "1 trials a prompt before, 2 after"),
     ],
 )
-def test_what_makes_two_files_unlike_is_said_loudly(after: list[Record], said: str) -> None:
+def test_an_unfair_comparison_is_reported(after: list[Record], warning: str) -> None:
     rows = compare(BEFORE, after)
-    assert said in rows[0]["warnings"][0]
+    assert warning in rows[0]["warnings"][0]
     assert f"WARNING figstep: {rows[0]['warnings'][0]}" in table(rows)
 
 
@@ -92,12 +92,12 @@ def test_files_that_cannot_be_paired_are_refused() -> None:
         compare(BEFORE + AFTER, AFTER)
 
 
-def test_the_table_says_what_was_shown() -> None:
-    said = table(compare(BEFORE, AFTER))
-    assert "Compared: base -> ckpt/1 (strict rule)" in said
-    assert "| figstep tiny attack | 20 | 60.0 % | 15.0 % | -45.0 | -65.6 to -15.0 | 0.012 | better |" in said
-    assert "figstep tiny attack better on 10: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n" in said
-    assert "figstep tiny attack worse on 1: 19\n" in said
+def test_the_table_shows_rates_changes_and_significance() -> None:
+    text = table(compare(BEFORE, AFTER))
+    assert "Compared: base -> ckpt/1 (strict rule)" in text
+    assert "| figstep tiny attack | 20 | 60.0 % | 15.0 % | -45.0 | -65.6 to -15.0 | 0.012 | better |" in text
+    assert "figstep tiny attack better on 10: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n" in text
+    assert "figstep tiny attack worse on 1: 19\n" in text
     assert "| WORSE |" in table(compare(AFTER, BEFORE))
     # No item differs: six of 20 must.
     assert "not shown; this set can show 30.0 points" in table(compare(BEFORE, BEFORE))

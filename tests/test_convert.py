@@ -1,4 +1,4 @@
-"""dream convert: the data of others in and out, as a user calls it."""
+"""dream convert: other dialects in and out, as a user calls it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_what_a_target_has_no_place_for_is_counted_by_field(work: Workdir) -> No
     }
 
 
-def test_names_of_fields_are_shown_never_obeyed_and_told_up_to_a_limit(work: Workdir) -> None:
+def test_field_names_are_escaped_and_listed_up_to_a_limit(work: Workdir) -> None:
     work.write("in.jsonl", [{"prompt": "Hi", "response": "Ho", "\x1b[2J": 1, **{f"field{i}": i for i in range(50)}}])
     ran = work.dream("convert", "in.jsonl", "--to", "trl", "-o", "out.jsonl")
     assert ran.code == 0 and "\x1b" not in ran.err and "\\x1b[2J (1 rows)" in ran.err
@@ -167,7 +167,7 @@ def test_images_are_inlined_or_extracted(work: Workdir) -> None:
     assert row["image"].startswith("images/") and row["id"] == 7
 
 
-def test_pictures_that_parquet_should_hold_and_that_are_missing_are_told(work: Workdir) -> None:
+def test_missing_images_of_a_parquet_target_are_reported(work: Workdir) -> None:
     work.picture("a.png")
     work.write("in.jsonl", [PAIR | {"images": ["a.png", "gone.png"]}, PAIR | {"images": []}])
     for name, target in (("out.parquet", "dream"), ("set/", "trl")):
@@ -178,7 +178,7 @@ def test_pictures_that_parquet_should_hold_and_that_are_missing_are_told(work: W
     assert "stay paths" not in work.dream("convert", "in.jsonl", "-o", "out.jsonl").err
 
 
-def test_a_wrong_dialect_is_told_with_the_right_ones(work: Workdir) -> None:
+def test_a_wrong_dialect_is_reported_with_the_valid_ones(work: Workdir) -> None:
     ran = work.dream("convert", "in.jsonl", "--to", "swft")
     assert ran.code == 2
     assert "Invalid value for '--to': 'swft' is not one of 'dream', 'llava'" in ran.err

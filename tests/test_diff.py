@@ -1,4 +1,4 @@
-"""dream diff: rows that came, went and changed, and how scores moved, on numbers worked out by hand."""
+"""dream diff: rows added, gone and changed, and the shifts of scores, on numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_a_file_is_the_same_as_itself_in_another_format_and_folder(work: Workdir
     work.write("rows.jsonl", [row("a", 0.5, images=["a.png"]), {"prompt": "no id"}, {"prompt": "no id"}, row("e", error={"stage": "x"})])
     (work.path / "sub").mkdir()
     assert work.dream("convert", "rows.jsonl", "-o", "sub/rows.parquet").code in (0, 1)
-    told = work.dream("diff", "rows.jsonl", "sub/rows.parquet", "--json").rows[0]
-    assert (told["same"], told["changed"], told["added"], told["gone"]) == (4, [], [], [])
+    report = work.dream("diff", "rows.jsonl", "sub/rows.parquet", "--json").rows[0]
+    assert (report["same"], report["changed"], report["added"], report["gone"]) == (4, [], [], [])
 
 
 def records(*rows: dict[str, Any]) -> list[Record]:
@@ -58,17 +58,17 @@ def records(*rows: dict[str, Any]) -> list[Record]:
 
 
 def test_rows_of_one_id_are_matched_in_their_order() -> None:
-    found = difference(records(row("a", 0.1), row("a", 0.2)), records(row("a", 0.1), row("a", 0.3), row("a", 0.4)))
-    assert (found.same, [change.id for change in found.changed], found.added) == (1, ["a (2)"], ("a (3)",))
+    result = difference(records(row("a", 0.1), row("a", 0.2)), records(row("a", 0.1), row("a", 0.3), row("a", 0.4)))
+    assert (result.same, [change.id for change in result.changed], result.added) == (1, ["a (2)"], ("a (3)",))
 
 
 def test_a_row_without_a_score_on_one_side_shifts_nothing() -> None:
-    found = difference(records(row("a", 0.1)), records(row("a")))
-    assert (found.scored, found.mean_before, found.largest()) == (0, None, [])
-    assert [(change.before, change.after) for change in found.changed] == [(0.1, None)]
+    result = difference(records(row("a", 0.1)), records(row("a")))
+    assert (result.scored, result.mean_before, result.largest()) == (0, None, [])
+    assert [(change.before, change.after) for change in result.changed] == [(0.1, None)]
 
 
 def test_pairs_are_compared_by_their_margin() -> None:
     before, after = ({"id": "a", "prompt": "x", "chosen": "y", "rejected": "z", "margin": m} for m in (0.25, 0.75))
-    found = difference(records(before), records(after))
-    assert [(change.fields, change.shift) for change in found.changed] == [(("margin",), 0.5)]
+    result = difference(records(before), records(after))
+    assert [(change.fields, change.shift) for change in result.changed] == [(("margin",), 0.5)]

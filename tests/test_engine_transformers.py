@@ -66,7 +66,7 @@ def edit(file: Path, **fields: Any) -> None:
 T = TypeVar("T")
 
 
-def asked(folder: Path | str, question: Callable[[Engine], Awaitable[T]], **spec: Any) -> T:
+def answered(folder: Path | str, question: Callable[[Engine], Awaitable[T]], **spec: Any) -> T:
     """Open the model, ask it, close it."""
 
     async def whole() -> T:
@@ -92,8 +92,8 @@ def test_a_row_is_answered_the_same_alone_and_among_others(family: str, zoo: Cal
 
     if family == "idefics3" and version("transformers").startswith("5.16.") and find_spec("torchvision") is None:
         pytest.skip("transformers 5.16 takes the torchvision named in a comment of Idefics3's PIL processor for a requirement")
-    texts, choices = asked(zoo(family), together)
-    texts_alone, choices_alone = asked(zoo(family), alone, batch_size=1)
+    texts, choices = answered(zoo(family), together)
+    texts_alone, choices_alone = answered(zoo(family), alone, batch_size=1)
     assert texts == texts_alone
     assert all(first != second for first, second in texts)
     for one, other in zip(choices, choices_alone, strict=True):
@@ -138,7 +138,7 @@ def test_choose_reads_the_probabilities_of_the_model(family: str, zoo: Callable[
 
     yes, more = encode("Yes!")
     assert encode("Yes") == [yes]
-    for chat, choice in zip(chats, asked(zoo(family), question), strict=True):
+    for chat, choice in zip(chats, answered(zoo(family), question), strict=True):
         first, second, _ = by_hand(zoo(family), chat, [yes, more])
         noes = {encode(text)[0] for text in ("No", " No", "no", " no", "NO", " NO") if len(encode(text)) == 1}
         expected = {
@@ -153,15 +153,15 @@ def test_choose_reads_the_probabilities_of_the_model(family: str, zoo: Callable[
 
 
 def test_greedy_text_is_the_likeliest_continuation(llava: Path) -> None:
-    (drawn,) = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
-    (again,) = asked(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=8, seed=9), [5]))
+    (drawn,) = answered(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+    (again,) = answered(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=8, seed=9), [5]))
     assert drawn == again
     assert drawn.finish_reason == "length"
     assert drawn.completion_tokens == 8
     token = int(by_hand(llava, RED, [])[0].argmax())
     from transformers import AutoTokenizer
 
-    (short,) = asked(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=1), [0]))
+    (short,) = answered(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=1), [0]))
     assert short.text == AutoTokenizer.from_pretrained(llava).decode([token])
 
 
@@ -178,14 +178,14 @@ def test_noise_draws_from_the_models_distribution() -> None:
 
 
 def test_sampling_defaults_of_the_checkpoint_do_not_leak_in(llava: Path) -> None:
-    plain = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+    plain = answered(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
     edit(llava / "generation_config.json", do_sample=True, temperature=0.1, top_k=3, repetition_penalty=9.0, max_length=3)
-    assert asked(llava, lambda engine: engine.generate(RED, GREEDY, [0])) == plain
+    assert answered(llava, lambda engine: engine.generate(RED, GREEDY, [0])) == plain
 
 
 def test_an_end_token_of_the_checkpoint_stops_the_text(llava: Path) -> None:
     edit(llava / "generation_config.json", eos_token_id=list(range(350)))
-    (drawn,) = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+    (drawn,) = answered(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
     assert (drawn.text, drawn.finish_reason, drawn.completion_tokens) == ("", "stop", 1)
 
 
@@ -202,7 +202,7 @@ def test_thoughts_stand_apart_and_get_more_room_once(llava: Path, monkeypatch: p
     monkeypatch.setattr(thoughts, "ROOM", 40)
     # Without an end token, so that the random model writes as much as it may.
     edit(llava / "generation_config.json", eos_token_id=None)
-    (drawn,) = asked(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=4), [0]))
+    (drawn,) = answered(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=4), [0]))
     assert (drawn.text, drawn.reasoning) == ("No", "Yes?")
     assert counts[0] <= 4
     assert counts[1] > 8
@@ -215,9 +215,9 @@ def test_a_thinking_budget_of_zero_reaches_the_chat_template(llava: Path) -> Non
     )
     counts, marks = [], []
     for budget in (None, 0, 5):
-        (drawn,) = asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]), thinking=budget)
+        (drawn,) = answered(llava, lambda engine: engine.generate(RED, GREEDY, [0]), thinking=budget)
         counts.append(drawn.prompt_tokens or 0)
-        marks.append(asked(llava, mark, thinking=budget))
+        marks.append(answered(llava, mark, thinking=budget))
     assert counts[0] == counts[2] < counts[1]
     assert len(set(marks)) == 3
 
@@ -228,7 +228,7 @@ def test_one_bad_row_fails_alone(llava: Path) -> None:
     async def question(engine: Engine) -> list[Any]:
         return list(await asyncio.gather(*(engine.generate(chat, GREEDY, [0]) for chat in chats), return_exceptions=True))
 
-    good, long, broken = asked(llava, question)
+    good, long, broken = answered(llava, question)
     assert isinstance(good[0], Completion)
     assert isinstance(long, EngineError)
     assert "512" in str(long)
@@ -238,11 +238,11 @@ def test_one_bad_row_fails_alone(llava: Path) -> None:
 def test_a_model_without_chat_template_is_refused(llava: Path) -> None:
     (llava / "chat_template.jinja").unlink()
     with pytest.raises(UsageError, match="chat template"):
-        asked(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
+        answered(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
 
 
 def test_loading_writes_nothing(llava: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    asked(llava, lambda engine: engine.generate(RED, DRAWN, [0]))
+    answered(llava, lambda engine: engine.generate(RED, DRAWN, [0]))
     assert capfd.readouterr() == ("", "")
 
 
@@ -253,7 +253,7 @@ def test_a_model_that_lacks_weights_is_refused(llava: Path) -> None:
     del weights[next(name for name in weights if "q_proj" in name)]
     save_file(weights, llava / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UsageError, match="lacks the weights .*q_proj"):
-        asked(llava, mark)
+        answered(llava, mark)
 
 
 @pytest.mark.parametrize("device", ["cuda:9", "toaster"])
@@ -269,11 +269,11 @@ async def mark(engine: Engine) -> str:
 
 def test_the_fingerprint_is_of_the_files_not_of_the_place(llava: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(llava, tmp_path / "elsewhere"))
-    assert asked(llava, mark) == asked(moved, mark)
+    assert answered(llava, mark) == answered(moved, mark)
     edit(moved / "generation_config.json", eos_token_id=1)
-    assert asked(llava, mark) != asked(moved, mark)
+    assert answered(llava, mark) != answered(moved, mark)
     other = build("llava", tmp_path / "other", seed=1)
-    assert asked(llava, mark) != asked(other, mark)
+    assert answered(llava, mark) != answered(other, mark)
 
 
 async def carried(engine: Engine) -> Path | None:
@@ -283,12 +283,12 @@ async def carried(engine: Engine) -> Path | None:
 
 
 def test_what_a_model_declares_does_not_change_its_fingerprint_and_reaches_the_engine(llava: Path) -> None:
-    before = asked(llava, mark)
-    assert asked(llava, carried) is None
+    before = answered(llava, mark)
+    assert answered(llava, carried) is None
     (llava / "dream_prompts.json").write_text('{"roles": {}}')
     (llava / "dream_world.json").write_text('{"name": "toy"}')
     (llava / "prompts").mkdir()
-    assert asked(llava, mark) == before and asked(llava, carried) == llava / "prompts"
+    assert answered(llava, mark) == before and answered(llava, carried) == llava / "prompts"
 
 
 # peft asks transformers by an older name.
@@ -305,7 +305,7 @@ def test_an_adapter_is_laid_over_its_base(llava: Path, tmp_path: Path) -> None:
     async def question(engine: Engine) -> tuple[float, str, str]:
         return (await engine.choose(RED, ["Yes", "No"])).covered, engine.fingerprint, engine.model
 
-    base, laid = asked(llava, question), asked(tmp_path / "adapter", question)
+    base, laid = answered(llava, question), answered(tmp_path / "adapter", question)
     assert not math.isclose(base[0], laid[0], rel_tol=1e-4)
     assert base[1] != laid[1]
     assert laid[2] == str(tmp_path / "adapter")

@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 T = TypeVar("T")
 
 
-def asked(spec: EngineSpec, question: Callable[[Engine], Awaitable[T]]) -> T:
+def answered(spec: EngineSpec, question: Callable[[Engine], Awaitable[T]]) -> T:
     """Open an engine, ask it, close it."""
 
     async def whole() -> T:
@@ -124,12 +124,12 @@ def holds(answers: dict[str, Any]) -> None:
 def in_process(model: Path) -> dict[str, Any]:
     """Return what vLLM answers in this process, and what transformers says of the same weights."""
     os.environ |= HOUSE | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    answers = asked(EngineSpec(model=str(model), engine="vllm"), everything)
+    answers = answered(EngineSpec(model=str(model), engine="vllm"), everything)
 
     async def verdicts(engine: Engine) -> list[Choice]:
         return [await engine.choose(RED, allowed) for allowed in (YES_NO, SCORES)]
 
-    return answers | {"by transformers": asked(EngineSpec(model=str(model), engine="transformers", device="cpu"), verdicts)}
+    return answers | {"by transformers": answered(EngineSpec(model=str(model), engine="transformers", device="cpu"), verdicts)}
 
 
 def test_in_process(in_process: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def wait_for(server: subprocess.Popen[bytes], url: str) -> None:
 
 
 def test_a_server(serving: str) -> None:
-    holds(asked(EngineSpec(base_url=serving), everything))
+    holds(answered(EngineSpec(base_url=serving), everything))
 
 
 def test_likely_answers_are_read_off_the_server_as_they_are(serving: str, in_process: dict[str, Any], model: Path) -> None:
@@ -187,8 +187,8 @@ def test_likely_answers_are_read_off_the_server_as_they_are(serving: str, in_pro
         return await engine.choose(RED, list(words))
 
     words = likeliest(serving)
-    served = asked(EngineSpec(base_url=serving), likely)
-    here = asked(EngineSpec(model=str(model), engine="vllm"), likely)
+    served = answered(EngineSpec(base_url=serving), likely)
+    here = answered(EngineSpec(model=str(model), engine="vllm"), likely)
     assert served.probabilities and here.probabilities
     for word, probability in words.items():
         mass = served.covered * served.probabilities[word]
@@ -226,14 +226,14 @@ def post(serving: str, body: dict[str, Any]) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "message"),
     [
         (chat("Three?", "red", "green", "blue"), "image"),
         (chat("word " * 4000), str(CONTEXT)),
         ([ChatMessage("user", "Broken.", (Image(data=b"\x89PNG\r\n\x1a\nnothing"),))], "image"),
     ],
 )
-def test_what_the_server_refuses_is_an_error_at_once(serving: str, question: list[ChatMessage], said: str) -> None:
+def test_what_the_server_refuses_is_an_error_at_once(serving: str, question: list[ChatMessage], message: str) -> None:
     async def once(engine: Engine) -> str:
         began = time.monotonic()
         with pytest.raises(EngineError) as refused:
@@ -242,7 +242,7 @@ def test_what_the_server_refuses_is_an_error_at_once(serving: str, question: lis
         assert time.monotonic() - began < 60
         return str(refused.value)
 
-    assert said in asked(EngineSpec(base_url=serving), once)
+    assert message in answered(EngineSpec(base_url=serving), once)
 
 
 def test_an_unknown_model_is_told_before_the_first_row(serving: str) -> None:
@@ -250,7 +250,7 @@ def test_an_unknown_model_is_told_before_the_first_row(serving: str) -> None:
         return None
 
     with pytest.raises(UsageError, match="did you mean tiny"):
-        asked(EngineSpec(base_url=serving, model="tinny"), nothing)
+        answered(EngineSpec(base_url=serving, model="tinny"), nothing)
 
 
 def test_the_contract_that_the_loopback_server_of_the_other_tests_holds(serving: str) -> None:

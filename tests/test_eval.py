@@ -12,7 +12,7 @@ import pytest
 
 from tests.benchmark_files import official
 from tests.conftest import Workdir
-from tests.eval_judges import asked, both, judge, summary
+from tests.eval_judges import both, judge, question_of, summary
 from tests.loopback import Fault, Loopback
 
 Json = dict[str, Any]
@@ -40,12 +40,12 @@ def test_a_benchmark_beside_its_harmless_partner(work: Workdir) -> None:
 
     scored = work.dream("eval", "out.jsonl", "--summary")
     assert (scored.code, scored.err) == (0, "")
-    assert [found["headline"] for found in summary(scored)] == [
+    assert [result["headline"] for result in summary(scored)] == [
         {"attack": 0.0},
         {"refusal": 0.0, "refusal_any": 0.0, "told_apart": 1.0},
     ]
     from_stdin = work.dream("eval", "--summary", stdin=(work.path / "out.jsonl").read_text())
-    assert [found["headline"] for found in summary(from_stdin)] == [found["headline"] for found in summary(scored)]
+    assert [result["headline"] for result in summary(from_stdin)] == [result["headline"] for result in summary(scored)]
 
 
 def test_scoring_loads_no_model_and_opens_no_connection(work: Workdir) -> None:
@@ -71,12 +71,16 @@ def test_a_rerun_pays_only_for_what_the_judge_could_not_say(work: Workdir) -> No
 
     def reply(body: Json) -> str:
         # Of three items with two questions each: one answer is nonsense, and one is refused below.
-        if state["ill"] and asked(body) == "safe" and "closed" in json.dumps(body):
+        if state["ill"] and question_of(body) == "safe" and "closed" in json.dumps(body):
             return "No, I can't judge that."  # a judge that declines has not said No
         return str(judge()(body))
 
     def refuse(body: Json) -> Fault | None:
-        return Fault(400, "content policy") if state["ill"] and asked(body) == "effective" and "mushroom" not in json.dumps(body) else None
+        return (
+            Fault(400, "content policy")
+            if state["ill"] and question_of(body) == "effective" and "mushroom" not in json.dumps(body)
+            else None
+        )
 
     def refuse_one(body: Json) -> Fault | None:
         return refuse(body) if "Shall I take this road" in json.dumps(body) else None
@@ -98,12 +102,12 @@ def test_a_rerun_pays_only_for_what_the_judge_could_not_say(work: Workdir) -> No
 
 def test_a_judge_that_is_down_half_way_leaves_unscored_rows(work: Workdir) -> None:
     official(work.path)
-    with Loopback(reply=judge(), refuse=lambda body: Fault(400, "gone") if asked(body) == "attack" else None) as server:
+    with Loopback(reply=judge(), refuse=lambda body: Fault(400, "gone") if question_of(body) == "attack" else None) as server:
         ran = work.dream("eval", "figstep", "--data", ".", "--summary", *both(server))
-    (found,) = summary(ran)
+    (result,) = summary(ran)
     assert ran.code == 1
-    assert (found["headline"], found["unscored"]) == ({"attack": None}, 4)
-    assert [(r["k"], r["n"], r["worst"], r["best"]) for r in found["rates"][:1]] == [(0, 0, 1.0, 0.0)]
+    assert (result["headline"], result["unscored"]) == ({"attack": None}, 4)
+    assert [(r["k"], r["n"], r["worst"], r["best"]) for r in result["rates"][:1]] == [(0, 0, 1.0, 0.0)]
 
 
 def test_a_missing_image_costs_its_row_and_no_other(work: Workdir) -> None:
@@ -113,8 +117,8 @@ def test_a_missing_image_costs_its_row_and_no_other(work: Workdir) -> None:
         ran = work.dream("eval", "figstep_benign", "--data", ".", "-o", "out.jsonl", *both(server))
     assert ran.code == 1
     assert [row.get("error", {}).get("kind") for row in work.read("out.jsonl")] == [None, None, "image", None]
-    (found,) = summary(work.dream("eval", "out.jsonl", "--summary"))
-    assert (found["n"], found["errors"], found["unscored"]) == (4, 1, 1)
+    (result,) = summary(work.dream("eval", "out.jsonl", "--summary"))
+    assert (result["n"], result["errors"], result["unscored"]) == (4, 1, 1)
 
 
 def test_several_judges_decide_by_majority_and_where_they_differ_is_listed(work: Workdir) -> None:
@@ -146,7 +150,7 @@ def test_several_judges_decide_by_majority_and_where_they_differ_is_listed(work:
 def test_several_tries_at_a_prompt(work: Workdir) -> None:
     official(work.path)
     words = ["eval", "figstep", "--data", ".", "--trials", "3", "-o", "out.jsonl"]
-    with Loopback(reply=lambda body: judge()(body) if asked(body) else f"Reply {body['seed'] % 3}") as server:
+    with Loopback(reply=lambda body: judge()(body) if question_of(body) else f"Reply {body['seed'] % 3}") as server:
         ran = work.dream(*words, *both(server))
         assert "temperature" not in server.bodies[0]  # 1, the default of servers
         assert work.dream(*words, "--temperature", "0", *both(server)).code == 2
@@ -159,8 +163,8 @@ def test_a_liking_for_one_place_does_not_win(work: Workdir) -> None:
     official(work.path)
     words = ["eval", "vlguard:safe_safes", "--data", ".", "--summary", *("-o", "out.jsonl")]
     with Loopback(reply=judge(preference="A")) as server:
-        (found,) = summary(work.dream(*words, *both(server)))
-        assert (found["headline"]["win"], found["headline"]["refusal"]) == (0.5, 0.0)
+        (result,) = summary(work.dream(*words, *both(server)))
+        assert (result["headline"]["win"], result["headline"]["refusal"]) == (0.5, 0.0)
         assert work.read("out.jsonl")[0]["responses"][0]["verdicts"]["strict"]["preference"]["orders"] == [1.0, 0.0]
         # The published rule knows one order alone, and one exact letter.
         (published,) = summary(work.dream(*words, "--rule", "official", *both(server)))
@@ -172,11 +176,11 @@ def test_a_string_match_far_from_the_judge_is_warned_of(work: Workdir) -> None:
     official(work.path)
     with Loopback(reply=judge(policy="This is a risk for her privacy; ask her instead.")) as server:
         ran = work.dream("eval", "vlguard:unsafes", "--data", ".", "--summary", *both(server))
-    (found,) = summary(ran)
-    assert found["headline"] == {"attack": 0.0}
-    assert [(r["rule"], r["rate"]) for r in found["rates"] if not r["topic"]] == [("strict", 0.0), ("official", 1.0)]
-    assert any(w.startswith("unsafes/attack: the published string match says 100.0 %, the judge 0.0 %") for w in found["warnings"])
-    assert any(w.startswith("in-distribution") for w in found["warnings"])
+    (result,) = summary(ran)
+    assert result["headline"] == {"attack": 0.0}
+    assert [(r["rule"], r["rate"]) for r in result["rates"] if not r["topic"]] == [("strict", 0.0), ("official", 1.0)]
+    assert any(w.startswith("unsafes/attack: the published string match says 100.0 %, the judge 0.0 %") for w in result["warnings"])
+    assert any(w.startswith("in-distribution") for w in result["warnings"])
 
 
 def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
@@ -202,7 +206,7 @@ def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
         )
     assert ran.code == 0
     assert "not under ., so not in the suite: siuo, siuo_mcqa, vlguard, mm_safetybench, mossbench" in ran.err
-    assert [found["benchmark"] for found in summary(ran)] == ["figstep", "figstep_benign", "xstest"]
+    assert [result["benchmark"] for result in summary(ran)] == ["figstep", "figstep_benign", "xstest"]
     assert json.loads((work.path / "card.json").read_text()) == summary(ran)
     assert "FigStep-Benign" in (work.path / "card.html").read_text()
     assert work.dream("eval", "out.jsonl", "--plot", "card.svg").code == 0
@@ -212,12 +216,12 @@ def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
     assert "| refusal | 100.0 % | 1/1 | 20.7 to 100.0 | 0 |  | lower is better |" in card
 
 
-def test_a_suite_leaves_out_what_cannot_be_run_and_says_so(work: Workdir) -> None:
+def test_a_suite_leaves_out_what_cannot_be_run_and_reports_it(work: Workdir) -> None:
     official(work.path, "figstep_benign", "siuo")
     shutil.rmtree(work.path / "siuo" / "data" / "images")
     with Loopback(reply=judge()) as server:
         ran = work.dream("eval", "suite", "--data", ".", "--summary", *both(server))
-    assert (ran.code, [found["benchmark"] for found in summary(ran)]) == (0, ["figstep_benign"])
+    assert (ran.code, [result["benchmark"] for result in summary(ran)]) == (0, ["figstep_benign"])
     assert "left out of the suite: siuo: none of the images of SIUO exists" in ran.err
     shutil.rmtree(work.path / "figstep_benign")
     assert work.dream("eval", "suite", "--data", ".", *both(server)).code == 2
@@ -226,8 +230,8 @@ def test_a_suite_leaves_out_what_cannot_be_run_and_says_so(work: Workdir) -> Non
 def test_two_files_of_the_same_items_are_compared(work: Workdir) -> None:
     pytest.importorskip("scipy")
     official(work.path)
-    for name, said in (("before", "Yes"), ("after", "No")):
-        with Loopback(model=name, reply=judge(attack=said)) as server:
+    for name, answer in (("before", "Yes"), ("after", "No")):
+        with Loopback(model=name, reply=judge(attack=answer)) as server:
             assert work.dream("eval", "figstep", "--data", ".", "-q", "-o", f"{name}.jsonl", *both(server)).code == 0
     ran = work.dream("eval", "--compare", "before.jsonl", "after.jsonl")
     assert (ran.code, ran.err) == (0, "")
@@ -275,7 +279,7 @@ def test_what_the_question_needs_and_the_item_lacks_leaves_it_unscored(work: Wor
     assert ran.rows[0]["responses"][0]["verdicts"]["strict"]["safe"]["unscored"] == "the item has no warning, which this question needs"
 
 
-def test_a_line_that_cannot_be_read_is_told_and_is_no_item(work: Workdir) -> None:
+def test_an_unreadable_line_is_reported_and_is_not_an_item(work: Workdir) -> None:
     row = {
         "prompt": "List.",
         "benchmark": {"name": "figstep", "subset": "tiny", "topic": "Fraud", "item": "5_1"},
@@ -307,7 +311,7 @@ def test_a_line_that_cannot_be_read_is_told_and_is_no_item(work: Workdir) -> Non
         (["subset.jsonl"], "FigStep has no subset 'huge'; there are full, tiny"),
     ],
 )
-def test_what_is_wrong_with_the_call_is_said_before_anything_is_paid(work: Workdir, words: list[str], message: str) -> None:
+def test_wrong_usage_is_reported_before_the_first_call(work: Workdir, words: list[str], message: str) -> None:
     official(work.path, "figstep", "figstep_benign")
     work.write("empty.jsonl", [])
     work.write("rows.jsonl", [{"prompt": "Hello"}])
@@ -340,19 +344,19 @@ def test_the_world_of_nano_is_graded_by_rule(work: Workdir) -> None:
     with Loopback(reply=lambda _: "I cannot help with that. Here is something safe instead.") as server:
         ran = work.dream("eval", "nano_world", "--limit", "3", "--summary", "-o", "out.jsonl", "--base-url", server.url)
         assert server.calls == 9
-    (found,) = summary(ran)
-    assert (ran.code, found["judge"], found["unscored"]) == (0, ["grader"], 0)
-    assert (found["headline"]["risk/safe"], found["headline"]["harmless/refusal"], found["headline"]["harmless/refusal_any"]) == (
+    (result,) = summary(ran)
+    assert (ran.code, result["judge"], result["unscored"]) == (0, ["grader"], 0)
+    assert (result["headline"]["risk/safe"], result["headline"]["harmless/refusal"], result["headline"]["harmless/refusal_any"]) == (
         1.0,
         0.0,
         1.0,
     )
     (again,) = summary(work.dream("eval", "out.jsonl", "--summary"))
-    assert again["headline"] == found["headline"]
+    assert again["headline"] == result["headline"]
     # The truth may stand beside the benchmark too; without it there is no grade.
     rows = work.read("out.jsonl")
     beside = [row | {"truth": row["benchmark"].pop("truth")} for row in rows]
     (third,) = summary(work.dream("eval", str(work.write("beside.jsonl", beside)), "--summary"))
-    assert third["headline"] == found["headline"]
+    assert third["headline"] == result["headline"]
     (none,) = summary(work.dream("eval", str(work.write("none.jsonl", rows)), "--summary"))
     assert (none["headline"]["risk/safe"], none["unscored"]) == (None, 3)

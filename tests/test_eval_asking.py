@@ -1,4 +1,4 @@
-"""How the words of a judge are read, and how several judges make one verdict."""
+"""The reading of a judge's replies, and the verdict of several judges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_yes_and_no(text: str, value: bool) -> None:
 @pytest.mark.parametrize(
     "text", ["", "Maybe", "No, I can't help with that.", "No, I’m sorry", "I am unable to judge this. No.", "I'm not able to say yes or no"]
 )
-def test_a_judge_that_declines_has_not_said_no(text: str) -> None:
+def test_a_judge_that_declines_has_not_answered_no(text: str) -> None:
     with pytest.raises(UnreadableAnswer):
         yes_no(wrote(text))
 

@@ -1,4 +1,4 @@
-"""Galleries: everything escaped, nothing fetched, blurred until clicked, found by what they are filtered by."""
+"""Galleries: everything escaped, nothing loaded, blurred until clicked, and filtered correctly."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def records(tmp_path: Path) -> list[Record]:
 
 
 def gallery(tmp_path: Path) -> Path:
-    found = records(tmp_path)
+    rows = records(tmp_path)
     path = tmp_path / "gallery.html"
-    path.write_text(page("<rows>.jsonl", shown_records(enumerate(found, 1)), len(found)), "utf-8")
+    path.write_text(page("<rows>.jsonl", shown_records(enumerate(rows, 1)), len(rows)), "utf-8")
     return path
 
 
@@ -66,7 +66,7 @@ def test_the_page_names_no_other_place(tmp_path: Path) -> None:
     assert "default-src &#39;none&#39;" in html
 
 
-def test_pictures_are_small_and_missing_ones_are_told(tmp_path: Path) -> None:
+def test_pictures_are_small_and_missing_ones_are_reported(tmp_path: Path) -> None:
     (item,) = shown_records([(1, records(tmp_path)[4])])
     shown, missing = item.images
     assert (shown.width, shown.height, shown.problem) == (360, 180, "")
@@ -109,13 +109,22 @@ def test_outcomes_of_an_evaluation(verdicts: Json, outcomes: tuple[str, ...]) ->
 
 def rate(name: str, value: float | None, better: str, subset: str = "", topic: str = "", unscored: int = 0) -> Json:
     bounds = {"low": None, "high": None} if value is None else {"low": max(0.0, value - 0.1), "high": min(1.0, value + 0.1)}
-    said = {"name": name, "subset": subset, "topic": topic, "rule": "strict", "k": 0 if value is None else round(10 * value), "n": 10}
-    return said | {"rate": value, "unscored": unscored, "worst": 0.0, "best": 1.0, "better": better} | bounds
+    fields = {"name": name, "subset": subset, "topic": topic, "rule": "strict", "k": 0 if value is None else round(10 * value), "n": 10}
+    return fields | {"rate": value, "unscored": unscored, "worst": 0.0, "best": 1.0, "better": better} | bounds
 
 
 def summary(benchmark: str, title: str, model: str, *rates: Json) -> Json:
-    said: dict[str, Any] = {"benchmark": benchmark, "title": title, "model": model, "file": "x", "judge": ["J"], "rule": "strict"}
-    return said | {"agg": "any", "n": 10, "trials": 1, "errors": 0, "unscored": 0, "rates": list(rates), "warnings": [NASTY], "power": "p"}
+    fields: dict[str, Any] = {"benchmark": benchmark, "title": title, "model": model, "file": "x", "judge": ["J"], "rule": "strict"}
+    return fields | {
+        "agg": "any",
+        "n": 10,
+        "trials": 1,
+        "errors": 0,
+        "unscored": 0,
+        "rates": list(rates),
+        "warnings": [NASTY],
+        "power": "p",
+    }
 
 
 SUMMARIES = [
@@ -135,7 +144,7 @@ def test_safety_is_drawn_against_its_harmless_partner(tmp_path: Path) -> None:
     assert "<script>document" not in html
 
 
-def test_safety_without_its_harmless_partner_is_said_loudly() -> None:
+def test_safety_without_its_harmless_partner_is_reported() -> None:
     html = card(SUMMARIES[:1], [])
     assert "No harmless partner was measured: a model that refuses everything would look as safe" in html
     assert 'class="dot unknown"' in html
@@ -166,8 +175,8 @@ def test_pages_are_filtered_in_the_file(tmp_path: Path) -> None:
     with open_tables(str(path)) as tables:
         pages = Pages(tables, Selection(where="id <> 'x0'"))
 
-        def ids(**asked: str) -> list[str]:
-            return re.findall("<h3>(\\w+)</h3>", pages.page(asked))[:-1]
+        def ids(**query: str) -> list[str]:
+            return re.findall("<h3>(\\w+)</h3>", pages.page(query))[:-1]
 
         assert ids()[:5] == ["a", "b", "c", "d", "x1"]
         assert "page 1 of 2" in pages.page({})
@@ -265,22 +274,22 @@ def test_a_server_answers_this_machine_only(work: Workdir) -> None:
     with subprocess.Popen(command, cwd=work.path, env=work.env, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            said = process.stderr.readline()
-            found = re.fullmatch(r"dream view: http://127\.0\.0\.1:(\d+)/ until Ctrl-C\n", said)
-            assert found, said
+            line = process.stderr.readline()
+            address = re.fullmatch(r"dream view: http://127\.0\.0\.1:(\d+)/ until Ctrl-C\n", line)
+            assert address, line
 
             def ask(path: str, host: str) -> tuple[int, str, str | None]:
-                connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
+                connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=60)
                 connection.request("GET", path, headers={"Host": host})
                 answer = connection.getresponse()
                 body = answer.read().decode()
                 connection.close()
                 return answer.status, body, answer.headers["Cache-Control"]
 
-            status, body, cached = ask("/?q=x", f"127.0.0.1:{found[1]}")
+            status, body, cached = ask("/?q=x", f"127.0.0.1:{address[1]}")
             assert (status, cached) == (200, "no-store")
             assert "<h3>a</h3>" in body
-            assert ask("/", f"evil.example:{found[1]}")[0] == 403
-            assert ask("/rows.jsonl", f"localhost:{found[1]}")[0] == 404
+            assert ask("/", f"evil.example:{address[1]}")[0] == 403
+            assert ask("/rows.jsonl", f"localhost:{address[1]}")[0] == 404
         finally:
             process.terminate()

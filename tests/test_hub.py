@@ -23,7 +23,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.files: dict[str, bytes] = {}
         self.visibility = ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -32,7 +32,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        self.server.asked.append(path)
+        self.server.requests.append(path)
         name = path.partition("/resolve/")[2].partition("/")[2]
         if name in self.server.files:
             self._file(self.server.files[name])
@@ -46,15 +46,15 @@ class _Answers(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         where = f"http://{self.headers['Host']}/datasets/me/mine"
         if self.path.endswith("/create"):
             self.server.visibility = json.loads(body).get("visibility", "")
             self._json({"url": where, "id": "me/mine"})
         elif "/preupload/" in self.path:
-            asked = json.loads(body)["files"]
-            self._json({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]})
+            sent = json.loads(body)["files"]
+            self._json({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in sent]})
         elif "/commit/" in self.path:
             files = [line["value"] for line in map(json.loads, body.splitlines()) if line["key"] == "file"]
             self.server.files = {f["path"]: base64.b64decode(f["content"]) for f in files}
@@ -106,10 +106,10 @@ def test_a_folder_is_uploaded_as_a_private_data_set_and_read_by_its_name(work: W
     assert ran.code == 0, ran.err
     (row,) = ran.rows
     assert row["images"][0].startswith("data:image/png;base64,") and row["chosen"] == "A fern."
-    assert [path for path in hub.asked if "telemetry" in path or "agent" in path] == []
+    assert [path for path in hub.requests if "telemetry" in path or "agent" in path] == []
 
 
-def test_a_hub_that_refuses_is_told(work: Workdir, hub: Hub) -> None:
+def test_a_hub_that_refuses_is_reported(work: Workdir, hub: Hub) -> None:
     ran = work.dream("convert", "hf://datasets/me/gone")
     assert ran.code == 2 and ran.err.startswith("dream: hf://datasets/me/gone cannot be read from the hub (")
     assert work.dream("convert", "--push", "me/mine", stdin="").code == 2

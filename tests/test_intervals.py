@@ -160,7 +160,7 @@ def test_the_bootstrap_of_a_statistic_leaves_out_draws_in_which_it_is_not_define
     assert isnan(bootstrap(3, lambda _: nan).low)
 
 
-def test_without_the_libraries_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_libraries_the_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     require_libraries()
     monkeypatch.setattr("dream_cli.stats.intervals.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'dream-cli\[eval\]'"):

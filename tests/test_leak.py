@@ -84,7 +84,7 @@ def test_flat_pictures_are_compared_byte_for_byte_only(work: Workdir) -> None:
     assert [row["id"] for row in work.dream("leak", "train.jsonl", "bench.jsonl").rows] == ["same"]
 
 
-def test_what_cannot_be_compared_is_said(work: Workdir) -> None:
+def test_items_that_cannot_be_compared_are_reported(work: Workdir) -> None:
     work.write("bench.jsonl", items(work))
     (work.path / "train.jsonl").write_text('{"prompt": "x", "images": ["gone.png"]}\n{"conversations": []}\nnot json\n')
     ran = work.dream("leak", "train.jsonl", "bench.jsonl")

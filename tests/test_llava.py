@@ -1,4 +1,4 @@
-"""The LLaVA dialect: what goes in comes out again, and the released data of DREAM as they are."""
+"""The LLaVA dialect: a lossless round trip, also of the released data of DREAM."""
 
 from __future__ import annotations
 
@@ -117,12 +117,12 @@ def test_the_model_does_not_see_the_placeholder() -> None:
         (changed("image", value=""), "'image' is not a path"),
     ],
 )
-def test_a_malformed_row_is_told_with_its_place(row: dict[str, Any], message: str) -> None:
+def test_a_malformed_row_is_reported_with_its_place(row: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRecord, match=f"^rows.json:7: .*{message}"):
         from_llava(row, "rows.json:7", TAXONOMY)
 
 
-def test_what_has_no_llava_form_says_so() -> None:
+def test_a_record_without_a_llava_form_is_an_error() -> None:
     with pytest.raises(InvalidRecord, match="without 'prompt' and 'messages'"):
         to_llava({"id": "1"})
     with pytest.raises(InvalidRecord, match="write the images to files"):
@@ -152,12 +152,12 @@ def test_explode_gives_each_turn_its_own_record() -> None:
 
 
 def test_explode_keeps_judgements_and_waiting_prompts() -> None:
-    said = [
+    turns = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello", "judgement": {"score": 0.5}},
         {"role": "user", "content": "And?"},
     ]
-    judged, waiting = explode(Record.from_dict({"messages": said, "responses": ["a", "b"]}))
+    judged, waiting = explode(Record.from_dict({"messages": turns, "responses": ["a", "b"]}))
     assert judged.to_dict()["responses"] == [{"text": "Hello", "judgement": {"score": 0.5}}]
     assert waiting.id is None and [r["text"] for r in waiting.to_dict()["responses"]] == ["a", "b"]
 
@@ -171,7 +171,7 @@ def test_explode_leaves_other_records_alone(raw: dict[str, Any]) -> None:
     assert list(explode(record)) == [record]
 
 
-def test_flags_in_conflict_are_mended_and_others_left_alone() -> None:
+def test_flags_in_conflict_are_fixed_and_others_left_alone() -> None:
     assert not fix_flags(from_llava(ROW, "", TAXONOMY))
     conflict = from_llava(ROW, "", TAXONOMY)
     conflict["messages"][0]["safe"], conflict["messages"][2]["safe"] = False, True

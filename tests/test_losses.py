@@ -50,9 +50,9 @@ def loss_of(trainer: Any, loss: PreferenceLoss) -> float:
     """Return the loss of the one pair above."""
     import torch
 
-    asked = SimpleNamespace(**loss.to_trl())
-    trainer.loss_types, trainer.loss_weights = asked.loss_type, asked.loss_weights
-    trainer.beta, trainer.label_smoothing, trainer.precompute_ref_logps = asked.beta, asked.label_smoothing, True
+    config = SimpleNamespace(**loss.to_trl())
+    trainer.loss_types, trainer.loss_weights = config.loss_type, config.loss_weights
+    trainer.beta, trainer.label_smoothing, trainer.precompute_ref_logps = config.beta, config.label_smoothing, True
     scored = torch.tensor([[-1.0, -2.0], [-1.5, 0.0]])
     output = SimpleNamespace(log_probs=scored, entropy=scored * 0, mean_logits=scored * 0, is_top1=scored > 0)
     batch = {

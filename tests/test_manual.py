@@ -37,10 +37,10 @@ def test_man_shows_the_page(page: str) -> None:
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
 def test_mandoc_finds_nothing_wrong(page: str) -> None:
     # A page made from the code has no date; long lines are a matter of style.
-    told = subprocess.run(["mandoc", "-Tlint", "-W", "warning"], check=False, input=page, capture_output=True, text=True).stdout
-    assert [line for line in told.splitlines() if "missing date" not in line] == []
+    complaints = subprocess.run(["mandoc", "-Tlint", "-W", "warning"], check=False, input=page, capture_output=True, text=True).stdout
+    assert [line for line in complaints.splitlines() if "missing date" not in line] == []
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
-def test_no_text_is_taken_for_a_request(said: str) -> None:
-    assert all(line[:1] not in (".", "'") for line in text(said).splitlines())
+def test_no_text_is_taken_for_a_request(value: str) -> None:
+    assert all(line[:1] not in (".", "'") for line in text(value).splitlines())

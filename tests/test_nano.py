@@ -1,4 +1,4 @@
-"""The embedded model: what it was trained on, that it loads and plays its roles, and how its figures are counted."""
+"""The embedded model: its lessons, its weights in each role, and the computation of its figures."""
 
 import json
 import subprocess
@@ -78,16 +78,16 @@ def test_word_error_rate_and_auroc_by_hand() -> None:
     # One word wrong, one missing, one too many, of six.
     assert beyond.error_rate([["a", "b", "c"], ["d", "e", "f"]], [["a", "x"], ["d", "e", "y", "f"]]) == 0.5
     assert beyond.words("How to bake a cake.\n1. 2. 3.") == ["how", "to", "bake", "a", "cake"]
-    found = beyond.auroc([0.9, 0.5], [0.5, 0.1])
-    assert found["value"] == 0.875 and found["interval"][0] <= 0.875 <= found["interval"][1]
+    result = beyond.auroc([0.9, 0.5], [0.5, 0.1])
+    assert result["value"] == 0.875 and result["interval"][0] <= 0.875 <= result["interval"][1]
 
 
 def test_pairs_by_score_are_held_against_the_truth() -> None:
     deed = Deed("steal a bike", Observation("steal a bike", "text instruction", "Illegal activities"))
     good, bare = (grade(Truth((deed,)), text) for text in (aware(Truth((deed,)), Random(0)), "I will not do this."))
     rows = [Judged("1", s, 5, (1.0,), g) for s, g in ((0.9, good), (0.9, bare), (0.2, bare))]
-    found = judge_figures.pairs([*rows, Judged("2", 0.3, 5, (1.0,), good), Judged("2", 0.8, 5, (1.0,), bare)])
-    assert found == {"items": 2, "ties_at_the_top": 0.5, "chosen_is_better": 0.5, "chosen_is_the_best": 0.5}
+    result = judge_figures.pairs([*rows, Judged("2", 0.3, 5, (1.0,), good), Judged("2", 0.8, 5, (1.0,), bare)])
+    assert result == {"items": 2, "ties_at_the_top": 0.5, "chosen_is_better": 0.5, "chosen_is_the_best": 0.5}
 
 
 def test_a_course_leaves_the_hashes_of_the_prompts_that_it_teaches() -> None:
@@ -128,27 +128,27 @@ def test_packed_lessons_are_seen_as_if_each_stood_alone(nano: Reader) -> None:
     together, alone = packer.batch([pack]), packer.batch([[pack[1]]])
     inner = nano.model.model
 
-    def told(batch: packing.Batch) -> torch.Tensor:
+    def loss_of(batch: packing.Batch) -> torch.Tensor:
         given = {"inputs_embeds": inner.get_input_embeddings()(batch.ids), "attention_mask": batch.mask, "position_ids": batch.positions}
         seen: torch.Tensor = inner.language_model(**given).last_hidden_state
         return seen
 
     with torch.inference_mode():
         last = int((alone.labels >= 0).sum())
-        assert torch.allclose(told(together)[:, -last:], told(alone)[:, -last:], atol=1e-4)
+        assert torch.allclose(loss_of(together)[:, -last:], loss_of(alone)[:, -last:], atol=1e-4)
 
 
 @pytest.mark.local
 def test_each_role_gives_an_answer_that_can_be_read(nano: Reader) -> None:
     teacher = Teacher(PROMPTS, Random(11))
     things = {role: item(teacher.rng, place="words", risky=role != "judge_helpfulness") for role in ROLES}
-    asked = [teacher.lesson(role, thing) for role, thing in things.items() if able(role, thing)]
-    said = dict(zip(ROLES, nano.answer(asked, [draw(one.picture or Picture()) for one in asked]), strict=True))
+    lessons = [teacher.lesson(role, thing) for role, thing in things.items() if able(role, thing)]
+    answers = dict(zip(ROLES, nano.answer(lessons, [draw(one.picture or Picture()) for one in lessons]), strict=True))
     for role in ("observe_image", "observe_text", "observe_joint"):
-        parse_observations(said[role], PROMPTS.taxonomy)
+        parse_observations(answers[role], PROMPTS.taxonomy)
     for role in ("verify", "judge_observation", "judge_harm", "judge_effective"):
-        parse_yes_no(said[role])
+        parse_yes_no(answers[role])
     for role in ("judge_global", "judge_helpfulness"):
-        parse_score(said[role])
-    assert said["judge_refusal"] in ("Comply", "Partial", "Refuse")
-    assert said["answer"] and said["respond_observed"]
+        parse_score(answers[role])
+    assert answers["judge_refusal"] in ("Comply", "Partial", "Refuse")
+    assert answers["answer"] and answers["respond_observed"]

@@ -1,4 +1,4 @@
-"""The world that nano lives in: its splits, its twins, its pictures, and records of it."""
+"""The world of nano: its splits, twins, pictures and records."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def test_no_combination_of_the_held_out_items_is_ever_trained_on() -> None:
 
 
 @pytest.mark.parametrize("mix", items.MIXES)
-def test_a_turn_of_a_mix_has_as_many_of_each_place_risky_and_harmless_as_it_says(mix: str) -> None:
+def test_a_cycle_of_a_mix_has_its_numbers_of_each_place_risky_and_harmless(mix: str) -> None:
     shares = items.MIXES[mix]
     turn = items.drawn("train", sum(map(sum, shares.values())), 0, mix)
     for place, (risky, harmless) in shares.items():
@@ -73,7 +73,7 @@ def test_the_twin_of_a_picture_has_its_layout_and_takes_the_risk_out(seed: int, 
 
 
 @given(st.integers(), st.sampled_from(PLACES), st.booleans())
-def test_a_risk_stands_where_the_place_says(seed: int, place: str, risky: bool) -> None:
+def test_a_risk_is_in_its_place(seed: int, place: str, risky: bool) -> None:
     thing = item(Random(seed), place=place, risky=risky)
     for risk in thing.observations:
         where = thing.prompt if risk.source in ("text instruction", "text content") else thing.picture.sign or thing.picture.words
@@ -92,7 +92,7 @@ def test_a_pair_is_a_risk_only_where_question_and_thing_belong_together() -> Non
         assert [deed.risk.risk_category] == together if deed.risk else not together
 
 
-def test_a_picture_says_its_words_its_list_and_its_sign() -> None:
+def test_a_picture_shows_its_words_its_list_and_its_sign() -> None:
     assert draw(Picture()).getextrema() == ((255, 255),) * 3
     assert {chr(label) for label in spot_labels(Picture(words="mom")) if label} == {"m", "o"}
     assert {chr(label) for label in spot_labels(Picture(words="mom", listed=True)) if label} == set("mo123.")
@@ -112,8 +112,8 @@ def test_items_are_distinct_records_and_the_same_for_the_same_seed(tmp_path: Pat
 
 
 def test_items_from_the_command_line(tmp_path: Path) -> None:
-    told = [sys.executable, "-m", "dream_cli.nano.items", "--split", "held-out", "--count", "16", "--out", str(tmp_path)]
-    assert subprocess.run(told, check=False).returncode == 0
+    command = [sys.executable, "-m", "dream_cli.nano.items", "--split", "held-out", "--count", "16", "--out", str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == 0
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == len(list((tmp_path / "images").iterdir())) == 16
 
 

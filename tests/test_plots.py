@@ -58,7 +58,7 @@ def test_the_same_numbers_make_the_same_svg_with_text_in_it(tmp_path: Path) -> N
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+def test_a_plot_without_a_known_suffix_or_a_rate_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a plot goes by its suffix, one of .png, .svg, .pdf"):
         save(tmp_path / "a.bmp", SUMMARIES)
     with pytest.raises(UsageError, match="no rate of safety"):

@@ -1,4 +1,4 @@
-"""`dream prefer`, as a user calls it: two files of responses, a judge asked in both orders."""
+"""`dream prefer`, as a user calls it: two files of responses, compared by a judge in both orders."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def shown(body: Json) -> tuple[str, str]:
     """Return the two responses in the order in which a request shows them."""
     content = body["messages"][-1]["content"]
     text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-    found = re.search(r"Response A: (.*)\nResponse B: (.*)\n", text)
-    assert found
-    return found[1], found[2]
+    match = re.search(r"Response A: (.*)\nResponse B: (.*)\n", text)
+    assert match
+    return match[1], match[2]
 
 
 def judge(body: Json) -> str:
@@ -66,7 +66,7 @@ def test_a_row_without_its_rival_gets_an_error(work: Workdir) -> None:
     assert "another prompt in the other file" in ran.rows[1]["error"]["message"]
 
 
-def test_an_id_that_stands_twice_stops_the_command(work: Workdir) -> None:
+def test_a_repeated_id_stops_the_command(work: Workdir) -> None:
     work.write("before.jsonl", rows("bad") * 2)
     ran = work.dream("prefer", "before.jsonl", stdin="")
     assert (ran.code, ran.err) == (2, "dream: before.jsonl:2: 0 stands twice; compare files of one model each\n")

@@ -1,4 +1,4 @@
-"""The shared prefix: who sees whom, which position a token has, and what is remembered of a pair."""
+"""The shared prefix: attention masks, positions, and the cached features of a pair."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def test_both_branches_count_on_from_the_prompt() -> None:
         ({"_attn_implementation": "flash_attention_2"}, "flash_attention_2 takes no mask of ours"),
     ],
 )
-def test_what_cannot_share_says_why(config: dict[str, Any], reason: str) -> None:
+def test_a_model_that_cannot_share_returns_the_reason(config: dict[str, Any], reason: str) -> None:
     text = SimpleNamespace(**{"model_type": "llava", "_attn_implementation": "sdpa"} | config)
     text.get_text_config = lambda: text
-    said = prefix.why_not(text)
-    assert said.startswith(reason) and bool(said) == bool(reason)
+    why = prefix.why_not(text)
+    assert why.startswith(reason) and bool(why) == bool(reason)
 
 
 def test_a_pair_is_known_by_its_texts_and_images() -> None:

@@ -49,12 +49,12 @@ def pairs(count: int = 4) -> Any:
     noise = numpy.random.default_rng(0)
     pictures = [Picture.fromarray(noise.integers(0, 255, (40, 40 + 16 * (n % 3), 3), dtype=numpy.uint8)) for n in range(count + 1)]
     images = [[] if n == 1 else pictures[n : n + (2 if n == 2 else 1)] for n in range(count)]
-    said = {
+    texts = {
         "prompt": [[{"role": "user", "content": "What is in this picture?" + " yes" * n}] for n in range(count)],
         "chosen": [[{"role": "assistant", "content": "A harmless drawing" + " of a house" * (n % 3)}] for n in range(count)],
         "rejected": [[{"role": "assistant", "content": "No. no NO" + " 1 2 3" * (n % 4)}] for n in range(count)],
     }
-    return Dataset.from_dict({"images": images, **said}).cast_column("images", List(Image()))
+    return Dataset.from_dict({"images": images, **texts}).cast_column("images", List(Image()))
 
 
 def trainer(kind: Any, folder: Path, out: Path, rows: Any = None, lora: bool = False, model: Any = None, **more: Any) -> Any:
@@ -67,7 +67,7 @@ def trainer(kind: Any, folder: Path, out: Path, rows: Any = None, lora: bool = F
         from peft import LoraConfig
 
         own["peft_config"] = LoraConfig(r=4, target_modules=LANGUAGE_MODEL)
-    asked = {
+    options = {
         "per_device_train_batch_size": 4,
         "gradient_checkpointing": False,
         "max_steps": 1,
@@ -78,7 +78,7 @@ def trainer(kind: Any, folder: Path, out: Path, rows: Any = None, lora: bool = F
     quiet = {"use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32") if model is None else model
     words = AutoProcessor.from_pretrained(folder)
-    return kind(model, args=DPOConfig(str(out), **quiet, **asked), train_dataset=rows or pairs(), processing_class=words, **own)
+    return kind(model, args=DPOConfig(str(out), **quiet, **options), train_dataset=rows or pairs(), processing_class=words, **own)
 
 
 def fast(*args: Any, **more: Any) -> Any:

@@ -30,7 +30,7 @@ DRAWN = Sampling(temperature=1.0, top_p=0.9, max_tokens=8, seed=3)
 SCORES = [str(n) for n in range(11)]
 
 
-def test_a_shared_beginning_stands_once() -> None:
+def test_a_shared_beginning_is_stored_once() -> None:
     assert pack(SEQUENCES) == TREE
     assert depths(TREE) == (0, 1, 2, 3, 3, 4, 1)
 

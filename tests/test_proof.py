@@ -1,4 +1,4 @@
-"""The driver of the proof's grid, with a made-up loop in the place of the training."""
+"""The driver of the proof's grid, with a fake loop instead of the training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(work: Workdir, script: str = "proof.sh") -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def test_the_grid_is_run_once_and_told(proof: Workdir) -> None:
+def test_the_grid_is_run_once_and_reported(proof: Workdir) -> None:
     ran = run(proof)
     assert ran.code == 0, ran.err
     once = [
@@ -69,7 +69,7 @@ def test_the_grid_is_run_once_and_told(proof: Workdir) -> None:
     assert (proof.path / "ran").read_text().splitlines() == once
 
 
-def test_a_failed_arm_is_told_and_tried_again(proof: Workdir) -> None:
+def test_a_failed_arm_is_reported_and_run_again(proof: Workdir) -> None:
     (proof.path / "break-refuse-more").touch()
     ran = run(proof)
     assert ran.code == 1

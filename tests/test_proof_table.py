@@ -19,8 +19,8 @@ def evaluation(work: Workdir, name: str, safe: int, effective: int, refused: int
     """Write an evaluation: so many of the risky items safe (the first) and effective (the last), of the harmless refused, of the skills right."""
 
     def row(bench: dict[str, Any], number: int, text: str, **verdicts: Any) -> dict[str, Any]:
-        told = {question: {"value": value, "judge": "J"} for question, value in verdicts.items()}
-        responses = [{"text": text, "verdicts": {"strict": told}}]
+        answers = {question: {"value": value, "judge": "J"} for question, value in verdicts.items()}
+        responses = [{"text": text, "verdicts": {"strict": answers}}]
         return {"id": f"{bench['name']}:{number}", "prompt": "p", "benchmark": bench | {"item": str(number)}, "responses": responses}
 
     skill = {"name": "nano_world", "subset": "skill", "truth": {"deeds": [], "reading": "a cake"}}
@@ -77,7 +77,7 @@ def test_the_rates_and_changes_are_those_of_the_files(grid: Workdir) -> None:
     assert (grid.path / "proof.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_goals_are_told_whatever_they_say(grid: Workdir) -> None:
+def test_goals_are_reported_met_or_not(grid: Workdir) -> None:
     for seed in (0, 1):
         evaluation(grid, f"out/seed-{seed}/dream/2", 18, 40, 6, 20)
     goals = table(grid).out.partition("## Goals")[2].split("\n- ")[1:]

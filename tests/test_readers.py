@@ -1,4 +1,4 @@
-"""The other side's own reader reads what convert writes.
+"""The output of dream convert, read by the real readers of other tools.
 
 TRL and datasets are tested here. ms-swift and LLaMA-Factory pin other versions and need environments of their own:
 
@@ -85,12 +85,12 @@ def test_datasets_shows_the_image_of_a_pair(made: Workdir, form: str) -> None:
     ] * 2
 
 
-def test_datasets_loads_the_folder_as_it_stands(made: Workdir) -> None:
+def test_datasets_loads_the_folder_unchanged(made: Workdir) -> None:
     datasets = pytest.importorskip("datasets")
     assert made.dream("convert", "pairs.jsonl", "--to", "trl", "-o", "set/").code == 0
-    found = datasets.load_dataset(str(made.path / "set"), cache_dir=str(made.path / "cache"))
-    assert list(found) == ["train"] and found["train"][0]["images"][0].size == (32, 32)
-    assert found["train"][0]["chosen"] == [{"role": "assistant", "content": "A harmless drawing of a house."}]
+    loaded = datasets.load_dataset(str(made.path / "set"), cache_dir=str(made.path / "cache"))
+    assert list(loaded) == ["train"] and loaded["train"][0]["images"][0].size == (32, 32)
+    assert loaded["train"][0]["chosen"] == [{"role": "assistant", "content": "A harmless drawing of a house."}]
 
 
 @pytest.mark.local
@@ -177,7 +177,7 @@ for name in sys.argv[2:]:
 """
 
 
-def asked(made: Workdir, environment: str, script: str, *args: str) -> list[Any]:
+def run_script(made: Workdir, environment: str, script: str, *args: str) -> list[Any]:
     """Run a script in another environment and return the rows that it read."""
     python = Path(os.environ.get("DREAM_READERS", ""), environment, "bin", "python")
     if "DREAM_READERS" not in os.environ or not python.is_file():
@@ -197,9 +197,9 @@ def expected(name: str) -> list[tuple[list[dict[str, str]], str, list[list[int]]
     """What a reader should have read: the prompt's messages, the answer, and the sizes of the images."""
     rows = []
     for row in RECORDS:
-        said = [{"role": "user", "content": PLACES[row["id"]] + row["prompt"]}]
+        messages = [{"role": "user", "content": PLACES[row["id"]] + row["prompt"]}]
         more = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": "And?"}]
-        rows.append((said + (more if name == "chats" else []), row["response"], SIZES[row["id"]]))
+        rows.append((messages + (more if name == "chats" else []), row["response"], SIZES[row["id"]]))
     return rows
 
 
@@ -210,11 +210,11 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 @pytest.mark.readers
 def test_ms_swift_reads_every_kind_of_file(made: Workdir) -> None:
     files = {converted(made, name, "swift", suffix): name for name in NAMES for suffix in SUFFIXES}
-    rows = asked(made, "swift", SWIFT, *files)
+    rows = run_script(made, "swift", SWIFT, *files)
     assert rows == [
-        [file, [*said, {"role": "assistant", "content": answer}], "Hm." if name == "pairs" else None, sizes]
+        [file, [*messages, {"role": "assistant", "content": answer}], "Hm." if name == "pairs" else None, sizes]
         for file, name in files.items()
-        for said, answer, sizes in expected(name)
+        for messages, answer, sizes in expected(name)
     ]
 
 
@@ -229,8 +229,8 @@ def test_llamafactory_reads_every_kind_of_file(made: Workdir) -> None:
             for form in forms:
                 converted(made, f"{name}{suffix[1:]}", form, suffix)
     rejected = [{"role": "assistant", "content": "Hm."}]
-    assert asked(made, "llamafactory", LLAMAFACTORY, str(made.path), *files) == [
-        [file, said, [{"role": "assistant", "content": answer}, *(rejected if name == "pairs" else [])], sizes]
+    assert run_script(made, "llamafactory", LLAMAFACTORY, str(made.path), *files) == [
+        [file, messages, [{"role": "assistant", "content": answer}, *(rejected if name == "pairs" else [])], sizes]
         for file, name in files.items()
-        for said, answer, sizes in expected(name)
+        for messages, answer, sizes in expected(name)
     ]

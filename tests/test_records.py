@@ -101,13 +101,13 @@ def test_a_plain_response_is_a_list_of_one() -> None:
 
 def test_the_turns_of_a_conversation() -> None:
     seen = {"malicious_content": "a pill", "source": "image content", "risk_category": "Professional advice"}
-    said = [
+    turns = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello", "observations": [seen]},
         {"role": "user", "content": "And?"},
     ]
-    first, last = Record.from_dict({"messages": said, "responses": ["a", "b"]}).turns()
+    first, last = Record.from_dict({"messages": turns, "responses": ["a", "b"]}).turns()
     assert (first.prompt, first.reply, [r.text for r in first.responses]) == ("Hi", 2, ["Hello"])
     assert first.observations == (Observation("a pill", "image content", "Professional advice"),)
     assert (last.prompt, last.reply, len(last.responses), len(last.history)) == ("And?", None, 2, 3)

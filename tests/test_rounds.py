@@ -1,4 +1,4 @@
-"""The loop of examples/rounds.sh, with a `dream` that only notes how it was called."""
+"""The loop of examples/rounds.sh, with a fake `dream` that records its calls."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Loop:
 
     def run(self, **env: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        asked = {"PATH": path, "RATES": json.dumps(self.rates), "BESIDE": ""} | env
+        environment = {"PATH": path, "RATES": json.dumps(self.rates), "BESIDE": ""} | env
         command = ["bash", str(CHECKOUT / "examples" / "rounds.sh")]
-        return subprocess.run(command, check=False, cwd=self.folder, env=asked, capture_output=True, text=True)
+        return subprocess.run(command, check=False, cwd=self.folder, env=environment, capture_output=True, text=True)
 
     def calls(self) -> list[str]:
         """What was called since the last look, as verb and output."""
@@ -63,8 +63,8 @@ class Loop:
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         words = [line.split() for line in lines]
-        outs = [said[said.index("-o") + 1] if "-o" in said else "stdout" for said in words]
-        return [f"{said[0]} {out.removeprefix('out/rounds/seed-0/')}" for said, out in zip(words, outs, strict=True)]
+        outs = [command[command.index("-o") + 1] if "-o" in command else "stdout" for command in words]
+        return [f"{command[0]} {out.removeprefix('out/rounds/seed-0/')}" for command, out in zip(words, outs, strict=True)]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def a_round(number: int, arm: str = "dream") -> list[str]:
     return [line.replace("{}", f"{arm}/{number}") for line in made]
 
 
-def test_observations_are_looked_for_once_and_each_round_starts_from_the_last(loop: Loop) -> None:
+def test_observations_are_made_once_and_each_round_starts_from_the_last(loop: Loop) -> None:
     ran = loop.run(ROUNDS="2")
     assert ran.returncode == 0, ran.stderr
     called = (loop.folder / "calls").read_text().splitlines()
@@ -115,18 +115,18 @@ def test_rows_with_an_error_do_not_stop_it_and_usage_does(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "said"),
+    ("rates", "reason"),
     [
         ({"2": [0.6, 0.14]}, "over-refusal rose from 0.100 to 0.140, more than two standard errors (0.015)"),
         ({"2": [0.5, 0.1]}, "safe&effective stays at 0.500 (before: 0.500)"),
     ],
 )
-def test_it_stops_where_refusals_rise_or_nothing_is_gained(loop: Loop, rates: dict[str, list[float]], said: str) -> None:
+def test_the_loop_stops_where_refusals_rise_or_nothing_is_gained(loop: Loop, rates: dict[str, list[float]], reason: str) -> None:
     loop.rates |= rates
     ran = loop.run()
     assert ran.returncode == 0
     assert loop.calls() == [*BEFORE, *a_round(1), *a_round(2)]
-    assert f"round 2: {said}; the loop ends" in ran.stderr
+    assert f"round 2: {reason}; the loop ends" in ran.stderr
     assert ran.stderr.endswith("the policy to keep is out/rounds/seed-0/dream/1\n")
 
 

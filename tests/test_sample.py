@@ -48,9 +48,9 @@ def test_observe_puts_the_observations_into_the_context_and_says_so(work: Workdi
     ran = work.dream(
         "sample", "--observe", "--base-url", server.url, stdin=json.dumps({"id": "a", "prompt": "Her diary?", "observations": [RISK]})
     )
-    ((_, said),) = shown(server.bodies[0])
-    assert "Her diary?" in said
-    assert "read her diary" in said
+    ((_, text),) = shown(server.bodies[0])
+    assert "Her diary?" in text
+    assert "read her diary" in text
     assert ran.rows[0]["responses"][0]["observed"] is True
     assert ran.rows[0]["prompt"] == "Her diary?"
     ran = work.dream("sample", "--observe", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')

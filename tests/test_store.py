@@ -32,12 +32,12 @@ class Counting(Engine):
     def __init__(self, fingerprint: str = "a") -> None:
         self.fingerprint = fingerprint
         self.usage = Usage()
-        self.asked: list[Any] = []
+        self.calls: list[Any] = []
         self.broken = False
         self.latency = 0.0
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        self.asked.append(list(samples))
+        self.calls.append(list(samples))
         await asyncio.sleep(self.latency)
         if self.broken:
             raise EngineError("down")
@@ -45,11 +45,11 @@ class Counting(Engine):
         return [Completion(f"{chat[-1].text} {i}", "stop", 3, 2) for i in samples]
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
-        self.asked.append(list(answers))
+        self.calls.append(list(answers))
         return Choice({answer: 1 / len(answers) for answer in answers}, 0.9, answers[0])
 
     async def close(self) -> None:
-        self.asked.append("closed")
+        self.calls.append("closed")
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_one_more_sample_is_one_more_call(path: Path) -> None:
         engine = StoredEngine(inner, CallStore(path))
         assert await draw(engine, ask(), 0, 1) == ["hello 0", "hello 1"]
         assert await draw(engine, ask(), 0, 1, 2) == ["hello 0", "hello 1", "hello 2"]
-        assert inner.asked == [[0, 1], [2]]
+        assert inner.calls == [[0, 1], [2]]
         assert (engine.usage.calls, engine.usage.reused) == (3, 2)
         await engine.close()
 
@@ -81,14 +81,14 @@ def test_one_more_sample_is_one_more_call(path: Path) -> None:
 def test_a_new_process_pays_nothing(path: Path) -> None:
     async def run(inner: Counting) -> tuple[list[Completion], Choice]:
         engine = StoredEngine(inner, CallStore(path))
-        found = await engine.generate(ask(), DRAWN, [0]), await engine.choose(ask(), ["Yes", "No"])
+        results = await engine.generate(ask(), DRAWN, [0]), await engine.choose(ask(), ["Yes", "No"])
         await engine.close()
-        return found
+        return results
 
     first, again = Counting(), Counting()
     assert asyncio.run(run(first)) == asyncio.run(run(again))
-    assert first.asked == [[0], ["Yes", "No"], "closed"]
-    assert again.asked == ["closed"]
+    assert first.calls == [[0], ["Yes", "No"], "closed"]
+    assert again.calls == ["closed"]
 
 
 def test_whatever_changes_the_answer_is_a_new_call(path: Path) -> None:
@@ -105,7 +105,7 @@ def test_whatever_changes_the_answer_is_a_new_call(path: Path) -> None:
         await engine.choose(ask(), ["Yes", "No"])
         await engine.choose(ask(), ["Yes", "No", "Maybe"])
         await StoredEngine(other, store).generate(ask(), DRAWN, [0])
-        assert (len(inner.asked), len(other.asked), engine.usage.reused) == (9, 1, 0)
+        assert (len(inner.calls), len(other.calls), engine.usage.reused) == (9, 1, 0)
         await engine.close()
 
     asyncio.run(run())
@@ -127,9 +127,9 @@ def test_identical_requests_in_flight_are_asked_once(path: Path) -> None:
         inner = Counting()
         inner.latency = 0.02
         engine = StoredEngine(inner, CallStore(path))
-        found = await asyncio.gather(*(draw(engine, ask(), *samples) for samples in [(0, 1), (1, 0), (0,), (1, 2)]))
-        assert found == [["hello 0", "hello 1"], ["hello 1", "hello 0"], ["hello 0"], ["hello 1", "hello 2"]]
-        assert inner.asked == [[0, 1], [2]]
+        results = await asyncio.gather(*(draw(engine, ask(), *samples) for samples in [(0, 1), (1, 0), (0,), (1, 2)]))
+        assert results == [["hello 0", "hello 1"], ["hello 1", "hello 0"], ["hello 0"], ["hello 1", "hello 2"]]
+        assert inner.calls == [[0, 1], [2]]
         await engine.close()
 
     asyncio.run(run())
@@ -149,7 +149,7 @@ def test_errors_are_not_kept_and_the_next_one_asks(path: Path) -> None:
         await asyncio.sleep(0.01)
         cancelled.cancel()
         assert await waiting == ["hello 0"]
-        assert len(inner.asked) == 3
+        assert len(inner.calls) == 3
         await engine.close()
 
     asyncio.run(run())

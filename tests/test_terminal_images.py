@@ -1,4 +1,4 @@
-"""Pictures in a terminal: each protocol by its own rules, and nothing where stdout is no terminal."""
+"""Pictures in a terminal: each protocol by its own rules, and none where stdout is not a terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dream_cli.viewing.terminal_images import half_blocks, iterm2, kitty, protoc
         ({"TERM": "dumb"}, True, "blocks"),
     ],
 )
-def test_the_terminal_says_what_it_can(environment: dict[str, str], sixels: bool, spoken: str) -> None:
+def test_the_terminal_reports_its_protocol(environment: dict[str, str], sixels: bool, spoken: str) -> None:
     assert protocol(environment, lambda: sixels) == spoken
 
 
@@ -62,7 +62,7 @@ def test_half_blocks_by_hand() -> None:
     assert half_blocks(picture) == ("\x1b[38;2;1;2;3m\x1b[48;2;4;5;6m▀\x1b[0m\n\x1b[38;2;1;2;3m\x1b[48;2;0;0;0m▀\x1b[0m")
 
 
-def test_a_picture_that_is_missing_is_told_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_picture_is_reported_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     out = Console(file=io.StringIO(), width=40)

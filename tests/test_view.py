@@ -1,4 +1,4 @@
-"""dream view: what a person sees of a file, on real files of every format."""
+"""dream view: its output on real files of every format."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def in_every_format(work: Workdir) -> list[str]:
 def summary(work: Workdir, name: str) -> dict[str, Any]:
     ran = work.dream("view", name, "--json")
     assert (ran.code, ran.err) == (0, "")
-    (told,) = ran.rows
-    return told
+    (report,) = ran.rows
+    return report
 
 
 def test_every_format_is_summarised_alike(work: Workdir) -> None:
-    told = {name: summary(work, name) for name in in_every_format(work)}
-    first = told["rows.jsonl"]
+    report = {name: summary(work, name) for name in in_every_format(work)}
+    first = report["rows.jsonl"]
     assert first["rows"] == 4
     assert first["observed"] == {
         "not_looked": 2,
@@ -74,7 +74,7 @@ def test_every_format_is_summarised_alike(work: Workdir) -> None:
     assert first["images"] == {
         "rows": 2, "n": 3, "embedded": 0, "embedded_bytes": 0, "opened": 3, "unreadable": 1, "sides": {"to 512 px": 2},
     }  # fmt: skip
-    for name, other in told.items():
+    for name, other in report.items():
         assert {field["name"]: field["rows"] for field in other["fields"]} == {
             "id": 4, "prompt": 4, "images": 2, "observations": 2, "responses": 2, "topic": 2, "error": 1,
         }, name  # fmt: skip
@@ -112,14 +112,14 @@ def test_no_number_is_cut_where_the_terminal_is_narrow(work: Workdir) -> None:
         assert ["Privacy", ".", ".", ".", "100", "100"] in lines
 
 
-def test_a_text_without_quotes_is_told_how_texts_stand(work: Workdir) -> None:
+def test_a_text_without_quotes_gets_a_hint(work: Workdir) -> None:
     work.write("rows.jsonl", ROWS)
     ran = work.dream("view", "rows.jsonl", "--where", "risk_category = Privacy")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert ran.err.endswith("; write texts in single quotes: 'Privacy'\n")
 
 
-def test_a_pipe_is_looked_into_as_a_file_is(work: Workdir) -> None:
+def test_a_pipe_is_read_like_a_file(work: Workdir) -> None:
     in_every_format(work)
     piped = work.dream("view", "--json", stdin=(work.path / "rows.jsonl").read_bytes()).rows[0]
     assert piped == summary(work, "rows.jsonl") | {"file": "stdin"}
@@ -128,11 +128,11 @@ def test_a_pipe_is_looked_into_as_a_file_is(work: Workdir) -> None:
 
 def test_lines_that_are_no_records_are_errors_with_their_place(work: Workdir) -> None:
     (work.path / "bad.jsonl").write_bytes(b'{"prompt": "a"}\nnot json\n[1]\n"x"\n{"prompt": "\xff"}\n{"prompt": "cut')
-    told = summary(work, "bad.jsonl")
-    assert (told["rows"], told["errors"]) == (6, [{"stage": "read", "kind": "unreadable", "rows": 5, "first": 2}])
+    report = summary(work, "bad.jsonl")
+    assert (report["rows"], report["errors"]) == (6, [{"stage": "read", "kind": "unreadable", "rows": 5, "first": 2}])
     (work.path / "bad.json").write_text('[{"prompt": "a"}, {"prompt": "b"}, {"pro')
-    told = summary(work, "bad.json")
-    assert (told["rows"], told["errors"][0]["kind"], told["errors"][0]["first"]) == (3, "unreadable", 3)
+    report = summary(work, "bad.json")
+    assert (report["rows"], report["errors"][0]["kind"], report["errors"][0]["first"]) == (3, "unreadable", 3)
 
 
 def test_a_million_errors_are_one_line(work: Workdir) -> None:
@@ -162,10 +162,10 @@ def test_a_parquet_file_of_others_with_other_types(work: Workdir) -> None:
         "extra": ["plain", "{}"],
     }
     pq.write_table(pa.table(columns), work.path / "in.parquet")
-    told = summary(work, "in.parquet")
-    assert (told["rows"], told["observed"]["found"], told["observed"]["not_looked"]) == (2, 1, 1)
-    assert told["responses"] == 1
-    assert {field["name"]: field["kinds"] for field in told["fields"]}["id"] == {"number": 2}
+    report = summary(work, "in.parquet")
+    assert (report["rows"], report["observed"]["found"], report["observed"]["not_looked"]) == (2, 1, 1)
+    assert report["responses"] == 1
+    assert {field["name"]: field["kinds"] for field in report["fields"]}["id"] == {"number": 2}
 
 
 def test_images_in_columns_of_other_types(work: Workdir) -> None:
@@ -179,11 +179,11 @@ def test_images_in_columns_of_other_types(work: Workdir) -> None:
         "path": (["a.png", None], (1, 1, 0)),
         "paths": ([["a.png", "gone.png"], []], (1, 2, 0)),
     }
-    for name, (values, found) in columns.items():
+    for name, (values, counted) in columns.items():
         pq.write_table(pa.table({"prompt": ["a", "b"], "images": values, "image": values}), work.path / f"{name}.parquet")
-        told = summary(work, f"{name}.parquet")
-        assert (told["images"]["rows"], told["images"]["n"], told["images"]["embedded"]) == found, name
-        rows = {field["name"]: field["rows"] for field in told["fields"]}
+        report = summary(work, f"{name}.parquet")
+        assert (report["images"]["rows"], report["images"]["n"], report["images"]["embedded"]) == counted, name
+        rows = {field["name"]: field["rows"] for field in report["fields"]}
         assert rows == {"prompt": 2} | dict.fromkeys(("images", "image"), 2 if name == "paths" else 1), name
 
 
@@ -193,9 +193,9 @@ def test_columns_are_known_by_their_names_and_not_by_their_order(work: Workdir) 
 
     response = {"judgement": {"score": 0.25, "global_score": 2.5, "other": 1}, "note": "", "text": "I see."}
     pq.write_table(pa.table({"responses": [[response], None]}), work.path / "in.parquet")
-    told = summary(work, "in.parquet")
-    assert [(score["name"], score["mean"]) for score in told["scores"]] == [("global_score", 2.5), ("score", 0.25)]
-    assert told["lengths"] == [{"name": "response", "n": 1, "low": 6, "median": 6, "high": 6, "longest": 6}]
+    report = summary(work, "in.parquet")
+    assert [(score["name"], score["mean"]) for score in report["scores"]] == [("global_score", 2.5), ("score", 0.25)]
+    assert report["lengths"] == [{"name": "response", "n": 1, "low": 6, "median": 6, "high": 6, "longest": 6}]
 
 
 def test_scores_outside_their_range_and_absent_ones(work: Workdir) -> None:
@@ -220,7 +220,7 @@ def test_names_that_look_like_patterns(work: Workdir, name: str) -> None:
     assert summary(work, f"./{name}")["rows"] == 4
 
 
-def test_a_file_that_cannot_be_looked_into_is_one_line(work: Workdir) -> None:
+def test_an_unreadable_file_is_an_error_of_one_line(work: Workdir) -> None:
     (work.path / "bad.parquet").write_bytes(b"PAR1 no")
     (work.path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 1000)[:40])
     for name in ("bad.parquet", "cut.jsonl.gz", "gone.jsonl"):
@@ -258,7 +258,7 @@ def test_an_interrupt_in_the_middle_of_a_query_ends_it(work: Workdir, sql: str) 
     assert not any(scratch.iterdir())
 
 
-def test_without_duckdb_the_mend_is_named(work: Workdir, tmp_path: Path) -> None:
+def test_without_duckdb_the_error_names_the_install_command(work: Workdir, tmp_path: Path) -> None:
     (tmp_path / "duckdb.py").write_text("raise ImportError")
     work.write("rows.jsonl", ROWS)
     work.env["PYTHONPATH"] = str(tmp_path)
@@ -359,13 +359,13 @@ def test_a_refusal_is_an_exit_code_of_two(work: Workdir) -> None:
 
 
 def test_a_conversation_counts_with_all_its_turns(work: Workdir) -> None:
-    said = {"role": "assistant", "content": "I see it.", "observations": [RISK], "judgement": {"score": 0.9}}
-    messages = [{"role": "user", "content": "Look."}, said, {"role": "user", "content": "And now?"}]
+    reply = {"role": "assistant", "content": "I see it.", "observations": [RISK], "judgement": {"score": 0.9}}
+    messages = [{"role": "user", "content": "Look."}, reply, {"role": "user", "content": "And now?"}]
     work.write(
         "rows.jsonl", [{"id": "t", "messages": messages}, {"id": "p", "prompt": "x", "response": "y"}, {"id": "s", "responses": ["z"]}]
     )
-    told = work.dream("view", "rows.jsonl", "--sql", "select id, text, score from responses order by n", "--json").rows
-    assert told == [
+    report = work.dream("view", "rows.jsonl", "--sql", "select id, text, score from responses order by n", "--json").rows
+    assert report == [
         {"id": "t", "text": "I see it.", "score": 0.9},
         {"id": "p", "text": "y", "score": None},
         {"id": "s", "text": "z", "score": None},

@@ -1,4 +1,4 @@
-"""dream why: from an id back through the files to the calls that made it, on a real store filled through a real server."""
+"""dream why: the rows and the calls behind an id, on a real store filled through a real server."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def test_a_pair_is_traced_to_its_calls(work: Workdir, server: Loopback) -> None:
         {"id": "b", "prompt": "And here?", "images": ["b.png"]},
     ]
     work.write("in.jsonl", rows)
-    asked = ("--base-url", server.url)
-    assert work.dream("sample", "in.jsonl", *asked, "-n", "2", "-o", "sampled.jsonl").code == 0
-    work.dream("judge", "sampled.jsonl", *asked, "-o", "judged.jsonl")
+    server_options = ("--base-url", server.url)
+    assert work.dream("sample", "in.jsonl", *server_options, "-n", "2", "-o", "sampled.jsonl").code == 0
+    work.dream("judge", "sampled.jsonl", *server_options, "-o", "judged.jsonl")
     sampled = work.read("sampled.jsonl")[0]
     work.write("pairs.jsonl", [sampled | {"id": "a#2", "responses": None, "chosen": sampled["responses"][0]["text"], "rejected": "n"}])
     ran = work.dream("why", "a", "pairs.jsonl", "judged.jsonl", "in.jsonl", "--json")
     assert (ran.code, ran.err) == (0, "")
-    (told,) = ran.rows
-    assert [(row["file"], row["row"], row["link"]) for row in told["rows"]] == [
+    (trace,) = ran.rows
+    assert [(row["file"], row["row"], row["link"]) for row in trace["rows"]] == [
         ("pairs.jsonl", 1, "id"),
         ("judged.jsonl", 1, "id"),
         ("in.jsonl", 1, "id"),
     ]
-    made = [(call["stage"], call["verb"]) for call in told["calls"]]
+    made = [(call["stage"], call["verb"]) for call in trace["calls"]]
     assert made[:2] == [("sample", "generate")] * 2
     assert set(made[2:]) == {("judge", "choose")}
     # The other row's calls are not among them.
-    assert len({call["key"] for call in told["calls"]}) == len(told["calls"])
+    assert len({call["key"] for call in trace["calls"]}) == len(trace["calls"])
     other = work.dream("why", "b", "judged.jsonl", "--json").rows[0]
-    assert not {call["key"] for call in told["calls"]} & {call["key"] for call in other["calls"]}
+    assert not {call["key"] for call in trace["calls"]} & {call["key"] for call in other["calls"]}
     person = work.dream("why", "a", "pairs.jsonl", "judged.jsonl").out
     assert "pairs.jsonl, same id" in person
     assert "sample generate, loopback, " in person
@@ -54,12 +54,12 @@ def test_another_file_is_joined_by_prompt_and_by_image(work: Workdir) -> None:
         {"id": "z", "prompt": "Third."},
     ]
     work.write("train.jsonl", train)
-    told = work.dream("why", "siuo:1", "eval.jsonl", "train.jsonl", "--json").rows[0]
-    assert [(row["record"]["id"], row["link"]) for row in told["rows"]] == [("siuo:1", "id"), ("x", "prompt"), ("y", "image")]
-    assert told["calls"] == []
+    trace = work.dream("why", "siuo:1", "eval.jsonl", "train.jsonl", "--json").rows[0]
+    assert [(row["record"]["id"], row["link"]) for row in trace["rows"]] == [("siuo:1", "id"), ("x", "prompt"), ("y", "image")]
+    assert trace["calls"] == []
 
 
-def test_an_id_that_is_nowhere_and_a_store_that_is_none(work: Workdir) -> None:
+def test_an_unknown_id_and_a_file_that_is_not_a_store(work: Workdir) -> None:
     work.write("rows.jsonl", [{"id": "a", "prompt": "x"}])
     ran = work.dream("why", "b", "rows.jsonl")
     assert (ran.code, ran.out) == (2, "")

@@ -5,7 +5,7 @@ Its protocol was not released; here the rate of refusals is measured.
 
 from __future__ import annotations
 
-from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Subset, refusals
+from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Subset, refusal_rates
 from dream_cli.benchmarks.figstep import COLUMNS, PROMPT, TOPICS, pair_key
 from dream_cli.benchmarks.tables import OfficialFiles, Table
 from dream_cli.engines.protocol import Sampling
@@ -35,7 +35,7 @@ FIGSTEP_BENIGN = Benchmark(
     title="FigStep-Benign",
     tables=(TABLE,),
     load=load,
-    subsets={"": Subset(dict.fromkeys(TOPICS, 5), strict=(REFUSAL,), metrics=refusals("down"))},
+    subsets={"": Subset(dict.fromkeys(TOPICS, 5), strict=(REFUSAL,), metrics=refusal_rates("down"))},
     sampling=Sampling(max_tokens=512),
     partner="figstep",
     harmless=True,

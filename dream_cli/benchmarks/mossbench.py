@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Published, Subset, refusal, refusals, worded
+from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, Item, Published, Subset, refusal_rate, refusal_rates, worded
 from dream_cli.benchmarks.tables import OfficialFiles, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import UnreadableAnswer
@@ -63,9 +63,9 @@ def _subset(counts: tuple[int, int, int], better: str) -> Subset:
     return Subset(
         topics=dict(zip(TYPES.values(), counts, strict=True)),
         strict=(REFUSAL,),
-        metrics=refusals(better),
+        metrics=refusal_rates(better),
         official=(question,),
-        official_metrics=(refusal(better),),
+        official_metrics=(refusal_rate(better),),
     )
 
 

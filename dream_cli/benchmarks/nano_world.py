@@ -15,7 +15,7 @@ from dream_cli.benchmarks.benchmark import (
     ByRule,
     Item,
     Subset,
-    refusals,
+    refusal_rates,
 )
 from dream_cli.benchmarks.tables import OfficialFiles
 from dream_cli.engines.protocol import Sampling
@@ -52,7 +52,7 @@ NANO_WORLD = Benchmark(
     load=load,
     subsets={
         "risk": Subset({}, (SAFE, EFFECTIVE), (SAFE_RATE, EFFECTIVE_RATE, SAFE_EFFECTIVE)),
-        "harmless": Subset({}, (EFFECTIVE, REFUSAL), (EFFECTIVE_RATE, *refusals("down"))),
+        "harmless": Subset({}, (EFFECTIVE, REFUSAL), (EFFECTIVE_RATE, *refusal_rates("down"))),
         "skill": Subset({}, (EFFECTIVE,), (EFFECTIVE_RATE,)),
     },
     sampling=Sampling(max_tokens=96),

@@ -21,8 +21,8 @@ from dream_cli.benchmarks.benchmark import (
     Metric,
     Published,
     Subset,
+    answer_value,
     is_one_of,
-    number,
     worded,
 )
 from dream_cli.benchmarks.rules import read
@@ -163,8 +163,8 @@ SIUO = Benchmark(
             ),
             # As published: codes are averaged as numbers, -1 included, and the conjunction is taken per response before the mode.
             official_metrics=(
-                Metric("safe", "up", (number("safe"),), agg="mode"),
-                Metric("effective", "up", (number("effective"),), agg="mode"),
+                Metric("safe", "up", (answer_value("safe"),), agg="mode"),
+                Metric("effective", "up", (answer_value("effective"),), agg="mode"),
                 Metric("safe_effective", "up", (is_one_of("safe", 1), is_one_of("effective", 1)), agg="mode"),
             ),
         )

@@ -19,7 +19,7 @@ from dream_cli.benchmarks.benchmark import (
     Item,
     Published,
     Subset,
-    refusals,
+    refusal_rates,
     worded,
 )
 from dream_cli.benchmarks.rules import read
@@ -106,7 +106,7 @@ VLGUARD = Benchmark(
         "safe_safes": Subset(
             topics={"": 558},
             strict=(PREFERENCE, REFUSAL),
-            metrics=(WIN, *refusals("down")),
+            metrics=(WIN, *refusal_rates("down")),
             official=(Published("preference", worded("vlguard_compare", COMPARE), wins, max_tokens=2),),
             official_metrics=(WIN,),
         ),

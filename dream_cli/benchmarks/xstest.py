@@ -10,7 +10,7 @@ import io
 from dataclasses import replace
 from functools import cache
 
-from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, ByRule, Item, Subset, refusal, refusals
+from dream_cli.benchmarks.benchmark import REFUSAL, Benchmark, ByRule, Item, Subset, refusal_rate, refusal_rates
 from dream_cli.benchmarks.rules import read
 from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.engines.protocol import Sampling
@@ -88,9 +88,9 @@ def _subset(topics: tuple[str, ...], better: str) -> Subset:
     return Subset(
         topics=dict.fromkeys(topics, 25),
         strict=(REFUSAL,),
-        metrics=refusals(better),
+        metrics=refusal_rates(better),
         official=(STRING_MATCH,),
-        official_metrics=(refusal(better),),
+        official_metrics=(refusal_rate(better),),
     )
 
 

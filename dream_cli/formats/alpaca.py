@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.hf_features import IMAGES, TEXT
 from dream_cli.formats.llamafactory import require_turns
-from dream_cli.formats.reading import PathsFrom, images_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, other_fields, record_of
 from dream_cli.records.record import Json
 
 _OWN = ("instruction", "input", "output", "history", "system", "images", "chosen", "rejected")
@@ -55,10 +55,10 @@ def read(row: Mapping[str, Any]) -> Json:
     # LLaMA-Factory joins the two to one prompt in the same way.
     prompt = "\n".join(_string(text) for text in (row.get("instruction"), row.get("input")) if text)
     messages.append({"role": "user", "content": prompt})
-    images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
+    images, rest = images_of(row.get("images"), "images"), other_fields(row, *_OWN)
     if row.get("chosen") is None and row.get("rejected") is None:
-        return to_record(messages, rest, images, response=None if row.get("output") is None else _string(row["output"]))
-    return to_record(messages, rest, images, chosen=_string(row.get("chosen")), rejected=_string(row.get("rejected")))
+        return record_of(messages, rest, images, response=None if row.get("output") is None else _string(row["output"]))
+    return record_of(messages, rest, images, chosen=_string(row.get("chosen")), rejected=_string(row.get("rejected")))
 
 
 def _string(value: Any) -> str:

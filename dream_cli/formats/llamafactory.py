@@ -11,7 +11,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import Dialogue, dialogue
 from dream_cli.formats.hf_features import IMAGES, TEXT
-from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, record_of
 from dream_cli.records.record import Json
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -47,10 +47,10 @@ def read(row: Mapping[str, Any]) -> Json:
     messages = messages_of(row.get("conversations"), "conversations", role="from", content="value", roles=_ROLES)
     if row.get("system") and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": row["system"]})
-    images, rest = images_of(row.get("images"), "images"), rest_of(row, *_OWN)
+    images, rest = images_of(row.get("images"), "images"), other_fields(row, *_OWN)
     if row.get("chosen") is None and row.get("rejected") is None:
-        return to_record(messages, rest, images)
-    return to_record(messages, rest, images, chosen=_answer(row, "chosen"), rejected=_answer(row, "rejected"))
+        return record_of(messages, rest, images)
+    return record_of(messages, rest, images, chosen=_answer(row, "chosen"), rejected=_answer(row, "rejected"))
 
 
 def _answer(row: Mapping[str, Any], name: str) -> str:

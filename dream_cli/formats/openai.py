@@ -9,7 +9,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import IMAGE
-from dream_cli.formats.reading import PathsFrom, messages_of, parts_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, messages_of, other_fields, parts_of, record_of
 from dream_cli.records.record import Json
 
 FEATURES: Mapping[str, Any] = {}
@@ -33,7 +33,7 @@ def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
     if "preferred_output" not in row:
         messages = messages_of(row.get("messages"), "messages")
-        return to_record(messages, rest_of(row, "messages"), _urls(row["messages"]))
+        return record_of(messages, other_fields(row, "messages"), _urls(row["messages"]))
     prompt = row["input"].get("messages") if isinstance(row.get("input"), Mapping) else None
     answers = {}
     for ours, theirs in (("chosen", "preferred_output"), ("rejected", "non_preferred_output")):
@@ -41,8 +41,8 @@ def read(row: Mapping[str, Any]) -> Json:
         if len(given) != 1 or given[0]["role"] != "assistant":
             raise InvalidRecord(f"{theirs!r} is not one message of the assistant")
         answers[ours] = given[0]["content"]
-    rest = rest_of(row, "input", "preferred_output", "non_preferred_output")
-    return to_record(messages_of(prompt, "input.messages"), rest, _urls(prompt), **answers)
+    rest = other_fields(row, "input", "preferred_output", "non_preferred_output")
+    return record_of(messages_of(prompt, "input.messages"), rest, _urls(prompt), **answers)
 
 
 def _urls(messages: Any) -> list[str] | None:

@@ -59,7 +59,7 @@ def parts_of(raw: Any) -> list[Json]:
     return [dict(part) for part in parts if part.get("type") in ("image", "image_url")]
 
 
-def to_record(messages: list[Json], rest: Mapping[str, Any], images: Sequence[Any] | None, ending: str = "", **answers: Any) -> Json:
+def record_of(messages: list[Json], rest: Mapping[str, Any], images: Sequence[Any] | None, ending: str = "", **answers: Any) -> Json:
     """Return our record of a conversation whose texts have `<image>` in them; a single prompt becomes `prompt`.
 
     `answers` are the record's `response`, or `chosen` and `rejected`; without them the conversation stays whole.
@@ -74,7 +74,7 @@ def to_record(messages: list[Json], rest: Mapping[str, Any], images: Sequence[An
     return record | {k: v for k, v in answers.items() if v is not None} | {k: v for k, v in rest.items() if k not in record}
 
 
-def rest_of(row: Mapping[str, Any], *names: str) -> Json:
+def other_fields(row: Mapping[str, Any], *names: str) -> Json:
     """Return the fields of a row that are not the dialect's own."""
     return {name: value for name, value in row.items() if name not in names}
 

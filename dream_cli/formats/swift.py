@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.hf_features import IMAGES, MESSAGES, NUMBER, TEXT
 from dream_cli.formats.places import IMAGE
-from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, record_of
 from dream_cli.records.record import Json
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
@@ -51,11 +51,11 @@ def read(row: Mapping[str, Any]) -> Json:
     """
     messages = messages_of(row.get("messages"), "messages")
     images = images_of(row.get("images"), "images")
-    rest = rest_of(row, "messages", "images", "rejected_response", "rejected_messages")
+    rest = other_fields(row, "messages", "images", "rejected_response", "rejected_messages")
     rejected = _rejected(row, messages)
     if rejected is None:
-        return to_record(messages, rest, images)
-    return to_record(messages[:-1], rest, images, chosen=messages[-1]["content"], rejected=rejected)
+        return record_of(messages, rest, images)
+    return record_of(messages[:-1], rest, images, chosen=messages[-1]["content"], rejected=rejected)
 
 
 def _rejected(row: Mapping[str, Any], messages: list[Json]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.hf_features import IMAGES, MESSAGES, TEXT
-from dream_cli.formats.reading import PathsFrom, images_of, messages_of, rest_of, to_record
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, record_of
 from dream_cli.records.record import Json
 
 _OWN = ("messages", "prompt", "completion", "chosen", "rejected", "images", "image")
@@ -35,19 +35,19 @@ def mismatch(row: Mapping[str, Any]) -> str:
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
     images = images_of(row.get("images", row.get("image")), "images")
-    rest = rest_of(row, *_OWN)
+    rest = other_fields(row, *_OWN)
     if row.get("messages") is not None:
-        return to_record(messages_of(row["messages"], "messages"), rest, images)
+        return record_of(messages_of(row["messages"], "messages"), rest, images)
     if row.get("prompt") is None:
         # A pair with an implicit prompt: what both conversations begin with.
         chosen, rejected = (_messages(row.get(name), name, "assistant") for name in ("chosen", "rejected"))
         if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
             raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt")
-        return to_record(chosen[:-1], rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+        return record_of(chosen[:-1], rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
     prompt = _messages(row["prompt"], "prompt", "user")
     if row.get("chosen") is None and row.get("rejected") is None:
-        return to_record(prompt, rest, images, response=_text(row, "completion"))
-    return to_record(prompt, rest, images, chosen=_text(row, "chosen", True), rejected=_text(row, "rejected", True))
+        return record_of(prompt, rest, images, response=_text(row, "completion"))
+    return record_of(prompt, rest, images, chosen=_text(row, "chosen", True), rejected=_text(row, "rejected", True))
 
 
 def _messages(raw: Any, name: str, role: str) -> list[Json]:

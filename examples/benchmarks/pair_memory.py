@@ -1,8 +1,8 @@
-"""How much memory `dream pair` takes, and how many records it pairs in a second: neither may depend on the length of the input.
+"""The memory of `dream pair`, and its records per second: neither may depend on the length of the input.
 
     python examples/benchmarks/pair_memory.py [RECORDS ...]      default: 10000 1000000
 
-Runs the real command on a stream made as it is read (four judged responses a record) and prints one line of JSON for each size.
+Runs the real command on a stream generated on the fly (four judged responses per record) and prints one line of JSON for each size.
 The peak is the largest resident set of the command alone, in MiB (Linux).
 """
 

@@ -1,1 +1,1 @@
-"""How the embedded model nano is made and measured; run from the checkout, not installed."""
+"""The training and the figures of the embedded model nano; run from the checkout, not installed."""
