@@ -164,7 +164,7 @@ def refusal_rate(better: str) -> Metric:
 
 
 def refusal_rates(better: str) -> tuple[Metric, Metric]:
-    """Return the rates of full refusal_rates and of full and partial ones."""
+    """Return the rates of full refusals and of full and partial ones."""
     return refusal_rate(better), Metric("refusal_any", better, (is_one_of("refusal", "refuse", "partial"),))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,11 +100,14 @@ def summarise(tables: Tables) -> FileSummary:
     gathered = gather(tables)
     records, answers = gathered["records"], gathered["answers"]
     lengths = {"prompt": records["lengths"].pop("prompt"), "response": answers["response"]} | records["lengths"]
+    taxonomy, risks = Taxonomy.load(), defaultdict[str, Counter[str]](Counter)
+    for group in gathered["risks"]:
+        risks[taxonomy.category(group["category"] or "")][taxonomy.source(group["source"] or "")] += group["n"]
     return FileSummary(
         file=tables.shown,
         rows=rows,
         fields=tuple(_merged([*_columns(tables, records["rows_with"] or {}), *in_docs])),
-        observed=Observed(**records["seen"], risks=_risks(gathered["risks"])),
+        observed=Observed(**records["seen"], risks={category: dict(sources) for category, sources in risks.items()}),
         responses=answers["n"],
         models={group["model"]: group["n"] for group in gathered["models"][:MODELS]},
         scores=tuple(_histogram(score, gathered[score]) for score in TOPS if gathered.get(score)),
@@ -153,13 +156,6 @@ def _merged(fields: Sequence[Field]) -> Iterator[Field]:
     for name in dict.fromkeys(field.name for field in fields):
         same = [field for field in fields if field.name == name]
         yield Field(name, sum(field.rows for field in same), dict(sum((Counter(field.kinds) for field in same), Counter[str]())))
-
-
-def _risks(groups: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    taxonomy, risks = Taxonomy.load(), defaultdict[str, Counter[str]](Counter)
-    for group in groups:
-        risks[taxonomy.category(group["category"] or "")][taxonomy.source(group["source"] or "")] += group["n"]
-    return {category: dict(sources) for category, sources in risks.items()}
 
 
 def _histogram(score: str, groups: Sequence[Mapping[str, Any]]) -> Histogram:
