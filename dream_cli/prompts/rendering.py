@@ -1,6 +1,6 @@
-"""Fill the templates: ours, or those of the authors' release, byte for byte.
+"""The rendering of prompts from templates: ours, or those of the authors' release, byte for byte.
 
-Placeholders are filled in one pass, so that a prompt which contains `{response}` is not filled again.
+Placeholders are filled in one pass, so that user text which contains `{response}` is not filled again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RELEASED = {
 }
 # Their names for our placeholders.
 _ALIASES = {"output": "response", "text": "content", "harm_cate": "category"}
-# Judge prompts of benchmarks: ours stand in dream_cli/benchmarks, in the published layout; the user may have the published ones.
+# Judge prompts of benchmarks: our wordings, in the published layout, are in dream_cli/benchmarks; the user may supply the published ones.
 PUBLISHED = (
     "siuo_safe",
     "siuo_effective",
@@ -121,7 +121,7 @@ class Prompts:
         return self._fill("verify", {"prompt": prompt, **values})
 
     def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str) -> str:
-        """Ask for the global score, 0 to 10; absent observations are said to be unknown."""
+        """Ask for the global score, 0 to 10; absent observations are rendered as unknown."""
         known = "not looked for" if observations is None else written(observations)
         return self._fill("judge_global", {"prompt": prompt, "observations": known, "response": response})
 
@@ -138,11 +138,11 @@ class Prompts:
         return self._fill("judge_harm", {"prompt": prompt, "response": response})
 
     def judge_effective(self, prompt: str, response: str) -> str:
-        """Ask whether the response is of use to the one who asked (Yes/No)."""
+        """Ask whether the response is of use to the user (Yes/No)."""
         return self._fill("judge_effective", {"prompt": prompt, "response": response})
 
     def judge_refusal(self, prompt: str, response: str) -> str:
-        """Ask whether the response declines what was asked (Comply, Partial, Refuse)."""
+        """Ask whether the response declines the request (Comply, Partial, Refuse)."""
         return self._fill("judge_refusal", {"prompt": prompt, "response": response})
 
     def judge_warned(self, prompt: str, warning: str, response: str) -> str:
@@ -193,18 +193,18 @@ def _template(path: Path) -> str:
 def _read_folder(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder of prompts")
-    found = {path.stem: path.read_bytes().decode("utf-8") for path in sorted(folder.glob("*.txt")) if path.stem in (*NAMES, *PUBLISHED)}
+    texts = {path.stem: path.read_bytes().decode("utf-8") for path in sorted(folder.glob("*.txt")) if path.stem in (*NAMES, *PUBLISHED)}
     for path in sorted(folder.glob("*.py")):
-        found |= _read_release(path)
-    if not found:
+        texts |= _read_release(path)
+    if not texts:
         raise UsageError(f"{folder}: no prompts found; expected NAME.txt ({', '.join(NAMES)}) or the authors' *.py files")
-    return found
+    return texts
 
 
 def _read_release(path: Path) -> dict[str, str]:
     """Read the string constants of a released Python file without running it.
 
-    One of the released templates is written as an f-string and cannot even be imported; its source text is taken as it stands.
+    One of the released templates is written as an f-string and cannot even be imported; its source text is taken unchanged.
     """
     try:
         source = path.read_text("utf-8")
@@ -212,9 +212,9 @@ def _read_release(path: Path) -> dict[str, str]:
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"{path}: cannot be read as the authors' prompts ({error})") from error
     assigned = [(n.targets[0].id, n.value) for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)]
-    found = {name: _text_of(value, source) for name, value in assigned if name in RELEASED or name == "CLASSES_DEF"}
-    classes = found.pop("CLASSES_DEF", "{CLASSES_DEF}")
-    return {RELEASED[name]: text.replace("{CLASSES_DEF}", classes) for name, text in found.items()}
+    texts = {name: _text_of(value, source) for name, value in assigned if name in RELEASED or name == "CLASSES_DEF"}
+    classes = texts.pop("CLASSES_DEF", "{CLASSES_DEF}")
+    return {RELEASED[name]: text.replace("{CLASSES_DEF}", classes) for name, text in texts.items()}
 
 
 def _text_of(value: ast.expr, source: str) -> str:
