@@ -1,4 +1,4 @@
-"""Hold a judge's labels against those of people.    dream agree gold.jsonl judged.jsonl"""
+"""Compare a judge's labels with those of people.    dream agree gold.jsonl judged.jsonl"""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from dream_cli.choices import Rule
 from dream_cli.cli.options import Quiet
 
 Gold = Annotated[
-    str, typer.Argument(metavar="GOLD", help="Rows with an id and gold: {question: label}, or a list of these, one a response.")
+    str, typer.Argument(metavar="GOLD", help="Records with an id and gold: {question: label}, or a list with one per response.")
 ]
 Judged = Annotated[
-    list[str], typer.Argument(metavar="JUDGED...", help="Files that dream eval or dream judge wrote; several for several judges.")
+    list[str], typer.Argument(metavar="JUDGED...", help="Output of dream eval or dream judge; several files for several judges.")
 ]
-RuleName = Annotated[Rule, typer.Option(help="Whose verdicts of dream eval are held against the labels.")]
+RuleName = Annotated[Rule, typer.Option(help="Which verdicts of dream eval are compared with the labels.")]
 
 
 def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = False) -> None:
-    """Hold a judge's labels against those of people: how often they agree, and which way the judge errs.
+    """Compare a judge's labels with those of people.
 
-    One line of JSON for each question and judge, and one for several judges among each other; in words on stderr. Questions are
-    those of the files: safe, effective, attack, refusal, choice, preference, global_score, score ... Labels are true/false, words
-    or numbers. The rate is corrected for the judge's errors over all it judged, also where people labelled only a part.
+    Prints one line of JSON per question and judge: how often they agree, and in which direction the judge errs; another line compares
+    several judges with each other; text on stderr. Questions are those of the files: safe, effective, attack, refusal, choice,
+    preference, global_score, score ... Labels are true/false, words or numbers. The rate is corrected for the judge's errors over all
+    it judged, also where people labelled only a part.
 
     Example: dream agree gold.jsonl judged.jsonl
     """

@@ -8,11 +8,13 @@ import typer
 
 from dream_cli.choices import Shell
 
-ShellName = Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]
+ShellName = Annotated[Shell, typer.Argument(metavar="SHELL", help="The shell: bash, zsh or fish.")]
 
 
 def run(shell: ShellName) -> None:
-    """Print the script that makes a shell complete commands, options and their values at a tab.
+    """Print the completion script of a shell.
+
+    It completes commands, options and their values.
 
     bash, in ~/.bashrc: eval "$(dream completion bash)"
 

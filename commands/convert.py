@@ -1,4 +1,4 @@
-"""Turn data of other dialects into records, and back.    dream convert train_llava_format.json -o records.jsonl"""
+"""Convert data of other dialects to records, and back.    dream convert train_llava_format.json -o records.jsonl"""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ Input = Annotated[
     str | None,
     typer.Argument(
         metavar="[IN]",
-        help="A file (.jsonl, .jsonl.gz, .json, .parquet, .csv), a data set's folder or hf://datasets/ORG/NAME; stdin where absent.",
+        help="A file (.jsonl, .jsonl.gz, .json, .parquet, .csv), a dataset folder or hf://datasets/ORG/NAME (default: stdin).",
     ),
 ]
 Output = Annotated[
     str | None,
-    typer.Option("-o", "--out", metavar="OUT", help="A file by its suffix, or a data set's folder: DIR/. JSONL on stdout where absent."),
+    typer.Option("-o", "--out", metavar="OUT", help="Output file (format by suffix) or dataset folder: DIR/ (default: JSONL on stdout)."),
 ]
-From = Annotated[DialectName | None, typer.Option("--from", help="The dialect read; found by looking at each row where absent.")]
-To = Annotated[DialectName, typer.Option("--to", help="The dialect written.")]
+From = Annotated[DialectName | None, typer.Option("--from", help="Input dialect (default: detected per row).")]
+To = Annotated[DialectName, typer.Option("--to", help="Output dialect.")]
 Images = Annotated[
     ImageForm | None,
-    typer.Option(help="Write images into the rows, into files, or leave paths as they are; by default as the target reads them."),
+    typer.Option(help="Embed images in the rows, extract them to files, or keep paths (default: the form that the output dialect reads)."),
 ]
-ImageFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where --images extract writes; default images/ beside OUT.")]
-Split = Annotated[str | None, typer.Option(help="The split to read, where a data set has several.")]
-Push = Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Upload OUT, a folder, to a hub as a private data set.")]
-Explode = Annotated[Literal["turns"] | None, typer.Option(help="Make one record of each turn of a conversation.")]
-FixFlags = Annotated[bool, typer.Option("--fix-flags", help="Move observations that stand on the safe one of two turns to the unsafe one.")]
+ImageFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for --images extract (default: images/ beside OUT).")]
+Split = Annotated[str | None, typer.Option(help="Dataset split to read.")]
+Push = Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Upload the folder OUT to the Hugging Face Hub as a private dataset.")]
+Explode = Annotated[Literal["turns"] | None, typer.Option(help="Make one record per conversation turn.")]
+FixFlags = Annotated[
+    bool,
+    typer.Option(
+        "--fix-flags", help="Move observations from the safe to the unsafe turn where a two-turn conversation has them on the wrong one."
+    ),
+]
 
 
 def run(
@@ -51,9 +56,9 @@ def run(
     *,
     columns: ReadingOptions,
 ) -> None:
-    """Turn data of other dialects into records, and back.
+    """Convert data of other dialects to records, and back.
 
-    What the target has no place for is counted on stderr; a row that has no form in it goes into OUT.errors.jsonl.
+    Fields that the output dialect lacks are counted on stderr; rows that it cannot express go to OUT.errors.jsonl.
 
     Example: dream convert train_llava_format.json --explode turns | dream disentangle --mode text
     """

@@ -8,9 +8,9 @@ import typer
 
 from dream_cli.cli.options import ReadingOptions
 
-Before = Annotated[str, typer.Argument(metavar="BEFORE", help="Records: .jsonl, .jsonl.gz, .json or .parquet; - for stdin.")]
-After = Annotated[str, typer.Argument(metavar="AFTER", help="The records to compare with them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON: every id, changed fields and scores.")]
+Before = Annotated[str, typer.Argument(metavar="BEFORE", help="Records: .jsonl, .jsonl.gz, .json or .parquet (-: stdin).")]
+After = Annotated[str, typer.Argument(metavar="AFTER", help="Records to compare with BEFORE.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON with every id, changed field and score.")]
 
 
 def run(
@@ -20,9 +20,10 @@ def run(
     *,
     columns: ReadingOptions,
 ) -> None:
-    """Tell which rows were added, are gone or changed, in which fields, and how their scores moved.
+    """Show what changed between two files of records.
 
-    Rows are matched by id, else by prompt and images. A row's score is the mean of its responses, else its margin.
+    Reports rows added, removed and changed, the changed fields, and the change in scores. Rows are matched by id, else by prompt and
+    images. A row's score is the mean of its responses, else its margin.
 
     Example: dream diff examples/records.jsonl examples/records.jsonl
     """

@@ -11,11 +11,11 @@ from dream_cli.cli.options import JudgeOptions, PromptFolder, Seed, StageOptions
 
 Sides = Annotated[
     Mode,
-    typer.Option(help="Ask about the image and the text apart (split), about both at once (joint), or about one side only."),
+    typer.Option(help="Ask about image and text separately (split), together (joint), or about one of them only."),
 ]
-Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Check each observation with a Yes/No question.")]
-Redo = Annotated[bool, typer.Option("--redo", help="Look again where observations are there.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer of the teacher.")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Verify each observation with a yes/no question.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Replace existing observations.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens per teacher answer.")]
 
 
 def run(
@@ -30,9 +30,9 @@ def run(
     engine: JudgeOptions,
     stage: StageOptions,
 ) -> None:
-    """Find the risks of each input one by one: which content, from which source, of which category.
+    """Find the risks of each input, one by one.
 
-    Adds `observations` to each record; an empty list says that none was found.
+    Adds `observations` (malicious content, source and category) to each record; an empty list means that none was found.
 
     Example: dream disentangle examples/records.jsonl | head -n 3
     """

@@ -1,4 +1,4 @@
-"""Look at this installation.    dream doctor --model Qwen/Qwen2.5-VL-7B-Instruct"""
+"""Check this installation.    dream doctor --model Qwen/Qwen2.5-VL-7B-Instruct"""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str | None, typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", help="Say which engine this model would get, and why.")
+    str | None, typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", help="Show which engine would run this model, and why.")
 ]
-BaseUrl = Annotated[str | None, typer.Option(envvar="DREAM_BASE_URL", metavar="URL", help="The same for a model at a server.")]
-Deep = Annotated[bool, typer.Option("--deep", help="Also let torch say what it finds; takes seconds.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object in place of the text.")]
+BaseUrl = Annotated[str | None, typer.Option(envvar="DREAM_BASE_URL", metavar="URL", help="Show the engine for a model on this server.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Also import torch and list its devices; takes seconds.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 def run(model: Model = None, base_url: BaseUrl = None, deep: Deep = False, json: AsJson = False) -> None:
-    """Say what is installed and fits together, which GPUs there are, and which engine a model would get.
+    """Check this installation.
 
-    Exits with 1 where something would break a command; what only some commands need may be absent.
+    Reports packages and versions, GPUs, and the engine that would run a model. Exits with 1 if something would break a command;
+    packages that only some commands need may be absent.
 
     Example: dream doctor
     """

@@ -14,14 +14,20 @@ from dream_cli.errors import UsageError
 
 Loss = Annotated[
     LossKind,
-    typer.Option(help="The preference loss; sigmoid is DPO, sigmoid_norm per token."),
+    typer.Option(help="Preference loss: sigmoid is DPO, sigmoid_norm is length-normalised DPO."),
 ]
-Beta = Annotated[float, typer.Option(help="How strongly the policy is held to its reference.")]
-Smoothing = Annotated[float, typer.Option("--label-smoothing", help="With robust: the share of pairs that may be the wrong way round.")]
-SftWeight = Annotated[float, typer.Option("--sft-weight", help="Weight of the likelihood of the chosen responses beside the loss.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Send each pair through TRL's own forward passes.")]
+Beta = Annotated[float, typer.Option(help="DPO beta: strength of the KL penalty to the reference.")]
+Smoothing = Annotated[float, typer.Option("--label-smoothing", help="With --loss robust: assumed fraction of pairs with flipped labels.")]
+SftWeight = Annotated[
+    float,
+    typer.Option(
+        "--sft-weight", help="Weight of the SFT loss (negative log-likelihood of the chosen responses) added to the preference loss."
+    ),
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Use TRL's own forward passes instead of the shared prefix.")]
 Cache = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Keep the reference's log-probabilities and image features here, for other runs too.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep reference log-probabilities and image features in this folder, and reuse them in later runs."),
 ]
 
 
@@ -34,9 +40,7 @@ def _gpu(value: bool) -> bool:
     return value
 
 
-Flex = Annotated[
-    bool, typer.Option("--flex-attention", callback=_gpu, help="Attend to a pair by blocks that are skipped where hidden (GPU).")
-]
+Flex = Annotated[bool, typer.Option("--flex-attention", callback=_gpu, help="Use FlexAttention, which skips masked blocks (needs a GPU).")]
 
 
 def run(
@@ -50,9 +54,9 @@ def run(
     *,
     training: TrainingOptions,
 ) -> None:
-    """Train a model to prefer the chosen responses of pairs over the rejected ones.
+    """Train a model on preference pairs (DPO and related losses).
 
-    The reference is the model as the run starts. Prints one record at the end; the same command again goes on where it was stopped.
+    The reference is the model at the start of the run. Prints one record at the end; the same command resumes a run that was stopped.
 
     Example: dream dpo pairs.jsonl --model ckpt/0 -o ckpt/1 --lora | jq -r .model
     """

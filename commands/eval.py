@@ -16,30 +16,35 @@ What = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="BENCHMARK|FILE",
-        help=f"Benchmarks to run ({', '.join(TABLE)}; suite: all that are there; NAME:SUBSET: a part), or files of items; stdin where absent.",
+        help=f"Benchmarks to run ({', '.join(TABLE)}; suite: all whose files are available; NAME:SUBSET: one subset), or files of items "
+        "(default: stdin).",
     ),
 ]
-Data = Annotated[str | None, typer.Option(metavar="DIR", help="The official files: a folder, a file, or hf://NAME.")]
+Data = Annotated[str | None, typer.Option(metavar="DIR", help="Official benchmark files: a folder, a file, or hf://NAME.")]
 Judges = Annotated[
     list[str] | None,
-    typer.Option("--judge", metavar="MODEL", help="Who judges (else DREAM_JUDGE, for benchmarks); give it again for a majority."),
+    typer.Option("--judge", metavar="MODEL", help="Judge model (default for benchmarks: DREAM_JUDGE); repeat it for a majority vote."),
 ]
 JudgeUrls = Annotated[
     list[str] | None,
-    typer.Option("--judge-base-url", metavar="URL", help="The judge's server (else DREAM_JUDGE_BASE_URL); one for all or one each."),
+    typer.Option(
+        "--judge-base-url",
+        metavar="URL",
+        help="Server of the judge (default for benchmarks: DREAM_JUDGE_BASE_URL); one for all judges or one per judge.",
+    ),
 ]
 RuleName = Annotated[
     Rule,
-    typer.Option(help="strict: the image-grounded judge, what can't be read is unscored. official: the published rule, flaws included."),
+    typer.Option(help="strict: image-grounded judge, unreadable answers are unscored. official: the published rule, flaws included."),
 ]
-Trials = Annotated[int | None, typer.Option(min=1, help="Responses a prompt; default as published.")]
-Agg = Annotated[Aggregate | None, typer.Option(help="How the trials of a prompt make one outcome; default as published.")]
-Temperature = Annotated[float | None, typer.Option(min=0.0, help="Of the policy; default as published.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, help="Longest response; default as published.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most this many items of each subset, or rows of a file.")]
-Compare = Annotated[bool, typer.Option("--compare", help="Paired tests between two files of the same items, before and after.")]
-AsSummary = Annotated[bool, typer.Option("--summary", help="Print one line of JSON for each benchmark and model.")]
-ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Print prompts and responses too; they may be harmful.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Responses per prompt (default: as published).")]
+Agg = Annotated[Aggregate | None, typer.Option(help="How the trials of a prompt are aggregated (default: as published).")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature of the policy (default: as published).")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per response (default: as published).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum items per subset, or rows per file.")]
+Compare = Annotated[bool, typer.Option("--compare", help="Run paired tests on two files of the same items, before and after.")]
+AsSummary = Annotated[bool, typer.Option("--summary", help="Print one JSON line per benchmark and model.")]
+ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Also print prompts and responses, which may be harmful.")]
 
 
 def run(
@@ -68,9 +73,9 @@ def run(
 ) -> None:
     """Measure safety, and what it costs in helpfulness.
 
-    A benchmark is answered by the policy and judged: items on stdout or -o, the card on stderr. A FILE of judged items is only
-    scored: offline, the card on stdout; with --model, what has no response is answered first, with --judge, what has no verdict is
-    judged. A rerun pays only for what is missing.
+    The policy answers the items of a benchmark, and the judge judges them: items on stdout or -o, the card on stderr. A FILE of
+    judged items is only scored, offline, with the card on stdout; --model first answers the items without a response, --judge
+    judges those without a verdict. A rerun makes only the missing calls.
 
     Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
     """

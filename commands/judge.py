@@ -12,11 +12,13 @@ from dream_cli.cli.options import JudgeOptions, PromptFolder, StageOptions, Taxo
 
 Way = Annotated[
     Combination,
-    typer.Option("--score", help="How the global and the observation score make one: sum is the mean of the two."),
+    typer.Option("--score", help="How global and observation score are combined; sum is their mean."),
 ]
 Read = Annotated[
     AnswerReading,
-    typer.Option(help="Expected value over the allowed answers (where the engine gives probabilities), or the words as written."),
+    typer.Option(
+        help="Score by the expected value over the allowed answers (where the engine returns probabilities), or by the parsed text."
+    ),
 ]
 
 
@@ -31,7 +33,7 @@ def run(
 ) -> None:
     """Score how well each response notices the risks of its input.
 
-    Adds a `judgement` to every response; a prompt without risks is judged by helpfulness. What cannot be read is `unscored`.
+    Adds a `judgement` to every response; a prompt without risks is judged by helpfulness. Answers that cannot be read are `unscored`.
 
     Example: dream disentangle examples/records.jsonl | dream sample -n 2 | dream judge
     """

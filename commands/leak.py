@@ -1,4 +1,4 @@
-"""Name the benchmark items that stand in training data.    dream leak pairs.jsonl siuo.jsonl"""
+"""Find benchmark items in training data.    dream leak pairs.jsonl siuo.jsonl"""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import typer
 
 from dream_cli.cli.options import Quiet, ReadingOptions
 
-Train = Annotated[str, typer.Argument(metavar="TRAIN", help="Training data: records or pairs; - for stdin.")]
+Train = Annotated[str, typer.Argument(metavar="TRAIN", help="Training data: records or pairs (-: stdin).")]
 Items = Annotated[
-    list[str], typer.Argument(metavar="BENCHMARK|FILE...", help="Benchmarks (their files under --data), or files that dream eval wrote.")
+    list[str], typer.Argument(metavar="BENCHMARK|FILE...", help="Benchmarks (with their files in --data), or output of dream eval.")
 ]
-Data = Annotated[str | None, typer.Option(metavar="DIR", help="The official files of the benchmarks: a folder, or hf://NAME.")]
+Data = Annotated[str | None, typer.Option(metavar="DIR", help="Official benchmark files: a folder, or hf://NAME.")]
 
 
 def run(
@@ -24,10 +24,11 @@ def run(
     *,
     columns: ReadingOptions,
 ) -> None:
-    """Name the benchmark items that stand in training data, one line of JSON each: the row, the item, and what they share.
+    """Find benchmark items in training data.
 
-    They share the image (byte for byte), an image that looks the same (recompressed, scaled), or the prompt (case, spacing and
-    punctuation aside). The words themselves are not printed. Nothing on stdout is no leak; what could not be compared is said.
+    Prints one line of JSON per leak: the row, the item, and what they share. They share the image (byte for byte), an image that
+    looks the same (recompressed, scaled), or the prompt (case, spacing and punctuation aside). The words themselves are not printed.
+    Nothing on stdout means no leak; what could not be compared is reported on stderr.
 
     Example: dream leak pairs.jsonl siuo --data data/siuo
     """

@@ -6,9 +6,9 @@ import typer
 
 
 def run() -> None:
-    """Print the man page, made from what the commands say of themselves.
+    """Print the man page.
 
-    To have it where man looks for it: dream man > ~/.local/share/man/man1/dream.1
+    To install it: dream man > ~/.local/share/man/man1/dream.1
 
     Example: dream man | man -l -
     """

@@ -13,13 +13,15 @@ from dream_cli.cli.options import Limit, Out, Quiet, ReadingOptions, Source
 
 Policy = Annotated[
     PairPolicy,
-    typer.Option(help="The best against the worst, every better against every worse, or each against the next in rank."),
+    typer.Option(help="Pair the best with the worst response, every better with every worse one, or each with the next in rank."),
 ]
-Margin = Annotated[float, typer.Option(min=0.0, max=1.0, help="Least difference of the two scores.")]
-MinChosen = Annotated[float, typer.Option(min=0.0, max=10.0, help="Least global score of the chosen response.")]
-MaxLengthRatio = Annotated[float, typer.Option(min=0.0, help="Longer to shorter response in words at most; 0 for no limit.")]
-PerPrompt = Annotated[int | None, typer.Option(min=1, help="Most pairs of one prompt; default 1 for best-worst.")]
-NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of words in common above which two responses say the same.")]
+Margin = Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum score difference between chosen and rejected.")]
+MinChosen = Annotated[float, typer.Option(min=0.0, max=10.0, help="Minimum global score of the chosen response.")]
+MaxLengthRatio = Annotated[
+    float, typer.Option(min=0.0, help="Maximum ratio of the longer to the shorter response, in words (0: no limit).")
+]
+PerPrompt = Annotated[int | None, typer.Option(min=1, help="Maximum pairs per prompt (default: 1 for best-worst, else no limit).")]
+NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Word overlap above which two responses count as duplicates.")]
 
 
 def run(
@@ -36,9 +38,10 @@ def run(
     *,
     columns: ReadingOptions,
 ) -> None:
-    """Build preference pairs: chosen and rejected responses to the same prompt. Needs no model.
+    """Build preference pairs from judged responses.
 
-    Tells on stderr how many prompts each rule dropped; records with an error make no pair.
+    A pair is a chosen and a rejected response to the same prompt. Needs no model. Reports on stderr how many prompts each rule
+    dropped; records with an error make no pair.
 
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """

@@ -9,7 +9,7 @@ import typer
 
 from dream_cli.cli.options import JudgeOptions, PromptFolder, StageOptions
 
-Other = Annotated[str, typer.Argument(metavar="BEFORE", help="The other model's responses to the same prompts, paired by id.")]
+Other = Annotated[str, typer.Argument(metavar="BEFORE", help="Responses of the other model to the same prompts, matched by id.")]
 
 
 def run(
@@ -19,10 +19,11 @@ def run(
     engine: JudgeOptions,
     stage: StageOptions,
 ) -> None:
-    """Ask a judge which of two responses to the same prompt is better, in both orders.
+    """Ask a judge which of two models responds better.
 
-    Adds the verdict `preference` to every response of the file (or stdin): 1.0 better than the other's in both orders, 0.0 worse in
-    both, 0.5 neither. The win rate stands on stderr, and how far the judge goes by the order alone.
+    The judge compares the two responses to each prompt in both orders. Adds the verdict `preference` to every response of the file
+    (or stdin): 1.0 better than the other's in both orders, 0.0 worse in both, 0.5 neither. The win rate and the
+    position bias of the judge are reported on stderr.
 
     Example: dream prefer before.jsonl after.jsonl -o preferred.jsonl
     """

@@ -1,4 +1,4 @@
-"""Draw responses of the policy.    dream sample observed.jsonl -n 4 -o sampled.jsonl"""
+"""Sample responses of the policy.    dream sample observed.jsonl -n 4 -o sampled.jsonl"""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import typer
 
 from dream_cli.cli.options import EngineOptions, PromptFolder, Seed, StageOptions
 
-N = Annotated[int, typer.Option("-n", "--samples", min=1, help="Responses a prompt.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
-TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the most probable tokens that sum to this.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest response.")]
+N = Annotated[int, typer.Option("-n", "--samples", min=1, help="Responses per prompt.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Sampling temperature (0: greedy decoding).")]
+TopP = Annotated[
+    float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus sampling: cumulative probability of the tokens sampled from.")
+]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens per response.")]
 System = Annotated[str | None, typer.Option(help="System message.")]
-Observe = Annotated[bool, typer.Option("--observe", help="Put the observations in the context: DREAM without training.")]
-Append = Annotated[bool, typer.Option("--append", help="Add to the responses that are there instead of replacing them.")]
+Observe = Annotated[bool, typer.Option("--observe", help="Add the observations to the prompt (DREAM without training).")]
+Append = Annotated[bool, typer.Option("--append", help="Append to existing responses instead of replacing them.")]
 
 
 def run(
@@ -31,9 +33,9 @@ def run(
     engine: EngineOptions,
     stage: StageOptions,
 ) -> None:
-    """Draw responses of the policy to each prompt.
+    """Sample responses of the policy to each prompt.
 
-    Replaces `responses`; the same seed draws the same responses again.
+    Replaces `responses`; the same seed samples the same responses again.
 
     Example: dream sample examples/records.jsonl -n 4 --limit 2
     """

@@ -9,14 +9,16 @@ import typer
 from dream_cli.choices import TargetPick
 from dream_cli.cli.training_options import TrainingOptions, read_twice
 
-Pick = Annotated[TargetPick, typer.Option(help="Which of the responses that pass: by order or by judged score.")]
-MinObservation = Annotated[float, typer.Option("--min-os", min=0.0, max=1.0, help="Least observation score of a judged response.")]
-MinGlobal = Annotated[float, typer.Option("--min-gs", min=0.0, max=10.0, help="Least global score; from 5 on an answer is harmless.")]
-Leaks = Annotated[bool, typer.Option("--keep-leaks", help="Keep responses that speak of their instructions.")]
-UtilityFile = Annotated[
-    str | None, typer.Option("--utility", metavar="FILE", callback=read_twice, help="Answered harmless prompts to mix in.")
+Pick = Annotated[TargetPick, typer.Option(help="Which responses that pass become targets: the first, the best-scored, or all.")]
+MinObservation = Annotated[float, typer.Option("--min-os", min=0.0, max=1.0, help="Minimum observation score of a judged response.")]
+MinGlobal = Annotated[
+    float, typer.Option("--min-gs", min=0.0, max=10.0, help="Minimum global score of a judged response; from 5 on a response is harmless.")
 ]
-UtilityShare = Annotated[float, typer.Option(min=0.0, max=0.99, help="Their share of all rows.")]
+Leaks = Annotated[bool, typer.Option("--keep-leaks", help="Keep responses that mention their instructions.")]
+UtilityFile = Annotated[
+    str | None, typer.Option("--utility", metavar="FILE", callback=read_twice, help="Harmless prompts with responses to mix in.")
+]
+UtilityShare = Annotated[float, typer.Option(min=0.0, max=0.99, help="Fraction of training rows taken from --utility.")]
 
 
 def run(
@@ -29,10 +31,10 @@ def run(
     *,
     training: TrainingOptions,
 ) -> None:
-    """Fine-tune a model on answers that see the risks and do no harm.
+    """Fine-tune a model on responses that recognise the risks.
 
-    The student sees images and prompt, never the observations. Responses that were judged and fall short are dropped and counted.
-    Prints one record at the end; the same command again goes on where it was stopped.
+    The student sees images and prompt, never the observations. Judged responses below the minimum scores are dropped and counted.
+    Prints one record at the end; the same command resumes a run that was stopped.
 
     Example: dream sft guided.jsonl --model org/model -o ckpt/0 | jq -r .model
     """

@@ -1,4 +1,4 @@
-"""Look into a file of records.    dream view judged.jsonl --where "risk_category = 'Privacy' and score < 0.5" """
+"""Show a file of records.    dream view judged.jsonl --where "risk_category = 'Privacy' and score < 0.5" """
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import typer
 
 from dream_cli.cli.options import ReadingOptions, Source
 
-Count = Annotated[int | None, typer.Option("-n", "--limit", min=1, help="Show this many records.  [default: 10]", show_default=False)]
+Count = Annotated[int | None, typer.Option("-n", "--limit", min=1, help="Number of records to show.  [default: 10]", show_default=False)]
 Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="Show the record with this id.")]
 Where = Annotated[
     str | None,
     typer.Option(
-        metavar="SQL", help="Show records of which this holds: columns of records, observations and responses; one match is enough."
+        metavar="SQL",
+        help="Show records that match an SQL condition on columns of records, observations and responses; one match is enough.",
     ),
 ]
-Sort = Annotated[str | None, typer.Option(metavar="SQL", help="Sort by a column or expression; -score sorts the greatest first.")]
-Sql = Annotated[str | None, typer.Option(metavar="SQL", help="Answer a question about the views records, observations, responses.")]
-Html = Annotated[str | None, typer.Option(metavar="FILE", help="Write a gallery, one HTML file that fetches nothing; 500 records, or -n.")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Serve the gallery page by page, on this machine only; 0 picks a port.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables: a summary, rows, or whole records.")]
-Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw pictures, as well as the terminal can.")]
+Sort = Annotated[str | None, typer.Option(metavar="SQL", help="Sort by a column or expression; -score sorts in descending order.")]
+Sql = Annotated[str | None, typer.Option(metavar="SQL", help="Run an SQL query on the views records, observations and responses.")]
+Html = Annotated[str | None, typer.Option(metavar="FILE", help="Write a gallery as one self-contained HTML file (500 records, or -n).")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Serve the gallery on localhost at this port (0: any free port).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables: the summary, query rows, or whole records.")]
+Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw images in the terminal (default: where it supports them).")]
 
 
 def run(
@@ -38,7 +39,7 @@ def run(
     *,
     columns: ReadingOptions,
 ) -> None:
-    """Look into a file of records: what is in it, or single records as a person reads them.
+    """Show a file of records: a summary, or single records.
 
     Without options: its fields, risks, scores, lengths, images and errors. The file is never written.
 

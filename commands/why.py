@@ -8,10 +8,10 @@ import typer
 
 from dream_cli.cli.options import ReadingOptions, Store
 
-Name = Annotated[str, typer.Argument(metavar="ID", help="The id of a record, of an item or of a pair.")]
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of records, in the order in which they should be told.")]
+Name = Annotated[str, typer.Argument(metavar="ID", help="Id of a record, an item or a pair.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of records, in the order of the report.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
-Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw pictures, as well as the terminal can.")]
+Images = Annotated[bool | None, typer.Option("--images/--no-images", help="Draw images in the terminal (default: where it supports them).")]
 
 
 def run(
@@ -23,7 +23,9 @@ def run(
     *,
     columns: ReadingOptions,
 ) -> None:
-    """Tell where a row came from: the rows of each file that share its id, prompt or image, and the calls in the store behind them.
+    """Trace a row back to its files and stored calls.
+
+    Shows the rows of each file that share its id, prompt or image, and the calls in the store that made them.
 
     Example: dream why sign-risk-1 examples/records.jsonl
     """

@@ -72,15 +72,15 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"dream {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def dream(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
-    """Disentangle, judge and lessen the risks of vision-language models.
+    """Disentangle, judge and reduce the risks of vision-language models.
 
     Each command reads records (JSONL or Parquet) and writes records, so that they pipe:
 
@@ -89,7 +89,7 @@ def dream(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 def main() -> None:
-    """Run `dream`: 0 all rows, 1 some rows met an error, 2 the command could not go on, 130 interrupted; a closed pipe ends quietly."""
+    """Run `dream`: 0 all rows, 1 some rows have an error, 2 the command could not go on, 130 interrupted; a closed pipe ends quietly."""
     try:
         if instruction := os.environ.get(VARIABLE):
             answer(typer.main.get_command(app), instruction)
@@ -108,12 +108,12 @@ def main() -> None:
     except (DreamError, OSError) as error:
         sys.stderr.write(f"dream: {error}\n")
         _leave(2)
-    except Exception as error:  # noqa: BLE001 - told as it is, with an exit code of ours
+    except Exception as error:  # noqa: BLE001 - reported as it is, with our exit code
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
         if hasattr(error, "format_message"):
             sys.stderr.write(f"dream: {error.format_message()}\n")
         else:
-            # Python's own exit code would say that only some rows met an error, and a loop would go on.
+            # Python's own exit code would mean that only some rows have an error, and a loop would go on.
             sys.excepthook(*sys.exc_info())
         _leave(2)
 

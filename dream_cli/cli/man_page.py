@@ -1,4 +1,4 @@
-"""The man page, made from the code: what every command says of itself, as roff."""
+"""The man page, made from the help of the commands, as roff."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dream_cli.cli.main import app
 
 _EXITS = {
     "0": "All rows were handled.",
-    "1": "Some rows met an error; they are in the output with an `error` field.",
+    "1": "Some rows have an error; they are in the output with an `error` field.",
     "2": "The command line or the configuration is wrong.",
     "130": "Interrupted; the same command makes no call again that the store keeps.",
 }
-_TWINS = "Every option has a twin in the environment; the option on the command line stands above it."
+_TWINS = "Every option has a twin in the environment; an option on the command line takes precedence."
 
 
 def manual() -> str:
@@ -26,16 +26,16 @@ def manual() -> str:
     from typer.main import get_command
 
     first, *rest = paragraphs(get_command(app).help)
-    found = list(commands())
+    table = list(commands())
     lines = [f'.TH DREAM 1 "" "dream {__version__}" "User Commands"']
     lines += [".SH NAME", rf"dream \- {text(first[:1].lower() + first[1:].rstrip('.'))}"]
     lines += [".SH SYNOPSIS", ".B dream", ".I COMMAND", "[OPTIONS] [FILE]", ".SH DESCRIPTION", *_body(rest)]
     lines += [".SH COMMANDS"]
-    for name, command, context in found:
+    for name, command, context in table:
         lines += [f'.SS "dream {name}"', *_body([_usage(command, context), *paragraphs(command.help)]), *_options(command, context)]
-    lines += [".SH EXIT STATUS", *(line for code, said in _EXITS.items() for line in (".TP", f".B {code}", text(said)))]
+    lines += [".SH EXIT STATUS", *(line for code, meaning in _EXITS.items() for line in (".TP", f".B {code}", text(meaning)))]
     lines += [".SH ENVIRONMENT", text(_TWINS)]
-    lines += [line for name, said in _variables(found) for line in (".TP", f".B {name}", text(said))]
+    lines += [line for name, meaning in _variables(table) for line in (".TP", f".B {name}", text(meaning))]
     return "\n".join(lines) + "\n"
 
 
@@ -44,9 +44,9 @@ def paragraphs(help_text: str | None) -> list[str]:
     return [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.cleandoc(help_text or "")) if part.strip()]
 
 
-def text(said: str) -> str:
+def text(plain: str) -> str:
     """Return a text as lines that roff prints as they stand."""
-    lines = textwrap.wrap(said, 78, break_on_hyphens=False, break_long_words=False)
+    lines = textwrap.wrap(plain, 78, break_on_hyphens=False, break_long_words=False)
     return "\n".join(map(_line, lines)) or "\\&"
 
 
@@ -72,11 +72,11 @@ def _options(command: Any, context: Any) -> Iterator[str]:
             yield from (".TP", f".B {text(record[0])}", text(record[1]))
 
 
-def _variables(found: list[tuple[str, Any, Any]]) -> list[tuple[str, str]]:
+def _variables(table: list[tuple[str, Any, Any]]) -> list[tuple[str, str]]:
     """Return the variables that commands share, with the option each stands for."""
     shared = {
         variable: max(param.opts, key=len)
-        for _, command, _ in found
+        for _, command, _ in table
         for param in command.params
         for variable in ([param.envvar] if isinstance(param.envvar, str) else param.envvar or [])
     }

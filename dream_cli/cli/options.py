@@ -1,4 +1,4 @@
-"""The options that commands share, declared once; what can be seen to be wrong is refused while they are read."""
+"""The options that commands share, each declared once, and groups of them; invalid values are rejected while they are read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _source(path: str | None) -> str | None:
 
 
 def by_hand(ctx: typer.Context, *names: str) -> bool:
-    """Whether one of these options stands on the command line; their environment twins ask for nothing by themselves."""
+    """Whether one of these options is given on the command line; their environment variables alone request nothing."""
     return any(getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in names)
 
 
@@ -44,7 +44,7 @@ def _cards(files: list[Path] | None) -> list[Path]:
 
 
 def _model(ctx: typer.Context, model: str | None) -> str | None:
-    # These are eager options, read before this one.
+    # Eager options are read before this one.
     served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT"
     if not served and not ctx.params.get("dry_run"):
         from dream_cli.engines.registry import check_model
@@ -132,47 +132,56 @@ def _taxonomy(file: Path | None) -> Path | None:
 
 Source = Annotated[
     str | None,
-    typer.Argument(metavar="[FILE]", callback=_source, help="Records: .jsonl, .jsonl.gz, .json or .parquet; stdin where absent or -."),
+    typer.Argument(metavar="[FILE]", callback=_source, help="Records: .jsonl, .jsonl.gz, .json or .parquet (default or -: stdin)."),
 ]
 Out = Annotated[
     str | None,
-    typer.Option("-o", "--out", metavar="FILE", callback=_out, help="Write here (format by suffix) instead of JSONL on stdout."),
+    typer.Option("-o", "--out", metavar="FILE", callback=_out, help="Output file, format by suffix (default: JSONL on stdout)."),
 ]
 ImageRoot = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", exists=True, file_okay=False, help="Folder of relative image paths read from stdin; default the current one."
+        metavar="DIR", exists=True, file_okay=False, help="Folder that relative image paths on stdin start from (default: the current one)."
     ),
 ]
 ImageColumn = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", envvar="DREAM_IMAGE_COLUMN", help="The column that holds the images; default images, or image where that is absent."
-    ),
+    typer.Option(metavar="NAME", envvar="DREAM_IMAGE_COLUMN", help="Column with the images (default: images, else image)."),
 ]
 PromptColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", envvar="DREAM_PROMPT_COLUMN", help="The column that holds the prompt; default prompt.")
+    str | None, typer.Option(metavar="NAME", envvar="DREAM_PROMPT_COLUMN", help="Column with the prompt (default: prompt).")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many records.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
-Retry = Annotated[bool, typer.Option("--retry-errors", help="Try rows again that came with an error.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", is_eager=True, help="Count calls, tokens and cost instead of making the calls.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Retry = Annotated[bool, typer.Option("--retry-errors", help="Retry rows that have an error.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", is_eager=True, help="Count calls, tokens and cost without making the calls.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no summary on stderr.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say on stderr which model answers, what it cost, and how long it took.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Report model, cost and time on stderr.")]
 Cards = Annotated[
     list[Path] | None,
     typer.Option(
-        "--card", "--html", "--plot", metavar="FILE", callback=_cards, help="Write the card: .html, .md, .json, .png, .svg or .pdf."
+        "--card",
+        "--html",
+        "--plot",
+        metavar="FILE",
+        callback=_cards,
+        help="Write the evaluation card: .html, .md, .json, .png, .svg or .pdf (repeatable).",
     ),
 ]
 Policy = Annotated[
     str | None,
-    typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="The policy (default: the embedded model)."),
+    typer.Option(
+        "--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="Policy model (default: the embedded model)."
+    ),
 ]
 Judge = Annotated[
     str | None,
     typer.Option(
-        "--model", envvar="DREAM_JUDGE", metavar="PATH-OR-ID", callback=_model, help="The teacher and judge (default: the embedded model)."
+        "--model",
+        envvar="DREAM_JUDGE",
+        metavar="PATH-OR-ID",
+        callback=_model,
+        help="Teacher and judge model (default: the embedded model).",
     ),
 ]
 BaseUrl = Annotated[
@@ -182,12 +191,14 @@ BaseUrl = Annotated[
         metavar="URL",
         is_eager=True,
         callback=_base_url,
-        help="An OpenAI-compatible server, e.g. http://host:8000/v1.",
+        help="URL of an OpenAI-compatible server, e.g. http://host:8000/v1.",
     ),
 ]
-ModelTag = Annotated[str | None, typer.Option(envvar="DREAM_MODEL_TAG", help="Tells two models apart that a server gives one name.")]
-Concurrency = Annotated[int, typer.Option(envvar="DREAM_CONCURRENCY", min=1, help="Requests in flight at a server.")]
-Timeout = Annotated[float, typer.Option(envvar="DREAM_TIMEOUT", min=0.1, help="Seconds that a server may take for one request.")]
+ModelTag = Annotated[
+    str | None, typer.Option(envvar="DREAM_MODEL_TAG", help="A label for the model, for servers that reuse one model name.")
+]
+Concurrency = Annotated[int, typer.Option(envvar="DREAM_CONCURRENCY", min=1, help="Maximum concurrent requests to a server.")]
+Timeout = Annotated[float, typer.Option(envvar="DREAM_TIMEOUT", min=0.1, help="Timeout per server request, in seconds.")]
 Body = Annotated[
     str | None,
     typer.Option(
@@ -207,23 +218,30 @@ JudgeHeader = Annotated[
 ]
 ThinkingBudget = Annotated[
     int | None,
-    typer.Option(min=0, help="Tokens for the thoughts of a reasoning model, on top of its answer; 0 asks the model not to think."),
+    typer.Option(min=0, help="Maximum reasoning tokens, in addition to those of the answer (0: no reasoning)."),
 ]
 Engine = Annotated[
     LocalEngine | None,
     typer.Option(
-        envvar="DREAM_ENGINE", is_eager=True, help="What runs a local model; by default vllm where it is installed and finds a GPU."
+        envvar="DREAM_ENGINE",
+        is_eager=True,
+        help="Engine for a local model (default: vllm where it is installed and there is a GPU, else transformers).",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(envvar="DREAM_BATCH_SIZE", min=1, help="Requests in a batch of a local model.")]
+BatchSize = Annotated[int, typer.Option(envvar="DREAM_BATCH_SIZE", min=1, help="Batch size for a local model, in requests.")]
 Store = Annotated[
     str | None,
-    typer.Option(envvar="DREAM_STORE", metavar="PATH", callback=_store, help="Where finished calls are kept; default the user's cache."),
+    typer.Option(
+        envvar="DREAM_STORE",
+        metavar="PATH",
+        callback=_store,
+        help="Call store: SQLite file that keeps finished calls (default: in the user's cache folder).",
+    ),
 ]
-NoStore = Annotated[bool, typer.Option("--no-store", help="Keep no calls and reuse none.")]
-PriceIn = Annotated[float | None, typer.Option(envvar="DREAM_PRICE_IN", min=0.0, is_eager=True, help="Price of a million prompt tokens.")]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Neither store calls nor reuse stored ones.")]
+PriceIn = Annotated[float | None, typer.Option(envvar="DREAM_PRICE_IN", min=0.0, is_eager=True, help="Price per million input tokens.")]
 PriceOut = Annotated[
-    float | None, typer.Option(envvar="DREAM_PRICE_OUT", min=0.0, callback=_price_out, help="Price of a million completion tokens.")
+    float | None, typer.Option(envvar="DREAM_PRICE_OUT", min=0.0, callback=_price_out, help="Price per million output tokens.")
 ]
 PromptFolder = Annotated[
     Path | None,
@@ -231,12 +249,14 @@ PromptFolder = Annotated[
         "--prompts",
         metavar="DIR",
         callback=_prompts,
-        help="Templates to use in place of ours and of the model's own (also the authors' release).",
+        help="Folder of prompt templates that replace the built-in and the model's own ones (the authors' release works too).",
     ),
 ]
 TaxonomyFile = Annotated[
     Path | None,
-    typer.Option("--taxonomy", metavar="FILE", callback=_taxonomy, help="Sources and categories in place of the paper's."),
+    typer.Option(
+        "--taxonomy", metavar="FILE", callback=_taxonomy, help="Taxonomy file that replaces the sources and categories of the paper."
+    ),
 ]
 
 

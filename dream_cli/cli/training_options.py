@@ -1,4 +1,4 @@
-"""The options that sft and dpo share, declared once; what can be seen to be wrong is refused while they are read."""
+"""The options that sft and dpo share, each declared once, in groups; invalid values are rejected while they are read."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def _of_lora(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
 
 
 def _quantized(ctx: typer.Context, value: bool) -> bool:
-    # Known also where it fails, or all that needs it would be called wrong too.
+    # Set also where it fails, or the options that need it would be reported too.
     ctx.params["qlora"] = value
     if value and importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("--qlora needs bitsandbytes: pip install 'dream-cli[qlora]' (or leave it away, with --lora alone)")
+        raise UsageError("--qlora needs bitsandbytes: pip install 'dream-cli[qlora]' (or use --lora alone)")
     return value
 
 
@@ -70,52 +70,61 @@ def read_twice(path: str | None) -> str | None:
     return path
 
 
-Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", callback=_out, help="Folder of the trained model.")]
-Model = Annotated[
-    str | None, typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="The model to train.")
+Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", callback=_out, help="Output folder of the trained model.")]
+Model = Annotated[str | None, typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="Model to train.")]
+Check = Annotated[bool, typer.Option("--check", is_eager=True, help="Check data and settings without loading weights.")]
+UseLora = Annotated[
+    bool, typer.Option("--lora", is_eager=True, help="Train a LoRA adapter; if the model is an adapter, continue training it.")
 ]
-Check = Annotated[bool, typer.Option("--check", is_eager=True, help="Only look for problems; load no weights.")]
-UseLora = Annotated[bool, typer.Option("--lora", is_eager=True, help="Train an adapter; where the model is one, go on with it.")]
-Rank = Annotated[int | None, typer.Option(min=1, callback=_of_lora, help="Rank of a new adapter; default 16.")]
-Alpha = Annotated[float | None, typer.Option(callback=_of_lora, help="Scale of a new adapter; default 32.")]
+Rank = Annotated[int | None, typer.Option(min=1, callback=_of_lora, help="LoRA rank of a new adapter (default: 16).")]
+Alpha = Annotated[float | None, typer.Option(callback=_of_lora, help="LoRA alpha of a new adapter (default: 32).")]
 Targets = Annotated[
     str | None,
-    typer.Option(metavar="NAMES-OR-REGEX", callback=_of_lora, help="Its modules; default all linear ones of the language model."),
+    typer.Option(
+        metavar="NAMES-OR-REGEX", callback=_of_lora, help="LoRA target modules (default: all linear layers of the language model)."
+    ),
 ]
-Dora = Annotated[bool, typer.Option("--dora", callback=_of_lora, help="With --lora: weight-decomposed adaptation.")]
+Dora = Annotated[bool, typer.Option("--dora", callback=_of_lora, help="With --lora: weight-decomposed adaptation (DoRA).")]
 Qlora = Annotated[
-    bool, typer.Option("--qlora", is_eager=True, callback=_quantized, help="An adapter on the base in 4 bits (needs bitsandbytes).")
+    bool,
+    typer.Option(
+        "--qlora", is_eager=True, callback=_quantized, help="Train a LoRA adapter on the 4-bit quantised model (needs bitsandbytes)."
+    ),
 ]
-Merge = Annotated[bool, typer.Option("--merge", callback=_of_lora, help="With --lora: write a plain checkpoint, the adapter merged in.")]
+Merge = Annotated[bool, typer.Option("--merge", callback=_of_lora, help="With --lora: merge the adapter into the written checkpoint.")]
 Vision = Annotated[
-    bool | None, typer.Option("--train-vision/--freeze-vision", help="Train the vision tower; by default only without --lora.")
+    bool | None,
+    typer.Option("--train-vision/--freeze-vision", help="Train or freeze the vision tower (default: train it only without --lora)."),
 ]
-Epochs = Annotated[float, typer.Option(min=0.0, help="Passes over the rows.")]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="Stop after this many updates.")]
-Batch = Annotated[int, typer.Option("--batch-size", envvar="DREAM_TRAIN_BATCH_SIZE", min=1, help="Rows a step and process.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Steps an update.")]
-Rate = Annotated[float | None, typer.Option("--lr", min=0.0, help="Highest learning rate.")]
-Decay = Annotated[choices.Decay, typer.Option("--schedule", help="How the learning rate falls.")]
-Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the updates in which it rises.")]
-MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens a row, images included; default the model's limit.")]
-OnTooLong = Annotated[choices.OnTooLong, typer.Option(help="What to do with longer rows; nothing is ever cut.")]
-HeldOut = Annotated[str | None, typer.Option(metavar="FILE", callback=read_twice, help="Records to evaluate on at the end.")]
-Dtype = Annotated[choices.Dtype, typer.Option(help="Type of the weights.")]
+Epochs = Annotated[float, typer.Option(min=0.0, help="Number of training epochs.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Maximum optimiser steps.")]
+Batch = Annotated[int, typer.Option("--batch-size", envvar="DREAM_TRAIN_BATCH_SIZE", min=1, help="Per-device batch size.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Gradient accumulation steps.")]
+Rate = Annotated[float | None, typer.Option("--lr", min=0.0, help="Peak learning rate.")]
+Decay = Annotated[choices.Decay, typer.Option("--schedule", help="Learning-rate schedule.")]
+Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Warm-up ratio of the learning rate.")]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per row, images included (default: the model's context).")]
+OnTooLong = Annotated[choices.OnTooLong, typer.Option(help="Drop rows over the maximum length, or stop; rows are never truncated.")]
+HeldOut = Annotated[str | None, typer.Option(metavar="FILE", callback=read_twice, help="Held-out records to evaluate on at the end.")]
+Dtype = Annotated[choices.Dtype, typer.Option(help="Data type of the weights.")]
 Checkpointing = Annotated[
-    bool | None, typer.Option("--gradient-checkpointing/--no-gradient-checkpointing", help="Memory for time; default on a GPU.")
+    bool | None,
+    typer.Option(
+        "--gradient-checkpointing/--no-gradient-checkpointing", help="Recompute activations to save memory (default: on a GPU only)."
+    ),
 ]
-SaveEvery = Annotated[int, typer.Option(min=1, help="Updates between two checkpoints.")]
-ReportTo = Annotated[choices.Tracker | None, typer.Option(help="Also send the metrics there.")]
-Processes = Annotated[int | None, typer.Option("--nproc", min=1, help="Train in so many processes, through torchrun.")]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Optimiser steps between checkpoints.")]
+ReportTo = Annotated[choices.Tracker | None, typer.Option(help="Also report metrics to this tracker.")]
+Processes = Annotated[int | None, typer.Option("--nproc", min=1, help="Number of training processes, started with torchrun.")]
 AllowSmallWorldJudge = Annotated[
     bool,
     typer.Option(
         "--allow-small-world-judge",
         "--allow-nano-verdicts",
-        help="Train on verdicts about other models by a judge that knows only its own small world (the embedded one).",
+        help="Accept verdicts about other models from a judge that knows only its own small world, such as the embedded one.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Train anew in a folder that holds another run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder that contains another run.")]
 
 
 @dataclass(frozen=True)
