@@ -1,3 +1,3 @@
-"""Disentangle, judge and lessen the risks of vision-language models: the nouns behind the `dream` commands."""
+"""Disentangle, judge and reduce the risks of vision-language models: the nouns behind the `dream` commands."""
 
 __version__ = "0.1.0"

@@ -26,8 +26,8 @@ def offered(work: Workdir, *words: str) -> list[str]:
     [
         (("",), list(COMMANDS)),
         (("conv",), ["convert"]),
-        (("convert", "--im"), ["--images", "--image-folder", "--image-root"]),
-        (("convert", "in.jsonl", "--to", "l"), ["llava", "llamafactory"]),
+        (("convert", "--im"), ["--images", "--image-folder", "--image-root", "--image-column"]),
+        (("convert", "in.jsonl", "--to", "l"), ["llamafactory", "llava"]),
         (("judge", "--score", "su"), ["sum"]),
         (("completion", ""), ["bash", "zsh", "fish"]),
         # Files are offered by the shell itself.
