@@ -13,7 +13,7 @@ import pytest
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.llava import explode, fix_flags, from_llava, mismatch, to_llava
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records.record import Record
+from dream_cli.records.record import Place, Record
 
 TAXONOMY = Taxonomy.load()
 ROW: dict[str, Any] = {
@@ -98,9 +98,12 @@ def test_there_and_back_again(name: str) -> None:
 
 
 def test_the_model_does_not_see_the_placeholder() -> None:
-    for name in ("as released", "placeholder at the end", "placeholder without a newline"):
-        assert "<image>" not in read(ROWS[name]).messages[0].content
-    assert read(ROWS["placeholder between words"]).messages[0].content == "Is <image> a cat?"
+    for name, row in ROWS.items():
+        assert "<image>" not in read(row).messages[0].content, name
+    message = read(ROWS["placeholder between words"]).messages[0]
+    assert (message.content, message.places) == ("Is  a cat?", (Place(0, 3),))
+    assert read(ROWS["placeholder at the end"]).messages[0].places == (Place(0, 13),)
+    assert read(ROWS["two images"]).messages[0].places == (Place(0, 0), Place(1, 0))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def row_seed(chat: Chat, seed: int, sample: int) -> int:
     """Return the seed of one sample of one chat, from everything that was asked."""
     total = hashlib.sha256(f"{seed}\0{sample}".encode())
     for message in chat:
-        total.update(repr((message.role, message.text)).encode())
+        total.update(repr((message.role, message.text, *([message.places] if any(message.places) else []))).encode())
         for image in message.images:
             total.update(hashlib.sha256(image.data or (image.path or "").encode()).digest())
     return int.from_bytes(total.digest()[:8], "big") >> 1

@@ -208,5 +208,8 @@ def _message(message: ChatMessage) -> Json:
 
     if not message.images:
         return {"role": message.role, "content": message.text}
-    parts: list[Json] = [{"type": "image_url", "image_url": {"url": data_uri(image)}} for image in message.images]
-    return {"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]}
+    parts = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_url", "image_url": {"url": data_uri(part)}}
+        for part in message.parts
+    ]
+    return {"role": message.role, "content": parts}

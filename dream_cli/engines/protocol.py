@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,11 +16,26 @@ from dream_cli.records.record import Image
 
 @dataclass(frozen=True)
 class ChatMessage:
-    """One message for the model: its images come before its text. Images hold their bytes."""
+    """One message for the model, with images that hold their bytes.
+
+    `places` holds for each image the offset in `text` before which it stands; empty: all come before the text.
+    """
 
     role: str
     text: str
     images: tuple[Image, ...] = ()
+    places: tuple[int, ...] = ()
+
+    @property
+    def parts(self) -> Iterator[Image | str]:
+        """The images and the pieces of the text in their order; the last piece of text is there even where it is empty."""
+        end = 0
+        for image, at in zip(self.images, self.places or (0,) * len(self.images), strict=True):
+            if at > end:
+                yield self.text[end:at]
+                end = at
+            yield image
+        yield self.text[end:]
 
 
 Chat = tuple[ChatMessage, ...]

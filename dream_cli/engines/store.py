@@ -226,7 +226,12 @@ class StoredEngine(Engine):
         self._store.close()
 
     def _request(self, verb: str, chat: Sequence[ChatMessage]) -> Json:
-        messages = [{"role": m.role, "text": m.text, "images": [_image_sha256(image) for image in m.images]} for m in chat]
+        messages = [
+            {"role": m.role, "text": m.text, "images": [_image_sha256(image) for image in m.images]}
+            # A message with its images at the head has the key that it always had.
+            | ({"places": m.places} if any(m.places) else {})
+            for m in chat
+        ]
         return {"version": VERSION, "verb": verb, "engine": self.fingerprint, "messages": messages}
 
     async def _replies(self, requests: Mapping[int, Json], ask: Callable[[list[int]], Awaitable[list[Json]]]) -> dict[int, Json]:

@@ -182,7 +182,13 @@ class VisionLanguageModel:
 
     def _render(self, chat: Chat) -> str:
         """Return the text of a chat, in which each picture is the processor's own mark; no picture is read."""
-        marks = [{"role": m.role, "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]} for m in chat]
+        marks = [
+            {
+                "role": m.role,
+                "content": [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in m.parts],
+            }
+            for m in chat
+        ]
         text: str = self._processor.apply_chat_template(marks, add_generation_prompt=True, tokenize=False, **self._template)
         return text
 
@@ -274,13 +280,16 @@ def _keep_top(scores: Any, top_p: float) -> Any:
 
 
 def _conversation(chat: Chat) -> list[dict[str, Any]]:
-    """Return the chat in the parts that chat templates read; images come before the text."""
+    """Return the chat in the parts that chat templates read."""
     from dream_cli.records.images import open_rgb
 
     return [
         {
             "role": message.role,
-            "content": [*({"type": "image", "image": open_rgb(image)} for image in message.images), {"type": "text", "text": message.text}],
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": open_rgb(part)}
+                for part in message.parts
+            ],
         }
         for message in chat
     ]

@@ -197,8 +197,8 @@ def _conversation(chat: Chat) -> list[dict[str, Any]]:
         {
             "role": message.role,
             "content": [
-                *({"type": "image_pil", "image_pil": open_rgb(image)} for image in message.images),
-                {"type": "text", "text": message.text},
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_pil", "image_pil": open_rgb(part)}
+                for part in message.parts
             ],
         }
         for message in chat

@@ -120,7 +120,8 @@ class Asker:
 
     async def _ask(self, asked: Question, record: Record, response: Response) -> Verdict:
         item = Item.of(record)
-        prompt, text, images = record.turns()[-1].transcript, response.text, record.images
+        turn = record.turns()[-1]
+        prompt, text, images = turn.transcript, response.text, turn.seen(record.images)
         if (needed := _NEEDED.get(asked.question)) and getattr(item, needed) is None:
             raise UnreadableAnswer(f"the item has no {needed}, which this question needs")
         if isinstance(asked, Published):

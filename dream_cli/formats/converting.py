@@ -141,6 +141,12 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
         return OURS, row.renamed()
     try:
         name = how.source or (naming.dialect if naming else recognise(raw))
+    except InvalidRecord as error:
+        # A record of ours with a fault: that is the cause, not the dialects it is not in.
+        ours = row.error is not None and raw.keys() & {"prompt", "messages"}
+        cause = InvalidRecord(row.error.message.removeprefix(f"{row.place}: ")) if ours and row.error else error
+        return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", cause)
+    try:
         known = dialect(name).read(raw if naming is None else naming.renamed(raw))
         if how.fix_flags:
             fix_flags(known)
@@ -148,9 +154,6 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
             known["images"] = [locate(image, folder) for image in known["images"]]
         return name, replace(Record.from_dict(known), place=row.place)
     except InvalidRecord as error:
-        if row.error is not None and how.source is None and raw.keys() & {"prompt", "messages"}:
-            # A record of ours with a fault: that is the cause, not the dialects it is not in.
-            return "invalid", replace(row, error=replace(row.error, stage="convert"))
         return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.formats.places import IMAGE, displaced, is_placed, placed
+from dream_cli.formats.places import displaced, is_placed, placed
 from dream_cli.records.pair import SIDES, Pair
+from dream_cli.records.parts import IMAGE
 from dream_cli.records.record import Json
 
 

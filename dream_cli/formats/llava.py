@@ -15,7 +15,7 @@ from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import OBSERVATION, Json, Record, Turn
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-_SPEAKERS = {role: speaker for speaker, role in _ROLES.items()}
+_SPEAKERS = {role: speaker for speaker, role in _ROLES.items()} | {"developer": "system"}
 
 
 FEATURES: Mapping[str, Any] = {}
@@ -144,6 +144,8 @@ def _canonical(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
 
 def _written_message(message: Mapping[str, Any]) -> Json:
     renamed = ("role", "content", "observations")
+    if message["role"] not in _SPEAKERS:
+        raise InvalidRecord(f"a message of the role {message['role']!r} has no LLaVA form")
     turn = {"from": _SPEAKERS[message["role"]], "value": message["content"]} | {k: v for k, v in message.items() if k not in renamed}
     if message.get("observations") is None:
         return turn
@@ -168,6 +170,7 @@ def _single(record: Record, turn: Turn, number: int) -> Record:
         id=None if record.id is None else f"{record.id}/{number}",
         prompt=turn.prompt,
         messages=(),
+        images=turn.seen(record.images),
         observations=turn.observations,
         responses=turn.responses or None,
         extra=extra,

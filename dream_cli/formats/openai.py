@@ -8,8 +8,8 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
-from dream_cli.formats.places import IMAGE
-from dream_cli.formats.reading import PathsFrom, messages_of, other_fields, parts_of, record_of
+from dream_cli.formats.reading import PathsFrom, messages_of, other_fields, part_images, record_of
+from dream_cli.records.parts import IMAGE
 from dream_cli.records.record import Json
 
 FEATURES: Mapping[str, Any] = {}
@@ -23,17 +23,24 @@ def mismatch(row: Mapping[str, Any]) -> str:
         return ""
     if not isinstance(row.get("messages"), list):
         return "no 'messages' and no 'preferred_output'"
-    if any(part.get("type") == "image_url" for part in parts_of(row["messages"])):
+    if _names_images(row["messages"]):
         return ""
     plain = all(isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in row["messages"])
     return "plain 'messages' are records of ours" if plain or "images" in row or "image" in row else ""
+
+
+def _names_images(messages: Any) -> bool:
+    try:
+        return bool(part_images(messages))
+    except InvalidRecord:
+        return False
 
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
     if "preferred_output" not in row:
         messages = messages_of(row.get("messages"), "messages")
-        return record_of(messages, other_fields(row, "messages"), _urls(row["messages"]))
+        return record_of(messages, other_fields(row, "messages"), _images(row["messages"]))
     prompt = row["input"].get("messages") if isinstance(row.get("input"), Mapping) else None
     answers = {}
     for ours, theirs in (("chosen", "preferred_output"), ("rejected", "non_preferred_output")):
@@ -42,15 +49,11 @@ def read(row: Mapping[str, Any]) -> Json:
             raise InvalidRecord(f"{theirs!r} is not one message of the assistant")
         answers[ours] = given[0]["content"]
     rest = other_fields(row, "input", "preferred_output", "non_preferred_output")
-    return record_of(messages_of(prompt, "input.messages"), rest, _urls(prompt), **answers)
+    return record_of(messages_of(prompt, "input.messages"), rest, _images(prompt), **answers)
 
 
-def _urls(messages: Any) -> list[str] | None:
-    images = [part.get("image_url") for part in parts_of(messages)]
-    urls = [image.get("url") if isinstance(image, Mapping) else image for image in images]
-    if not all(isinstance(url, str) and url for url in urls):
-        raise InvalidRecord("an 'image_url' has no 'url'")
-    return [str(url).removeprefix("file://") for url in urls] or None
+def _images(messages: Any) -> list[Any] | None:
+    return [image.removeprefix("file://") if isinstance(image, str) else image for image in part_images(messages)] or None
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:

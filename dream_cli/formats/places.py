@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dream_cli.errors import InvalidRecord
+from dream_cli.records.parts import IMAGE
 from dream_cli.records.record import Json
 
-IMAGE = "<image>"
 _TAGS = {"head": re.compile(r"\A(?:<image>\n?)+"), "tail": re.compile(r"(?:\n?<image>)+\n?\Z")}
 
 

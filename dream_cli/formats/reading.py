@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.formats.places import IMAGE, unplaced
+from dream_cli.formats.places import unplaced
+from dream_cli.records.parts import marked
 from dream_cli.records.record import Json
 
 # How a reader resolves a relative path of an image: from the folder of the file that names it, from its own working directory
@@ -21,42 +22,34 @@ def messages_of(raw: Any, where: str, role: str = "role", content: str = "conten
     """
     if not isinstance(raw, list) or not raw:
         raise InvalidRecord(f"{where!r} is not a list of messages")
-    known = roles or {name: name for name in ("system", "user", "assistant")}
+    known = roles or {"system": "system", "user": "user", "assistant": "assistant", "developer": "system", "tool": "tool"}
     messages = []
     for i, item in enumerate(raw):
         speaker = item.get(role) if isinstance(item, Mapping) else None
         if not isinstance(speaker, str) or speaker not in known:
             raise InvalidRecord(f"{where}[{i}] has no {role!r} of {', '.join(known)}")
-        text = text_of(item.get(content), f"{where}[{i}].{content}")
+        text = _text_of(item, content, f"{where}[{i}]")
         # Typed columns (Parquet) give every message every field, null where it has none.
         rest = {k: v for k, v in item.items() if k not in (role, content) and v is not None}
         messages.append({"role": known[speaker], "content": text} | rest)
     return messages
 
 
-def text_of(raw: Any, where: str) -> str:
-    """Return a text, or a list of parts as one text with `<image>` for each image; raise InvalidRecord for anything else."""
+def _text_of(message: Mapping[str, Any], content: str, where: str) -> str:
+    raw = message.get(content)
+    if isinstance(raw, list):
+        return marked(raw, where)[0]
     if isinstance(raw, str):
         return raw
-    if not isinstance(raw, list):
-        raise InvalidRecord(f"{where} is not a text or a list of parts")
-    texts = []
-    for part in raw:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind in ("image", "image_url"):
-            texts.append(IMAGE)
-        else:
-            raise InvalidRecord(f"{where} has a part that is neither text nor image: {kind!r}")
-    return "".join(texts)
+    if raw is None and message.get("tool_calls"):
+        return ""
+    raise InvalidRecord(f"{where}.{content} is not a text or a list of parts")
 
 
-def parts_of(raw: Any) -> list[Json]:
-    """Return the image parts of a list of messages, in order."""
-    contents = [m.get("content") for m in raw if isinstance(m, Mapping)] if isinstance(raw, list) else []
-    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, Mapping)]
-    return [dict(part) for part in parts if part.get("type") in ("image", "image_url")]
+def part_images(messages: Any) -> list[Any]:
+    """Return what names the images in the parts of a list of messages, in order: paths, URIs or {bytes, path}."""
+    contents = [m.get("content") for m in messages if isinstance(m, Mapping)] if isinstance(messages, list) else []
+    return [image for content in contents if isinstance(content, list) for image in marked(content, "a message")[1] if image is not None]
 
 
 def record_of(messages: list[Json], rest: Mapping[str, Any], images: Sequence[Any] | None, ending: str = "", **answers: Any) -> Json:

@@ -11,8 +11,8 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.hf_features import IMAGES, MESSAGES, NUMBER, TEXT
-from dream_cli.formats.places import IMAGE
 from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, record_of
+from dream_cli.records.parts import IMAGE
 from dream_cli.records.record import Json
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")

@@ -11,7 +11,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.hf_features import IMAGES, MESSAGES, TEXT
-from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, record_of
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, part_images, record_of
 from dream_cli.records.record import Json
 
 _OWN = ("messages", "prompt", "completion", "chosen", "rejected", "images", "image")
@@ -35,6 +35,9 @@ def mismatch(row: Mapping[str, Any]) -> str:
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
     images = images_of(row.get("images", row.get("image")), "images")
+    if images is None:
+        named = [m for name in ("messages", "prompt", "chosen") for m in row.get(name) or () if isinstance(m, Mapping)]
+        images = part_images(named) or None
     rest = other_fields(row, *_OWN)
     if row.get("messages") is not None:
         return record_of(messages_of(row["messages"], "messages"), rest, images)

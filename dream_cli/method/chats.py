@@ -18,10 +18,13 @@ def question(text: str, images: Sequence[Image] = ()) -> list[ChatMessage]:
 def conversation(turn: Turn, images: Sequence[Image], text: str | None = None, system: str | None = None) -> list[ChatMessage]:
     """Return the chat that asks for a response to a turn: its history, then its prompt (or `text` in its place).
 
-    The images belong to the first message of the user; `system` takes the place of the system message that the conversation has.
+    The images stand where the turn places them (before `text`); `system` takes the place of the system message of the conversation.
     """
-    history = [m for m in turn.history if not (system and m.role == "system")]
-    chat = [ChatMessage(m.role, m.content) for m in history] + [ChatMessage("user", turn.prompt if text is None else text)]
-    first = next(i for i, m in enumerate(chat) if m.role == "user")
-    chat[first] = replace(chat[first], images=tuple(map(prepare, images)))
+    chat = [
+        ChatMessage(m.role, m.content, tuple(prepare(images[place.image]) for place in m.places), tuple(place.at for place in m.places))
+        for m in turn.messages
+        if not (system and m.role == "system")
+    ]
+    if text is not None:
+        chat[-1] = replace(chat[-1], text=text, places=())
     return [ChatMessage("system", system), *chat] if system else chat

@@ -45,7 +45,7 @@ class Disentangler:
         """Return the record with observations on each of its turns."""
         for turn in record.turns():
             if turn.observations is None or self.redo:
-                found = await self.observations(turn, record.images)
+                found = await self.observations(turn, turn.seen(record.images))
                 record = record.with_turn(replace(turn, observations=found))
         return record
 

@@ -45,16 +45,19 @@ class Judge:
         return "judge_global", *([] if self.way == "global" else ["judge_observation"]), "judge_helpfulness", "judge_harm"
 
     async def __call__(self, record: Record) -> Record:
-        """Return the record with every response judged; raise NoResponse where there is none."""
-        turns = [turn for turn in record.turns() if turn.responses]
-        if not turns:
-            raise NoResponse("nothing to judge: the record has no `response` or `responses`; run `dream sample` first")
-        if record.responses and not any(turn.responses == record.responses for turn in turns):
+        """Return the record with the responses to its last prompt judged; raise NoResponse where there are none."""
+        *earlier, last = record.turns()
+        if record.responses and last.responses != record.responses:
             raise InvalidRecord(
                 "the conversation is answered already, so its `responses` answer nothing; split it first with `dream convert`"
             )
-        for turn in turns:
-            judged = await asyncio.gather(*(self._judged(turn, response, record.images) for response in turn.responses))
+        if not last.responses:
+            missing = "the last message of the user is not answered" if record.messages else "the record has no `response` or `responses`"
+            raise NoResponse(f"nothing to judge: {missing}; run `dream sample` first")
+        # An earlier answer of a conversation is judged where somebody looked for the risks of its prompt.
+        for turn in (*(turn for turn in earlier if turn.observations is not None), last):
+            images = turn.seen(record.images)
+            judged = await asyncio.gather(*(self._judged(turn, response, images) for response in turn.responses))
             record = record.with_turn(replace(turn, responses=tuple(judged)))
         return record
 

@@ -157,6 +157,7 @@ def _guarded(run: Run, step: Step) -> Step:
         # Each record is a task of its own, so that this is seen by the calls of this record alone.
         PURPOSE.set(Purpose(run.stage, tuple(turn.prompt for turn in record.turns())))
         try:
+            record.require_images()
             return await step(record)
         except RowError as error:
             return record.failed(run.stage, error)

@@ -6,15 +6,27 @@ and are written back as they came, in the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
 from dream_cli.records.columns import prompt_like
-from dream_cli.records.verdicts import Verdict, Verdicts, read_verdicts
+from dream_cli.records.conversation import is_asked, is_tool_call, placed, transcript, without_tools
+from dream_cli.records.parts import IMAGE, Place, marked, read_text, unmarked, with_rest
+from dream_cli.records.responses import (
+    OBSERVATION,
+    Judgement,
+    Observation,
+    Response,
+    read_judgement,
+    read_observations,
+    read_responses,
+)
+
+# What belongs to a record and is defined in files beside this one.
+__all__ = ["OBSERVATION", "Judgement", "Observation", "Place", "Response"]
 
 Json = dict[str, Any]
 
@@ -28,105 +40,24 @@ class Image:
 
 
 # The three texts of an observation (DREAM, section 3), in the order in which they are written.
-OBSERVATION = ("malicious_content", "source", "risk_category")
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One risk of the input: which content, from which source, of which category (DREAM, section 3)."""
-
-    malicious_content: str
-    source: str
-    risk_category: str
-    confidence: float | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """The three texts by name."""
-        return {name: getattr(self, name) for name in OBSERVATION}
-
-    def to_dict(self) -> Json:
-        """Return the observation as JSON; `confidence` only where it is known."""
-        return fields.with_rest(self.texts | ({} if self.confidence is None else {"confidence": self.confidence}), self.extra)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the judge measured of one response, or why it is unscored.
-
-    `global_score` is in 0..10, `observation_score`, `helpfulness` and `score` are in [0, 1]; `recognised` holds one
-    entry for each observation, None where that question could not be read. `unscored` is the reason why there is no score.
-    """
-
-    rubric: str | None = None
-    global_score: float | None = None
-    recognised: tuple[float | None, ...] | None = None
-    observation_score: float | None = None
-    helpfulness: float | None = None
-    harm: float | None = None
-    score: float | None = None
-    model: str | None = None
-    unscored: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> Json:
-        """Return the judgement as JSON, without the parts that are not known."""
-        names = ("rubric", "global_score", "recognised", "observation_score", "helpfulness", "harm", "score", "model", "unscored")
-        known = {name: part for name in names if (part := getattr(self, name)) is not None}
-        if self.recognised is not None:
-            known["recognised"] = list(self.recognised)
-        return fields.with_rest(known, self.extra)
-
-
-@dataclass(frozen=True)
-class Response:
-    """One answer of a policy to the prompt, with its judgement where there is one."""
-
-    text: str
-    model: str | None = None
-    finish_reason: str | None = None
-    judgement: Judgement | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def verdicts(self) -> Verdicts:
-        """The verdicts of an evaluation by rule and question, read once; empty where nothing was asked."""
-        return read_verdicts(self.extra.get("verdicts"))
-
-    def verdicts_under(self, rule: str) -> Mapping[str, Verdict]:
-        """Return the verdicts under a rule by question."""
-        return self.verdicts.get(rule, {})
-
-    def with_verdicts(self, rule: str, new: Mapping[str, Verdict]) -> Response:
-        """Return the response with verdicts added under a rule; those of other rules stay as they came."""
-        if not new:
-            return self
-        came = self.extra.get("verdicts")
-        under = {question: verdict.to_dict() for question, verdict in (*self.verdicts_under(rule).items(), *new.items())}
-        return replace(self, extra={**self.extra, "verdicts": {**(came if isinstance(came, Mapping) else {}), rule: under}})
-
-    def to_dict(self) -> Json:
-        """Return the response as JSON."""
-        names = ("text", "model", "finish_reason")
-        known = fields.with_rest({name: part for name in names if (part := getattr(self, name)) is not None}, self.extra)
-        if self.judgement is not None:
-            known["judgement"] = self.judgement.to_dict()
-        return known
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; observations and judgement stand on the assistant turn they belong to."""
+    """One turn of a conversation; observations and judgement stand on the assistant turn they belong to.
+
+    `content` is the text without marks or parts for images: `places` tells where they stand. What came in another form is in `extra`.
+    """
 
     role: str
     content: str
     observations: tuple[Observation, ...] | None = None
     judgement: Judgement | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    places: tuple[Place, ...] = ()
 
     def to_dict(self) -> Json:
-        """Return the message as JSON."""
+        """Return the message as JSON, its content as it came."""
         known: Json = {"role": self.role, "content": self.content} | dict(self.extra)
         if self.observations is not None:
             known["observations"] = [o.to_dict() for o in self.observations]
@@ -151,10 +82,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Turn:
-    """One prompt to be answered: what was said before it, its observations, and its responses.
+    """One prompt to be answered: the conversation before it, its observations, and its responses.
 
-    `reply` is the index of the assistant message that answers it, None for a prompt that no message answers yet:
-    its observations and responses then stand on the record.
+    `places` are those of the images in the prompt; messages of `history` have their own. `reply` is the index of the assistant message
+    that answers the prompt, None for a prompt that no message answers yet: its observations and responses then stand on the record.
     """
 
     prompt: str
@@ -162,14 +93,21 @@ class Turn:
     observations: tuple[Observation, ...] | None = None
     responses: tuple[Response, ...] = ()
     reply: int | None = None
+    places: tuple[Place, ...] = ()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The history and the prompt, as messages."""
+        return *self.history, Message("user", self.prompt, places=self.places)
 
     @property
     def transcript(self) -> str:
         """The prompt alone, or the conversation up to it with the speakers named."""
-        if not self.history:
-            return self.prompt
-        said = [f"{m.role.capitalize()}: {m.content}" for m in self.history if m.role != "system"]
-        return "\n".join([*said, f"User: {self.prompt}"])
+        return transcript(self.messages)
+
+    def seen(self, images: Sequence[Image]) -> tuple[Image, ...]:
+        """Return those of the record's images that stand in the prompt or before it, in their order."""
+        return tuple(images[place.image] for message in self.messages for place in message.places if place.image < len(images))
 
 
 @dataclass(frozen=True)
@@ -188,12 +126,14 @@ class Record:
     place: str = ""
     image_column: str = "images"
     prompt_column: str = "prompt"
+    places: tuple[Place, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], place: str = "", image_column: str = "images", prompt_column: str = "prompt") -> Record:
         """Read a record from a JSON object; raise InvalidRecord with `place` (file:line) where a field is malformed.
 
-        An image column of another name than `images` may hold one image or a list; it stays in `extra` and is written as it came.
+        An image column of another name than `images` may hold one image or a list; it stays in `extra` and is written as it came. So do
+        images that are named in parts of messages: the image column of such a record is "".
         A record with an `error` is not looked into: it is only passed on.
         """
         if raw.get("error") is not None:
@@ -243,7 +183,9 @@ class Record:
             came = self.extra.get("id")
             known["id"] = self.id if not isinstance(came, int | float) or _number_as_id(came) != self.id else came
         if self.prompt is not None:
-            known[self.prompt_column] = self.prompt
+            # A text with marks for images is written as it came too.
+            came = self.extra.get(self.prompt_column)
+            known[self.prompt_column] = came if isinstance(came, str) and unmarked(came)[0] == self.prompt else self.prompt
         if self.messages:
             known["messages"] = [m.to_dict() for m in self.messages]
         if self.observations is not None:
@@ -264,18 +206,25 @@ class Record:
         A conversation has one turn for each assistant message, and one more where it ends with the user.
         """
         if not self.messages:
-            return (Turn(self.prompt or "", (), self.observations, self.responses or ()),)
-        turns = []
-        for i, message in enumerate(self.messages):
-            before = self.messages[i - 1] if i else None
-            if message.role == "assistant" and before is not None and before.role == "user":
-                said = (Response(message.content, judgement=message.judgement),)
-                turns.append(
-                    Turn(prompt=before.content, history=self.messages[: i - 1], observations=message.observations, responses=said, reply=i)
-                )
-        if self.messages[-1].role == "user":
-            turns.append(Turn(self.messages[-1].content, self.messages[:-1], self.observations, self.responses or ()))
+            (asked,) = placed([Message("user", self.prompt or "", places=self.places)], len(self.images))
+            return (Turn(asked.content, observations=self.observations, responses=self.responses or (), places=asked.places),)
+        messages, turns = placed(self.messages, len(self.images)), []
+        for i, message in enumerate(messages):
+            if message.role == "assistant" and not is_tool_call(messages, i) and is_asked(messages, i):
+                response = Response(message.content, judgement=message.judgement)
+                turns.append(_turn(messages[:i], message.observations, (response,), reply=i))
+        if messages[-1].role in ("user", "tool") and is_asked(messages, len(messages)):
+            turns.append(_turn(messages, self.observations, self.responses or (), reply=None))
         return tuple(turns)
+
+    def require_images(self) -> None:
+        """Raise InvalidRecord where a text has a mark for an image that the record has not: a model would see the mark, and no image."""
+        places = (*self.places, *(place for message in self.messages for place in message.places))
+        marks = 1 + max((place.image for place in places), default=-1)
+        if marks > len(self.images):
+            marked_for = f"a mark for an image ({IMAGE})" if marks == 1 else f"marks for {marks} images ({IMAGE})"
+            has = len(self.images) or "none"
+            raise InvalidRecord(f"the text has {marked_for}, and the record has {has}; name the image, or remove the mark")
 
     def with_turn(self, turn: Turn) -> Record:
         """Return the record with this turn's observations and judgements written where they belong."""
@@ -300,13 +249,22 @@ class Record:
 
     def renamed(self) -> Record:
         """Return the record with its images and its prompt in the columns `images` and `prompt`."""
-        names = {self.image_column: "images", self.prompt_column: "prompt"}
+        names = {self.image_column or "images": "images", self.prompt_column: "prompt"}
+        if not self.image_column:
+            return replace(self, messages=tuple(map(_with_marks, self.messages)), image_column="images").renamed()
         if self.error is not None or names.keys() == {"images", "prompt"}:
             return self
         replaced = names.keys() | names.values()
         extra = {name: value for name, value in self.extra.items() if name not in replaced}
         order = tuple(names.get(name, name) for name in self.order if name in names or name not in replaced)
         return replace(self, extra=extra, order=order, image_column="images", prompt_column="prompt")
+
+
+def _turn(
+    messages: Sequence[Message], observations: tuple[Observation, ...] | None, responses: tuple[Response, ...], *, reply: int | None
+) -> Turn:
+    *history, asked = without_tools(messages)
+    return Turn(asked.content, tuple(history), observations, responses, reply=reply, places=asked.places)
 
 
 def unreadable(file: str, line: int, message: str) -> Record:
@@ -322,31 +280,41 @@ def read_failure(raw: Any) -> Failure:
     return Failure(str(raw.get("stage", "unknown")), str(raw.get("kind", "unknown")), str(raw.get("message", "")), rest)
 
 
+# The roles of messages, and what they are to us: developer is the newer name of system.
+_ROLES = {"system": "system", "user": "user", "assistant": "assistant", "developer": "system", "tool": "tool"}
 _OURS = ("id", "messages", "observations", "responses", "error")
 
 
 def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_column: str) -> Record:
-    messages = tuple(_read_message(m, i) for i, m in enumerate(fields.items(raw, "messages") or ()))
-    prompt = fields.text(raw, prompt_column)
+    slots: list[Any] = []
+    messages = tuple(_read_message(m, i, slots) for i, m in enumerate(fields.items(raw, "messages") or ()))
+    came = fields.text(raw, prompt_column)
+    prompt, places = (came, ()) if came is None or messages else read_text(came, raw.get("image_tag"), prompt_column, slots)
     if prompt is None and not messages:
         other = prompt_like(raw)
         hint = f"; {other!r} may be it: --prompt-column {other}" if other else ""
         raise InvalidRecord(f"missing field {prompt_column!r} (or 'messages', a conversation){hint}")
     if messages and messages[-1].role == "system":
         raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
+    images = _images_of_slots(slots, _read_images(raw, image_column))
+    messages = tuple(replace(m, places=with_rest(m.places, len(slots), len(images))) for m in messages)
+    named = any(slot is not None for slot in slots)
     ours = (*_OURS, prompt_column, *(["images"] if image_column == "images" else []))
     record = Record(
         prompt=prompt,
         messages=messages,
-        images=_read_images(raw, image_column),
+        images=images,
         observations=read_observations(raw, "observations"),
-        responses=_read_responses(raw),
+        responses=read_responses(raw),
         id=_identifier(raw),
-        extra=fields.rest_of(raw, *ours) | ({} if isinstance(raw.get("id"), str | None) else {"id": raw["id"]}),
+        extra=fields.rest_of(raw, *ours)
+        | ({} if isinstance(raw.get("id"), str | None) else {"id": raw["id"]})
+        | ({} if prompt == came else {prompt_column: came}),
         order=tuple(raw),
         place=place,
-        image_column=image_column,
+        image_column="" if named else image_column,
         prompt_column=prompt_column,
+        places=with_rest(places, len(slots), len(images)),
     )
     if not record.turns():
         raise InvalidRecord("'messages' holds no message of the user that is answered or stands last")
@@ -367,77 +335,40 @@ def _number_as_id(value: Any) -> str:
     return str(int(value))
 
 
-def _read_responses(raw: Mapping[str, Any]) -> tuple[Response, ...] | None:
-    if raw.get("responses") is None:
-        plain = fields.text(raw, "response")
-        return None if plain is None else (Response(plain),)
-    return tuple(_read_response(r, i) for i, r in enumerate(fields.items(raw, "responses") or ()))
-
-
-def _read_response(raw: Any, index: int) -> Response:
-    if isinstance(raw, str):
-        return Response(raw)
-    where = f"responses[{index}]"
-    text = fields.mapping(raw, where).get("text")
-    if not isinstance(text, str):
-        raise InvalidRecord(f"{where} has no 'text' string")
-    rest = fields.rest_of(raw, "text", "model", "finish_reason", "judgement")
-    return Response(
-        text=text,
-        model=fields.text(raw, "model"),
-        finish_reason=fields.text(raw, "finish_reason"),
-        judgement=read_judgement(raw.get("judgement"), where),
-        extra=rest,
-    )
-
-
-def read_judgement(raw: Any, where: str) -> Judgement | None:
-    """Read a judgement; numbers that are not numbers raise InvalidRecord."""
-    if raw is None:
-        return None
-    known = {"global_score": 10, "observation_score": 1, "helpfulness": 1, "harm": 1, "score": 1}
-    numbers = {name: fields.number(fields.mapping(raw, f"{where}.judgement"), name, where, top) for name, top in known.items()}
-    recognised = fields.items(raw, "recognised")
-    names = (*known, "rubric", "recognised", "model", "unscored")
-    return Judgement(
-        rubric=fields.text(raw, "rubric"),
-        recognised=None if recognised is None else tuple(fields.number({"recognised": r}, "recognised", where, 1) for r in recognised),
-        model=fields.text(raw, "model"),
-        unscored=fields.text(raw, "unscored"),
-        extra=fields.rest_of(raw, *names),
-        **numbers,
-    )
-
-
-def read_observations(raw: Mapping[str, Any], name: str) -> tuple[Observation, ...] | None:
-    """Read a list of observations as it stands; None where the field is absent. Names are made canonical by the taxonomy."""
-    items = fields.items(raw, name)
-    return None if items is None else tuple(_read_observation(o, f"{name}[{i}]") for i, o in enumerate(items))
-
-
-def _read_observation(raw: Any, where: str) -> Observation:
-    for name in OBSERVATION:
-        if not isinstance(fields.mapping(raw, where).get(name), str):
-            raise InvalidRecord(f"{where} has no '{name}' string")
-    rest = fields.rest_of(raw, *OBSERVATION, "confidence")
-    return Observation(**{name: raw[name] for name in OBSERVATION}, confidence=fields.number(raw, "confidence", where, 1), extra=rest)
-
-
-def _read_message(raw: Any, index: int) -> Message:
+def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
+    """Read a message; for each image in it what names the image is added to `slots`, None for one that stands beside the messages."""
     where = f"messages[{index}]"
     role, content = fields.mapping(raw, where).get("role"), raw.get("content")
-    if role not in ("system", "user", "assistant"):
-        raise InvalidRecord(f"{where} has no 'role' of system, user or assistant")
-    if not isinstance(content, str):
-        raise InvalidRecord(f"{where} has no 'content' string")
-    rest = fields.rest_of(raw, "role", "content", "observations", "judgement")
-    return Message(
-        role=role,
-        content=content,
-        observations=read_observations(raw, "observations"),
-        judgement=read_judgement(raw.get("judgement"), where),
-        extra=rest,
-    )
+    if role not in _ROLES:
+        raise InvalidRecord(f"{where} has no 'role' of {', '.join(_ROLES)}")
+    no_places: tuple[Place, ...] = ()
+    if content is None and role == "assistant" and (raw.get("tool_calls") or raw.get("function_call")):
+        text, places = "", no_places
+    elif role == "assistant" and isinstance(content, str):
+        text, places = content, no_places
+    else:
+        text, places = read_text(content, raw.get("image_tag"), where, slots)
+    as_came = {"content": content} if content != text else {}
+    as_came |= {"role": role} if role != _ROLES[role] else {}
+    rest = fields.rest_of(raw, "role", "content", "observations", "judgement") | as_came
+    observations, judgement = read_observations(raw, "observations"), read_judgement(raw.get("judgement"), where)
+    return Message(_ROLES[role], text, observations=observations, judgement=judgement, extra=rest, places=places)
+
+
+def _images_of_slots(slots: list[Any], beside: tuple[Image, ...]) -> tuple[Image, ...]:
+    """Return the images of a record: those named in its messages, or those beside them; raise InvalidRecord where they are both."""
+    named = [slot for slot in slots if slot is not None]
+    if named and (beside or len(named) < len(slots)):
+        raise InvalidRecord("images are named in parts of the messages and beside them; name each image in one place")
+    return tuple(_read_image(image, f"the image of part {i + 1}") for i, image in enumerate(named)) if named else beside
+
+
+def _with_marks(message: Message) -> Message:
+    """Return a message whose content is one text with a mark for each image."""
+    if isinstance(message.extra.get("content"), list):
+        text, _ = marked(message.extra["content"], "")
+        return replace(message, extra={**message.extra, "content": text})
+    return message
 
 
 def _read_images(raw: Mapping[str, Any], column: str) -> tuple[Image, ...]:

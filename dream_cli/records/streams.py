@@ -24,6 +24,7 @@ from dream_cli.records.columns import DEFAULT_READING, Reading, each_image, imag
 from dream_cli.records.images import locate, seen_from, to_raw, without_bytes
 from dream_cli.records.json_array import items
 from dream_cli.records.layouts import check_layout
+from dream_cli.records.parts import each_part_image
 from dream_cli.records.record import Failure, Json, Record, unreadable
 from dream_cli.records.strict_json import dumps, loads
 
@@ -214,6 +215,7 @@ def to_record(raw: Any, name: str, number: int, folder: str, reading: Reading = 
     # An empty error is none; kept, it would hide the one that a later stage sets.
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
     columns = reading.image_name(fields), reading.prompt_name(fields)
+    fields = _with_messages(fields, lambda image: locate(image, folder))
     fields = each_image(
         fields, columns[0], lambda image: locate({"bytes": image, "path": None} if isinstance(image, bytes) else image, folder)
     )
@@ -350,7 +352,18 @@ def to_row(record: Record, folder: str | None) -> Json:
     row = record.to_dict()
     if record.image_column == "images" and (record.images or ("images" in record.order and "images" not in record.extra)):
         row = _insert_images(row, record.order, [to_raw(image) for image in record.images])
+    row = _with_messages(row, lambda image: seen_from(image, folder))
     return each_image(row, record.image_column, lambda image: seen_from(image, folder))
+
+
+def _with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
+    """Return a row whose messages are a list, read from JSON text where they came so, each image named in their parts changed."""
+    messages = row.get("messages")
+    if isinstance(messages, str):
+        with suppress(ValueError):
+            messages, odd = loads(messages)
+            messages = row["messages"] if odd else messages
+    return row if messages is None else row | {"messages": each_part_image(messages, change)}
 
 
 def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json:
@@ -364,7 +377,9 @@ def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json
 
 
 def _without_bytes(row: Json) -> Json:
-    """Return a row with the images of every column, embedded as {bytes, path}, as `data:` URIs."""
+    """Return a row with the images of every column and message, embedded as {bytes, path}, as `data:` URIs."""
+    if isinstance(row.get("messages"), list):
+        row = row | {"messages": each_part_image(row["messages"], without_bytes)}
     return {
         name: [without_bytes(item) for item in value] if isinstance(value, list) else without_bytes(value) for name, value in row.items()
     }

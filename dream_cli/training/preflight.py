@@ -13,7 +13,7 @@ from dream_cli.records.images import open_rgb
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
 from dream_cli.training.models import UNSUPPORTED, Start, other_plans, target_modules
-from dream_cli.training.rows import Row
+from dream_cli.training.rows import Row, plain_messages, trl_messages
 from dream_cli.training.settings import Job
 
 Take = Callable[[Record], tuple[list[Row], "Counter[str]"]]
@@ -76,7 +76,7 @@ class Preflight:
     def _count(self, row: Row, pictures: list[Any]) -> int:
         from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-        asked = [{"role": m.role, "content": m.content} for m in row.prompt]
+        asked = trl_messages(plain_messages(row.prompt))
         example = {"prompt": prepare_multimodal_messages(asked, images=pictures)}
         example |= {name: prepare_multimodal_messages([{"role": "assistant", "content": text}]) for name, text in row.answers.items()}
         said = apply_chat_template(example, self._processor)

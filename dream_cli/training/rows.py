@@ -6,7 +6,7 @@ grow with the data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from dream_cli.errors import InvalidRecord
 from dream_cli.records.atomic import replacing_path
 from dream_cli.records.pair import SIDES, Pair
-from dream_cli.records.record import Image, Message, Record
+from dream_cli.records.record import Image, Message, Record, Turn
 
 COMPLETION: tuple[str, ...] = ("completion",)
 PAIR: tuple[str, ...] = SIDES
@@ -47,9 +47,36 @@ def pair_of(record: Record) -> Row:
     turn = record.turns()[-1] if record.turns() else None
     if turn is None or turn.reply is not None:
         raise InvalidRecord("the conversation ends with an answer; a pair follows a message of the user")
-    return Row(
-        record.place, (*turn.history, Message("user", turn.prompt)), {"chosen": pair.chosen, "rejected": pair.rejected}, record.images
-    )
+    return row_of(record, turn, {"chosen": pair.chosen, "rejected": pair.rejected})
+
+
+def row_of(record: Record, turn: Turn, answers: Mapping[str, str]) -> Row:
+    """Return the row of a turn: what was asked, with the images up to it, and the answers; its observations are never part of it."""
+    record.require_images()
+    prompt = tuple(Message(m.role, m.content, places=m.places) for m in turn.messages)
+    return Row(record.place, prompt, answers, turn.seen(record.images))
+
+
+def plain_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return messages as {role, content, places}, where a place is the offset of an image in the content."""
+    return [{"role": m.role, "content": m.content, "places": [place.at for place in m.places]} for m in messages]
+
+
+def trl_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return {role, content, places} as messages of TRL: texts, or parts with `{"type": "image"}` at the places (character offsets).
+
+    TRL itself puts all images before the first message of the user where contents are texts.
+    """
+    if not any(message["places"] for message in messages):
+        return [{"role": message["role"], "content": message["content"]} for message in messages]
+    parts = []
+    for message in messages:
+        text, end, content = message["content"], 0, []
+        for at in message["places"]:
+            content += [{"type": "text", "text": text[end:at]}] * (at > end) + [{"type": "image"}]
+            end = at
+        parts.append({"role": message["role"], "content": [*content, {"type": "text", "text": text[end:]}]})
+    return parts
 
 
 @contextmanager
@@ -58,7 +85,7 @@ def open_rows(path: Path, names: Iterable[str]) -> Iterator[Rows]:
     import pyarrow as pa
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("places", pa.list_(pa.int64()))])
     fields = [("row", pa.int64()), ("place", pa.string()), ("images", pa.list_(image)), ("prompt", pa.list_(message))]
     schema = pa.schema([*fields, *((name, pa.string()) for name in names)])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +103,7 @@ class _ArrowRows:
 
     def write(self, row: Row) -> None:
         images = [{"bytes": image.data, "path": image.path} for image in row.images]
-        prompt = [{"role": m.role, "content": m.content} for m in row.prompt]
+        prompt = plain_messages(row.prompt)
         self._held.append({"row": self._count, "place": row.place, "images": images, "prompt": prompt, **row.answers})
         self._count += 1
         if len(self._held) == _BATCH:
@@ -102,7 +129,7 @@ def as_examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Return columns of an Arrow file as columns of TRL: images as pictures, texts as messages."""
     from dream_cli.records.images import open_rgb
 
-    examples: dict[str, list[Any]] = {"row": batch["row"], "prompt": batch["prompt"]}
+    examples: dict[str, list[Any]] = {"row": batch["row"], "prompt": list(map(trl_messages, batch["prompt"]))}
     examples["images"] = [[open_rgb(Image(i["path"], i["bytes"])) for i in images] for images in batch["images"]]
     for name in (*COMPLETION, *PAIR):
         if name in batch:

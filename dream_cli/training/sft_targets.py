@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dream_cli.choices import TargetPick
-from dream_cli.records.record import Judgement, Message, Record, Response, Turn
-from dream_cli.training.rows import Row
+from dream_cli.records.record import Judgement, Record, Response
+from dream_cli.training.rows import Row, row_of
 
 TAKEN = "taken"
 UNJUDGED = "taken without a judgement"
@@ -48,7 +48,7 @@ def targets_of(record: Record, rules: TargetRules) -> tuple[list[Row], Counter[s
         receipt["not picked"] += len(passed) - len(picked)
         receipt[TAKEN] += len(picked)
         receipt[UNJUDGED] += sum(r.judgement is None for r in picked)
-        rows += [_row(record, turn, response) for response in picked]
+        rows += [row_of(record, turn, {"completion": response.text}) for response in picked]
     return rows, +receipt
 
 
@@ -90,12 +90,6 @@ def _score(response: Response) -> float:
     """Return the score that ranks a response; one without stands below all that have one."""
     score = response.judgement.score if response.judgement is not None else None
     return -math.inf if score is None or math.isnan(score) else score
-
-
-def _row(record: Record, turn: Turn, response: Response) -> Row:
-    # The observations are never part of it: the student sees what the user shows.
-    asked = (*(Message(m.role, m.content) for m in turn.history), Message("user", turn.prompt))
-    return Row(record.place, asked, {"completion": response.text}, record.images)
 
 
 @functools.cache

@@ -1,0 +1,146 @@
+"""Messages whose content is a list of parts, and the marks that stand for images in a text.
+
+The parts are those of transformers' chat templates (Qwen, Unsloth, TRL), of OpenAI's chat and responses, and of Anthropic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+
+IMAGE = "<image>"
+# What chat templates and processors put where an image is; in the texts of a record each stands for one.
+_MARK = re.compile(
+    r"<image>|<\|image\|>|<\|image_\d+\|>|(?:<\|vision_start\|>)?<\|image_pad\|>(?:<\|vision_end\|>)?"
+    r"|<image_soft_token>|<start_of_image>|<image_placeholder>|<ImageHere>"
+)
+_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_IMAGES = ("image", "image_url", "input_image")
+_SOURCES = ("image", "image_url", "path", "url")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image stands in a text: before the character `at`. `image` is its index among the record's images."""
+
+    image: int
+    at: int
+
+
+def unmarked(text: str) -> tuple[str, tuple[int, ...]]:
+    """Return a text without its image marks, and the offset of each; the line end between a mark and the words goes with it."""
+    pieces, offsets, length, end = [], [], 0, 0
+    for mark in _MARK.finditer(text):
+        piece = text[end : mark.start()]
+        if mark.end() == len(text):
+            piece = piece.removesuffix("\n")
+        pieces.append(piece)
+        length += len(piece)
+        offsets.append(length)
+        end = mark.end()
+        if length == 0 and text[end : end + 1] == "\n":
+            end += 1
+    return "".join([*pieces, text[end:]]), tuple(offsets)
+
+
+def marked(content: Any, where: str) -> tuple[str, list[Any]]:
+    """Return a content as one text with `<image>` for each image, and for each what names it: None for one that stands beside.
+
+    Raises InvalidRecord for a part that is neither text nor image.
+    """
+    if isinstance(content, str):
+        return content, [None] * len(_MARK.findall(content))
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise InvalidRecord(f"{where} has no 'content': a string, or a list of text and image parts")
+    texts, images = [], []
+    for i, raw in enumerate(content):
+        if raw is None:
+            continue
+        # Parquet and Arrow give every part the fields of all parts.
+        part = {"text": raw} if isinstance(raw, str) else {name: value for name, value in dict(raw).items() if value is not None}
+        kind = part.get("type") or next((name for name in ("text", *_IMAGES) if name in part), None)
+        text = part.get(_TEXTS.get(str(kind), ""))
+        if isinstance(text, str):
+            texts.append(text)
+            images += [None] * len(_MARK.findall(text))
+        elif kind in _IMAGES:
+            texts.append(IMAGE)
+            images.append(_image(part, f"{where}.content[{i}]"))
+        else:
+            raise InvalidRecord(f"{where}.content[{i}] is a part of type {kind!r}; only texts and images are read")
+    return "".join(texts), images
+
+
+def read_text(content: Any, tag: Any, where: str, slots: list[Any]) -> tuple[str, tuple[Place, ...]]:
+    """Return the text of a content and the places of its images, which are added to `slots`."""
+    if isinstance(content, str) and isinstance(tag, Mapping):
+        content = f"{tag.get('head') or ''}{content}{tag.get('tail') or ''}"
+    text, named = marked(content, where)
+    if not named:
+        return text, ()
+    text, offsets = unmarked(text)
+    places = tuple(Place(len(slots) + i, at) for i, at in enumerate(offsets))
+    slots += named
+    return text, places
+
+
+def with_rest(places: tuple[Place, ...], marks: int, images: int) -> tuple[Place, ...]:
+    """Return places with the images that have no mark of their own: they follow the image of the last mark."""
+    if not places or places[-1].image != marks - 1:
+        return places
+    return *places, *(Place(image, places[-1].at) for image in range(marks, images))
+
+
+def _image(part: Mapping[str, Any], where: str) -> Any:
+    """Return what names the image of a part: a path, a `data:` URI or {bytes, path}; None where the part only marks its place."""
+    source = part.get("source")
+    if isinstance(source, Mapping) and isinstance(source.get("data"), str):
+        return f"data:{source.get('media_type') or 'image/png'};base64,{source['data']}"
+    if isinstance(part.get("base64"), str):
+        return part["base64"] if part["base64"][:5] == "data:" else f"data:image/png;base64,{part['base64']}"
+    keys = _keys(part)
+    if keys is None:
+        if unknown := [name for name in part if name not in ("type", "detail", "min_pixels", "max_pixels", "cache_control")]:
+            raise InvalidRecord(f"{where} is an image part without a path, a URL or bytes (it has {', '.join(map(repr, unknown))})")
+        return None
+    value: Any = part
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def _keys(part: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return under which keys a part names its image, None where it does not."""
+    source = part.get("source")
+    if isinstance(source, Mapping) and source.get("url") is not None:
+        return ("source", "url")
+    name = next((name for name in _SOURCES if part.get(name) is not None), None)
+    if name is None:
+        return None
+    return (name, "url") if isinstance(part[name], Mapping) and part[name].get("url") is not None else (name,)
+
+
+def each_part_image(messages: Any, change: Callable[[Any], Any]) -> Any:
+    """Return messages with `change` applied to each path, URI or {bytes, path} that names an image in a part."""
+    if not isinstance(messages, list):
+        return messages
+    return [
+        {**message, "content": [_changed(part, change) for part in message["content"]]}
+        if isinstance(message, Mapping) and isinstance(message.get("content"), list)
+        else message
+        for message in messages
+    ]
+
+
+def _changed(part: Any, change: Callable[[Any], Any]) -> Any:
+    keys = _keys(part) if isinstance(part, Mapping) else None
+    if keys is None or part.get("type") in _TEXTS:
+        return part
+    if len(keys) == 1:
+        return {**part, keys[0]: change(part[keys[0]])}
+    outer, inner = keys
+    return {**part, outer: {**part[outer], inner: change(part[outer][inner])}}

@@ -1,0 +1,156 @@
+"""Responses to a prompt, their judgements, and the observations that judgements are about: frozen types, each with its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.records import fields
+from dream_cli.records.verdicts import Verdict, Verdicts, read_verdicts
+
+Json = dict[str, Any]
+
+OBSERVATION = ("malicious_content", "source", "risk_category")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One risk of the input: which content, from which source, of which category (DREAM, section 3)."""
+
+    malicious_content: str
+    source: str
+    risk_category: str
+    confidence: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The three texts by name."""
+        return {name: getattr(self, name) for name in OBSERVATION}
+
+    def to_dict(self) -> Json:
+        """Return the observation as JSON; `confidence` only where it is known."""
+        return fields.with_rest(self.texts | ({} if self.confidence is None else {"confidence": self.confidence}), self.extra)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge measured of one response, or why it is unscored.
+
+    `global_score` is in 0..10, `observation_score`, `helpfulness` and `score` are in [0, 1]; `recognised` holds one
+    entry for each observation, None where that question could not be read. `unscored` is the reason why there is no score.
+    """
+
+    rubric: str | None = None
+    global_score: float | None = None
+    recognised: tuple[float | None, ...] | None = None
+    observation_score: float | None = None
+    helpfulness: float | None = None
+    harm: float | None = None
+    score: float | None = None
+    model: str | None = None
+    unscored: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the judgement as JSON, without the parts that are not known."""
+        names = ("rubric", "global_score", "recognised", "observation_score", "helpfulness", "harm", "score", "model", "unscored")
+        known = {name: part for name in names if (part := getattr(self, name)) is not None}
+        if self.recognised is not None:
+            known["recognised"] = list(self.recognised)
+        return fields.with_rest(known, self.extra)
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer of a policy to the prompt, with its judgement where there is one."""
+
+    text: str
+    model: str | None = None
+    finish_reason: str | None = None
+    judgement: Judgement | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """The verdicts of an evaluation by rule and question, read once; empty where nothing was asked."""
+        return read_verdicts(self.extra.get("verdicts"))
+
+    def verdicts_under(self, rule: str) -> Mapping[str, Verdict]:
+        """Return the verdicts under a rule by question."""
+        return self.verdicts.get(rule, {})
+
+    def with_verdicts(self, rule: str, new: Mapping[str, Verdict]) -> Response:
+        """Return the response with verdicts added under a rule; those of other rules stay as they came."""
+        if not new:
+            return self
+        came = self.extra.get("verdicts")
+        under = {question: verdict.to_dict() for question, verdict in (*self.verdicts_under(rule).items(), *new.items())}
+        return replace(self, extra={**self.extra, "verdicts": {**(came if isinstance(came, Mapping) else {}), rule: under}})
+
+    def to_dict(self) -> Json:
+        """Return the response as JSON."""
+        names = ("text", "model", "finish_reason")
+        known = fields.with_rest({name: part for name in names if (part := getattr(self, name)) is not None}, self.extra)
+        if self.judgement is not None:
+            known["judgement"] = self.judgement.to_dict()
+        return known
+
+
+def read_responses(raw: Mapping[str, Any]) -> tuple[Response, ...] | None:
+    if raw.get("responses") is None:
+        plain = fields.text(raw, "response")
+        return None if plain is None else (Response(plain),)
+    return tuple(_read_response(r, i) for i, r in enumerate(fields.items(raw, "responses") or ()))
+
+
+def _read_response(raw: Any, index: int) -> Response:
+    if isinstance(raw, str):
+        return Response(raw)
+    where = f"responses[{index}]"
+    text = fields.mapping(raw, where).get("text")
+    if not isinstance(text, str):
+        raise InvalidRecord(f"{where} has no 'text' string")
+    rest = fields.rest_of(raw, "text", "model", "finish_reason", "judgement")
+    return Response(
+        text=text,
+        model=fields.text(raw, "model"),
+        finish_reason=fields.text(raw, "finish_reason"),
+        judgement=read_judgement(raw.get("judgement"), where),
+        extra=rest,
+    )
+
+
+def read_judgement(raw: Any, where: str) -> Judgement | None:
+    """Read a judgement; numbers that are not numbers raise InvalidRecord."""
+    if raw is None:
+        return None
+    known = {"global_score": 10, "observation_score": 1, "helpfulness": 1, "harm": 1, "score": 1}
+    numbers = {name: fields.number(fields.mapping(raw, f"{where}.judgement"), name, where, top) for name, top in known.items()}
+    recognised = fields.items(raw, "recognised")
+    names = (*known, "rubric", "recognised", "model", "unscored")
+    return Judgement(
+        rubric=fields.text(raw, "rubric"),
+        recognised=None if recognised is None else tuple(fields.number({"recognised": r}, "recognised", where, 1) for r in recognised),
+        model=fields.text(raw, "model"),
+        unscored=fields.text(raw, "unscored"),
+        extra=fields.rest_of(raw, *names),
+        **numbers,
+    )
+
+
+def read_observations(raw: Mapping[str, Any], name: str) -> tuple[Observation, ...] | None:
+    """Read a list of observations as it stands; None where the field is absent. Names are made canonical by the taxonomy."""
+    items = fields.items(raw, name)
+    return None if items is None else tuple(_read_observation(o, f"{name}[{i}]") for i, o in enumerate(items))
+
+
+def _read_observation(raw: Any, where: str) -> Observation:
+    for name in OBSERVATION:
+        if not isinstance(fields.mapping(raw, where).get(name), str):
+            raise InvalidRecord(f"{where} has no '{name}' string")
+    rest = fields.rest_of(raw, *OBSERVATION, "confidence")
+    return Observation(**{name: raw[name] for name in OBSERVATION}, confidence=fields.number(raw, "confidence", where, 1), extra=rest)
