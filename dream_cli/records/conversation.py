@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dream_cli.records.parts import Place
+from dream_cli.records.responses import Judgement, Observation
 
-if TYPE_CHECKING:
-    from dream_cli.records.record import Message
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; observations and judgement stand on the assistant turn they belong to.
+
+    `content` is the text without marks or parts for images: `places` tells where they stand. What came in another form is in `extra`.
+    """
+
+    role: str
+    content: str
+    observations: tuple[Observation, ...] | None = None
+    judgement: Judgement | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    places: tuple[Place, ...] = ()
+
+    def to_dict(self) -> Json:
+        """Return the message as JSON, its content as it came."""
+        known: Json = {"role": self.role, "content": self.content} | dict(self.extra)
+        if self.observations is not None:
+            known["observations"] = [o.to_dict() for o in self.observations]
+        if self.judgement is not None:
+            known["judgement"] = self.judgement.to_dict()
+        return known
 
 
 def placed(messages: Sequence[Message], images: int) -> list[Message]:

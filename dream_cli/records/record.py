@@ -13,7 +13,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
 from dream_cli.records.columns import prompt_like
-from dream_cli.records.conversation import is_asked, is_tool_call, placed, transcript, without_tools
+from dream_cli.records.conversation import Message, is_asked, is_tool_call, placed, transcript, without_tools
 from dream_cli.records.parts import IMAGE, Place, marked, read_text, unmarked, with_rest
 from dream_cli.records.responses import (
     OBSERVATION,
@@ -26,7 +26,7 @@ from dream_cli.records.responses import (
 )
 
 # What belongs to a record and is defined in files beside this one.
-__all__ = ["OBSERVATION", "Judgement", "Observation", "Place", "Response"]
+__all__ = ["OBSERVATION", "Judgement", "Message", "Observation", "Place", "Response"]
 
 Json = dict[str, Any]
 
@@ -40,30 +40,6 @@ class Image:
 
 
 # The three texts of an observation (DREAM, section 3), in the order in which they are written.
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; observations and judgement stand on the assistant turn they belong to.
-
-    `content` is the text without marks or parts for images: `places` tells where they stand. What came in another form is in `extra`.
-    """
-
-    role: str
-    content: str
-    observations: tuple[Observation, ...] | None = None
-    judgement: Judgement | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    places: tuple[Place, ...] = ()
-
-    def to_dict(self) -> Json:
-        """Return the message as JSON, its content as it came."""
-        known: Json = {"role": self.role, "content": self.content} | dict(self.extra)
-        if self.observations is not None:
-            known["observations"] = [o.to_dict() for o in self.observations]
-        if self.judgement is not None:
-            known["judgement"] = self.judgement.to_dict()
-        return known
 
 
 @dataclass(frozen=True)
