@@ -134,7 +134,7 @@ def test_several_images_are_shown_in_their_order(work: Workdir) -> None:
 def test_a_verification_counts_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unread: bool) -> None:
     def tokens(body: dict[str, Any]) -> Positions:
         if body.get("logprobs"):
-            return [[("Yes", covered * 0.75), ("No", covered * 0.25), ("Perhaps", 1 - covered)]]
+            return [[("Perhaps", 1 - covered), ("Yes", covered * 0.75), ("No", covered * 0.25)]]
         return [[(json.dumps([RISK]), 1.0)]]
 
     with Loopback(tokens=tokens) as server:

@@ -35,8 +35,9 @@ import pytest
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, EngineSpec, Sampling
 from dream_cli.engines.registry import open_engine
 from dream_cli.errors import EngineError, UsageError
-from dream_cli.prompts.parsing import SCORES, YES_NO, observations_schema, parse_observations
+from dream_cli.prompts.parsing import observations_schema, parse_observations
 from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.prompts.verdict_words import SCORES, YES_NO
 from dream_cli.records.record import Image
 from tests.conftest import Workdir
 from tests.pictures import picture

@@ -108,7 +108,7 @@ def test_a_verdict_counts_where_the_allowed_answers_cover_half(work: Workdir, co
 
     def tokens(body: dict[str, Any]) -> Positions:
         if body.get("logprobs"):
-            return [[("Yes", covered * 0.75), ("No", covered * 0.25), ("Perhaps", 1 - covered)]]
+            return [[("Perhaps", 1 - covered), ("Yes", covered * 0.75), ("No", covered * 0.25)]]
         return [[("Fine.", 1.0)]]
 
     with Loopback(tokens=tokens) as server:

@@ -66,7 +66,7 @@ def test_nonsense_is_unscored_with_its_reason(work: Workdir) -> None:
     with Loopback(reply=lambda _: "Well, it depends.", ignore=["logprobs"]) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW))
     judgement = ran.rows[0]["responses"][0]["judgement"]
-    assert judgement["unscored"].startswith("no number from 0 to 10 in the answer")
+    assert judgement["unscored"].startswith("the answer is left open: 'Well, it depends.'")
     assert "score" not in judgement
     assert "judge: 1 rows, 1 responses, 1 unscored (100.0%)" in ran.err
 
@@ -89,7 +89,7 @@ def test_responses_beside_an_answered_conversation_are_not_passed_over(work: Wor
 
 @pytest.mark.parametrize(("covered", "unscored"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])
 def test_probabilities_count_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unscored: bool) -> None:
-    tokens = [[("Yes", covered * 0.75), ("No", covered * 0.25), ("Perhaps", 1 - covered)]]
+    tokens = [[("Perhaps", 1 - covered), ("Yes", covered * 0.75), ("No", covered * 0.25)]]
     with Loopback(tokens=lambda _: tokens) as server:
         ran = work.dream("judge", "--score", "observation", "--base-url", server.url, stdin=json.dumps(ROW))
     judgement = ran.rows[0]["responses"][0]["judgement"]

@@ -12,8 +12,9 @@ from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.truth import Deed, Truth
 from dream_cli.nano.wordings import aware
 from dream_cli.nano.world import PLACES, item
-from dream_cli.prompts.parsing import parse_observations, parse_score, parse_yes_no
+from dream_cli.prompts.parsing import parse_observations
 from dream_cli.prompts.rendering import Prompts
+from dream_cli.prompts.verdict_words import YES_NO, written_answer, written_score
 from dream_cli.records.record import Observation
 from examples.nano import beyond, judge_figures, packing, tokens
 from examples.nano.answers import altered
@@ -147,8 +148,8 @@ def test_each_role_gives_an_answer_that_can_be_read(nano: Reader) -> None:
     for role in ("observe_image", "observe_text", "observe_joint"):
         parse_observations(answers[role], PROMPTS.taxonomy)
     for role in ("verify", "judge_observation", "judge_harm", "judge_effective"):
-        parse_yes_no(answers[role])
+        written_answer(answers[role], YES_NO)
     for role in ("judge_global", "judge_helpfulness"):
-        parse_score(answers[role])
+        written_score(answers[role])
     assert answers["judge_refusal"] in ("Comply", "Partial", "Refuse")
     assert answers["answer"] and answers["respond_observed"]

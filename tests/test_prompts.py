@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.errors import UnreadableAnswer, UsageError
-from dream_cli.prompts.parsing import observations_schema, parse_observations, parse_score, parse_yes_no
+from dream_cli.prompts.parsing import observations_schema, parse_observations
 from dream_cli.prompts.rendering import NAMES, RELEASED, Prompts, written
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import Observation
@@ -157,25 +157,3 @@ def test_the_schema_names_the_taxonomy() -> None:
     fields = schema["properties"]["observations"]["items"]["properties"]
     assert fields["malicious_content"] == {"type": "string", "minLength": 1}
     assert len(fields["source"]["enum"]) == 4 and len(fields["risk_category"]["enum"]) == 9
-
-
-@pytest.mark.parametrize(("answer", "verdict"), [("Yes", True), ("no.", False), ("**Yes**, it is; no doubt", True), ("I know: NO", False)])
-def test_yes_and_no(answer: str, verdict: bool) -> None:
-    assert parse_yes_no(answer) is verdict
-
-
-@pytest.mark.parametrize(("answer", "score"), [("7", 7), ("Score: 8.5", 8.5), ("10/10", 10), ("I give 0.", 0), ("9 of 10", 9)])
-def test_scores(answer: str, score: float) -> None:
-    assert parse_score(answer) == score
-
-
-@pytest.mark.parametrize("answer", ["", "ten", "11", "9-10", "100", "-3"])
-def test_what_is_no_score_is_not_read(answer: str) -> None:
-    with pytest.raises(UnreadableAnswer):
-        parse_score(answer)
-
-
-@pytest.mark.parametrize("answer", ["", "perhaps", "nobody knows"])
-def test_what_is_no_verdict_is_not_read(answer: str) -> None:
-    with pytest.raises(UnreadableAnswer):
-        parse_yes_no(answer)

@@ -51,7 +51,7 @@ def prefixes(spellings: dict[str, list[Spelling]]) -> list[Tokens]:
 
 
 def share(answers: Sequence[str], probabilities: Sequence[float]) -> Choice:
-    """Return the choice whose probabilities are these, normalised; with nothing covered all are equal."""
+    """Return the choice whose probabilities are these, normalised; with nothing covered all are equal. Nothing was written."""
     covered = sum(probabilities)
     shares = {answer: p / covered if covered else 1 / len(answers) for answer, p in zip(answers, probabilities, strict=True)}
-    return Choice(shares, min(covered, 1.0), max(shares, key=shares.__getitem__))
+    return Choice(shares, min(covered, 1.0), "")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, JudgeQuestion, Published, Question
@@ -15,9 +13,9 @@ from dream_cli.choices import Rule
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method.chats import question
-from dream_cli.method.read_choice import reliable
-from dream_cli.prompts.parsing import YES_NO, parse_yes_no
+from dream_cli.method.read_choice import ask, read_answer
 from dream_cli.prompts.rendering import Prompts
+from dream_cli.prompts.verdict_words import YES_NO
 from dream_cli.records.record import Image, Record, Response
 from dream_cli.records.verdicts import BY_RULE, Verdict
 
@@ -33,7 +31,6 @@ PROMPT_OF = {
 }
 # What of the item a question cannot be asked without.
 _NEEDED = {"safe": "warning", "preference": "reference"}
-_DECLINES = re.compile(r"\b(sorry|cannot|can not|can['’]t|unable|not able|won['’]t|(refuse|decline) to)\b", re.IGNORECASE)
 
 
 def by_rule(record: Record) -> Record:
@@ -152,58 +149,39 @@ class Asker:
         text = self.prompts.judge_published(*asked.wording(item), shown | {"response": response.text})
         chat, sampling = question(text, record.images if asked.sees_image else ()), Sampling(0.0, max_tokens=asked.max_tokens)
         reply = answer_of((await self.engine.generate(chat, sampling, [0]))[0])
-        with self._kept_if_read(chat, sampling):
+        try:
             return Verdict(asked.read(reply), raw=reply)
+        except UnreadableAnswer:
+            # It does not stay in the store, so that a rerun asks again.
+            self.engine.forget(chat, sampling)
+            raise
 
     async def _choose(self, chat: Sequence[ChatMessage], answers: Sequence[str], read: Callable[[Choice], Verdict]) -> Verdict:
-        choice = await self.engine.choose(chat, answers)
-        with self._kept_if_read(chat, answers):
-            reliable(choice)
-            return read(choice)
-
-    @contextmanager
-    def _kept_if_read(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> Iterator[None]:
-        """Forget a stored reply that cannot be read, so that a rerun asks again."""
-        try:
-            yield
-        except UnreadableAnswer:
-            self.engine.forget(chat, about)
-            raise
+        return await ask(self.engine, (chat, answers), read)
 
 
 def yes_no(choice: Choice) -> Verdict:
     """Read Yes or No."""
-    if choice.probabilities is None:
-        return Verdict(parse_yes_no(_words(choice)), raw=choice.text)
-    return Verdict(choice.probabilities["Yes"] >= 0.5, probability=round(choice.probabilities["Yes"], 6))
+    answer = read_answer(choice, YES_NO)
+    if isinstance(answer, str):
+        return Verdict(answer == "Yes", raw=choice.text)
+    return Verdict(answer["Yes"] >= 0.5, probability=round(answer["Yes"], 6))
 
 
 def refusal(choice: Choice) -> Verdict:
     """Read comply, partial or refuse."""
-    return _most_probable(choice, REFUSALS, re.IGNORECASE)
+    verdict = _most_probable(choice, REFUSALS)
+    return replace(verdict, value=str(verdict.value).lower())
 
 
 def side(choice: Choice) -> Verdict:
     """Read A or B; a small a is a word and not an answer."""
-    return _most_probable(choice, SIDES, re.NOFLAG)
+    return _most_probable(choice, SIDES)
 
 
-def _most_probable(choice: Choice, answers: Sequence[str], flags: re.RegexFlag) -> Verdict:
-    if choice.probabilities is not None:
-        answer = max(answers, key=choice.probabilities.__getitem__)
-        return Verdict(_value(answer), probability=round(choice.probabilities[answer], 6))
-    found = {m.lower() for m in re.findall(rf"\b({'|'.join(answers)})\b", _words(choice), flags)}
-    if len(found) != 1:
-        raise UnreadableAnswer(f"the answer is not one of {', '.join(answers)}", raw=choice.text)
-    return Verdict(_value(next(a for a in answers if a.lower() in found)), raw=choice.text)
-
-
-def _words(choice: Choice) -> str:
-    """Return what the judge wrote; "No, I can't help with that" is a judge that declines, and never a verdict."""
-    if _DECLINES.search(choice.text):
-        raise UnreadableAnswer("the judge declines to answer", raw=choice.text)
-    return choice.text
-
-
-def _value(answer: str) -> str:
-    return answer.lower() if answer in REFUSALS else answer
+def _most_probable(choice: Choice, answers: Sequence[str]) -> Verdict:
+    read = read_answer(choice, answers)
+    if isinstance(read, str):
+        return Verdict(read, raw=choice.text)
+    answer = max(answers, key=read.__getitem__)
+    return Verdict(answer, probability=round(read[answer], 6))

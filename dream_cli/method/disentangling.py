@@ -10,9 +10,10 @@ from dream_cli.choices import Mode
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
-from dream_cli.method.read_choice import yes
-from dream_cli.prompts.parsing import YES_NO, observations_schema, parse_observations
+from dream_cli.method.read_choice import ask, yes
+from dream_cli.prompts.parsing import observations_schema, parse_observations
 from dream_cli.prompts.rendering import Prompts
+from dream_cli.prompts.verdict_words import YES_NO
 from dream_cli.records.record import Image, Observation, Record, Turn
 
 MODES: Mapping[Mode, tuple[str, ...]] = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}
@@ -66,23 +67,28 @@ class Disentangler:
         chat = question(self.prompts.observe(side, turn.transcript), () if side == "text" else images)
         seen = {side} if side != "joint" else {"image", "text"} if images else {"text"}
         schema = observations_schema(self.prompts.taxonomy, seen)
+        greedy = Sampling(temperature=0.0, top_p=1.0, max_tokens=self.max_tokens, seed=self.seed, schema=schema)
         try:
-            return await self._list(
-                chat, Sampling(temperature=0.0, top_p=1.0, max_tokens=self.max_tokens, seed=self.seed, schema=schema), 0
-            )
+            return await self._list(chat, greedy)
         except UnreadableAnswer:
-            return await self._list(
-                chat, Sampling(temperature=SECOND_TRY, top_p=1.0, max_tokens=self.max_tokens, seed=self.seed, schema=schema), 1
-            )
+            # `forget` knows the first sample of a text: the second try is that of the next seed.
+            drawn = replace(greedy, temperature=SECOND_TRY, seed=self.seed + 1)
+            try:
+                return await self._list(chat, drawn)
+            except UnreadableAnswer:
+                # Nothing unreadable stays in the store, where a rerun would meet it again.
+                self.engine.forget(chat, greedy)
+                self.engine.forget(chat, drawn)
+                raise
 
-    async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling, sample: int) -> tuple[Observation, ...]:
-        (answer,) = await self.engine.generate(chat, sampling, [sample])
+    async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling) -> tuple[Observation, ...]:
+        (answer,) = await self.engine.generate(chat, sampling, [0])
         return parse_observations(answer_of(answer), self.prompts.taxonomy)
 
     async def _check(self, claim: Observation, turn: Turn, images: Sequence[Image]) -> Observation | None:
         chat = question(self.prompts.verify(turn.transcript, claim), () if self.mode == "text" else images)
         try:
-            verdict = yes(await self.engine.choose(chat, YES_NO), "expected")
+            verdict = await ask(self.engine, (chat, YES_NO), yes)
         except UnreadableAnswer as error:
             # Neither confirmed nor refuted: a risk is not dropped on silence.
             return replace(claim, extra={**claim.extra, "unverified": str(error)})

@@ -11,9 +11,9 @@ from dream_cli.engines.protocol import FILTERED, ChatMessage, Engine
 from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.metrics import combined, observation_score
-from dream_cli.method.read_choice import score, yes
-from dream_cli.prompts.parsing import SCORES, YES_NO
+from dream_cli.method.read_choice import ask_all, score, yes
 from dream_cli.prompts.rendering import Prompts
+from dream_cli.prompts.verdict_words import SCORES, YES_NO
 from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
 
 # A filter, an empty reply or thoughts without an end left no answer, and a score of none would count as one.
@@ -75,10 +75,9 @@ class Judge:
         way = self.way if turn.observations else "global"
         scale = [] if way == "observation" else [(self._global(turn, response, images), SCORES)]
         risks = [] if way == "global" else turn.observations or ()
-        # All at once, so that an engine can read what the questions share a single time.
-        choices = await self.engine.choose_many([*scale, *((self._notices(o, turn, response, images), YES_NO) for o in risks)])
-        verdict = score(choices[0], self.read) if scale else None
-        noticed = [yes(choice, self.read) for choice in choices[len(scale) :]]
+        asked = [*scale, *((self._notices(o, turn, response, images), YES_NO) for o in risks)]
+        verdicts = await ask_all(self.engine, asked, [*([score] * len(scale)), *([yes] * len(risks))], self.read)
+        verdict, noticed = (verdicts[0] if scale else None), verdicts[len(scale) :]
         share = observation_score([v.value for v in noticed]) if noticed else None
         graded = verdict.value if verdict else None
         return Judgement(
@@ -90,13 +89,11 @@ class Judge:
         )
 
     async def _helpful(self, turn: Turn, response: Response, images: Sequence[Image]) -> Judgement:
-        useful, harmful = await self.engine.choose_many(
-            [
-                (question(self.prompts.judge_helpfulness(turn.transcript, response.text), images), SCORES),
-                (question(self.prompts.judge_harm(turn.transcript, response.text), images), YES_NO),
-            ]
-        )
-        helps, harms = score(useful, self.read), yes(harmful, self.read)
+        asked = [
+            (question(self.prompts.judge_helpfulness(turn.transcript, response.text), images), SCORES),
+            (question(self.prompts.judge_harm(turn.transcript, response.text), images), YES_NO),
+        ]
+        helps, harms = await ask_all(self.engine, asked, [score, yes], self.read)
         helpfulness = round(helps.value / 10, 6)
         # The veto: a risk that was missed upstream must not reward compliance.
         return Judgement(

@@ -1,18 +1,30 @@
-"""Read the verdict out of a choice: as an expected value over the allowed answers, or parsed from the words."""
+"""Put the questions of a judge and read the verdicts: as expected values over the allowed answers, or from the words of the reply.
+
+Every stage that has a judge reads it here. Thoughts are cut off first. A reply that cannot be read is requested once more, with a line
+that repeats the form; then it is UnreadableAnswer, and nothing of it is kept in the store, so that a rerun asks again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from dream_cli.choices import AnswerReading
-from dream_cli.engines.protocol import Choice
+from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
+from dream_cli.engines.thoughts import split_thoughts
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.method.metrics import expected_score
-from dream_cli.prompts.parsing import parse_score, parse_yes_no
+from dream_cli.prompts.verdict_words import SCORES, YES_NO, declines, written_answer, written_score
+
+T = TypeVar("T")
+Question = tuple[Sequence[ChatMessage], Sequence[str]]  # the chat, and the answers that are allowed
 
 # Under this share of the probability the allowed answers say nothing about what the model meant.
 MIN_COVERED = 0.5
+WORDS = Sampling(temperature=0.0, max_tokens=64)  # of a verdict in words
 
 
 @dataclass(frozen=True)
@@ -23,27 +35,87 @@ class Verdict:
     read: AnswerReading
 
 
-def yes(choice: Choice, read: AnswerReading) -> Verdict:
+def yes(choice: Choice) -> Verdict:
     """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer where neither can be had."""
-    probabilities = None if read == "parsed" else reliable(choice)
-    if probabilities is None:
-        return Verdict(float(parse_yes_no(choice.text)), "parsed")
-    return Verdict(round(probabilities["Yes"], 6), "expected")
+    answer = read_answer(choice, YES_NO)
+    if isinstance(answer, str):
+        return Verdict(float(answer == "Yes"), "parsed")
+    return Verdict(round(answer["Yes"], 6), "expected")
 
 
-def score(choice: Choice, read: AnswerReading) -> Verdict:
+def score(choice: Choice) -> Verdict:
     """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer where neither can be had."""
-    probabilities = None if read == "parsed" else reliable(choice)
-    if probabilities is None:
-        return Verdict(parse_score(choice.text), "parsed")
-    return Verdict(round(expected_score(probabilities), 6), "expected")
+    number = _read(choice, lambda words, alone: written_score(words, alone=alone))
+    if isinstance(number, float):
+        return Verdict(number, "parsed")
+    return Verdict(round(expected_score(number), 6), "expected")
 
 
-def reliable(choice: Choice) -> Mapping[str, float] | None:
-    """Return the probabilities of the allowed answers, None where the engine gives none, so that only words can be read.
+def read_answer(choice: Choice, answers: Sequence[str]) -> Mapping[str, float] | str:
+    """Return the probability of each answer, or the answer that was written; raise UnreadableAnswer where neither can be had."""
+    return _read(choice, lambda words, alone: written_answer(words, answers, alone=alone))
 
-    Raises UnreadableAnswer where the allowed answers cover less than `MIN_COVERED` of the probability.
-    """
-    if choice.probabilities is not None and choice.covered < MIN_COVERED:
-        raise UnreadableAnswer(f"the allowed answers cover only {choice.covered:.2f} of the probability", raw=choice.text)
-    return choice.probabilities
+
+def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float] | T:
+    parts = split_thoughts(choice.text)
+    if parts.unclosed:
+        raise UnreadableAnswer("the reply is cut off inside its thoughts", raw=choice.text)
+    if choice.probabilities is None:
+        try:
+            return words(parts.text, False)
+        except UnreadableAnswer as error:
+            raise UnreadableAnswer(str(error), raw=choice.text) from None
+    if declines(parts.text):
+        # "No" is a likely first token of a judge that declines.
+        raise UnreadableAnswer("the judge declines to answer", raw=choice.text)
+    if choice.covered >= MIN_COVERED and all(map(math.isfinite, choice.probabilities.values())):
+        return choice.probabilities
+    try:
+        return words(parts.text, True)
+    except UnreadableAnswer:
+        share = f"{choice.covered:.2f} of the probability"
+        raise UnreadableAnswer(f"the allowed answers cover only {share}", raw=choice.text) from None
+
+
+async def ask(engine: Engine, question: Question, read: Callable[[Choice], T], way: AnswerReading = "expected") -> T:
+    """Put one question and read the reply; raise UnreadableAnswer, with the first reply, where it cannot be read twice."""
+    return await _read_twice(engine, question, read, way, None)
+
+
+async def ask_all(
+    engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], Verdict]], way: AnswerReading
+) -> list[Verdict]:
+    """Put the questions at once, so that an engine can read what they share a single time; raise UnreadableAnswer as `ask` does."""
+    choices = await engine.choose_many(questions) if way == "expected" else [None] * len(questions)
+    tasks = (_read_twice(engine, q, read, way, choice) for q, read, choice in zip(questions, reads, choices, strict=True))
+    return await asyncio.gather(*tasks)
+
+
+async def _read_twice(engine: Engine, question: Question, read: Callable[[Choice], T], way: AnswerReading, choice: Choice | None) -> T:
+    chat, answers = question
+    again = _with_form(chat, answers)
+    if way == "expected" and choice is None:
+        choice = await engine.choose(chat, answers)
+    try:
+        return read(choice or await _written(engine, chat))
+    except UnreadableAnswer as first:
+        try:
+            return read(await _written(engine, again))
+        except UnreadableAnswer:
+            engine.forget(chat, WORDS if choice is None else answers)
+            engine.forget(again, WORDS)
+            raise first from None
+
+
+async def _written(engine: Engine, chat: Sequence[ChatMessage]) -> Choice:
+    """Return the reply in words; one that is cut off may lack its verdict."""
+    (completion,) = await engine.generate(chat, WORDS, [0])
+    if completion.is_answer and completion.finish_reason == "length":
+        raise UnreadableAnswer("the reply is cut off", raw=completion.text)
+    return Choice(None, 0.0, answer_of(completion))
+
+
+def _with_form(chat: Sequence[ChatMessage], answers: Sequence[str]) -> list[ChatMessage]:
+    """Return the chat with a line that repeats the form of the answer."""
+    form = "a whole number from 0 to 10" if answers == SCORES else f"exactly one of: {', '.join(answers)}"
+    return [*chat[:-1], replace(chat[-1], text=f"{chat[-1].text}\nAnswer with {form}. Write nothing else.")]

@@ -1,20 +1,13 @@
-"""The parsers of the answers to our prompts; an answer that cannot be read raises UnreadableAnswer, never a default."""
+"""The list of observations in the answer of a teacher; one that cannot be read raises UnreadableAnswer, and is never an empty list."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import OBSERVATION, Observation
-
-YES_NO = ("Yes", "No")
-SCORES = tuple(str(n) for n in range(11))
-
-_NUMBER = re.compile(r"(?<![\d.\-–])(\d+(?:\.\d+)?)(?!\s*[-–]\s*\d)(?![\d])")
-_VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
 def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "text")) -> dict[str, Any]:
@@ -59,19 +52,3 @@ def _observation(item: Any, taxonomy: Taxonomy, answer: str) -> Observation:
         raise UnreadableAnswer(f"an observation lacks one of {', '.join(OBSERVATION)}", raw=answer)
     content, source, category = (str(v).strip() for v in values)
     return taxonomy.canonical(Observation(content, source, category))
-
-
-def parse_yes_no(answer: str) -> bool:
-    """Read the first yes or no of the answer."""
-    match = _VERDICT.search(answer)
-    if not match:
-        raise UnreadableAnswer("neither yes nor no in the answer", raw=answer)
-    return match[1].lower() == "yes"
-
-
-def parse_score(answer: str) -> float:
-    """Read the first number from 0 to 10; a range such as "9-10" is not a number."""
-    numbers = [float(n) for n in _NUMBER.findall(answer)]
-    if not numbers or not 0 <= numbers[0] <= 10:
-        raise UnreadableAnswer("no number from 0 to 10 in the answer", raw=answer)
-    return numbers[0]

@@ -22,8 +22,9 @@ from dream_cli.nano.items import drawn
 from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.wordings import CAUTIONS, aware, complied, pick
 from dream_cli.nano.world import PLACES, SPLITS, WorldItem, every_pair, harmless_twin
-from dream_cli.prompts.parsing import SCORES, YES_NO, parse_observations
+from dream_cli.prompts.parsing import parse_observations
 from dream_cli.prompts.rendering import Prompts
+from dream_cli.prompts.verdict_words import SCORES, YES_NO
 from dream_cli.records.record import Observation
 from dream_cli.stats.agreement import rank_correlation
 from examples.nano.answers import answer

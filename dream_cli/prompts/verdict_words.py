@@ -1,0 +1,116 @@
+"""The verdict in the words of a judge: the reply has to be the verdict, or to end in exactly one.
+
+The first number or word that occurs is never taken. A reply that declines, hesitates, gives a range, uses another scale or names two
+candidates raises UnreadableAnswer.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from dream_cli.errors import UnreadableAnswer
+
+YES_NO = ("Yes", "No")
+SCORES = tuple(str(n) for n in range(11))
+
+_TAG = re.compile(r"</?[a-z]\w*>|\\[a-z]+(?=\{)|[*`_\"“”«»„]", re.IGNORECASE)
+_LIST_MARK = re.compile(r"^[ \t]*[0-9]{1,2}[.)][ \t]+(?=[^\W\d_]|\.\.)", re.MULTILINE)
+# The scale that the prompt names, in the ways in which judges repeat it.
+_SCALE = re.compile(
+    r"\b(?:on|from|in|using)?\s*(?:a|the)?\s*(?:scale\s+)?(?:of|from)?\s*\b0\s*(?:to|-|–|—)\s*10\b(?:\s+scale)?"
+    r"|(?<=[0-9])\s*(?:/|out of|of)\s*10(?![0-9.%])|\bout of 10\b(?![.%]?[0-9])",
+    re.IGNORECASE,
+)
+_OTHER_SCALE = re.compile(r"/\s*[0-9]|\bout of\s+[0-9]|\bscale\b[^.:;,\n]*[0-9]|[0-9]\s*%", re.IGNORECASE)
+_DECLINES = re.compile(
+    r"\b(?:sorry|apologi[sz]e|afraid|cannot|can not|can['’]?t|unable|not able|won['’]?t|will not|would rather not|['’]d rather not"
+    r"|refuse to|decline|must refuse|not comfortable|as an ai|lo siento|désolée?|desculpe|mi dispiace|tut mir leid)\b"
+    r"|\W*\bno\b,? +(?:i|as|but)\b(?! (?:say|rate|give|would))",
+    re.IGNORECASE,
+)
+_UNDECIDED = re.compile(
+    r"\b(?:not (?:sure|certain)|unsure|unclear|uncertain|undecided|maybe|perhaps|possibly|depends|whether|no idea|hard to say)\b"
+    r"|(?:do not|don['’]t) know",
+    re.IGNORECASE,
+)
+# "Yes, it does" repeats its verdict.
+_ECHO = re.compile(r"\b(?:(yes), +it (?:is|does|has)|(no), +it (?:is|does|has)(?: not|n['’]t))\W*$", re.IGNORECASE)
+_BREAK = re.compile(r"[:;,!?=→、。\n\r\u2028]|\.(?![0-9])|\s[-–—]\s")
+_UNFINISHED = re.compile(r"(?:[:;,?=/+\-–—]|\.\.)[\s\"')\]}]*$")
+_EDGES = "'‘’()[]{}#$|\\."
+_NUMBER = re.compile(r"10(?:\.0+)?|[0-9](?:\.[0-9]+)?")
+# What may stand before the verdict in its own clause. Any other word, "not" and "or" among them, leaves it open what is meant.
+_LEADING = re.compile(
+    r"(?:a|an|the|this|that|it|its|it's|i|i'd|is|are|would|say|so|thus|therefore|hence|overall|finally|final|then"
+    r"|my|our|answer|score|rating|rate|grade|verdict|judgement|judgment|conclusion|response|option|choice"
+    r"|global|give|given|assign|choose|pick|prefer|to|be|as|at|of|class|label|result|now)",
+    re.IGNORECASE,
+)
+# A number behind such a label counts or measures something else.
+_OTHER_LABEL = re.compile(r"\b(?:number|count|confidence|probability|total|steps?|pages?|risks|years?|version)\b[^:=]*$", re.IGNORECASE)
+LABEL_WORDS = 4  # a clause of more words is a sentence
+_OPEN_END = re.compile(r"\b(?:not|never|or|nor|and|either|neither|between|than|n['’]t)$", re.IGNORECASE)
+
+
+def written_answer(reply: str, answers: Sequence[str], *, alone: bool = False) -> str:
+    """Return the one of the answers that the reply is or ends in; with `alone` it must hold nothing else but a label ("Answer: Yes").
+
+    Case counts for answers of one letter alone, as "a" is a word. Raises UnreadableAnswer.
+    """
+    names = {answer if len(answer) == 1 else answer.casefold(): answer for answer in answers}
+    return _verdict(reply, lambda word: names.get(word if len(word) == 1 else word.casefold()), f"one of {', '.join(answers)}", alone)
+
+
+def written_score(reply: str, *, alone: bool = False) -> float:
+    """Return the score, 0 to 10, that the reply is or ends in; a number between 0 and 1 is of another scale. Raises UnreadableAnswer."""
+    plain = _SCALE.sub(" ", _LIST_MARK.sub("", _plain(reply)))
+    form = "a number from 0 to 10"
+    if _OTHER_SCALE.search(plain):
+        raise UnreadableAnswer("the number is not on the scale from 0 to 10", raw=reply)
+    number = float(_verdict(reply, lambda word: word if _NUMBER.fullmatch(word) else None, form, alone, plain))
+    if 0 < number < 1:
+        raise UnreadableAnswer("a number between 0 and 1 is not on the scale from 0 to 10", raw=reply)
+    return number
+
+
+def declines(reply: str) -> bool:
+    """Whether the words are those of a judge that will not answer; "No, I can't help with that" is no verdict."""
+    return _DECLINES.search(_plain(reply)) is not None
+
+
+def _verdict(reply: str, candidate: Callable[[str], str | None], form: str, alone: bool, plain: str | None = None) -> str:
+    """Return the candidate in the last clause of the reply, where no other clause is a verdict of another kind."""
+    plain = (_plain(reply) if plain is None else plain).strip()
+    if _DECLINES.search(plain):
+        raise UnreadableAnswer("the judge declines to answer", raw=reply)
+    if _UNDECIDED.search(plain) or _UNFINISHED.search(plain):
+        raise UnreadableAnswer("the answer is left open", raw=reply)
+    if echo := _ECHO.search(plain):
+        plain = plain[: echo.start()] + (echo[1] or echo[2])
+    clauses = [clause for part in _BREAK.split(plain) if (clause := part.strip(_EDGES + " \t"))]
+    verdicts = [_of_clause(clause, candidate) for clause in clauses]
+    if not clauses or (verdict := verdicts[-1]) is None or len({v for v in verdicts if v is not None}) > 1:
+        raise UnreadableAnswer(f"the answer is not {form}", raw=reply)
+    before = clauses[:-1]
+    label = before[-1] if before else ""
+    if _OPEN_END.search(label) or (verdict[0].isdigit() and len(label.split()) <= LABEL_WORDS and _OTHER_LABEL.search(label)):
+        raise UnreadableAnswer("the answer is left open", raw=reply)
+    if alone and not all(_LEADING.fullmatch(word) for clause in before for word in clause.split()):
+        raise UnreadableAnswer("the reply is more than the answer", raw=reply)
+    return verdict
+
+
+def _of_clause(clause: str, candidate: Callable[[str], str | None]) -> str | None:
+    """Return the verdict that the clause ends in, None where there is none or where other words stand before it."""
+    words = [word for part in clause.split() if (word := part.strip(_EDGES))]
+    if not words or not all(_LEADING.fullmatch(word) for word in words[:-1]):
+        return None
+    return candidate(words[-1])
+
+
+def _plain(text: str) -> str:
+    """Return the text without tags and emphasis, in lines of single spaces; full-width digits and punctuation become plain ones."""
+    lines = _TAG.sub(" ", unicodedata.normalize("NFKC", text)).splitlines()
+    return "\n".join(line for raw in lines if (line := " ".join(raw.split())))
