@@ -157,3 +157,38 @@ def test_the_schema_names_the_taxonomy() -> None:
     fields = schema["properties"]["observations"]["items"]["properties"]
     assert fields["malicious_content"] == {"type": "string", "minLength": 1}
     assert len(fields["source"]["enum"]) == 4 and len(fields["risk_category"]["enum"]) == 9
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [f"[{ITEM}] Note: see [1].", f"Step [1]: look. [{ITEM}]", '{"observations": [' + ITEM + "]}", f"[{ITEM},]\n[2]"],
+)
+def test_a_list_is_read_between_other_brackets(answer: str) -> None:
+    assert parse_observations(answer, TAXONOMY) == (SEEN,)
+
+
+@pytest.mark.parametrize("answer", ["[]", "[ ]", '{"observations": []}', "```json\n[]\n```"])
+def test_the_empty_list_in_its_forms(answer: str) -> None:
+    assert parse_observations(answer, TAXONOMY) == ()
+
+
+DEEP = [
+    "[" * 1000 + "]",
+    "[" * 100_000 + "]" * 100_000,
+    '[{"a":' * 3000 + "]",
+    "[" + "{" * 4000 + "}]",
+    '[{"a":' * 3000 + "1" + "}]" * 3000,
+]
+
+
+@pytest.mark.parametrize("answer", ["[...]", "[-]", "[*]", "[,]", "[1]", '["None"]', "[N/A]", "[//none found]", "No risks.", "[{}]", *DEEP])
+def test_what_is_not_the_empty_list_does_not_mean_that_none_was_found(answer: str) -> None:
+    with pytest.raises(UnreadableAnswer):
+        parse_observations(answer, TAXONOMY)
+
+
+def test_none_is_no_observation_and_two_categories_are_two() -> None:
+    none = ITEM.replace("violence", "N/A")
+    assert parse_observations(f"[{none}, {ITEM}]", TAXONOMY) == (SEEN,)
+    both = parse_observations(f"[{ITEM.replace('violence', 'Violence, Privacy')}]", TAXONOMY)
+    assert [o.risk_category for o in both] == ["Violence", "Privacy"]

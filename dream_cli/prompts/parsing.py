@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection
 from typing import Any
 
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import OBSERVATION, Observation
+
+_OBJECTS = re.compile(r"\[\s*\{")
+_END = re.compile(r"\}\s*,?\s*\]")
+_EMPTY = re.compile(r"(?<![\[,\w])\[\s*\]\s*\}?\s*(?:```)?\s*$")
+_NONE = re.compile(r"n/?a|none|null|nothing|not applicable", re.IGNORECASE)
 
 
 def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "text")) -> dict[str, Any]:
@@ -26,29 +33,51 @@ def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "
 
 
 def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ...]:
-    """Read the first JSON list of the answer, bare or in an object; fences, trailing commas and the like are repaired.
+    """Read the first JSON list of objects in the answer, bare or in an object; fences, trailing commas and the like are repaired.
 
-    Raises UnreadableAnswer where there is no list, where it is cut off, or where an entry lacks one of the three fields.
+    Only `[]` at the end of an answer without such a list means that none was found. An entry whose content or category is "none" or
+    "N/A" is no observation, and one with several categories of the taxonomy is one observation for each. Raises UnreadableAnswer where
+    there is no list, where it is cut off, or where an entry lacks one of the three fields.
     """
+    start = _OBJECTS.search(answer)
+    if start is None:
+        if _EMPTY.search(answer):
+            return ()
+        cut = "[" in answer and "]" not in answer
+        reason = "the list of observations is cut off; raise --max-tokens" if cut else "the answer holds no JSON list of observations"
+        raise UnreadableAnswer(reason, raw=answer)
+    items = _items(answer, start.start())
+    return tuple(observation for item in items for observation in _observations(item, taxonomy, answer))
+
+
+def _items(answer: str, start: int) -> list[Any]:
+    """Return the entries of the list that begins there; what stands behind it, a note "[1]" for one, is not part of it."""
     import json_repair
 
-    start = answer.find("[")
-    if start < 0:
-        raise UnreadableAnswer("the answer holds no JSON list of observations", raw=answer)
-    if "]" not in answer[start:]:
+    try:
+        items, _ = json.JSONDecoder().raw_decode(answer, start)
+        return list(items)
+    except (ValueError, RecursionError):
+        pass  # to be repaired
+    ends = list(_END.finditer(answer, start))
+    if not ends:
         raise UnreadableAnswer("the list of observations is cut off; raise --max-tokens", raw=answer)
     try:
-        items = json_repair.loads(answer[start : answer.rindex("]") + 1])
+        items = json_repair.loads(answer[start : ends[-1].end()])
     except Exception as error:  # noqa: BLE001 - a thousand nested brackets raise RecursionError, others ValueError or AssertionError
         raise UnreadableAnswer(f"the answer is not a JSON list of observations ({type(error).__name__})", raw=answer) from None
-    if not isinstance(items, list):
+    if not isinstance(items, list) or not items:
         raise UnreadableAnswer("the answer is not a JSON list of observations", raw=answer)
-    return tuple(_observation(item, taxonomy, answer) for item in items)
+    return items
 
 
-def _observation(item: Any, taxonomy: Taxonomy, answer: str) -> Observation:
+def _observations(item: Any, taxonomy: Taxonomy, answer: str) -> list[Observation]:
     values = [item.get(name) for name in OBSERVATION] if isinstance(item, dict) else [None]
     if not all(isinstance(v, str) and v.strip() for v in values):
         raise UnreadableAnswer(f"an observation lacks one of {', '.join(OBSERVATION)}", raw=answer)
     content, source, category = (str(v).strip() for v in values)
-    return taxonomy.canonical(Observation(content, source, category))
+    if _NONE.fullmatch(content) or _NONE.fullmatch(category):
+        return []
+    parts = [part for part in re.split(r"\s*[,;/|]\s*", category) if part]
+    several = taxonomy.category(category).startswith("other:") and not any(taxonomy.category(p).startswith("other:") for p in parts)
+    return [taxonomy.canonical(Observation(content, source, name)) for name in (parts if several else [category])]
