@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
+import typer
 
+from dream_cli.cli.arguments import OptionGroup, expanded
 from dream_cli.cli.main import COMMANDS, load
 from dream_cli.errors import UsageError
 from tests.conftest import Workdir
@@ -119,3 +123,42 @@ def test_a_command_that_is_parsed_again_names_its_problems_again() -> None:
         lines.append(str(problem.value).splitlines())
     assert lines[0] == lines[1]
     assert lines[0][0] == "2 problems with the arguments:"
+
+
+class Inner(OptionGroup):
+    size: Annotated[int, typer.Option(help="Size.")] = 3
+
+
+class Outer(OptionGroup):
+    name: Annotated[str, typer.Option(help="Name.")]
+    inner: Inner
+
+
+def test_a_group_becomes_its_fields_and_is_built_again() -> None:
+    calls: list[tuple[bool, str, int]] = []
+
+    def run(flag: bool = False, *, outer: Outer) -> None:
+        calls.append((flag, outer.name, outer.inner.size))
+
+    command = expanded(run)
+    assert [(p.name, p.default) for p in inspect.signature(command).parameters.values()] == [
+        ("flag", False),
+        ("name", inspect.Parameter.empty),
+        ("size", 3),
+    ]
+    command(flag=True, name="x", size=5)
+    assert calls == [(True, "x", 5)]
+
+
+def test_a_group_cannot_be_changed_and_keeps_its_defaults() -> None:
+    group = Inner()
+    assert group.size == 3
+    with pytest.raises(AttributeError, match="Inner.size cannot be changed"):
+        group.size = 4  # type: ignore[misc]
+
+
+def test_two_groups_with_one_field_are_refused() -> None:
+    def run(*, one: Inner, two: Inner) -> None: ...
+
+    with pytest.raises(ValueError, match="duplicate parameter name: 'size'"):
+        expanded(run)

@@ -1,4 +1,4 @@
-"""Command lines: groups of options as dataclasses, and all problems of a line reported at once."""
+"""Command lines: groups of options that commands share, and all problems of a line reported at once."""
 
 from __future__ import annotations
 
@@ -7,19 +7,31 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeGuard, get_type_hints
+from typing import Any, TypeGuard, dataclass_transform, get_type_hints
 
 from typer.core import TyperCommand
 
 from dream_cli.errors import UsageError
 
 
-def expanded(run: Callable[..., None]) -> Callable[..., None]:
-    """Return a command's function with every parameter that is a dataclass of options replaced by its fields, in place.
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class OptionGroup:
+    """Options that several commands have: a frozen dataclass of keywords, whose fields carry their options in `Annotated`.
 
-    The fields carry their options in `Annotated`, as parameters do; the dataclasses are built again from the values of a call.
-    Dataclasses may hold dataclasses. Raise ValueError where two of them have a field of the same name.
+    A real dataclass generates code for each class, which costs more than the rest of a --help.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")
+
+
+def expanded(run: Callable[..., None]) -> Callable[..., None]:
+    """Return a command's function with every parameter that is an OptionGroup replaced by its fields, in place.
+
+    The groups are built again from the values of a call, and may hold groups. Raise ValueError where two have a field of the same name.
     """
     hints = get_type_hints(run, include_extras=True)
     result = hints.pop("return")
@@ -35,25 +47,21 @@ def expanded(run: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def _is_group(kind: Any) -> TypeGuard[type[Any]]:
-    return isinstance(kind, type) and is_dataclass(kind)
-
-
-def _hints(group: type[Any]) -> dict[str, Any]:
-    return get_type_hints(group, include_extras=True)
-
-
 def _flat(name: str, kind: Any, default: Any) -> list[inspect.Parameter]:
     if not _is_group(kind):
         return [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)]
-    defaults = {one.name: inspect.Parameter.empty if one.default is MISSING else one.default for one in fields(kind)}
-    return [flat for field, inner in _hints(kind).items() for flat in _flat(field, inner, defaults[field])]
+    hints = get_type_hints(kind, include_extras=True)
+    return [one for field, inner in hints.items() for one in _flat(field, inner, getattr(kind, field, inspect.Parameter.empty))]
 
 
 def _grouped(name: str, kind: Any, values: Mapping[str, Any]) -> Any:
     if not _is_group(kind):
         return values[name]
-    return kind(**{field: _grouped(field, inner, values) for field, inner in _hints(kind).items()})
+    return kind(**{field: _grouped(field, inner, values) for field, inner in get_type_hints(kind, include_extras=True).items()})
+
+
+def _is_group(kind: Any) -> TypeGuard[type[OptionGroup]]:
+    return isinstance(kind, type) and issubclass(kind, OptionGroup)
 
 
 class Command(TyperCommand):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dream_cli.choices import LocalEngine
+from dream_cli.cli.arguments import OptionGroup
 
 if TYPE_CHECKING:
     from dream_cli.engines.protocol import EngineSpec
@@ -73,6 +73,8 @@ def _headers(lines: list[str] | None) -> list[str]:
 
 def read_body(text: str | None) -> dict[str, Any]:
     """Return the fields that are merged into each request; raise UsageError where they are not an object, or not for the user to set."""
+    import json
+
     from dream_cli.errors import UsageError
 
     try:
@@ -260,8 +262,7 @@ TaxonomyFile = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class EngineOptions:
+class EngineOptions(OptionGroup):
     """The policy, and how it is run."""
 
     model: Policy = None
@@ -299,15 +300,13 @@ class EngineOptions:
         )
 
 
-@dataclass(frozen=True)
 class JudgeOptions(EngineOptions):
     """The teacher or judge, and how it is run."""
 
     model: Judge = None
 
 
-@dataclass(frozen=True)
-class ReadingOptions:
+class ReadingOptions(OptionGroup):
     """How the rows of the input files are read."""
 
     image_root: ImageRoot = None
@@ -322,7 +321,6 @@ class ReadingOptions:
         return Reading(self.image_root, self.image_column, self.prompt_column)
 
 
-@dataclass(frozen=True)
 class RunOptions(ReadingOptions):
     """What a run with an engine reads, where it writes, what it costs, and what it reports."""
 
@@ -351,7 +349,6 @@ class RunOptions(ReadingOptions):
         )
 
 
-@dataclass(frozen=True)
 class StageOptions(RunOptions):
     """A run that maps records to records."""
 

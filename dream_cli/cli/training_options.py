@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dream_cli import choices
+from dream_cli.cli.arguments import OptionGroup
 from dream_cli.cli.options import Limit, Quiet, ReadingOptions, Seed, Source
 from dream_cli.errors import UsageError
 from dream_cli.training.settings import Hardware, Job, Lora, Schedule
@@ -127,8 +127,7 @@ AllowSmallWorldJudge = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder that contains another run.")]
 
 
-@dataclass(frozen=True)
-class AdapterOptions:
+class AdapterOptions(OptionGroup):
     """What of the model is trained."""
 
     lora: UseLora = False
@@ -147,8 +146,7 @@ class AdapterOptions:
         return Lora(rank=self.rank, alpha=self.alpha, targets=self.targets, dora=self.dora, quantize=self.qlora, merge=self.merge)
 
 
-@dataclass(frozen=True)
-class OptimiserOptions:
+class OptimiserOptions(OptionGroup):
     """How long and how fast the model is trained."""
 
     epochs: Epochs = 1.0
@@ -174,8 +172,7 @@ class OptimiserOptions:
         )
 
 
-@dataclass(frozen=True)
-class HardwareOptions:
+class HardwareOptions(OptionGroup):
     """How the run is laid out on the machine, and how often it is saved."""
 
     dtype: Dtype = "auto"
@@ -194,8 +191,7 @@ class HardwareOptions:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(OptionGroup):
     """The options that every training command has."""
 
     source: Source = None
