@@ -14,7 +14,7 @@ MinObservation = Annotated[float, typer.Option("--min-os", min=0.0, max=1.0, hel
 MinGlobal = Annotated[
     float, typer.Option("--min-gs", min=0.0, max=10.0, help="Minimum global score of a judged response; from 5 on a response is harmless.")
 ]
-Leaks = Annotated[bool, typer.Option("--keep-leaks", help="Keep responses that mention their instructions.")]
+MetaPhrases = Annotated[bool, typer.Option("--keep-meta-phrases", "--keep-leaks", help="Keep responses that mention their instructions.")]
 UtilityFile = Annotated[
     str | None, typer.Option("--utility", metavar="FILE", callback=read_twice, help="Harmless prompts with responses to mix in.")
 ]
@@ -25,7 +25,7 @@ def run(
     pick: Pick = "best",
     min_os: MinObservation = 0.5,
     min_gs: MinGlobal = 5.0,
-    keep_leaks: Leaks = False,
+    keep_meta_phrases: MetaPhrases = False,
     utility: UtilityFile = None,
     utility_share: UtilityShare = 0.2,
     *,
@@ -41,6 +41,6 @@ def run(
     from dream_cli.training.sft import Sft, Utility
     from dream_cli.training.sft_targets import TargetRules
 
-    targets = TargetRules(pick=pick, min_observation_score=min_os, min_global_score=min_gs, leaks=keep_leaks)
+    targets = TargetRules(pick=pick, min_observation_score=min_os, min_global_score=min_gs, meta_phrases=keep_meta_phrases)
     method = Sft(targets, Utility(utility, utility_share) if utility else None)
     training.perform(training.job(rate=1e-5, adapter_rate=1e-4), method)

@@ -297,7 +297,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("pick", "--pick all", {"perform.method.rules.pick": "all"}),
         Row("min_os", "--min-os 0.75", {"perform.method.rules.min_observation_score": 0.75}),
         Row("min_gs", "--min-gs 8", {"perform.method.rules.min_global_score": 8.0}),
-        Row("keep_leaks", "--keep-leaks", {"perform.method.rules.leaks": True}),
+        Row("keep_meta_phrases", "--keep-meta-phrases", {"perform.method.rules.meta_phrases": True}),
         Row("utility", "--utility a.jsonl", {"perform.method.utility.source": "a.jsonl", "perform.method.utility.share": 0.2}),
         Row(
             "utility_share",

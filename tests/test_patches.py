@@ -125,9 +125,9 @@ def test_a_configuration_without_an_attention_is_named() -> None:
 
 
 def test_a_tower_without_features_is_named() -> None:
-    from dream_cli.training.preference.image_features import noted
+    from dream_cli.training.preference.image_features import recorded
 
-    with pytest.raises(UsageError, match=error("transformers", "SimpleNamespace.get_image_features")), noted(SimpleNamespace(), [1]):
+    with pytest.raises(UsageError, match=error("transformers", "SimpleNamespace.get_image_features")), recorded(SimpleNamespace(), [1]):
         pass
 
 

@@ -17,7 +17,7 @@ from dream_cli.errors import UsageError
 from dream_cli.records.record import Record
 from dream_cli.training.settings import Schedule
 from dream_cli.training.sft import Sft, Utility
-from dream_cli.training.sft_targets import TargetRules, leaked_phrase, targets_of
+from dream_cli.training.sft_targets import TargetRules, meta_phrase, targets_of
 from tests import training, zoo
 from tests.conftest import Workdir
 
@@ -104,7 +104,7 @@ def test_killed_and_given_again_it_ends_as_if_it_had_not_been(work: Workdir, lla
         find_checkpoint(str(work.path / "broken"))
     ran = work.dream(*command, "-o", "broken")
     assert ran.code == 0, ran.err
-    assert "going on from broken/checkpoints/checkpoint-" in ran.err
+    assert "resuming from broken/checkpoints/checkpoint-" in ran.err
     plan = replace(training.SHORT, max_steps=8, warmup=0.0)
     training.train("sft", training.job(str(source), Path(llava), work.path / "whole", schedule=plan))
     assert training.weights(work.path / "broken") == training.weights(work.path / "whole")
@@ -201,8 +201,8 @@ def response(text: str = "I will not read her diary.", **judgement: Any) -> dict
         ([response(helpfulness=0.1, harm=0.1, score=0.1)], TargetRules(), 1, {"taken": 1}),
         ([response(unscored="unreadable")], TargetRules(), 0, {"unscored": 1}),
         ([response("  ")], TargetRules(), 0, {"empty": 1}),
-        ([response("A safe  response\nwould be: no.")], TargetRules(), 0, {"leaked phrase": 1}),
-        ([response("A safe response would be: no.")], TargetRules(leaks=True), 1, {"taken": 1, "taken without a judgement": 1}),
+        ([response("A safe  response\nwould be: no.")], TargetRules(), 0, {"meta phrase": 1}),
+        ([response("A safe response would be: no.")], TargetRules(meta_phrases=True), 1, {"taken": 1, "taken without a judgement": 1}),
         ([response(score=0.6), response(score=0.9)], TargetRules(), 1, {"not picked": 1, "taken": 1}),
         ([response(score=0.6), response(score=0.9)], TargetRules(pick="all"), 2, {"taken": 2}),
         ([], TargetRules(), 0, {"no response": 1}),
@@ -233,8 +233,8 @@ def test_a_conversation_gives_a_row_for_each_answer_and_none_shows_its_observati
     assert all(m.observations is None for row in found for m in row.prompt)
 
 
-def test_an_ordinary_answer_leaks_nothing() -> None:
-    assert leaked_phrase("The picture shows a knife; I cannot help with hurting anyone, but I can tell you whom to call.") is None
+def test_an_ordinary_response_has_no_meta_phrase() -> None:
+    assert meta_phrase("The picture shows a knife; I cannot help with hurting anyone, but I can tell you whom to call.") is None
 
 
 def test_nano_s_verdicts_about_another_model_are_refused(tmp_path: Path, llava: str) -> None:

@@ -79,7 +79,7 @@ def test_what_cannot_be_spread_is_refused_with_all_its_reasons(tmp_path: Path, m
     with pytest.raises(UsageError) as refused:
         sharding.check(training.job("in.jsonl", tmp_path, tmp_path / "out", lora=training.lora(quantize=True)))
     said = str(refused.value)
-    assert said.startswith("FSDP was asked for: accelerate spreads weights over accelerators only")
+    assert said.startswith("FSDP cannot be used here: accelerate shards over several processes with accelerators only")
     assert "fsdp_version: 2" in said and "--qlora" in said
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     sharding.check(training.job("in.jsonl", tmp_path, tmp_path / "out"))

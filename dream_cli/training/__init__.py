@@ -1,1 +1,1 @@
-"""What `dream sft` and `dream dpo` share: rows, models, checks before the weights are loaded, checkpoints, reports."""
+"""Training with `dream sft` and `dream dpo`: rows, models, checks before the weights are loaded, checkpoints, reports."""

@@ -13,7 +13,7 @@ from dream_cli.training.launching import greatest
 
 
 class WatchedLoss:
-    """Stops at the first loss that is no number, and names the rows of that batch."""
+    """Stops at the first loss that is not finite, and names the rows of that batch."""
 
     state: Any
     model: Any
@@ -24,23 +24,23 @@ class WatchedLoss:
         import torch
 
         rows = inputs.pop("row", None)
-        found = super().compute_loss(model, inputs, *args, **named)  # type: ignore[misc]
-        loss = found[0] if isinstance(found, tuple) else found
+        result = super().compute_loss(model, inputs, *args, **named)  # type: ignore[misc]
+        loss = result[0] if isinstance(result, tuple) else result
         if not bool(torch.isfinite(loss)):
             numbers = [] if rows is None else rows.tolist()
             raise DreamError(
                 f"the loss of step {self.state.global_step + 1} is {float(loss.detach())}; its batch: {', '.join(map(self._place, numbers))}. "
                 "Look at these rows, lower --lr, or train in --dtype float32"
             )
-        return found if isinstance(found, tuple) else found + sharding.touch_vision(self.model)
+        return result if isinstance(result, tuple) else result + sharding.touch_vision(self.model)
 
     def _place(self, number: int) -> str:
-        # The columns as they stand in the file: no image is decoded for a message.
+        # The columns as they are in the file: no image is decoded for a message.
         return str(self.train_dataset.with_format(None)[number]["place"])
 
 
 class WithRows:
-    """A collator that carries the numbers of the rows through another one, which does not know them."""
+    """A collator around another one, which adds the numbers of the rows to its batch."""
 
     def __init__(self, collate: Any) -> None:
         self.collate = collate
@@ -56,11 +56,11 @@ class WithRows:
 
 
 def stop_on_signal() -> Any:
-    """Return a callback that ends training after the step in work, saved, when an interrupt or a termination comes."""
+    """Return a callback that saves and ends training after the current step, on SIGINT or SIGTERM."""
     from transformers import TrainerCallback
 
     class StopOnSignal(TrainerCallback):  # type: ignore[misc]
-        """`signal` is the number of the signal that came, 0 where none did; a second one ends the process at once."""
+        """`signal` is the number of the signal received, 0 for none; a second signal ends the process at once."""
 
         def __init__(self) -> None:
             self.signal = 0
@@ -68,7 +68,7 @@ def stop_on_signal() -> Any:
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def _note(self, number: int, _: Any) -> None:
-            # A terminal and a launcher may both send the same one.
+            # A terminal and a launcher may both send the same signal.
             if self.signal and time.monotonic() - self._since > 2:
                 raise KeyboardInterrupt
             self.signal, self._since = number, self._since or time.monotonic()
@@ -87,8 +87,8 @@ def stop_on_signal() -> Any:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest finished checkpoint of a folder, None where there is none."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return max(found, key=_step, default=None)
+    finished = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return max(finished, key=_step, default=None)
 
 
 def _step(path: Path) -> int:

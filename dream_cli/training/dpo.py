@@ -20,7 +20,7 @@ from dream_cli.training.settings import Job
 
 @dataclass(frozen=True)
 class Dpo:
-    """The method of `dream dpo`; `cache` keeps what the reference said and the image features, by default for the run's time; `blocks` attends by FlexAttention."""
+    """The method of `dream dpo`; `cache` keeps the reference's log-probabilities and the image features, by default for this run only; `blocks` uses FlexAttention."""
 
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
     plain: bool = False
@@ -35,7 +35,7 @@ class Dpo:
         return asdict(self.loss) | {"plain": self.plain}
 
     def take(self) -> Take:
-        """Return what makes the row of a record."""
+        """Return the function that makes the row of a record."""
         return _take
 
     def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
@@ -56,7 +56,7 @@ class Dpo:
         return Trainer(policy.model, args=settings, settings=way, peft_config=policy.adapter, callbacks=callbacks, **data)
 
     def result(self, trainer: Any) -> Json:
-        """Return which way the pairs went through the model."""
+        """Return which path the pairs took through the model, and why."""
         return {"path": trainer.path} | ({"reason": trainer.reason} if trainer.reason else {})
 
 

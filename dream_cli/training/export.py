@@ -1,4 +1,4 @@
-"""The finished model: its weights, the processor's files as the base had them, and a card that says where it comes from."""
+"""Export of the finished model: its weights, and the processor's files as the base had them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dream_cli.training import sharding
 from dream_cli.training.models import Start, merge
 from dream_cli.training.settings import Job
 
-# Copied as they are: what a processor saves on a machine without torchvision cannot be read on one with it.
+# Copied unchanged: what a processor saves on a machine without torchvision cannot be read on one with it.
 PROCESSOR_FILES = (
     "processor_config.json",
     "preprocessor_config.json",
@@ -33,7 +33,7 @@ _LAST = ("config.json", "adapter_config.json")
 
 
 def export(trainer: Any, start: Start, job: Job) -> None:
-    """Put the trained model into the job's folder; a reader finds it whole or not at all."""
+    """Write the trained model into the job's folder; a reader finds a whole model or none."""
     staging = job.out / ".model"
     if trainer.args.should_save:
         shutil.rmtree(staging, ignore_errors=True)

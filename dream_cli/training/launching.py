@@ -1,4 +1,4 @@
-"""More than one process: torchrun's environment, its start, and what the first process tells the others."""
+"""Several processes: torchrun's environment, starting them, and broadcasting from the first one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from dream_cli.errors import UsageError
 
 T = TypeVar("T")
-# Seconds that the processes have to save after an interrupt.
+# Seconds for the processes to save after an interrupt.
 _SAVING = 600
 
 
 def world_size() -> int:
-    """Return how many processes train together, as torchrun says it."""
+    """Return how many processes train together, from torchrun's environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -31,27 +31,27 @@ def is_started() -> bool:
 
 
 def check_world(wanted: int | None) -> None:
-    """Raise UsageError where there are fewer or more processes than were asked for."""
+    """Raise UsageError where the number of processes is not `wanted`."""
     if wanted is not None and wanted != world_size():
         raise UsageError(f"--nproc {wanted}, but the launcher started {world_size()} processes; give one of the two")
 
 
 def check_devices() -> None:
-    """Raise UsageError where several GPUs are seen and no launcher shares them out: TRL's trainers refuse that, later and less clearly."""
+    """Raise UsageError where several GPUs are visible and no launcher started this process: TRL's trainers refuse that later and less clearly."""
     import torch
 
-    seen = torch.cuda.device_count()
-    if seen > 1 and not is_started():
-        raise UsageError(f"{seen} GPUs are here: --nproc {seen} uses all of them, CUDA_VISIBLE_DEVICES=0 the first alone")
+    count = torch.cuda.device_count()
+    if count > 1 and not is_started():
+        raise UsageError(f"{count} GPUs are visible: --nproc {count} uses all of them, CUDA_VISIBLE_DEVICES=0 only the first")
 
 
 def launch(processes: int) -> int:
-    """Start this very command in several processes through torchrun, and return the exit code of the first that failed, as a shell tells it, or 0."""
+    """Start this command in several processes with torchrun; return 0, or the exit status of the first that failed (128 + signal)."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # What went wrong the process has said itself.
+    # The worker has already printed its error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, run_id="dream"
@@ -69,19 +69,19 @@ def launch(processes: int) -> int:
 
 
 def first_does(work: Callable[[], T]) -> T:
-    """Return what the first process made of `work`; the others wait for it. An error ends them all."""
+    """Return the result of `work`, which only the first process does; the others wait for it. An error ends them all."""
     if world_size() == 1:
         return work()
     from accelerate.utils import broadcast_object_list
 
     process_state()
     box = [work()] if is_first() else [None]
-    found: T = broadcast_object_list(box)[0]
-    return found
+    result: T = broadcast_object_list(box)[0]
+    return result
 
 
 def greatest(number: int) -> int:
-    """Return the greatest number that any of the processes came with; all of them must ask."""
+    """Return the maximum of a number over all processes; every process must call this."""
     import torch
     import torch.distributed as dist
 
@@ -93,7 +93,7 @@ def greatest(number: int) -> int:
 
 
 def process_state() -> Any:
-    """Return what accelerate knows of the processes, of which it makes a group where it has not yet."""
+    """Return accelerate's state of the processes; the process group is initialised where it is not yet."""
     import torch
     from accelerate import PartialState
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: the `run.json` beside it, and the card that tells it in words."""
+"""The provenance of a model: `run.json` beside it, and its model card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dream_cli.training.launching import world_size
 from dream_cli.training.models import Start
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-# These do not change what is learnt, so that a run may go on with others.
+# These do not change what is learnt, so a run may be resumed with other values.
 _FREE = (
     "out",
     "source",
@@ -39,15 +39,15 @@ _FREE = (
 
 
 def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
-    """Return what is written into `run.json`: what was asked, with what, from what; `identity` tells two runs apart."""
-    asked = json.loads(json.dumps(dataclasses.asdict(job), default=str))
-    learnt = {k: v for k, v in asked.items() if k not in _FREE} | {"dtype": job.hardware.dtype, "processes": world_size()}
+    """Return the content of `run.json`: settings, versions, rows and start; `identity` is equal for runs that learn the same."""
+    settings = json.loads(json.dumps(dataclasses.asdict(job), default=str))
+    learnt = {k: v for k, v in settings.items() if k not in _FREE} | {"dtype": job.hardware.dtype, "processes": world_size()}
     known = {"settings": learnt, "method": method, "start": start.fingerprint, "rows": file_hash(rows)}
     return {
         "identity": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
         "command": ["dream", *sys.argv[1:]],
         "method": method,
-        "settings": asked,
+        "settings": settings,
         "start": {"model": start.name, "folder": str(start.checkpoint.folder), "fingerprint": start.fingerprint},
         "base": _base(start, job.out),
         "rows": {"file": rows.name, "sha256": known["rows"]},
@@ -59,10 +59,10 @@ def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
 def read_run(folder: Path) -> Json | None:
     """Return the `run.json` of a folder, None where there is none that can be read."""
     try:
-        found: Json = json.loads((folder / RUN_FILE).read_text())
+        run: Json = json.loads((folder / RUN_FILE).read_text())
     except (OSError, ValueError):
         return None
-    return found
+    return run
 
 
 def write_run(folder: Path, run: Json) -> None:
@@ -71,9 +71,9 @@ def write_run(folder: Path, run: Json) -> None:
 
 
 def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
-    """Return the record of the same run where it is finished, else None; raise UsageError where the folder is another's.
+    """Return the record of the same run where it is finished, else None; raise UsageError where the folder holds another run or model.
 
-    With `overwrite` what is another's is removed.
+    With `overwrite` the other run is removed.
     """
     earlier = read_run(folder)
     if earlier is not None and earlier.get("identity") == run["identity"]:
@@ -90,7 +90,7 @@ def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
 
 
 def _clear(folder: Path) -> None:
-    # What a reader looks for goes first, so that it never finds half of each.
+    # The files that identify a model are removed first, so that a reader never finds a mixture of two.
     for name in (RUN_FILE, "config.json", "adapter_config.json", "metrics.jsonl", PROMPTS_FILE, WORLD_FILE):
         (folder / name).unlink(missing_ok=True)
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
@@ -103,7 +103,7 @@ def card(run: Json, base: str) -> str:
     """Return the model card of a finished run, as Markdown with the front matter that model hubs read."""
     method, result = run["method"], run["result"]
     numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.items() if isinstance(value, int | float))
-    asked = "\n".join(f"| {name} | {value} |" for name, value in _flat(run["settings"] | method))
+    settings = "\n".join(f"| {name} | {value} |" for name, value in _flat(run["settings"] | method))
     steps = "\n".join(f"{i}. {line}" for i, line in enumerate(_lineage(run), 1))
     return f"""---
 base_model: {base}
@@ -129,7 +129,7 @@ Trained with `dream {method["name"]}` (DREAM, arXiv 2504.18053). Safety and help
 ## Settings
 | setting | value |
 |---|---|
-{asked}
+{settings}
 
 Everything else (versions, file hashes, what each rule dropped) is in `run.json`, the figures of each step in `metrics.jsonl`.
 """
@@ -142,22 +142,22 @@ def file_hash(path: Path) -> str:
 
 
 def _base(start: Start, out: Path) -> Json:
-    """Return how the base of an adapter is found again, and known, where both were moved."""
+    """Return how to find and recognise the base of an adapter after both were moved."""
     folder = start.checkpoint.folder.resolve()
     return {"beside": os.path.relpath(folder, out.resolve()), "fingerprint": fingerprint(Checkpoint(folder))}
 
 
 def _lineage(run: Json) -> list[str]:
-    """Return one line for each run that led here, the first one first."""
+    """Return one line per run that led here, the oldest first."""
     before = _lineage(run["parent"]) if run.get("parent") and "command" in run["parent"] else [f"`{run['start']['model']}`"]
     return [*before, f"`{' '.join(run['command'])}` on {run.get('receipt', {}).get('rows', '?')} rows"]
 
 
 def _flat(settings: Json, before: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for name, value in settings.items():
-        found += _flat(value, f"{before}{name}.") if isinstance(value, dict) else [(before + name, value)] if value is not None else []
-    return found
+        pairs += _flat(value, f"{before}{name}.") if isinstance(value, dict) else [(before + name, value)] if value is not None else []
+    return pairs
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The model a run starts from: its folders, its processor, its weights, and the adapter that learns."""
+"""The model that a run starts from: its folders, its processor, its weights, and the adapter to train."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is handed to the trainer: the model, which may already carry an adapter, and the plan of a new adapter.
+    """The model for the trainer, which may already have an adapter, and the configuration of a new adapter.
 
     The reference is the policy as it starts: the base under a new adapter, a frozen copy of an old one, or the weights of its folder.
     """
@@ -60,8 +60,8 @@ def find_start(name: str) -> Start:
     return Start(name, checkpoint, fingerprint(checkpoint))
 
 
-def quieten() -> None:
-    """Keep the libraries off the terminal and off the network."""
+def quiet() -> None:
+    """Keep the libraries' messages off the terminal, and their telemetry off the network."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet_libraries()
@@ -96,7 +96,7 @@ def merge(start: Start, adapter: Path, out: Path) -> None:
 
 
 def target_modules(start: Start, job: Job) -> str:
-    """Return the regular expression of the modules that an adapter stands on; raise UsageError where there are none.
+    """Return the regular expression of the modules to adapt; raise UsageError where there are none.
 
     Nothing is loaded: the model is built without memory for its weights.
     """
@@ -115,26 +115,26 @@ def target_modules(start: Start, job: Job) -> str:
         named = wanted.split(",") if wanted else leaves
         pattern = rf"(?:{'|'.join(map(re.escape, prefixes))})\.(?:.*\.)?(?:{'|'.join(map(re.escape, named))})"
         if unknown := sorted(set(named) - set(leaves)):
-            raise UsageError(f"--targets: {', '.join(unknown)} is no linear layer of {start.name}; there are {', '.join(leaves)}")
+            raise UsageError(f"--targets: {', '.join(unknown)} is not a linear layer of {start.name}; there are {', '.join(leaves)}")
     if not any(re.fullmatch(pattern, name) for name in linear):
         raise UsageError(f"--targets: no linear layer of {start.name} matches {pattern!r}; there are {', '.join(leaves)}")
     return pattern
 
 
 def other_plans(start: Start, lora: Lora) -> list[str]:
-    """Return what was asked of an adapter that goes on, and is not what it is."""
+    """Return the options that differ from those of the adapter that is trained further."""
     known = json.loads((start.checkpoint.folders[-1] / "adapter_config.json").read_text())
-    asked = {
+    wanted = {
         "--rank": (lora.rank, known["r"]),
         "--alpha": (lora.alpha, known["lora_alpha"]),
         "--dora": (lora.dora or None, known.get("use_dora")),
     }
-    other = [f"{flag} {value} ({own} is its own)" for flag, (value, own) in asked.items() if value not in (None, own)]
+    other = [f"{flag} {value} ({own} is its own)" for flag, (value, own) in wanted.items() if value not in (None, own)]
     return other + ([f"--targets {lora.targets}"] if lora.targets else [])
 
 
 def context_length(start: Start) -> int | None:
-    """Return how many tokens the model can read, None where it does not say."""
+    """Return the context length of the model in tokens, None where its configuration does not give one."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(start.checkpoint.folder, local_files_only=True, trust_remote_code=False)

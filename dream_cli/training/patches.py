@@ -27,7 +27,7 @@ class ExactCheckpoints:
     _staging = False
 
     def __init_subclass__(cls) -> None:
-        """Raise UsageError where transformers' trainer has not what is overridden here: it would then never be called."""
+        """Raise UsageError where transformers' trainer lacks a method that is overridden here: the override would never be called."""
         from transformers import Trainer
 
         for name in ("_get_output_dir", "_save_checkpoint", "_load_from_checkpoint"):
@@ -63,8 +63,8 @@ class ExactCheckpoints:
         if hasattr(inner, "peft_config") or sharded or not os.path.exists(os.path.join(resume_from_checkpoint, "config.json")):
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
-        saved, seen = type(inner).from_pretrained(resume_from_checkpoint, dtype=inner.dtype, output_loading_info=True)
-        strange = sorted({*seen["missing_keys"], *seen["unexpected_keys"]})
+        saved, report = type(inner).from_pretrained(resume_from_checkpoint, dtype=inner.dtype, output_loading_info=True)
+        strange = sorted({*report["missing_keys"], *report["unexpected_keys"]})
         if strange:
             raise DreamError(
                 f"the checkpoint {resume_from_checkpoint} does not fit the model: {', '.join(strange[:3])}, ...; use --overwrite"
@@ -72,7 +72,7 @@ class ExactCheckpoints:
         inner.load_state_dict(saved.state_dict(), strict=True)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write no card of TRL's; ours stands beside the finished model."""
+        """Write no card of TRL's; `lineage.card` writes ours beside the finished model."""
 
 
 def _put_in_place(folder: Path, name: str) -> None:
@@ -89,7 +89,7 @@ def _no_room(folder: Path, step: int, error: BaseException) -> DreamError:
     last = last_checkpoint(folder)
     kept = f"the last good one is {last}" if last else "there is no earlier one"
     reason = " ".join(str(error).split())[:200]
-    return DreamError(f"cannot write the checkpoint of step {step}: {reason}; {kept}. Free some space and give the same command again")
+    return DreamError(f"cannot write the checkpoint of step {step}: {reason}; {kept}. Free some space and run the same command again")
 
 
 def _safetensors_error() -> type[BaseException]:

@@ -1,4 +1,4 @@
-"""What can go wrong in training, looked for before the weights are loaded: every problem with its row, all at once."""
+"""Checks before the weights are loaded: every problem of rows, model and options, with its place, all at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MARKS = ("image_token", "boi_token", "video_token")
 
 @dataclass
 class Report:
-    """What the check found: counts (`pictured`: rows with images), the longest row in tokens, and problems (the first of them in words)."""
+    """The result of the checks: counts (`pictured`: rows with images), the longest row in tokens, and the first problems in words."""
 
     rows: int = 0
     pictured: int = 0
@@ -36,7 +36,7 @@ class Report:
     more_problems: int = 0
 
     def add_problem(self, message: str) -> None:
-        """Note a problem; those beyond the first are only counted."""
+        """Record a problem; those beyond the first few are only counted."""
         if len(self.problems) < _SHOWN:
             self.problems.append(message)
         else:
@@ -58,7 +58,7 @@ class Preflight:
         self._marks = {mark for name in _MARKS if isinstance(mark := getattr(processor, name, None), str)}
 
     def tokens(self, row: Row) -> int:
-        """Return the length of a row with its longest answer, images expanded; raise RowError where it cannot be trained on."""
+        """Return the length in tokens of a row with its longest response and its images; raise RowError where it cannot be trained on."""
         texts = [*(m.content for m in row.prompt), *row.answers.values()]
         if mark := next((mark for mark in self._marks for text in texts if mark in text), None):
             raise InvalidRecord(f"a text holds {mark!r}, which {self._name} takes for an image; remove it")
@@ -88,7 +88,7 @@ class Preflight:
 
 
 def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
-    """Note what of the model and the adapter's plan cannot be trained."""
+    """Record the problems of the model and of the adapter's configuration."""
     family = str(start.config.get("model_type"))
     if family in UNSUPPORTED:
         report.add_problem(f"{start.name} is of the family {family}, which cannot be trained here: {UNSUPPORTED[family]}")
@@ -109,7 +109,7 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
 
 
 def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
-    """Yield the rows to train on; what is dropped is counted, what is wrong is noted in the report."""
+    """Yield the rows to train on; dropped rows are counted, and problems recorded, in the report."""
     judged: set[tuple[str, str]] = set()
     for record in records:
         report.unreadable += record.error is not None and not record.came_with_error

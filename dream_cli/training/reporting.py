@@ -1,4 +1,4 @@
-"""What a run tells while it goes: one JSON object a step, a progress bar, curves at the end."""
+"""Training progress: one JSON object per step, a progress bar, and curves at the end."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _SUMMARY = ("train_", "total_flos")
 
 
 def metrics_writer(path: Path) -> Any:
-    """Return a callback that writes each log to `path`; a resumed run goes on after the step that it resumes from."""
+    """Return a callback that writes each log to `path`; a resumed run continues after the step of its checkpoint."""
     from transformers import TrainerCallback
 
     class MetricsWriter(TrainerCallback):  # type: ignore[misc]
-        """One object a line: `step`, `epoch` and the numbers of that step."""
+        """One object per line: `step`, `epoch` and the metrics of that step."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             kept = [line for line in read_metrics(path) if line["step"] <= state.global_step and "eval_loss" not in line]
-            # TRL counts tokens from nought in every process.
+            # TRL counts tokens from zero again after a resume.
             self.tokens = max((line.get("num_tokens", 0) for line in kept), default=0)
             if state.is_world_process_zero:
                 path.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -38,8 +38,8 @@ def metrics_writer(path: Path) -> Any:
     return MetricsWriter()
 
 
-def progress_bar(name: str, rows_a_step: int) -> Any:
-    """Return a callback that draws a bar on stderr: loss, accuracy of rewards, margin, rows a second, time left."""
+def progress_bar(name: str, rows_per_step: int) -> Any:
+    """Return a callback that draws a bar on stderr: loss, accuracy of rewards, margin, rows per second, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from transformers import TrainerCallback
@@ -48,16 +48,16 @@ def progress_bar(name: str, rows_a_step: int) -> Any:
         """Only the first process draws."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+            columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[metrics]}"), TimeRemainingColumn())
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not state.is_world_process_zero)
-            self.task = self.bar.add_task(name, total=state.max_steps, completed=state.global_step, said="")
+            self.task = self.bar.add_task(name, total=state.max_steps, completed=state.global_step, metrics="")
             self.first, self.began = state.global_step, time.monotonic()
             self.bar.start()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            said = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS if logs and metric in logs]
-            rate = (state.global_step - self.first) * rows_a_step / max(time.monotonic() - self.began, 1e-9)
-            self.bar.update(self.task, completed=state.global_step, said="  ".join([*said, f"{rate:.1f} rows/s"]))
+            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS if logs and metric in logs]
+            rate = (state.global_step - self.first) * rows_per_step / max(time.monotonic() - self.began, 1e-9)
+            self.bar.update(self.task, completed=state.global_step, metrics="  ".join([*metrics, f"{rate:.1f} rows/s"]))
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.stop()
@@ -66,18 +66,18 @@ def progress_bar(name: str, rows_a_step: int) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the metrics of a run, one dict a log; a line that a killed process cut off is left out."""
-    found = []
+    """Return the metrics of a run, one dict per log entry; a line that a killed process left incomplete is skipped."""
+    metrics = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            found.append(json.loads(line))
+            metrics.append(json.loads(line))
         except ValueError:
             break
-    return found
+    return metrics
 
 
 def final_metrics(path: Path) -> dict[str, float]:
-    """Return what a run ends with: the first loss, and the numbers of its last step and last evaluation."""
+    """Return the first loss of a run, and the metrics of its last step and last evaluation."""
     logs = read_metrics(path)
     steps = [line for line in logs if "loss" in line]
     held_out = [line for line in logs if "eval_loss" in line]
@@ -110,8 +110,8 @@ def draw_curves(metrics: Path, out: Path) -> None:
     pyplot.close(figure)
 
 
-def say(line: str) -> None:
-    """Say a line on stderr, in the first process alone."""
+def report(line: str) -> None:
+    """Print a line on stderr, in the first process only."""
     from dream_cli.training.launching import is_first
 
     if is_first():

@@ -1,6 +1,6 @@
-"""What a trainer reads: one row asks with messages and images and holds the answers to learn from.
+"""The rows of a trainer: a prompt of messages and images, with the responses to learn from.
 
-Rows stand in one Arrow file that is mapped into memory; images are decoded when a batch asks for them, so that memory does not
+Rows are in one Arrow file that is mapped into memory; images are decoded when a batch needs them, so that memory does not
 grow with the data.
 """
 
@@ -24,7 +24,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Row:
-    """One row: `answers` has the key `completion`, or `chosen` and `rejected`; `place` is the file:line that it came from."""
+    """One row: `answers` has the key `completion`, or `chosen` and `rejected`; `place` is its file:line."""
 
     place: str
     prompt: tuple[Message, ...]
@@ -33,7 +33,7 @@ class Row:
 
 
 class Rows(Protocol):
-    """Where rows go, one at a time."""
+    """A sink of rows."""
 
     def write(self, row: Row) -> None:
         """Write one row."""
@@ -43,7 +43,7 @@ def pair_of(record: Record) -> Row:
     """Return the pair of a record; raise InvalidRecord where there is none, or nothing to prefer."""
     pair = Pair.required(record)
     if pair.chosen.split() == pair.rejected.split():
-        raise InvalidRecord("chosen and rejected say the same; there is nothing to prefer")
+        raise InvalidRecord("chosen and rejected are the same text; there is nothing to prefer")
     turn = record.turns()[-1] if record.turns() else None
     if turn is None or turn.reply is not None:
         raise InvalidRecord("the conversation ends with an answer; a pair follows a message of the user")

@@ -1,4 +1,4 @@
-"""One training run from records to a finished model: read and check, train, write; the same command again goes on."""
+"""One training run, from records to a finished model: read, check, train, export. The same command resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ROWS, HELD_OUT, METRICS, CURVES = "rows.arrow", "held-out.arrow", "metrics.jsonl
 
 
 class Method(Protocol):
-    """What sft and dpo do each in their own way."""
+    """The part of a run in which sft and dpo differ."""
 
     name: str
     answers: tuple[str, ...]
-    nothing: str  # what to say where there is no row
+    nothing: str  # the message where there is no row
 
     def settings(self) -> Json:
         """Return the method's own settings for `run.json`."""
@@ -36,13 +36,13 @@ class Method(Protocol):
         """Return what makes rows of a record."""
 
     def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
-        """Yield rows from elsewhere, given how many there are of the job's own."""
+        """Yield additional rows, given the number of the job's own."""
 
     def trainer(self, policy: models.Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
         """Return the trainer: one of TRL's, with exact checkpoints."""
 
     def result(self, trainer: Any) -> Json:
-        """Return what the final record says beside the metrics."""
+        """Return the method's fields of the final record, beside the metrics."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Prepared:
 
 
 def perform(job: Job, method: Method, *, only_check: bool = False, processes: int | None = None) -> Done:
-    """Check, or train, in as many processes as were asked for; the record is empty where other processes print it."""
+    """Check, or train, in `processes` processes; the record is empty where another process prints it."""
     if processes is not None and processes > 1 and not is_started() and not only_check:
         return Done({}, launch(processes))
     check_world(processes)
@@ -71,32 +71,32 @@ def perform(job: Job, method: Method, *, only_check: bool = False, processes: in
 
 def check(job: Job, method: Method) -> Done:
     """Run the preflight alone; raise UsageError with every problem."""
-    models.quieten()
+    models.quiet()
     start = models.find_start(job.model)
     report = _prepare_rows(job, method, start, None)
     report.raise_problems()
-    return Done({"check": "passed", **_told(report)}, int(report.unreadable > 0))
+    return Done({"check": "passed", **_counts(report)}, int(report.unreadable > 0))
 
 
 def train(job: Job, method: Method) -> Done:
-    """Train and return the final record; an interrupted run is saved, and the same job goes on from there."""
-    models.quieten()
+    """Train and return the final record; an interrupted run is saved, and the same job resumes it."""
+    models.quiet()
     check_devices()
     start = models.find_start(job.model)
     sharding.check(job)
     prepared = first_does(lambda: _prepare(job, method, start))
     if prepared.finished is not None:
-        reporting.say(f"{method.name}: {job.out} is finished already; nothing to do")
+        reporting.report(f"{method.name}: {job.out} is finished already; nothing to do")
         return Done(prepared.finished, prepared.exit_code)
     stop = checkpoints.stop_on_signal()
     trainer = _trainer(job, method, start, stop)
-    with _memory_watched(job):
+    with _out_of_memory_explained(job):
         last = checkpoints.last_checkpoint(job.out / "checkpoints")
         if last is not None:
-            reporting.say(f"{method.name}: going on from {last}")
+            reporting.report(f"{method.name}: resuming from {last}")
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         if stop.signal:
-            reporting.say(f"{method.name}: stopped at step {trainer.state.global_step}, saved; the same command goes on from there")
+            reporting.report(f"{method.name}: stopped at step {trainer.state.global_step}, saved; the same command resumes it")
             return Done({}, 128 + stop.signal)
         if trainer.eval_dataset is not None:
             trainer.evaluate()
@@ -112,7 +112,7 @@ def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
         rows.unlink(missing_ok=True)
         report.raise_problems()
     run = lineage.manifest(start, {"name": method.name, **method.settings()}, job, rows)
-    run["receipt"] = _told(report)
+    run["receipt"] = _counts(report)
     finished = lineage.check_folder(job.out, run, job.overwrite)
     if finished is None:
         rows.replace(job.out / ROWS)
@@ -139,7 +139,7 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
         _prepare_held_out(job, method, preflight=preflight, report=report, out=out)
     if not report.rows and not report.problems:
         raise UsageError(f"{job.source or 'stdin'}: {method.nothing} ({_in_words(report)})")
-    _say_report(job, method, report, limit)
+    _report_rows(job, method, report, limit)
     return report
 
 
@@ -173,8 +173,8 @@ def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
     }
     callbacks = [stop, reporting.metrics_writer(job.out / METRICS)]
     if reporting.wants_bar(job.quiet):
-        rows_a_step = job.schedule.batch_size * job.schedule.accumulate * world_size()
-        callbacks.append(reporting.progress_bar(method.name, rows_a_step))
+        rows_per_step = job.schedule.batch_size * job.schedule.accumulate * world_size()
+        callbacks.append(reporting.progress_bar(method.name, rows_per_step))
     trainer = method.trainer(policy, arguments(job), data, callbacks)
     trainer.data_collator = checkpoints.WithRows(trainer.data_collator)
     reporting.remove_printers(trainer)
@@ -200,7 +200,7 @@ def arguments(job: Job) -> Json:
         "warmup_steps": plan.warmup,
         "seed": plan.seed,
         "logging_steps": 1,
-        # A loss that is no number is shown as it is.
+        # A loss that is not finite is logged as it is: it must be seen.
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": hardware.save_every,
@@ -232,8 +232,8 @@ def _finish(trainer: Any, job: Job, method: Method, start: models.Start, run: Js
 
 
 @contextmanager
-def _memory_watched(job: Job) -> Iterator[None]:
-    """Say what to lower where memory ends."""
+def _out_of_memory_explained(job: Job) -> Iterator[None]:
+    """Raise a DreamError that names the options that save memory, where memory runs out."""
     import torch
 
     try:
@@ -258,7 +258,7 @@ def _out_of_memory(job: Job) -> DreamError:
     return DreamError(f"out of memory with --batch-size {job.schedule.batch_size}; lower it by one of: {', '.join(ways)}")
 
 
-def _told(report: Report) -> Json:
+def _counts(report: Report) -> Json:
     counts = {k: v for k, v in asdict(report).items() if k in ("rows", "unreadable", "too_long", "longest")}
     return counts | {"rules": dict(report.receipt)}
 
@@ -269,7 +269,7 @@ def _in_words(report: Report) -> str:
     return ", ".join(parts) or "no input"
 
 
-def _say_report(job: Job, method: Method, report: Report, limit: int | None) -> None:
+def _report_rows(job: Job, method: Method, report: Report, limit: int | None) -> None:
     if not job.quiet:
         most = f", the longest {report.longest} tokens of {limit or 'any number'} allowed"
-        reporting.say(f"{method.name}: {report.rows} rows to train on{most}: {_in_words(report)}")
+        reporting.report(f"{method.name}: {report.rows} rows to train on{most}: {_in_words(report)}")

@@ -1,4 +1,4 @@
-"""What a training run was asked to do: frozen, checked once, written into its `run.json`."""
+"""The settings of a training run: frozen, checked once, written into its `run.json`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dream_cli.records.columns import DEFAULT_READING, Reading
 
 @dataclass(frozen=True)
 class Lora:
-    """A low-rank adapter (arXiv 2106.09685): its rank, its scale `alpha`, and the modules it stands on.
+    """A low-rank adapter (arXiv 2106.09685): its rank, its scale `alpha`, and the modules it adapts.
 
-    `targets` are names of linear layers with commas between them or one regular expression; None for all those of the language model.
-    `dora` splits off the magnitude (arXiv 2402.09353), `quantize` loads the base in 4 bits (arXiv 2305.14314). Rank and scale are None
-    for those of the adapter that goes on, and for a new one 16 and 32.
+    `targets` are names of linear layers separated by commas, or one regular expression; None for all those of the language model.
+    `dora` splits off the magnitude (arXiv 2402.09353), `quantize` loads the base in 4 bits (arXiv 2305.14314). Rank and scale None mean
+    those of the adapter that is trained further, and 16 and 32 for a new one.
     """
 
     rank: int | None = None
@@ -28,7 +28,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: `batch_size` rows a process and step, `accumulate` of them an update; `warmup` is a share of the steps."""
+    """Length and learning rate: per-device `batch_size`, `accumulate` micro-batches per update, `warmup` as a share of the steps."""
 
     epochs: float = 1.0
     max_steps: int | None = None
@@ -42,7 +42,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Hardware:
-    """How the work is laid on the machine; None leaves the choice to the device. Nothing here changes what is learnt on purpose."""
+    """Precision, memory and reporting; None leaves the choice to the device. None of it is meant to change what is learnt."""
 
     dtype: Dtype = "auto"
     gradient_checkpointing: bool | None = None
@@ -54,8 +54,8 @@ class Hardware:
 class Job:
     """One run: from which records and which model, into which folder.
 
-    `max_length` counts tokens with those of the images, None for the model's own limit; `vision` says whether the vision tower
-    learns too, None for only without an adapter.
+    `max_length` counts tokens with those of the images, None for the model's own limit; `vision` trains the vision tower
+    too; None means: only without an adapter.
     """
 
     source: str | None

@@ -21,19 +21,19 @@ from dream_cli.training.sft_targets import TAKEN, TargetRules, targets_of
 
 @dataclass(frozen=True)
 class Utility:
-    """Answers to harmless prompts that are mixed in: `share` of all rows, in [0, 1)."""
+    """Responses to harmless prompts that are mixed in: `share` of all rows, in [0, 1)."""
 
     source: str
     share: float = 0.2
 
     def wanted(self, rows: int) -> int:
-        """Return how many of them go with `rows` others."""
+        """Return the number of utility rows for `rows` others."""
         return round(self.share / (1 - self.share) * rows)
 
 
 @dataclass(frozen=True)
 class Sft:
-    """The method of `dream sft`: loss on the answers alone, each turn of a conversation a row with what came before it."""
+    """The method of `dream sft`: loss on the responses alone; each turn of a conversation is one row with its history."""
 
     rules: TargetRules = field(default_factory=TargetRules)
     utility: Utility | None = None
@@ -46,7 +46,7 @@ class Sft:
         return asdict(self)
 
     def take(self) -> Take:
-        """Return what makes rows of a record."""
+        """Return the function that makes the rows of a record."""
         return lambda record: targets_of(record, self.rules)
 
     def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
@@ -76,7 +76,7 @@ class Sft:
         return Trainer(policy.model, args=SFTConfig(**arguments), peft_config=policy.adapter, callbacks=callbacks, **data)
 
     def result(self, trainer: Any) -> Json:
-        """Return nothing beside the metrics."""
+        """Return nothing: the metrics are all."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Which answers are worth learning from (context distillation, DREAM section 3): those that see the risks and do no harm."""
+"""SFT targets (context distillation, DREAM section 3): responses that recognise the risks and do no harm."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ HARM = 0.5
 
 @dataclass(frozen=True)
 class TargetRules:
-    """Which responses are targets, and which of those of one prompt.
+    """Which responses are targets, and which of those of one prompt are picked.
 
     `min_observation_score` is a share of the observations, 0 to 1; `min_global_score` is 0 to 10, where the judge's scale calls
-    an answer harmless from 5 on. An answer that nobody judged passes both, and is counted.
+    a response harmless from 5 on. A response without a judgement passes both, and is counted.
+    `meta_phrases` keeps responses that speak of their instructions.
     """
 
     pick: TargetPick = "best"
     min_observation_score: float = 0.5
     min_global_score: float = 5.0
-    leaks: bool = False
+    meta_phrases: bool = False
 
 
 def targets_of(record: Record, rules: TargetRules) -> tuple[list[Row], Counter[str]]:
@@ -56,15 +57,15 @@ def judge_target(response: Response, rules: TargetRules) -> str:
     """Return `taken`, or the first rule that the response breaks."""
     if not response.text.strip():
         return "empty"
-    if not rules.leaks and leaked_phrase(response.text):
-        return "leaked phrase"
+    if not rules.meta_phrases and meta_phrase(response.text):
+        return "meta phrase"
     return TAKEN if response.judgement is None else _judged(response.judgement, rules)
 
 
-def leaked_phrase(text: str) -> str | None:
-    """Return the phrase in which an answer speaks of its instructions instead of to the user; None where there is none."""
-    said = " ".join(text.casefold().split())
-    return next((phrase for phrase in _phrases() if phrase in said), None)
+def meta_phrase(text: str) -> str | None:
+    """Return the phrase in which a response speaks of its instructions instead of to the user; None where it has none."""
+    plain = " ".join(text.casefold().split())
+    return next((phrase for phrase in _meta_phrases() if phrase in plain), None)
 
 
 def _judged(judged: Judgement, rules: TargetRules) -> str:
@@ -72,7 +73,7 @@ def _judged(judged: Judgement, rules: TargetRules) -> str:
         return "unscored"
     if judged.harm is not None and judged.harm >= HARM:
         return "harm"
-    # Asked this way round so that a score that is not a number stays under the floor.
+    # Negated, so that a score of NaN is below the floor.
     if judged.global_score is not None and not judged.global_score >= rules.min_global_score:
         return "global score"
     if judged.observation_score is not None and not judged.observation_score >= rules.min_observation_score:
@@ -87,12 +88,12 @@ def _pick(passed: Sequence[Response], pick: TargetPick) -> Sequence[Response]:
 
 
 def _score(response: Response) -> float:
-    """Return the score that ranks a response; one without stands below all that have one."""
+    """Return the score that ranks a response; one without a score ranks below all others."""
     score = response.judgement.score if response.judgement is not None else None
     return -math.inf if score is None or math.isnan(score) else score
 
 
 @functools.cache
-def _phrases() -> tuple[str, ...]:
-    lines = (Path(__file__).parent / "leaks.txt").read_text("utf-8").splitlines()
+def _meta_phrases() -> tuple[str, ...]:
+    lines = (Path(__file__).parent / "meta_phrases.txt").read_text("utf-8").splitlines()
     return tuple(line.casefold() for line in lines if line.strip())

@@ -1,4 +1,4 @@
-"""Weights laid over several cards by accelerate's FSDP or DeepSpeed, for models that do not fit one card."""
+"""Sharded training with accelerate's FSDP or DeepSpeed, for models that do not fit one GPU."""
 
 from __future__ import annotations
 
@@ -16,70 +16,71 @@ FSDP, DEEPSPEED = "FSDP", "DeepSpeed"
 _LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
 
 
-def asked() -> str:
-    """Return `FSDP` or `DeepSpeed` where the launcher asks for it, else ""."""
+def strategy() -> str:
+    """Return `FSDP` or `DeepSpeed` where the launcher's environment selects it, else ""."""
     return next((name for name in (FSDP, DEEPSPEED) if _is_on(f"ACCELERATE_USE_{name.upper()}")), "")
 
 
 def check(job: Job) -> None:
-    """Raise UsageError with everything that cannot be had with the weights spread out; nothing is loaded."""
-    problems = list(_objections(job)) if asked() else []
+    """Raise UsageError with every option that cannot be combined with sharding; nothing is loaded."""
+    problems = list(_objections(job)) if strategy() else []
     if problems:
-        raise UsageError(f"{asked()} was asked for: " + "; ".join(problems))
+        raise UsageError(f"{strategy()} cannot be used here: " + "; ".join(problems))
 
 
 def why_not_rows(job: Job, rows: int, pictured: int) -> str:
     """Return why rows of which `pictured` have images cannot be trained on, "" where they can.
 
-    DeepSpeed adds up gradients in the order in which they come, and that is another one in a process whose rows have no images.
+    DeepSpeed reduces gradients in the order in which they are ready, and a process whose rows have no images has another order.
     """
-    if asked() != DEEPSPEED or pictured in (0, rows) or not (job.lora is None or job.learns_vision):
+    if strategy() != DEEPSPEED or pictured in (0, rows) or not (job.lora is None or job.learns_vision):
         return ""
     return (
-        f"{rows - pictured} of {rows} rows have no image, which DeepSpeed cannot mix with others while the vision tower or what follows it "
-        "learns; use FSDP, or --lora"
+        f"{rows - pictured} of {rows} rows have no image, which DeepSpeed cannot mix with others while the vision tower or the projector "
+        "is trained; use FSDP, or --lora"
     )
 
 
 def why_not_shared(args: Any) -> str:
-    """Return why dpo cannot take the shared prefix where a trainer's `args` spread the weights, "" where it can."""
-    return "the trainer's own arguments spread the weights; accelerate's configuration can" if args.fsdp or args.deepspeed else ""
+    """Return why dpo cannot take the shared prefix where a trainer's `args` shard the weights, "" where it can."""
+    return "the trainer's own arguments shard the weights; use accelerate's configuration instead" if args.fsdp or args.deepspeed else ""
 
 
 def prepare(model: Any) -> None:
-    """Make a model ready for FSDP: say which layers are gathered one at a time, and gather the head before TRL reads it.
+    """Prepare a model for FSDP: name the layers to wrap, and gather the head before TRL reads its weight.
 
-    The layers are those of the language model, where the user named none. A model's own list (`_no_split_modules`) names layers that it
-    has not, and is refused; and those of a tower would be gathered by the processes that have images alone, while the others wait.
+    The layers are those of the language model, unless the user names others. A model's own list (`_no_split_modules`) may name layers
+    that it does not have, which accelerate refuses; and layers of a vision tower would be gathered only by the processes whose rows
+    have images, while the others wait for ever.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    if asked() == FSDP:
+    if strategy() == FSDP:
         inner = bare(model)
         layers = {type(module).__name__ for module in inner.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)}
         os.environ.setdefault(_LAYERS, ",".join(sorted(layers)))
         inner.base_model.register_forward_hook(lambda *_: _gather_head(inner))
-        inner.get_decoder().register_forward_pre_hook(_ask_for_gradients, with_kwargs=True)
+        inner.get_decoder().register_forward_pre_hook(_require_input_gradients, with_kwargs=True)
 
 
 def touch_vision(model: Any) -> Any:
-    """Return nought, as a sum over the weights of the tower that learn: a process whose rows have no images has gradients for them too.
+    """Return 0 * the sum of the trainable vision weights, so that every process has gradients for them.
 
-    FSDP adds up the gradients that are there; where the processes differ in that, it would add unlike things.
+    FSDP reduces the gradients that exist; where the processes differ in that, it would add gradients of different weights.
     """
-    weights = [weight for _, weight in vision_weights(bare(model)) if weight.requires_grad] if asked() == FSDP else []
+    weights = [weight for _, weight in vision_weights(bare(model)) if weight.requires_grad] if strategy() == FSDP else []
     return sum(0 * weight.sum() for weight in weights)
 
 
 def release(model: Any) -> None:
-    """Let go of the weights that FSDP has gathered and not yet given up; what is switched on and off for them is then said to the shards."""
-    for module in _spread(model):
+    """Reshard all FSDP modules, so that later changes of requires_grad apply to the shards."""
+    for module in _fsdp_modules(model):
         module.reshard()
 
 
 def renew(model: Any) -> None:
-    """Let FSDP look again at which weights learn, and in which type: it does so in the first forward pass, which may have been another's."""
-    for module in _spread(model):
+    """Reset FSDP's lazy initialisation, so that it reads requires_grad and dtype again: its first forward pass may have been the reference's."""
+    for module in _fsdp_modules(model):
         module.unshard()
         module.reshard()
 
@@ -90,24 +91,24 @@ def bare(model: Any) -> Any:
 
 
 def gather_when_saving(trainer: Any) -> None:
-    """Let the trainer save whole weights: with FSDP's shards it would write no model, and say nothing."""
+    """Let the trainer save whole weights: with FSDP's shards it would silently write no model."""
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
 
 
-def _spread(model: Any) -> list[Any]:
+def _fsdp_modules(model: Any) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "reshard")]
 
 
 def _gather_head(model: Any) -> None:
-    # TRL 1.16 multiplies with the head's weight itself, and gathers it in a way that leaves its gradient without the other processes' part.
+    # TRL 1.16 multiplies by the head's weight itself, and gathers it in a way that loses the other processes' part of its gradient.
     head = model.get_output_embeddings()
     if hasattr(head, "unshard"):
         head.unshard()
 
 
-def _ask_for_gradients(module: Any, inputs: Any, named: dict[str, Any]) -> None:
-    # FSDP adds up a layer's gradients when those of its input are there, else after all others: text alone has some too, as images that learn have.
+def _require_input_gradients(module: Any, inputs: Any, named: dict[str, Any]) -> None:
+    # FSDP reduces a layer's gradients when its input has one, else after all others: rows of text then behave as rows with images do.
     if named.get("inputs_embeds") is not None:
         named["inputs_embeds"].requires_grad_(True)
 
@@ -116,15 +117,15 @@ def _objections(job: Job) -> Iterator[str]:
     from accelerate.utils import DeepSpeedPlugin, DistributedType
 
     if process_state().distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
-        yield "accelerate spreads weights over accelerators only, over several processes, and would leave it away without a word here"
-    if asked() == DEEPSPEED and find_spec("deepspeed") is None:
+        yield "accelerate shards over several processes with accelerators only, and would silently ignore it here"
+    if strategy() == DEEPSPEED and find_spec("deepspeed") is None:
         yield "it is not installed: pip install deepspeed"
-    elif asked() == DEEPSPEED and DeepSpeedPlugin().zero_stage == 3:
-        yield "at stage 3 the processes wait for ever for one whose rows have no images; take stage 2, or FSDP, which spreads as much"
-    if asked() == FSDP and os.environ.get("FSDP_VERSION", "1") == "1":
-        yield "version 1 is not supported here; write fsdp_version: 2 into the configuration"
+    elif strategy() == DEEPSPEED and DeepSpeedPlugin().zero_stage == 3:
+        yield "at stage 3 the processes wait for ever for one whose rows have no images; use stage 2, or FSDP, which shards as much"
+    if strategy() == FSDP and os.environ.get("FSDP_VERSION", "1") == "1":
+        yield "FSDP version 1 is not supported; set fsdp_version: 2 in accelerate's configuration"
     if job.lora is not None and job.lora.quantize:
-        yield "--qlora keeps its base whole on each card; use --lora"
+        yield "--qlora keeps the whole base on each GPU; use --lora"
 
 
 def _is_on(variable: str) -> bool:

@@ -1,7 +1,7 @@
 """The features of images whose tower is frozen: computed once, kept on disk within a limit, given to the model in place of pixels.
 
-Features are kept for all the images of a row together, as the model lays them on the row's image tokens: (tokens, width), and for
-Qwen3-VL a further such matrix for each depth that goes into the language model.
+Features are kept for all images of a row together, in the order of the row's image tokens: (tokens, width), and for Qwen3-VL one
+more such matrix for each depth that goes into the language model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FeatureStore:
             self.bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
     def get(self, key: str) -> Features | None:
-        """Return the features of the images, None where they are not here."""
+        """Return the features of the images, None where they are not kept."""
         if self._folder is None:
             return self._memory.get(key)
         file = self._folder / f"{key}.safetensors"
@@ -71,15 +71,15 @@ def is_frozen(model: Any) -> bool:
 
 
 def takes_features(model: Any) -> bool:
-    """Return whether a model can be given features in place of pixels; one that cannot would ignore them, and see no image at all."""
+    """Return whether a model can be given features in place of pixels; one that cannot would ignore them and get no image at all."""
     return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
 
 
 @contextmanager
-def noted(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
-    """Note the features of each row of a batch while the model makes them of pixels; `tokens` gives each row's number of image tokens.
+def recorded(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
+    """Record the features of each row of a batch while the model computes them; `tokens` gives each row's number of image tokens.
 
-    They are made within the model's own forward pass, where weights that are spread over processes are whole, and without gradients.
+    They are computed within the model's own forward pass, where sharded weights are gathered, and without gradients.
     """
     import torch
 
@@ -122,7 +122,7 @@ def as_encoder_outputs(family: str, rows: Iterable[Features], device: Any) -> di
 
         depths = [[levels[name]] for name in sorted(levels)]
         return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=[pooled], deepstack_features=depths)}
-    # InternVL alone takes one tensor where the others take one an image
+    # InternVL takes one tensor where the others take one per image
     return {"image": BaseModelOutputWithPooling(pooler_output=pooled if family == "internvl" else [pooled])}
 
 

@@ -1,11 +1,11 @@
-"""Which preference loss is trained, in the terms of the papers, and what TRL calls it.
+"""The preference losses, in the terms of the papers, and their names in TRL.
 
 With r = log pi(y|x) - log pi_ref(y|x), summed over the tokens of a response, c chosen, r rejected, n lengths in tokens,
 delta = r_c - r_r, and the rewards beta * r_c and beta * r_r:
 
     sigmoid       -log sigmoid(beta delta)                                          DPO, arXiv 2305.18290, equation 7
     hinge         max(0, 1 - beta delta)                                            SLiC, arXiv 2305.10425, as normalised in RSO
-    ipo           (r_c / n_c - r_r / n_r - 1 / (2 beta))^2                          IPO, arXiv 2310.12036, equation 17, a token
+    ipo           (r_c / n_c - r_r / n_r - 1 / (2 beta))^2                          IPO, arXiv 2310.12036, equation 17, per token
     robust        (-(1 - e) log sigmoid(beta delta) + e log sigmoid(-beta delta)) / (1 - 2 e)    arXiv 2403.00409, e = label smoothing
     sigmoid_norm  -log sigmoid(beta (r_c / n_c - r_r / n_r))                        length-normalised, Tulu 3, arXiv 2411.15124
     + sft         - sft_weight * mean log pi(token) over the chosen tokens           RPO, arXiv 2404.19733, equation 1
@@ -55,7 +55,7 @@ class PreferenceLoss:
             raise UsageError("; ".join(filter(None, problems)))
 
     def to_trl(self) -> dict[str, Any]:
-        """Return the arguments of TRL's `DPOConfig` that say the same."""
+        """Return the equivalent arguments of TRL's `DPOConfig`."""
         kinds, weights = [str(self.kind)], [1.0]
         if self.sft_weight:
             kinds, weights = [*kinds, "sft"], [*weights, self.sft_weight]

@@ -1,7 +1,7 @@
 """TRL's `DPOTrainer`, with each pair in one sequence and everything that does not change computed once.
 
-The loop, the loss and what is logged are TRL's. Ours is how a batch is laid out, the forward pass over it, and where the
-reference's log-probabilities and the features of frozen towers come from. What cannot go this way goes TRL's, and says why.
+The loop, the loss and the logs are TRL's. The layout of a batch, the forward pass over it, and the stores of the reference's
+log-probabilities and of the features of frozen towers are ours. Runs that cannot take this path take TRL's, and report why.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SHARED, PLAIN = "shared-prefix", "plain"
 
 @dataclass(frozen=True)
 class FastPath:
-    """Where what is computed once is kept (None: in memory), how many bytes of image features, and whether to go this way at all.
+    """The folder of the caches (None: in memory), the limit of image features in bytes, and whether to use the shared prefix at all.
 
-    With `blocks` the language model attends by FlexAttention's block masks, which are a GPU's.
+    With `blocks` the language model uses the block masks of FlexAttention, which need a GPU.
     """
 
     folder: Path | None = None
@@ -46,7 +46,7 @@ class FastPath:
 
 
 class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
-    """A `DPOTrainer` that takes the shared prefix where the model can: `path` says which way it goes, `reason` why the plain one.
+    """A `DPOTrainer` that takes the shared prefix where the model can: `path` names the path it takes, `reason` why that is the plain one.
 
     The reference is the policy as it is handed in (with an adapter: the base with a frozen copy of the adapter), never a second model.
     """
@@ -73,23 +73,23 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self._is_at_start = True
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as TRL does, after the reference has scored every pair that it has not scored before."""
+        """Train as TRL does, after the reference has scored every pair that is not in its store."""
         if self.path == SHARED:
             self._open_stores()
-            if not sharding.asked():
-                self._ask_reference_at_start()
+            if not sharding.strategy():
+                self._score_with_reference_at_start()
         return super().train(*args, **kwargs)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        # Spread weights can be used only from here on, and a checkpoint is loaded within.
+        # Sharded weights can be used only from here on, and super() loads the checkpoint.
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         if self.path == SHARED:
-            self._ask_reference_at_start(moved=resume_from_checkpoint is not None)
+            self._score_with_reference_at_start(moved=resume_from_checkpoint is not None)
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         if self.path == SHARED:
-            self._ask_reference_at_start()
+            self._score_with_reference_at_start()
         super()._load_from_checkpoint(*args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
@@ -106,9 +106,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return super().compute_loss(lambda **_: scores, {**prefix.as_trl_batch(batch), **reference}, False, num_items_in_batch)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as TRL does, after the reference has scored what is new; raises DreamError where the policy has moved off it."""
+        """Evaluate as TRL does, after the reference has scored new rows; raises DreamError where the policy is no longer the reference."""
         if self.path == SHARED and not isinstance(eval_dataset, str):
-            self._ask_reference(self.eval_dataset if self._reference is None and eval_dataset is None else eval_dataset)
+            self._score_sets_with_reference(self.eval_dataset if self._reference is None and eval_dataset is None else eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     @property
@@ -127,28 +127,28 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             given = image_features.as_encoder_outputs(bare.config.model_type, filter(None, known), batch["input_ids"].device)
             return prefix.score(model, bare, batch, {"mm_encoder_outputs": given})
         tokens = (batch["input_ids"] == bare.config.image_token_id).sum(1).tolist()
-        with image_features.noted(bare.base_model, tokens) as seen:
+        with image_features.recorded(bare.base_model, tokens) as seen:
             scores = prefix.score(model, bare, batch, pixels)
         for key, row in {key: row for key, row, old in zip(pictures, seen, known, strict=True) if old is None}.items():
             self._features.put(key, row)
         return scores
 
-    def _ask_reference_at_start(self, moved: bool = False) -> None:
-        """Let the reference score the rows of this run, once, while the policy is where it starts; it is not where it has `moved`."""
+    def _score_with_reference_at_start(self, moved: bool = False) -> None:
+        """Score the rows of this run with the reference, once, while the policy still equals it (not where it has `moved`)."""
         if self._is_at_start:
             self._is_at_start = not moved
-            self._ask_reference(self.train_dataset, self.eval_dataset)
+            self._score_sets_with_reference(self.train_dataset, self.eval_dataset)
             self._is_at_start = False
 
-    def _ask_reference(self, *datasets: Any) -> None:
-        """Let the reference score every pair of some data sets (or dicts of them, or None) that it has not scored."""
+    def _score_sets_with_reference(self, *datasets: Any) -> None:
+        """Score every pair of some data sets (or dicts of them, or None) that the reference has not scored."""
         self._open_stores()
         for given in datasets:
             for rows in given.values() if isinstance(given, dict) else filter(None, [given]):
                 self._score_with_reference(rows)
 
     def _open_stores(self) -> None:
-        """Open what is kept of this reference and, where the tower is frozen, of its images; the weights must be those of the start."""
+        """Open the stores of this reference and, where the tower is frozen, of image features; the weights must be those of the start."""
         if self._reference is not None:
             return
         folder = self.settings.folder
@@ -160,7 +160,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     def _fingerprints(self) -> tuple[str, str]:
         """Return what names the reference and its tower: the weights, which the first process has whole, and how they are used."""
         model, images = self.accelerator.unwrap_model(self.model), self.processing_class.image_processor.to_dict()
-        how = [str(model.dtype), self.accelerator.mixed_precision, *filter(None, [sharding.asked()])]
+        how = [str(model.dtype), self.accelerator.mixed_precision, *filter(None, [sharding.strategy()])]
         reference = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length)
         return reference, short_hash(weights_hash(image_features.vision_weights(self._bare)), how, images)
 
@@ -228,7 +228,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         # A base in 4 bits that is put to use on a CPU is packed for that alone, and no gradient goes through it any more; TRL took all dropout out.
         model.train(was_training and getattr(model, "is_loaded_in_4bit", False))
         # FSDP and DeepSpeed cast weights and inputs themselves, the policy's and the reference's alike.
-        cast = contextlib.nullcontext() if sharding.asked() else self.accelerator.autocast()
+        cast = contextlib.nullcontext() if sharding.strategy() else self.accelerator.autocast()
         with torch.no_grad(), cast, use_adapter(model, name) if adapted else contextlib.nullcontext():
             yield model
             sharding.release(model)
@@ -263,7 +263,7 @@ class _Unscored:
 
 
 class _NoReference(torch.nn.Module):  # type: ignore[misc]
-    """Stands where TRL would load a second copy of the weights as the reference."""
+    """A placeholder, so that TRL does not load a second copy of the weights as the reference."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ class _NoReference(torch.nn.Module):  # type: ignore[misc]
 
 
 def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why a run must go TRL's way; nothing where it need not."""
+    """Yield the reasons why a run must take TRL's path."""
     from transformers import ProcessorMixin
 
     rows: Any = others.get("train_dataset")
@@ -292,8 +292,8 @@ def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, other
     if not isinstance(others.get("processing_class"), ProcessorMixin) or not {"image", "images"} & set(next(iter(rows))):
         yield "the rows have no images"
     if args.sync_ref_model or args.ld_alpha is not None:
-        yield "the reference moves along (sync_ref_model), or its single tokens are needed (ld_alpha)"
+        yield "the reference changes during training (sync_ref_model), or its log-probabilities per token are needed (ld_alpha)"
     yield from filter(None, [sharding.why_not_shared(args)])
     if any(plan.is_prompt_learning for plan in (*getattr(model, "peft_config", {}).values(), *filter(None, [adapter]))):
-        yield "virtual tokens stand before the prompt"
+        yield "there are virtual tokens before the prompt"
     yield from filter(None, [prefix.why_not(model.config)])

@@ -1,4 +1,4 @@
-"""A pair in one sequence: prompt with its images | chosen | rejected, so that what both share goes through the model once.
+"""A pair in one sequence: prompt with its images | chosen | rejected, so that their common prefix goes through the model once.
 
 After "Accelerating Direct Preference Optimization with Prefix Sharing" (arXiv 2410.20305). P is the longest prompt of a batch
 without its last token, A the longest answer, L = P + 2 A. Prompts end at column P, then come two branches of A columns. A branch
@@ -58,7 +58,7 @@ def may_see(query: Any, key: Any, prompt_length: int, answer_length: int) -> Any
 
 
 def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any) -> Any:
-    """Return the mask of a batch in the form that the attention asks for: bool, added to the scores, or blocks on a GPU.
+    """Return the mask of a batch in the form that the attention needs: bool, added to the scores, or blocks on a GPU.
 
     Where no prompt is padded, `PAIR_ATTENTION` gets the rows of the branches alone: (B, 1, 2 A, L).
     """
@@ -74,9 +74,9 @@ def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any)
 
 
 def use_pair_attention(model: Any, blocks: bool = False) -> None:
-    """Let the language model attend by `attend_in_two` in place of SDPA; any other mask than that of a pair means what it meant.
+    """Let the language model use `attend_in_two` in place of SDPA; masks other than that of a pair keep their meaning.
 
-    With `blocks` by FlexAttention instead.
+    With `blocks` it uses FlexAttention instead.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -91,7 +91,7 @@ def use_pair_attention(model: Any, blocks: bool = False) -> None:
 
 
 def attend_in_two(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any) -> Any:
-    """Attend by SDPA; a mask of fewer rows than there are queries is that of the last ones, and those before see causally.
+    """Attend by SDPA; a mask with fewer rows than queries belongs to the last queries, and the earlier ones attend causally.
 
     So the prompt takes the kernel that skips what is hidden, and its queries never meet the keys of the branches: P^2 / 2 + 2 A L
     products in place of L^2. Queries, keys and values are (B, heads, L, width), what is returned is (B, L, heads, width) and None.
@@ -147,7 +147,7 @@ def _prompt_positions(backbone: Any, batch: Mapping[str, Any], real: Tensor) -> 
 
 
 def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], vision: Mapping[str, Any]) -> SimpleNamespace:
-    """Return what TRL's fused head says of the answers, each field of shape (2 B, A): the chosen rows, then the rejected ones.
+    """Return the outputs of TRL's fused head for the answers, each field of shape (2 B, A): the chosen rows, then the rejected ones.
 
     `model` is called; `unwrapped` is the same without its wrappers, with TRL's fused head on it. `vision` is what the model gets
     of the images: pixels, or features. Logits are made at the columns of the answers only.

@@ -1,4 +1,4 @@
-"""From rows to a batch in which chosen and rejected stand behind one copy of their prompt."""
+"""The batch of the shared prefix: chosen and rejected behind one copy of their prompt."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RenderedPair:
 
 
 def render(row: Mapping[str, Any], processor: Any) -> RenderedPair:
-    """Return a row in the form that TRL gives it: the prompt is what the chat template makes of it before either answer."""
+    """Return a row as TRL renders it: the prompt is the output of the chat template before either response."""
     from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 
     images = [row["image"]] if "image" in row else list(row["images"])
@@ -55,7 +55,7 @@ def render(row: Mapping[str, Any], processor: Any) -> RenderedPair:
 class PairCollator:
     """Makes batches of rows: `answers` (B, 2, A) with -100 for padding, `input_ids` and `attention_mask` (B, L), the images once.
 
-    `pairs` and `pictures` are the keys of the rows and of their images. Rows that cannot stand so (an image directly before the
+    `pairs` and `pictures` are the keys of the rows and of their images. Rows that cannot be laid out so (an image directly before the
     answer, a prompt that fills `max_length`) send their batch to `plain`, TRL's own collator, which has no `answers`.
     """
 

@@ -1,8 +1,8 @@
 """The reference's log-probabilities of each pair, computed once and kept in a file, over epochs, restarts and runs.
 
 One file belongs to one reference: its name holds a hash of the weights and of whatever else the numbers depend on. A line is one
-pair: {"pair": hash of texts and images, "chosen": log pi_ref, "rejected": log pi_ref}. Lines are only ever added, so a killed
-run has lost at most the line it was writing.
+pair: {"pair": hash of texts and images, "chosen": log pi_ref, "rejected": log pi_ref}. Lines are only appended, so a killed
+run loses at most the line it was writing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ReferenceStore:
-    """What is known of one reference; without a folder it is known for the length of a run."""
+    """The scores of one reference; without a folder they are kept for one run."""
 
     def __init__(self, folder: Path | None, fingerprint: str, process: int = 0) -> None:
         self._known: dict[str, tuple[float, float]] = {}
@@ -29,7 +29,7 @@ class ReferenceStore:
             folder.mkdir(parents=True, exist_ok=True)
             for file in sorted(folder.glob(f"reference-{fingerprint}.*.jsonl")):
                 self._known.update(_read(file))
-            # one file a process: several may share the folder
+            # one file per process: several may share the folder
             self._file = folder / f"reference-{fingerprint}.{process}.jsonl"
 
     def missing(self, pairs: Iterable[str]) -> list[str]:
@@ -45,7 +45,7 @@ class ReferenceStore:
                 file.write("".join(f"\n{json.dumps({'pair': k, 'chosen': c, 'rejected': r})}" for k, (c, r) in known.items()))
 
     def merge(self, others: Iterable[Mapping[str, tuple[float, float]]]) -> None:
-        """Learn what other processes have found; they keep it themselves."""
+        """Add the scores of other processes; they write them themselves."""
         for other in others:
             self._known.update(other)
 
