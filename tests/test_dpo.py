@@ -147,7 +147,7 @@ def test_what_is_no_pair_is_named_row_by_row(tmp_path: Path, llava: Path) -> Non
         training.check("dpo", training.job(source, llava, tmp_path / "out"))
     said = str(refused.value).splitlines()
     assert said[0] == "3 problems before training:"
-    assert said[1].startswith(f"  {source}:2: chosen and rejected say the same")
+    assert said[1].startswith(f"  {source}:2: chosen and rejected are the same text")
     assert said[2].startswith(f"  {source}:3: no chosen text; `dream pair` makes pairs")
     assert said[3].startswith("  nano judged responses of some/model")
 

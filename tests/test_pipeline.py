@@ -161,7 +161,7 @@ def test_dry_run_says_what_it_may_cost(work: Workdir) -> None:
     assert "about 1000576 prompt tokens and at most 1000000 completion tokens, at a cost of about 3.002 to 18;" in ran.err
     ran = work.dream("disentangle", "--dry-run", stdin='{"prompt": "x"}\n')
     assert "at least 1 calls" in ran.err
-    assert "checking each observation that is found comes on top" in ran.err
+    assert "each observation takes one more call to verify" in ran.err
 
 
 def test_verbose_says_what_answered_and_what_it_cost(work: Workdir, teacher: Loopback) -> None:

@@ -65,7 +65,7 @@ def test_an_answer_in_any_form_is_kept(work: Workdir, whole: Json | bytes, text:
         (reply({"content": None}, None), "empty", "the reply is empty"),
         (reply({"content": None, "tool_calls": [{}]}, "tool_calls"), "empty", "the reply is empty"),
         (reply({"content": "   \n"}), "empty", "the reply is empty"),
-        (reply({"content": ""}, "error"), "engine", "an error stands in place of an answer"),
+        (reply({"content": ""}, "error"), "engine", "an error in place of an answer"),
         (reply({"content": "Blu"}, "error", error={"message": "upstream is gone"}), "engine", "upstream is gone"),
         ({"error": {"message": "no such account", "code": 402}}, "engine", "402: no such account"),
         ({"error": "no such account"}, "engine", "400: no such account"),

@@ -182,7 +182,7 @@ def test_a_run_that_fails_is_not_taken_for_one_in_which_some_rows_failed(work: W
     work.write("in.jsonl", training.rows(work.path))
     ran = work.dream("sft", "in.jsonl", "--model", llava, "-o", "out", *SHORT, "--lr", "1e30", "--warmup", "0")
     assert (ran.code, ran.out) == (2, "")
-    assert "Look at these rows" in ran.err
+    assert "Check these rows" in ran.err
 
 
 def response(text: str = "I will not read her diary.", **judgement: Any) -> dict[str, Any]:

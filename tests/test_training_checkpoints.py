@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, models: dic
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(tmp_path: Path, models: dict[str, Path]) -> None:
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path, 4))
     wild = Schedule(max_steps=9, batch_size=2, learning_rate=1e30, warmup=0.0)
-    with pytest.raises(DreamError, match=rf"the loss of step \d is (nan|inf); its batch: {source}:\d, {source}:\d\. Look at these rows"):
+    with pytest.raises(DreamError, match=rf"the loss of step \d is (nan|inf); its batch: {source}:\d, {source}:\d\. Check these rows"):
         training.train("sft", training.job(source, models["llava"], tmp_path / "out", schedule=wild))
 
 

@@ -1,1 +1,1 @@
-"""Who answers: the protocol, and one file per engine. Only the registry names the engines."""
+"""The engines: the protocol, and one file per engine. Only the registry names the engines."""

@@ -1,4 +1,4 @@
-"""The address of a server: its parts, and what of it may be printed."""
+"""The address of a server: its parts, and a form without secrets for messages."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def read_address(base_url: str) -> Address:
 
 
 def public_address(url: str) -> str:
-    """Return a URL without the user, the password and the query that may stand in it; the text need not be a valid URL."""
+    """Return a URL without the user, the password and the query that it may contain; the text need not be a valid URL."""
     return re.sub(r"[?#].*", "", re.sub(r"^([^/?#]*//)?[^/]*@", r"\1", url, flags=re.DOTALL), flags=re.DOTALL)

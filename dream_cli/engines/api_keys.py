@@ -1,4 +1,4 @@
-"""Which API key goes to which server: a key is sent to no host that it was not given for."""
+"""API keys per server: a key is sent only to the host that it was given for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def judge_key_names(urls: Sequence[str | None], policy_url: str | None) -> list[
 
 
 def api_key(names: Sequence[str], address: Address) -> str:
-    """Return the key for a server, "" where there is none.
+    """Return the key for a server, "" if there is none.
 
     OPENAI_API_KEY is used only for OpenAI's own hosts and for the host of OPENAI_BASE_URL. Raises UsageError for a key that
     cannot stand in a header.
@@ -57,7 +57,7 @@ def key_advice(names: Sequence[str]) -> str:
 
 
 def authorization(address: Address, key: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that authorise a request: the user's own headers, what stands in the URL, else the key."""
+    """Return the headers that authorise a request: the user's own headers, credentials in the URL, else the key."""
     if {"authorization", "api-key"} & {name.lower() for name in headers}:
         return dict(headers)
     if address.user or address.password:

@@ -1,4 +1,4 @@
-"""An asynchronous front for a model that blocks: requests that wait together run together."""
+"""Batching: asynchronous requests to a blocking model; those that wait at the same time run as one batch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Batcher:
         return await asyncio.wrap_future(job.future)
 
     async def close(self) -> None:
-        """Cancel what waits and end the thread; a batch that runs is not waited for, for nobody waits for its results."""
+        """Cancel what waits and end the thread; a running batch is not waited for, since its results are no longer needed."""
         with self._changed:
             self._closed = True
             abandoned, self._waiting = self._waiting, deque()
@@ -89,7 +89,7 @@ class Batcher:
             results = list(self._run(batch[0].key, [job.item for job in batch]))
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} requests")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it reaches the one who asked
+        except Exception as error:  # noqa: BLE001 - every error is raised to the caller that waits
             self._retry(batch, error)
             return
         for job, result in zip(batch, results, strict=True):

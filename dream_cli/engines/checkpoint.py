@@ -47,7 +47,7 @@ class World:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a model, and the folder of the adapter that is laid over it, where there is one."""
+    """The folder of a model, and the folder of the adapter on top of it, if any."""
 
     folder: Path
     adapter: Path | None = None
@@ -90,7 +90,7 @@ class Checkpoint:
         return World(declared["name"])
 
     def _declared(self, name: str, default: Any) -> Any:
-        """Return the JSON object of a file beside the weights, the adapter's own before its base's; `default` where there is none."""
+        """Return the JSON object of a file beside the weights, the adapter's own before its base's; `default` if there is no such file."""
         file = next((folder / name for folder in reversed(self.folders) if (folder / name).exists()), None)
         if file is None:
             return default
@@ -126,7 +126,7 @@ def find_checkpoint(model: str) -> Checkpoint:
 
 
 def _moved_base(adapter: Path) -> Path | None:
-    """Return the base of an adapter that was moved together with it; None where what lies there now is another model."""
+    """Return the base of an adapter that was moved together with it; None if that folder now holds another model."""
     run = adapter / RUN_FILE
     known = json.loads(run.read_text()).get("base") if run.exists() else None
     if not known:
@@ -185,7 +185,7 @@ def _download(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=wanted, ignore_patterns=["original/*"]))
     except Exception as error:  # noqa: BLE001 - the hub client raises errors of many libraries
         reason = str(error).strip().splitlines()[:1]
-        raise UsageError(f"{model} is no folder here and cannot be had from the hub: {' '.join(reason)}") from None
+        raise UsageError(f"{model} is not a folder here and cannot be loaded from the hub: {' '.join(reason)}") from None
 
 
 def _file_hash(file: Path) -> str:

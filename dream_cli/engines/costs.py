@@ -1,4 +1,4 @@
-"""What tokens cost."""
+"""The cost of a run: calls, tokens and money."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices of a million tokens, in any currency: those that the model reads, and those that it writes."""
+    """Price per million input and output tokens, in any currency."""
 
     prompt: float
     completion: float
@@ -21,10 +21,10 @@ class Prices:
         return (self.prompt * usage.prompt_tokens + self.completion * usage.completion_tokens) / MILLION
 
 
-def told(usage: Usage, prices: Prices | None) -> str:
-    """Say what a run cost: calls, tokens, and money where there are prices."""
-    said = f"{usage.calls} calls made, {usage.reused} answered from the store"
+def cost_report(usage: Usage, prices: Prices | None) -> str:
+    """Return the cost of a run in words: calls, tokens, and money where there are prices."""
+    report = f"{usage.calls} calls made, {usage.reused} answered from the store"
     if usage.calls and not usage.prompt_tokens:
-        return f"{said}; the server does not say how many tokens these were"
-    said += f"; {usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens"
-    return said + (f"; cost {prices.cost(usage):.4g}" if prices else "")
+        return f"{report}; the server does not report token counts"
+    report += f"; {usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens"
+    return report + (f"; cost {prices.cost(usage):.4g}" if prices else "")

@@ -1,4 +1,4 @@
-"""Counts the calls of a stage instead of making them."""
+"""The engine of a dry run: counts the calls of a stage and makes none."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import replace
 from dream_cli.engines.costs import Prices
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
 
-# Rules of thumb, good to a factor of two: characters of English a token, tokens an image.
-CHARACTERS_A_TOKEN = 4
-TOKENS_AN_IMAGE = 576
+# Rules of thumb, good to a factor of two: characters of English per token, tokens per image.
+CHARACTERS_PER_TOKEN = 4
+TOKENS_PER_IMAGE = 576
 
 
 class DryEngine(Engine):
     """Answers every list with [] and every choice evenly, and keeps count of the most tokens that this may take.
 
-    What a stage would ask because of a real answer, such as the verification of each observation, is not counted.
+    Calls that depend on a real answer, such as the verification of each observation, are not counted.
     """
 
     kind = model = fingerprint = "dry-run"
@@ -38,20 +38,20 @@ class DryEngine(Engine):
         return Choice(dict.fromkeys(answers, 1 / len(answers)), 1.0, answers[0])
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""
 
     def report(self, prices: Prices | None) -> str:
-        """Say what the run would cost without what is in the store already."""
+        """Return in words the cost of the run if nothing is in the store yet."""
         most = self.usage
-        said = f"{most.calls} calls, about {most.prompt_tokens} prompt tokens and at most {most.completion_tokens} completion tokens"
+        estimate = f"{most.calls} calls, about {most.prompt_tokens} prompt tokens and at most {most.completion_tokens} completion tokens"
         if prices:
             least = replace(most, completion_tokens=0)
-            said += f", at a cost of about {prices.cost(least):.4g} to {prices.cost(most):.4g}"
+            estimate += f", at a cost of about {prices.cost(least):.4g} to {prices.cost(most):.4g}"
         if self._lists:
-            said = f"at least {said}; checking each observation that is found comes on top (--no-verify leaves it out)"
-        return f"{said}; calls that are in the store already cost nothing"
+            estimate = f"at least {estimate}; each observation takes one more call to verify (--no-verify skips it)"
+        return f"{estimate}; calls that are in the store already cost nothing"
 
     def _count(self, chat: Sequence[ChatMessage], calls: int, completion_tokens: int) -> None:
         self.usage.calls += calls
-        self.usage.prompt_tokens += sum(len(m.text) // CHARACTERS_A_TOKEN + TOKENS_AN_IMAGE * len(m.images) for m in chat)
+        self.usage.prompt_tokens += sum(len(m.text) // CHARACTERS_PER_TOKEN + TOKENS_PER_IMAGE * len(m.images) for m in chat)
         self.usage.completion_tokens += calls * completion_tokens

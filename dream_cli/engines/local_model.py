@@ -1,4 +1,4 @@
-"""What every user of a local model shares: its processor, its weights, its adapter, and the seed of one sample."""
+"""The loading of a local model: its processor, weights and adapter, and the seed of each sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOADING_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, Asse
 
 
 def row_seed(chat: Chat, seed: int, sample: int) -> int:
-    """Return the seed of one sample of one chat, from everything that was asked."""
+    """Return the seed of one sample of one chat, derived from the whole request."""
     total = hashlib.sha256(f"{seed}\0{sample}".encode())
     for message in chat:
         total.update(repr((message.role, message.text, *([message.places] if any(message.places) else []))).encode())
@@ -84,5 +84,5 @@ def with_adapter(model: Any, checkpoint: Checkpoint, trainable: bool = False) ->
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message: some libraries go on with a list of everything that they know."""
+    """Return the first line of an error's message: some libraries append a list of every supported value."""
     return str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""How probable each of a few fixed answers is, read off the token probabilities of a reply."""
+"""The probability of each of a few fixed answers, from the token probabilities of a reply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dream_cli.errors import EngineError
 
 Json = dict[str, Any]
 T = TypeVar("T")
-Positions = list[dict[str, float]]  # for each position the alternatives; the token that was written stands first
+Positions = list[dict[str, float]]  # for each position the alternatives; the generated token is first
 
 NEGLIGIBLE = 1e-3  # an unread answer below this probability is not worth another request
 
@@ -37,7 +37,7 @@ async def read_answers(answers: Sequence[str], positions: Positions, after: Call
             if word != written:
                 behind = await after(names[longer[0]][: len(word)]) if word and probability >= NEGLIGIBLE else []
             elif not here[1:] and word in names:
-                # The text ended here, and the end is no token for this server: the word that was written is the answer.
+                # The text ended here, and this server does not report the end as a token: the word that was written is the answer.
                 mass[names[word]] += probability
                 continue
             else:
@@ -81,7 +81,7 @@ def read_positions(choice: Json) -> Positions:
     content = _field(choice, "logprobs", dict, {}).get("content")
     positions = []
     for place in _field({"content": content}, "content", list, []):
-        # The written token stands among the best of its position; with temperature 0 it is the first of them.
+        # The generated token is among the top ones of its position; with temperature 0 it is the first of them.
         entries = [place, *(_field(place, "top_logprobs", list, []) if isinstance(place, dict) else [])]
         position: dict[str, float] = {}
         for i, entry in enumerate(entries):
@@ -98,7 +98,7 @@ def read_positions(choice: Json) -> Positions:
 
 
 def _probability(logprob: Any) -> float:
-    """Return the probability; a little above zero is rounding, and minus infinity is no probability at all."""
+    """Return the probability; a little above zero is rounding, and minus infinity is not a probability."""
     if not isinstance(logprob, int | float) or isinstance(logprob, bool) or math.isnan(logprob) or logprob == math.inf:
         raise EngineError(f"a log-probability of the reply is not a number: {str(logprob)[:40]!r}")
     return math.exp(min(0.0, logprob))

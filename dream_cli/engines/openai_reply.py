@@ -66,6 +66,6 @@ def _content(content: Any) -> str:
         return content or ""
     if isinstance(content, list):
         parts = [part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None for part in content]
-        # Parts of another kind hold thoughts or calls of tools, which are no text of the answer.
+        # Parts of another kind hold thoughts or tool calls, which are not part of the answer.
         return "".join(part for part in parts if isinstance(part, str))
     raise EngineError(f"the content of the reply is not text: {str(content)[:80]!r}")

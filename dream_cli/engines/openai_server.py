@@ -47,7 +47,7 @@ async def open_openai(spec: EngineSpec) -> Engine:
 
 
 def _pick(cards: list[Json], model: str | None, place: str) -> Json:
-    """Return what the server says of the model that was named, or of the only one it has."""
+    """Return the server's entry for the named model, or for the only model it has."""
     names = [card["id"] for card in cards]
     if model is None:
         if len(cards) == 1:
@@ -185,7 +185,7 @@ class OpenAIEngine(Engine):
                 for choice in read_choices(reply):
                     if choice.get("error") or choice.get("finish_reason") == "error":
                         reason = self._wire.quote(json.dumps({"error": choice.get("error")}))
-                        raise EngineError(self._wire.name(f"an error stands in place of an answer: {reason}"))
+                        raise EngineError(self._wire.name(f"an error in place of an answer: {reason}"))
                 return reply
 
 

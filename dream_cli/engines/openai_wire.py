@@ -32,7 +32,7 @@ FAULTS = 5  # tries of one request that meets a 5xx or a broken connection
 PATIENCE = 10  # tries of one request that a working server puts off
 BACKOFF = 0.5
 LONGEST_WAIT = 120.0
-UNREASONABLE_WAIT = 300.0  # a server that asks for a longer wait is not waited for
+UNREASONABLE_WAIT = 300.0  # seconds; a longer Retry-After ends the call
 LARGEST_REPLY = 16 << 20  # bytes
 CA_BUNDLE = "REQUESTS_CA_BUNDLE"  # OpenSSL reads SSL_CERT_FILE by itself
 
@@ -123,7 +123,7 @@ class Wire:
                     data += chunk
                     if len(data) > LARGEST_REPLY:
                         raise Refused(response.status, self.name(f"the reply is larger than {LARGEST_REPLY >> 20} MB"))
-                # JSON is UTF-8 whatever the header says; a byte order mark is not part of it.
+                # JSON is UTF-8 whatever the header declares; a byte order mark is not part of it.
                 text = bytes(data).decode("utf-8-sig", errors="replace")
                 headers = response.headers
                 return _Attempt(response.status, text, headers.get("Retry-After"), headers.get("Location", ""))
@@ -170,7 +170,7 @@ class Wire:
         return f"{self.place}: {message}"
 
     def quote(self, text: str) -> str:
-        """Return what the server's error says; a key that it repeats (as some do when they refuse it) goes no further."""
+        """Return the server's error message without the API key, which some servers repeat when they refuse it."""
         # Before the message is trimmed, which could leave a part of the key.
         for secret in self.secrets:
             text = text.replace(secret, "***")
@@ -218,7 +218,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _embedded_failure(reply: Mapping[str, Any]) -> _Attempt | None:
-    """Return the failure that an `error` in a reply of status 200 is; None where there is none."""
+    """Return the failure reported by an `error` in a reply of status 200, or None."""
     error = reply.get("error")
     if not error:
         return None
@@ -242,7 +242,7 @@ def _is_passing(attempt: _Attempt) -> bool:
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:
-    """Return the seconds to wait: full jitter, after the time the server asked for."""
+    """Return the seconds to wait: full jitter, after the server's Retry-After."""
     jitter = random.uniform(0, min(60.0, BACKOFF * 2 ** (attempt - 1)))
     return min(LONGEST_WAIT, (_seconds(retry_after) or 0.0) + jitter)
 
@@ -262,7 +262,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def error_message(text: str, longest: int = 300) -> str:
-    """Return what the body of an error says, in at most `longest` characters."""
+    """Return the message in the body of an error, in at most `longest` characters."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):

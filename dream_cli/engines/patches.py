@@ -39,7 +39,7 @@ def attention_of(config: Any) -> str:
 
 
 def set_attention(config: Any, name: str) -> None:
-    """Let a loaded model attend by the attention of this name from the next forward pass on; `set_attn_implementation` refuses ours."""
+    """Switch a loaded model to the attention of this name from the next forward pass on; `set_attn_implementation` refuses ours."""
     private_part(config, "_attn_implementation", "transformers")
     config._attn_implementation = name
 
@@ -76,7 +76,7 @@ def _torchvision_works() -> bool:
 def _leave_video_out(mixin: Any) -> None:
     """Replace the three methods of transformers' ProcessorMixin that insist on the video part, for the whole process.
 
-    Not for one load: a processor is asked for its attributes whenever it is used or saved.
+    Permanent, not for one load only: the attributes of a processor are read whenever it is used or saved.
     """
     attributes = private_part(mixin, "get_attributes", "transformers").__func__
     construct = mixin.__init__
@@ -97,7 +97,7 @@ def _leave_video_out(mixin: Any) -> None:
                 place = attributes(cls).index(_VIDEO)
                 parts = [*parts[:place], None, *parts[place:]]
             if cls.__name__ == "SmolVLMProcessor":
-                # On the class, because what stands on the instance would be saved with it.
+                # On the class, because an attribute of the instance would be saved with it.
                 cls.video_processor = SimpleNamespace(num_frames=64, fps=1)
         return from_parts(cls, parts, *rest, **named)
 

@@ -1,6 +1,6 @@
 """Token sequences with the same beginning as one packed sequence: each shared beginning goes through the model once.
 
-Sequences that start alike are merged into a trie. Its tokens stand in one row, every token after its parent; a token sees its own
+Sequences that start alike are merged into a trie. Its tokens form one row, every token after its parent; a token sees its own
 ancestors and nothing else, and its position is its depth in the trie. So each sequence gets what it would get alone, for the cost
 of the distinct tokens.
 """
@@ -74,7 +74,7 @@ def sees(tree: PackedTree) -> Tensor:
 
     length = len(tree)
     visible = torch.zeros(length, length, dtype=torch.bool)
-    # The first sequence stands in one run, where every token follows its parent: the plain causal triangle.
+    # The first sequence is contiguous, and every token follows its parent: the plain causal triangle.
     first = next((i for i, parent in enumerate(tree.parents) if parent != i - 1), length)
     visible[:first, :first] = torch.ones(first, first, dtype=torch.bool).tril()
     for column in range(first, length):
@@ -86,16 +86,16 @@ def sees(tree: PackedTree) -> Tensor:
 
 def depths(tree: PackedTree) -> tuple[int, ...]:
     """Return how many ancestors each column has."""
-    found: list[int] = []
+    depths: list[int] = []
     for parent in tree.parents:
-        found.append(0 if parent < 0 else found[parent] + 1)
-    return tuple(found)
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+    return tuple(depths)
 
 
 def positions(tree: PackedTree, head: Tensor) -> Tensor:
     """Return the position of every column, (..., 1, L), from those of the shared head, (..., 1, H), which may have three axes.
 
-    Behind the head, where only text stands, positions count on from the largest one of the head along every axis.
+    Behind the head, where there is only text, positions count on from the largest one of the head along every axis.
     """
     import torch
 
@@ -145,7 +145,7 @@ def branches(tree: PackedTree) -> tuple[int, tuple[slice, ...]]:
 
 @contextmanager
 def tree_attention(model: Any, tree: PackedTree, visible: Tensor) -> Iterator[None]:
-    """Let the language model attend branch by branch while the context is open, where it attends by SDPA.
+    """Make the language model attend branch by branch while the context is open, where it attends by SDPA.
 
     A branch meets the keys of the trunk and its own, never those of its neighbours, and the trunk takes the causal kernel.
     """

@@ -74,7 +74,7 @@ class Completion:
 
 
 def answer_of(completion: Completion) -> str:
-    """Return the text of a completion; raise NoAnswer or, where it ends inside its thoughts, UnreadableAnswer if it is no answer."""
+    """Return the text of a completion; raise NoAnswer or, where it ends inside its thoughts, UnreadableAnswer if it is not an answer."""
     if completion.is_answer:
         return completion.text
     if completion.finish_reason == FILTERED:
@@ -99,7 +99,7 @@ class Choice:
 
 @dataclass
 class Usage:
-    """What an engine was asked for so far: replies that the model made (`calls`) or the store had (`reused`), and the model's tokens."""
+    """The use of an engine so far: replies that the model made (`calls`) or that came from the store (`reused`), and the model's tokens."""
 
     calls: int = 0
     reused: int = 0

@@ -1,4 +1,4 @@
-"""Which engine answers for a model: the only place that names the engines."""
+"""The registry of engines, and the choice of one for a model. No other module names the engines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_address(base_url: str) -> None:
 
 
 async def open_engine(spec: EngineSpec) -> Engine:
-    """Return the engine for `spec`, answering from its store where it has one; raise UsageError where there is none."""
+    """Return the engine for `spec`, answering from its store where it has one; raise UsageError if there is none."""
     if spec.store is None:
         return await _open(spec)
     from dream_cli.engines.store import CallStore, StoredEngine
@@ -65,7 +65,7 @@ class EngineChoice:
 
 
 def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -> EngineChoice:
-    """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is asked only where it matters."""
+    """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is called only where it matters."""
     if spec.base_url is not None:
         return EngineChoice("openai", f"a server is named, {public_address(spec.base_url)}")
     model = spec.model or DEFAULT_MODEL
@@ -73,9 +73,9 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
     if model in EMBEDDED:
         return EngineChoice("transformers", f"{model}, an embedded model, answers on the CPU")
     if spec.engine is not None:
-        return EngineChoice(spec.engine, "it is asked for by name")
+        return EngineChoice(spec.engine, "it is named by --engine")
     if spec.device == "cpu":
-        return EngineChoice("transformers", "the CPU is asked for")
+        return EngineChoice("transformers", "--device is cpu")
     if importlib.util.find_spec("vllm") is None:
         return EngineChoice("transformers", "vllm is not installed")
     if not (has_gpu or _has_gpu)():
@@ -113,7 +113,7 @@ def _require_local(model: str, engine: str | None) -> None:
     if missing:
         extra = "vllm" if engine == "vllm" else "local"
         needs = f"to run {model} here, {' and '.join(missing)} must be installed"
-        raise UsageError(f"{needs}: pip install 'dream-cli[{extra}]' (or ask a server: --base-url)")
+        raise UsageError(f"{needs}: pip install 'dream-cli[{extra}]' (or use a server: --base-url)")
 
 
 def _has_gpu() -> bool:

@@ -36,7 +36,7 @@ class Group:
 class SharedChoices:
     """Answers requests with one forward pass per group; `plain` answers one request alone, and checks the first group.
 
-    A model of a family that cannot take the mask, chats whose pictures do not stand in the shared beginning, and a model whose
+    A model of a family that cannot take the mask, chats whose images are not in the shared beginning, and a model whose
     first shared answer is not the plain one are left to the caller: `choose` then returns None.
     """
 
@@ -62,7 +62,7 @@ class SharedChoices:
             self._checked = True
             self._usable = _same(choices[0], plain(requests[0]), TOLERANCE.get(str(self._model.dtype), ROUGH_TOLERANCE))
             if not self._usable:
-                sys.stderr.write("dream: this model answers otherwise on a shared prefix; questions are asked one by one\n")
+                sys.stderr.write("dream: this model answers differently on a shared prefix; questions are sent one by one\n")
                 return None
         return choices
 
@@ -74,7 +74,7 @@ class SharedChoices:
             return None
         inputs = self._encode(chats[:1])
         first = tuple(inputs["input_ids"][0].tolist())
-        # A special token parts the text, so what stands behind the last picture is tokenised as if it stood alone.
+        # A special token splits the text, so the text behind the last image is tokenised as it would be alone.
         behind = [tuple(self._tokenizer.encode(text[cut:], add_special_tokens=False)) for text in texts]
         head = len(first) - len(behind[0])
         if head < 0 or first[head:] != behind[0]:

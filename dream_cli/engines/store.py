@@ -1,4 +1,4 @@
-"""Every call is paid for once: replies are kept under the content of their request."""
+"""The call store: replies in SQLite under a hash of their request, so that each call is paid for once."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class CallStore:
             self._db.execute(_SUBJECTS)
 
     def get(self, key: str) -> Json | None:
-        """Return the reply kept under a key, None where there is none."""
+        """Return the reply kept under a key, None if there is none."""
         with _guard(self.path):
             row = self._db.execute("SELECT reply FROM calls WHERE key = ?", (key,)).fetchone()
         return None if row is None else dict(json.loads(row[0]))
@@ -180,7 +180,7 @@ def _subjects(request: Json, purpose: Purpose) -> set[str]:
 
 
 class StoredEngine(Engine):
-    """An engine that asks another one only for what is not in the store."""
+    """An engine that answers from the store, and calls another engine for the rest."""
 
     def __init__(self, inner: Engine, store: CallStore) -> None:
         self.kind, self.model, self.fingerprint = inner.kind, inner.model, inner.fingerprint
@@ -191,29 +191,29 @@ class StoredEngine(Engine):
         self._room = asyncio.Semaphore(inner.concurrency)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each sample index; only those that are missing are asked for."""
+        """Return one completion for each sample index; only the missing ones are generated."""
         about = self._request("generate", chat) | {"sampling": _sampling_json(sampling)}
         requests = {sample: about | {"sample": sample} for sample in samples}
 
-        async def ask(missing: list[int]) -> list[Json]:
+        async def call(missing: list[int]) -> list[Json]:
             return [asdict(completion) for completion in await self._inner.generate(chat, sampling, missing)]
 
-        replies = await self._replies(requests, ask)
+        replies = await self._replies(requests, call)
         return [Completion(**replies[sample]) for sample in samples]
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return how probable each of the answers is, from the store where it is there."""
         request = self._request("choose", chat) | {"answers": list(answers)}
 
-        async def ask(_: list[int]) -> list[Json]:
+        async def call(_: list[int]) -> list[Json]:
             choice = await self._inner.choose(chat, answers)
             probabilities = None if choice.probabilities is None else dict(choice.probabilities)
             return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text}]
 
-        return Choice(**(await self._replies({0: request}, ask))[0])
+        return Choice(**(await self._replies({0: request}, call))[0])
 
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
-        """Drop the reply to a choice, or to the first sample of a text: one that could not be read is asked for again."""
+        """Drop the reply to a choice, or to the first sample of a text: one that could not be read is then requested again."""
         if isinstance(about, Sampling):
             request = self._request("generate", chat) | {"sampling": _sampling_json(about), "sample": 0}
         else:
@@ -234,21 +234,21 @@ class StoredEngine(Engine):
         ]
         return {"version": VERSION, "verb": verb, "engine": self.fingerprint, "messages": messages}
 
-    async def _replies(self, requests: Mapping[int, Json], ask: Callable[[list[int]], Awaitable[list[Json]]]) -> dict[int, Json]:
-        """Return the reply to each request; what is asked for is on disk before this returns."""
+    async def _replies(self, requests: Mapping[int, Json], call: Callable[[list[int]], Awaitable[list[Json]]]) -> dict[int, Json]:
+        """Return the reply to each request; new replies are on disk before this returns."""
         keys = {name: call_key(request) for name, request in requests.items()}
         async with AsyncExitStack() as held:
             # Identical requests wait for the first one and then find its reply. If that one failed or was
             # cancelled the next one asks, which a shared future could not do. The order keeps two waiters from a deadlock.
             for key in sorted(keys.values()):
                 await held.enter_async_context(self._lock(key))
-            found = {name: self._store.get(key) for name, key in keys.items()}
-            replies = {name: reply for name, reply in found.items() if reply is not None and _is_answer(reply)}
+            kept = {name: self._store.get(key) for name, key in keys.items()}
+            replies = {name: reply for name, reply in kept.items() if reply is not None and _is_answer(reply)}
             missing = [name for name in keys if name not in replies]
             self.usage.reused += len(replies)
             if missing:
                 async with self._room:
-                    fresh = dict(zip(missing, await ask(missing), strict=True))
+                    fresh = dict(zip(missing, await call(missing), strict=True))
                     kept = [(keys[n], requests[n], fresh[n]) for n in missing if _is_answer(fresh[n])]
                     self._store.put(requests[missing[0]]["verb"], self.model, kept, PURPOSE.get())
                 replies |= fresh

@@ -1,4 +1,4 @@
-"""The thoughts of a reasoning model, parted from its answer."""
+"""The thoughts of a reasoning model, separated from its answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS = (
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
     (r"<\|channel\|>analysis<\|message\|>", r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>"),
 )
-# A mark in the middle of a line is talk about marks.
+# A mark in the middle of a line is text about the mark, not the mark itself.
 _OPEN = re.compile(r"^[ \t]*(?:" + "|".join(f"(?:{opening})" for opening, _ in _MARKS) + ")", re.IGNORECASE | re.MULTILINE)
 # A chat template may write the opening mark itself, so that only the closing one is part of the reply.
 _LONE_CLOSE = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>")
@@ -86,12 +86,12 @@ async def with_room(
 
 def no_thoughts(spec: EngineSpec) -> dict[str, bool]:
     """Return the variables of a chat template that keep a model from thinking, where the spec leaves no room for it."""
-    # Qwen, GLM and others read the first, Granite and DeepSeek the second; a template leaves aside what it does not know.
+    # Qwen, GLM and others read the first, Granite and DeepSeek the second; a template ignores variables that it does not use.
     return {"enable_thinking": False, "thinking": False} if spec.thinking == 0 else {}
 
 
 def thinking_tag(spec: EngineSpec) -> str:
-    """Return what the fingerprint of a local model says of its room for thoughts."""
+    """Return the part of a local model's fingerprint that depends on the thinking budget."""
     return "" if spec.thinking is None else f"-thinking-{spec.thinking}"
 
 

@@ -103,7 +103,7 @@ class VisionLanguageModel:
         self._template = dict(template or {})  # variables of the chat template
         self._tokenizer = getattr(processor, "tokenizer", processor)
         if not (getattr(processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)):
-            raise UsageError(f"the model {name} has no chat template, so it cannot be asked anything; use its instruction-tuned version")
+            raise UsageError(f"the model {name} has no chat template, so it cannot take a conversation; use its instruction-tuned version")
         self._ends = _ends(model, self._tokenizer)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._shares_prompts = not prefix_tree.why_not(model.config)
@@ -111,7 +111,7 @@ class VisionLanguageModel:
         self._forget_defaults()
 
     def _forget_defaults(self) -> None:
-        """Pad on the left, and let nothing that the checkpoint says of sampling change what was asked for."""
+        """Pad on the left, and drop the checkpoint's own sampling defaults, so that they do not override the request."""
         from transformers import GenerationConfig
 
         self._tokenizer.padding_side = "left"
@@ -255,7 +255,7 @@ class RowNoise:
 
 
 def _append(inputs: dict[str, Any], prefix: Tokens) -> dict[str, Any]:
-    """Return the inputs with the same tokens after every row; masks say that they are seen and are text."""
+    """Return the inputs with the same tokens after every row; the masks mark them as visible text."""
     import torch
 
     ids = inputs["input_ids"]

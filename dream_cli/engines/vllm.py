@@ -71,7 +71,7 @@ class VllmEngine(Engine):
         return choice
 
     async def close(self) -> None:
-        """End the worker, let go of the model and of the GPU."""
+        """End the worker and release the model and the GPU."""
         await self._batcher.close()
         # Its process would live on, with the memory of the GPU, when this one leaves without Python's farewell.
         self._llm.llm_engine.engine_core.shutdown()
@@ -135,12 +135,12 @@ class VllmEngine(Engine):
 def _asked(spellings: dict[str, list[Spelling]], ends: Tokens) -> dict[Tokens, Tokens]:
     """Return for each prefix the tokens whose probability behind it is needed."""
     every = [spelling for group in spellings.values() for spelling in group]
-    asked: dict[Tokens, Tokens] = {}
+    answers_by_prefix: dict[Tokens, Tokens] = {}
     for prefix in prefixes(spellings):
         within = [s.tokens[len(prefix)] for s in every if s.tokens[: len(prefix)] == prefix and len(s.tokens) > len(prefix)]
         closing = ends if any(s.closed and s.tokens == prefix for s in every) else ()
-        asked[prefix] = tuple(dict.fromkeys([*within, *closing]))
-    return asked
+        answers_by_prefix[prefix] = tuple(dict.fromkeys([*within, *closing]))
+    return answers_by_prefix
 
 
 def _load(checkpoint: Checkpoint) -> Any:
@@ -155,7 +155,7 @@ def _load(checkpoint: Checkpoint) -> Any:
         adapter = {"enable_lora": True, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
     return LLM(
         str(checkpoint.folder),
-        # The checkpoint's own sampling defaults must not change what was asked for.
+        # The checkpoint's own sampling defaults must not override the request.
         generation_config="vllm",
         # A model that may write any whitespace in its JSON can write nothing else until its tokens are spent.
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
@@ -214,7 +214,7 @@ def _ends(checkpoint: Checkpoint, tokenizer: Any) -> Tokens:
 
 
 def _take_gpu() -> TextIO:
-    """Return the lock of the visible GPUs; vLLM takes all their memory, so a second stage there would only fail."""
+    """Return the lock of the visible GPUs; vLLM takes all their memory, so a second stage would fail."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-").replace("/", "-")
     lock = (Path(tempfile.gettempdir()) / f"dream-vllm-{os.getuid()}-{gpus}.lock").open("a")
     try:

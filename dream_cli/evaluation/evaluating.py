@@ -14,7 +14,7 @@ from dream_cli.benchmarks.registry import get
 from dream_cli.choices import Rule
 from dream_cli.engines.address import public_address
 from dream_cli.engines.api_keys import judge_key_names
-from dream_cli.engines.costs import told
+from dream_cli.engines.costs import cost_report
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
@@ -169,7 +169,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
     if isinstance(engine, DryEngine):
         run.tell(f"dry run, {spec.model or public_address(spec.base_url or '') or DEFAULT_MODEL}: {engine.report(run.prices)}")
     elif run.verbose:
-        run.tell(told(engine.usage, run.prices))
+        run.tell(cost_report(engine.usage, run.prices))
     return done
 
 

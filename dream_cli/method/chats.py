@@ -1,4 +1,4 @@
-"""What a model is shown: the conversation with its images in their place."""
+"""The chat for a model: the conversation of a record with its images in place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def question(text: str, images: Sequence[Image] = ()) -> list[ChatMessage]:
 
 
 def conversation(turn: Turn, images: Sequence[Image], text: str | None = None, system: str | None = None) -> list[ChatMessage]:
-    """Return the chat that asks for a response to a turn: its history, then its prompt (or `text` in its place).
+    """Return the chat for a response to a turn: its history, then its prompt (or `text` in its place).
 
     The images stand where the turn places them (before `text`); `system` takes the place of the system message of the conversation.
     """

@@ -36,7 +36,7 @@ def combined(global_score: float | None, observation_score: float | None, how: C
 
     `sum` is the mean of the two, `product` their product, `lexicographic` goes by the observation score and lets the
     global score break ties; these three take the one part where the other is None. `global` and `observation` are that
-    part alone. Raises ValueError where the parts asked for are absent.
+    part alone. Raises ValueError where the required parts are absent.
     """
     parts = {"global": None if global_score is None else global_score / 10, "observation": observation_score}
     if how not in COMBINATIONS:

@@ -12,7 +12,7 @@ from dream_cli.prompts.rendering import Prompts
 
 
 class PromptedStep(Protocol):
-    """A dataclass that asks an engine questions from templates; `roles` names those that it uses."""
+    """A dataclass that sends prompts from templates to an engine; `roles` are the templates that it uses."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -45,7 +45,7 @@ def with_model_prompts(step: Prompted, warn: Callable[[str], None]) -> Prompted:
 
 
 def untrained_roles(prompts: Prompts, checkpoint: Checkpoint, roles: Sequence[str]) -> list[str]:
-    """Return those of `roles` whose prompts differ from the ones that the model was trained with; a role it knows nothing of does not."""
+    """Return those of `roles` whose prompts differ from the ones that the model was trained with; a role that the model does not declare does not count."""
     trained = checkpoint.trained_prompts
     hashes = dict(trained.roles)
     if checkpoint.prompts is not None:

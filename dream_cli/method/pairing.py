@@ -17,7 +17,7 @@ from dream_cli.records.record import Judgement, Record, Response, Turn
 PAIRED = "paired"
 # In the order in which they are applied.
 RULES = ("tie", "margin", "floor", "near-duplicate", "length ratio")
-# Everything a receipt can count, in the order in which it is told.
+# Everything a receipt can count, in the order in which it is printed.
 OUTCOMES = ("error", "fewer than two responses", "unscored", *RULES, PAIRED)
 
 # Chinese and Japanese are written without spaces: there each character counts as a word.
@@ -30,7 +30,7 @@ class PairRules:
 
     `margin` is a difference of scores in [0, 1]; `min_chosen` a global score (or ten times a helpfulness), 0 to 10;
     `max_length_ratio` longer to shorter in words, None for no limit; `near_duplicate` the share of words in common above which
-    two answers say the same; `per_prompt` the most pairs of one prompt, by default 1 for best-worst and no limit for the others.
+    two answers count as the same; `per_prompt` the most pairs of one prompt, by default 1 for best-worst and no limit for the others.
     """
 
     policy: PairPolicy = "best-worst"
@@ -86,7 +86,7 @@ def pairs_of(record: Record, rules: PairRules) -> tuple[list[Record], Counter[st
     if record.error is not None:
         return [], Counter(["error"])
     admitted, receipt = [], Counter[str]()
-    # A conversation that nobody can answer is counted as well.
+    # A conversation without a turn to answer is counted as well.
     for turn in record.turns():
         candidates, outcome = _admitted(turn.responses, rules)
         receipt[outcome] += 1

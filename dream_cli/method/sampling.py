@@ -15,7 +15,7 @@ from dream_cli.records.record import Record, Response, Turn
 
 @dataclass(frozen=True)
 class Sampler:
-    """Adds `n` responses to each record; with `observe` the observations stand in the context (DREAM without training)."""
+    """Adds `n` responses to each record; with `observe` the observations are in the context (DREAM without training)."""
 
     engine: Engine
     prompts: Prompts

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, field, replace
 
 from dream_cli.engines.address import public_address
-from dream_cli.engines.costs import Prices, told
+from dream_cli.engines.costs import Prices, cost_report
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
@@ -58,12 +58,12 @@ class Run:
     prices: Prices | None = None
 
     def tell(self, message: str) -> None:
-        """Say one line on stderr."""
+        """Write one line to stderr."""
         sys.stderr.write(f"dream {self.stage}: {message}\n")
 
 
 def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None] = lambda _: None) -> Tally:
-    """Map every record of a stream through a step that asks an engine; `see` looks at each finished record.
+    """Map every record of a stream through a step that calls an engine; `see` looks at each finished record.
 
     A RowError of the step becomes the record's `error`; rows that came with one pass through untouched.
     """
@@ -71,7 +71,7 @@ def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], s
 
 
 async def engine_for(run: Run, spec: EngineSpec) -> Engine:
-    """Return the engine that answers in a run, said on stderr where that was asked for; one that only counts for a dry run."""
+    """Return the engine that answers in a run, reported on stderr with -v; for a dry run, an engine that only counts."""
     if run.dry_run:
         return DryEngine()
     if spec.model is None and spec.base_url is None and not run.quiet:
@@ -108,8 +108,8 @@ def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:
     if isinstance(engine, DryEngine):
         run.tell(f"dry run: {tally.rows} rows, {engine.report(run.prices)}")
     elif run.verbose:
-        run.tell(f"{tally.rows} rows in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} a second)")
-        run.tell(told(engine.usage, run.prices))
+        run.tell(f"{tally.rows} rows in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} per second)")
+        run.tell(cost_report(engine.usage, run.prices))
     if tally.errors and not run.quiet:
         kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
         run.tell(f"{sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}); see their `error` field")
@@ -172,8 +172,8 @@ def identified(record: Record) -> Record:
     """
     if record.id is not None:
         return record
-    said = "\n".join([record.prompt or "", *(f"{m.role}: {m.content}" for m in record.messages)])
-    parts = [said]
+    text = "\n".join([record.prompt or "", *(f"{m.role}: {m.content}" for m in record.messages)])
+    parts = [text]
     for image in record.images:
         try:
             parts.append(digest(image))
@@ -192,7 +192,7 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
         queue.put_nowait((record, asyncio.ensure_future(step(record))))
 
     def feed() -> None:
-        # The loop is gone after an interrupt or a closed pipe; then nobody waits for more.
+        # The loop is gone after an interrupt or a closed pipe; then no more results are needed.
         with contextlib.suppress(RuntimeError):
             try:
                 for record in records:

@@ -1,4 +1,4 @@
-"""What a stage says at its end, on stderr."""
+"""The summary on stderr at the end of a stage."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class WatchedLoss:
             numbers = [] if rows is None else rows.tolist()
             raise DreamError(
                 f"the loss of step {self.state.global_step + 1} is {float(loss.detach())}; its batch: {', '.join(map(self._place, numbers))}. "
-                "Look at these rows, lower --lr, or train in --dtype float32"
+                "Check these rows, lower --lr, or train in --dtype float32"
             )
         return result if isinstance(result, tuple) else result + sharding.touch_vision(self.model)
 

@@ -57,7 +57,7 @@ def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
 
 
 def read_run(folder: Path) -> Json | None:
-    """Return the `run.json` of a folder, None where there is none that can be read."""
+    """Return the `run.json` of a folder, None if none can be read."""
     try:
         run: Json = json.loads((folder / RUN_FILE).read_text())
     except (OSError, ValueError):

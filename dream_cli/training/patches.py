@@ -1,6 +1,6 @@
 """Private methods of transformers' `Trainer` that are overridden: how a checkpoint is written and read.
 
-The class stands before a trainer of TRL in the order of inheritance.
+The class comes before a trainer of TRL in the order of inheritance.
 """
 
 from __future__ import annotations

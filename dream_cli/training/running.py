@@ -47,7 +47,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Done:
-    """The final record, and the exit code that goes with it."""
+    """The final record, and its exit code."""
 
     record: Json
     exit_code: int = 0

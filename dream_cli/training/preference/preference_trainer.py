@@ -118,7 +118,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return model.get_base_model() if hasattr(model, "peft_config") else model
 
     def _scores(self, model: Any, batch: Mapping[str, Any], pictures: Sequence[str]) -> SimpleNamespace:
-        """Return what the model says of a batch, from its pixels, or from the features of its images where the tower is frozen."""
+        """Return the model's output for a batch, from its pixels, or from the features of its images where the tower is frozen."""
         pixels, bare = {name: value for name, value in batch.items() if name not in prefix.TEXT_KEYS}, self._bare
         if not pixels or self._features is None:
             return prefix.score(model, bare, batch, pixels)
@@ -187,13 +187,13 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             collate_fn=_Unscored(self._pairs, self._reference),
             num_workers=self.args.dataloader_num_workers,
         )
-        found: dict[str, tuple[float, float]] = {}
-        asked = False
+        scores: dict[str, tuple[float, float]] = {}
+        reached_model = False
         with self._as_reference() as model:
             for batch in loader:
                 if not greatest(batch is not None):
                     continue
-                asked = True
+                reached_model = True
                 if not (self._is_at_start or hasattr(model, "peft_config")):
                     raise DreamError(
                         "the policy has moved off its reference, which has not scored all of these rows: give them when training starts, "
@@ -202,10 +202,10 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
                 scored = self._reference_scores(model, self._prepare_inputs(batch or self._pairs([rows[0]])))
                 if batch:
                     self._reference.add(scored)
-                    found |= scored
-        if asked:
+                    scores |= scored
+        if reached_model:
             sharding.renew(model)
-        self._reference.merge(gather_object([found]))
+        self._reference.merge(gather_object([scores]))
 
     def _reference_scores(self, model: Any, batch: dict[str, Any]) -> dict[str, tuple[float, float]]:
         pairs, pictures = batch.pop("pairs"), batch.pop("pictures")
@@ -245,7 +245,7 @@ def _check_parts() -> None:
 
 
 def _fit_tiles(device: Any) -> None:
-    """Let TRL's fused head make logits on a CPU in tiles that its cache holds: its own, of 32768 words, are written for a GPU's kernels."""
+    """Make TRL's fused head compute logits on a CPU in tiles that fit its cache: its own, of 32768 words, are written for a GPU's kernels."""
     if device.type == "cpu":
         trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = CPU_TILE
 

@@ -37,7 +37,7 @@ def why_not(config: Any) -> str:
 
 
 def visible(real: Tensor, answer_length: int) -> Tensor:
-    """Return which key each query sees, bool of shape (B, 1, L, L), from which of the (B, L) tokens are no padding.
+    """Return which key each query sees, bool of shape (B, 1, L, L), from which of the (B, L) tokens are not padding.
 
     A query sees what came before it in the prompt and in its own branch. Padding sees itself: a row of the softmax needs something.
     """
@@ -170,7 +170,7 @@ def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], vision: Mapping[
 
 @contextmanager
 def last_columns(backbone: Any, count: int) -> Iterator[None]:
-    """Let the backbone return the hidden states of its last `count` columns only."""
+    """Make the backbone return the hidden states of its last `count` columns only."""
 
     def narrow(module: Any, inputs: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state[:, -count:]

@@ -25,7 +25,7 @@ class RenderedPair:
 
     @property
     def picture_key(self) -> str:
-        """A hash of the images, "" where there are none."""
+        """A hash of the images, "" if there are none."""
         total = hashlib.sha256()
         for image in self.images:
             total.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
