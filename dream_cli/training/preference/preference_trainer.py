@@ -188,12 +188,12 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             num_workers=self.args.dataloader_num_workers,
         )
         scores: dict[str, tuple[float, float]] = {}
-        reached_model = False
+        any_unscored = False
         with self._as_reference() as model:
             for batch in loader:
                 if not greatest(batch is not None):
                     continue
-                reached_model = True
+                any_unscored = True
                 if not (self._is_at_start or hasattr(model, "peft_config")):
                     raise DreamError(
                         "the policy has moved off its reference, which has not scored all of these rows: give them when training starts, "
@@ -203,7 +203,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
                 if batch:
                     self._reference.add(scored)
                     scores |= scored
-        if reached_model:
+        if any_unscored:
             sharding.renew(model)
         self._reference.merge(gather_object([scores]))
 
