@@ -242,8 +242,8 @@ class StoredEngine(Engine):
             # cancelled the next one asks, which a shared future could not do. The order keeps two waiters from a deadlock.
             for key in sorted(keys.values()):
                 await held.enter_async_context(self._lock(key))
-            kept = {name: self._store.get(key) for name, key in keys.items()}
-            replies = {name: reply for name, reply in kept.items() if reply is not None and _is_answer(reply)}
+            stored = {name: self._store.get(key) for name, key in keys.items()}
+            replies = {name: reply for name, reply in stored.items() if reply is not None and _is_answer(reply)}
             missing = [name for name in keys if name not in replies]
             self.usage.reused += len(replies)
             if missing:
