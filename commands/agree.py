@@ -31,27 +31,36 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
     Example: dream agree gold.jsonl judged.jsonl
     """
     from dream_cli.errors import UsageError
-    from dream_cli.evaluation.label_agreement import among, gold_labels, judged_voices, matched, report, text, unreadable
+    from dream_cli.evaluation.label_agreement import (
+        agreement_among_judges,
+        agreement_report,
+        gold_labels,
+        judged_voices,
+        matched,
+        report_text,
+        without_labels,
+    )
     from dream_cli.records.streams import read_records
     from dream_cli.records.strict_json import dumps
 
     people = list(read_records(gold))
     judges = [record for file in judged for record in read_records(file)]
     labels, voices = gold_labels(people), judged_voices(judges, rule)
-    found = [report(one) for one in matched(labels, voices)]
-    if not found:
+    reports = [agreement_report(answers) for answers in matched(labels, voices)]
+    if not reports:
         raise UsageError(
-            f"{gold} labels no question that a judge answered in {', '.join(judged)}: {_questions(labels)} against {_questions(voices)}"
+            f"{gold} labels no question that a judge answered in {', '.join(judged)}: "
+            f"labels of {_questions(labels)}, verdicts of {_questions(voices)}"
         )
-    failed = sum(map(unreadable, [*people, *judges]))
-    for row in [*found, *among(voices)]:
+    failed = sum(map(without_labels, [*people, *judges]))
+    for row in [*reports, *agreement_among_judges(voices)]:
         sys.stdout.write(dumps(row).decode() + "\n")
         if not quiet:
-            sys.stderr.write(text(row))
+            sys.stderr.write(report_text(row))
     if failed:
         sys.stderr.write(f"dream agree: {failed} rows could not be read\n")
     raise typer.Exit(1 if failed else 0)
 
 
-def _questions(found: Iterable[tuple[object, ...]]) -> str:
-    return ", ".join(sorted({str(key[-1]) for key in found})) or "none"
+def _questions(keys: Iterable[tuple[object, ...]]) -> str:
+    return ", ".join(sorted({str(key[-1]) for key in keys})) or "none"

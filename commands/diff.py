@@ -1,4 +1,4 @@
-"""What changed between two files of records.    dream diff round1.jsonl round2.jsonl"""
+"""Compare two files of records.    dream diff round1.jsonl round2.jsonl"""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def run(
 
     if before == after == "-":
         raise UsageError("only one of the two files can come from stdin")
-    found = difference(*(read_records(source, columns.reading) for source in (before, after)))
-    print_json(found.to_dict()) if as_json else print_difference(found, before, after)
+    changes = difference(*(read_records(source, columns.reading) for source in (before, after)))
+    print_json(changes.to_dict()) if as_json else print_difference(changes, before, after)

@@ -81,13 +81,13 @@ def run(
     """
     from dream_cli.benchmarks.loading import name_benchmarks, read_items
     from dream_cli.errors import UsageError
-    from dream_cli.evaluation.evaluating import Plan, evaluated, judges, with_keys
-    from dream_cli.evaluation.reports import compared, deliver
+    from dream_cli.evaluation.evaluating import EvaluationPlan, judges, run_evaluation, with_keys
+    from dream_cli.evaluation.reports import deliver, print_comparison
     from dream_cli.prompts.rendering import Prompts
 
     words = what or []
     if compare:
-        raise typer.Exit(compared(words, rule=rule, agg=agg, as_json=summary, seed=seed))
+        raise typer.Exit(print_comparison(words, rule=rule, agg=agg, as_json=summary, seed=seed))
     templates = Prompts.load(prompts)
     running = name_benchmarks(words) or options.by_hand(ctx, "model", "base_url")
     named = judges(judge, judge_base_url, from_environment=running)
@@ -95,7 +95,7 @@ def run(
     policy = replace(engine.spec("eval"), thinking=None)
     of_judges = replace(engine.spec("judge"), body=options.read_body(judge_body), headers=options.read_headers(judge_header))
     panel = [replace(of_judges, model=name, base_url=url, model_tag=None) for name, url in named]
-    plan = Plan(
+    plan = EvaluationPlan(
         policy=policy,
         judges=with_keys(panel, engine.base_url),
         prompts=templates,
@@ -110,7 +110,7 @@ def run(
     if run.out is not None and not asks:
         raise UsageError("-o is for items that are answered or judged here; name --model or --judge, or write the card with --card")
     if asks:
-        items, code = evaluated(run.run("eval"), plan, items, writing=not summary or run.out is not None)
+        items, code = run_evaluation(run.run("eval"), plan, items, writing=not summary or run.out is not None)
     if not run.dry_run:
         talk = sys.stderr if asks else sys.stdout
         deliver(items, rule=rule, agg=agg, as_json=summary, files=card or [], talk=talk, quiet=run.quiet, show_prompts=show_prompts)

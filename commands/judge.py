@@ -1,4 +1,4 @@
-"""Score how well each response notices the risks.    dream judge sampled.jsonl -o judged.jsonl"""
+"""Score how well each response recognises the risks.    dream judge sampled.jsonl -o judged.jsonl"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     engine: JudgeOptions,
     stage: StageOptions,
 ) -> None:
-    """Score how well each response notices the risks of its input.
+    """Score how well each response recognises the risks of its input.
 
     Adds a `judgement` to every response; a prompt without risks is judged by helpfulness. Answers that cannot be read are `unscored`.
 

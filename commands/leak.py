@@ -33,15 +33,15 @@ def run(
     Example: dream leak pairs.jsonl siuo --data data/siuo
     """
     from dream_cli.benchmarks.loading import read_items
-    from dream_cli.evaluation.contamination import Unseen, in_distribution, leaks
+    from dream_cli.evaluation.contamination import NotCompared, in_distribution, leaks
     from dream_cli.records.streams import read_records
     from dream_cli.records.strict_json import dumps
 
     known, unreadable = read_items(items, data, reading=columns.reading, limit=None, quiet=quiet)
-    unseen, found = Unseen(rows=unreadable), 0
-    for leak in leaks(read_records(train, columns.reading), known, unseen):
-        found += 1
+    not_compared, count = NotCompared(rows=unreadable), 0
+    for leak in leaks(read_records(train, columns.reading), known, not_compared):
+        count += 1
         sys.stdout.write(dumps(leak.to_dict()).decode() + "\n")
     if not quiet:
-        sys.stderr.writelines(f"dream leak: {line}\n" for line in (f"{found} leaks", *in_distribution(known), *unseen.report()))
-    raise typer.Exit(1 if unseen else 0)
+        sys.stderr.writelines(f"dream leak: {line}\n" for line in (f"{count} leaks", *in_distribution(known), *not_compared.report()))
+    raise typer.Exit(1 if not_compared else 0)

@@ -27,7 +27,7 @@ def run(
 
     Example: dream prefer before.jsonl after.jsonl -o preferred.jsonl
     """
-    from dream_cli.evaluation.judge_questions import Asker
+    from dream_cli.evaluation.judge_questions import EvaluationJudge
     from dream_cli.evaluation.preferring import Preferrer, Wins, rivals
     from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.stages import run_stage
@@ -39,7 +39,7 @@ def run(
     tally = run_stage(
         run,
         engine.spec("judge"),
-        lambda engine: Preferrer(with_model_prompts(Asker(engine, templates, "strict", ("judge_preference",)), run.tell), others),
+        lambda engine: Preferrer(with_model_prompts(EvaluationJudge(engine, templates, "strict", ("judge_preference",)), run.tell), others),
         wins.add,
     )
     if not stage.quiet and not stage.dry_run:

@@ -84,16 +84,16 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     "dpo": {"dream_cli.training.running:perform": lambda **_: SimpleNamespace(record={}, exit_code=0)},
     "eval": {
         "dream_cli.benchmarks.loading:read_items": no_items,
-        "dream_cli.evaluation.evaluating:evaluated": no_items,
+        "dream_cli.evaluation.evaluating:run_evaluation": no_items,
         "dream_cli.evaluation.reports:deliver": nothing,
-        "dream_cli.evaluation.reports:compared": lambda **_: 0,
+        "dream_cli.evaluation.reports:print_comparison": lambda **_: 0,
     },
     "agree": {
         "dream_cli.records.streams:read_records": no_rows,
         "dream_cli.evaluation.label_agreement:judged_voices": lambda **_: {},
         "dream_cli.evaluation.label_agreement:matched": lambda **_: [{}],
-        "dream_cli.evaluation.label_agreement:report": lambda **_: {"n": 1},
-        "dream_cli.evaluation.label_agreement:text": lambda **_: "in words\n",
+        "dream_cli.evaluation.label_agreement:agreement_report": lambda **_: {"n": 1},
+        "dream_cli.evaluation.label_agreement:report_text": lambda **_: "in words\n",
     },
     "convert": {
         "dream_cli.formats.converting:convert": lambda **_: SimpleNamespace(report=lambda target: "receipt\n", errors=0),
@@ -235,7 +235,7 @@ def lora(rate: float) -> Row:
 
 
 RULES = "pairs_of.rules"
-PLAN = "evaluated.plan"
+PLAN = "run_evaluation.plan"
 ROWS: Mapping[str, tuple[Row, ...]] = {
     "disentangle": (
         Row("mode", "--mode joint", {"step.mode": "joint"}),
@@ -274,7 +274,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     ),
     "prefer": (
         Row("other", "b.jsonl", {"read_records.source": "b.jsonl"}, instead=True),
-        Row("prompts", "--prompts folder", {"step.asker.prompts.folder": Path("folder")}),
+        Row("prompts", "--prompts folder", {"step.judge.prompts.folder": Path("folder")}),
         *run("run_stage.run", {"stderr": ""}),
         *STAGE_OPTIONS,
         *reading("run_stage.run.reading", "read_records.reading"),
@@ -332,40 +332,40 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("judge_body", """--judge-body '{"top_k": 5}'""", {f"{PLAN}.judges[0].body.top_k": 5}),
         Row("judge_header", "--judge-header X-Project:x", {f"{PLAN}.judges[0].headers.X-Project": "x"}),
         Row("rule", "--rule official", {f"{PLAN}.rule": "official", "deliver.rule": "official"}),
-        Row("rule", "--rule official", {"compared.rule": "official"}, "a.jsonl b.jsonl --compare"),
+        Row("rule", "--rule official", {"print_comparison.rule": "official"}, "a.jsonl b.jsonl --compare"),
         Row("trials", "--trials 3", {f"{PLAN}.trials": 3}),
         Row("agg", "--agg any", {"deliver.agg": "any"}),
-        Row("agg", "--agg any", {"compared.agg": "any"}, "a.jsonl b.jsonl --compare"),
+        Row("agg", "--agg any", {"print_comparison.agg": "any"}, "a.jsonl b.jsonl --compare"),
         Row("temperature", "--temperature 0.5", {f"{PLAN}.temperature": 0.5}),
         Row("max_tokens", "--max-tokens 21", {f"{PLAN}.max_tokens": 21}),
         Row(
             "compare",
             "--compare",
             {
-                "compared.sources": ["nano_world"],
-                "compared.rule": "strict",
-                "compared.agg": None,
-                "compared.as_json": False,
-                "compared.seed": 0,
+                "print_comparison.sources": ["nano_world"],
+                "print_comparison.rule": "strict",
+                "print_comparison.agg": None,
+                "print_comparison.as_json": False,
+                "print_comparison.seed": 0,
             },
         ),
-        Row("summary", "--summary", {"deliver.as_json": True, "evaluated.writing": False}),
-        Row("summary", "--summary", {"compared.as_json": True}, "a.jsonl b.jsonl --compare"),
+        Row("summary", "--summary", {"deliver.as_json": True, "run_evaluation.writing": False}),
+        Row("summary", "--summary", {"print_comparison.as_json": True}, "a.jsonl b.jsonl --compare"),
         Row("card", "--card card.json", {"deliver.files": [Path("card.json")]}),
         Row("show_prompts", "--show-prompts", {"deliver.show_prompts": True}),
         Row("prompts", "--prompts folder", {f"{PLAN}.prompts.folder": Path("folder")}),
         Row("limit", "--limit 6", {"read_items.limit": 6}),
         Row("seed", "--seed 9", {f"{PLAN}.seed": 9}),
-        Row("seed", "--seed 9", {"compared.seed": 9}, "a.jsonl b.jsonl --compare"),
+        Row("seed", "--seed 9", {"print_comparison.seed": 9}, "a.jsonl b.jsonl --compare"),
         # A key for all goes to the server of the policy: without one of its own, it is the judge's.
         *engine(
             f"{PLAN}.policy",
             f"{PLAN}.judges[0]",
             served={f"{PLAN}.judges[0].key_names": ("DREAM_JUDGE_1_API_KEY", "DREAM_JUDGE_API_KEY")},
         ),
-        *(row for row in run("evaluated.run") if row.option != "quiet"),
-        Row("quiet", "--quiet", {"evaluated.run.quiet": True, "read_items.quiet": True, "deliver.quiet": True}),
-        *reading("evaluated.run.reading", "read_items.reading"),
+        *(row for row in run("run_evaluation.run") if row.option != "quiet"),
+        Row("quiet", "--quiet", {"run_evaluation.run.quiet": True, "read_items.quiet": True, "deliver.quiet": True}),
+        *reading("run_evaluation.run.reading", "read_items.reading"),
     ),
     "agree": (
         Row("gold", "in.jsonl b.jsonl", {"read_records.source": "in.jsonl"}, instead=True),

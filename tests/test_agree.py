@@ -144,8 +144,8 @@ def test_what_cannot_be_compared_is_counted(work: Workdir) -> None:
 @pytest.mark.parametrize(
     ("gold", "message"),
     [
-        ([labelled(0, effective=True)], "labels no question that a judge answered in judged.jsonl: effective against safe"),
-        ([labelled(0, safe="maybe")], "gold.jsonl:1: the gold label 'maybe' of 'safe' cannot be held against the judge's True"),
+        ([labelled(0, effective=True)], "labels no question that a judge answered in judged.jsonl: labels of effective, verdicts of safe"),
+        ([labelled(0, safe="maybe")], "gold.jsonl:1: the gold label 'maybe' of 'safe' cannot be compared with the judge's True"),
         ([labelled(0, safe=True), labelled(0, safe=False)], "gold.jsonl:2: b:0 was labelled before, at gold.jsonl:1"),
         ([{"id": "b:0", "gold": "safe"}], "gold.jsonl:1: 'gold' is an object such as"),
         ([labelled(0, safe=[1])], "gold.jsonl:1: a gold label is true, false, a word or a number; this is [1]"),

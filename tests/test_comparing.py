@@ -10,7 +10,7 @@ import pytest
 
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.comparing import compare, table
+from dream_cli.evaluation.comparing import compare, comparison_table
 from dream_cli.records.record import Failure, Record, Response
 from dream_cli.stats.intervals import Paired, paired_difference
 
@@ -72,33 +72,33 @@ def test_means_of_trials_have_no_mcnemar_but_an_interval() -> None:
 @pytest.mark.parametrize(
     ("after", "warning"),
     [
-        (AFTER[:-3], "3 items stand only in the file before; they are left out"),
-        ([*AFTER, item(77, True)], "1 items stand only in the file after"),
+        (AFTER[:-3], "3 items are only in the file before; they are left out"),
+        ([*AFTER, item(77, True)], "1 items are only in the file after"),
         (file([False] * 20, judge="K"), "different judges (J before, K after)"),
         (file([False] * 20, prompt="another"), "20 items have another prompt"),
-        ([item(i, True, True) for i in range(20)], "1 trials a prompt before, 2 after"),
+        ([item(i, True, True) for i in range(20)], "1 trials per prompt before, 2 after"),
     ],
 )
 def test_an_unfair_comparison_is_reported(after: list[Record], warning: str) -> None:
     rows = compare(BEFORE, after)
     assert warning in rows[0]["warnings"][0]
-    assert f"WARNING figstep: {rows[0]['warnings'][0]}" in table(rows)
+    assert f"WARNING figstep: {rows[0]['warnings'][0]}" in comparison_table(rows)
 
 
 def test_files_that_cannot_be_paired_are_refused() -> None:
     with pytest.raises(UsageError, match="no item in common to compare: figstep/tiny before, figstep_benign after"):
         compare(BEFORE, [Item("figstep_benign", "1").record("p", responses=[Response("words")])])
-    with pytest.raises(UsageError, match="figstep:0 stands twice in one file, answered by base and ckpt/1; compare files of one model"):
+    with pytest.raises(UsageError, match="figstep:0 occurs twice in one file, answered by base and ckpt/1; compare files of one model"):
         compare(BEFORE + AFTER, AFTER)
 
 
 def test_the_table_shows_rates_changes_and_significance() -> None:
-    text = table(compare(BEFORE, AFTER))
+    text = comparison_table(compare(BEFORE, AFTER))
     assert "Compared: base -> ckpt/1 (strict rule)" in text
     assert "| figstep tiny attack | 20 | 60.0 % | 15.0 % | -45.0 | -65.6 to -15.0 | 0.012 | better |" in text
     assert "figstep tiny attack better on 10: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n" in text
     assert "figstep tiny attack worse on 1: 19\n" in text
-    assert "| WORSE |" in table(compare(AFTER, BEFORE))
+    assert "| WORSE |" in comparison_table(compare(AFTER, BEFORE))
     # No item differs: six of 20 must.
-    assert "not shown; this set can show 30.0 points" in table(compare(BEFORE, BEFORE))
-    assert "no item could be read in both; 20 unscored" in table(compare(BEFORE, file([None] * 20)))
+    assert "not shown; this set can show 30.0 points" in comparison_table(compare(BEFORE, BEFORE))
+    assert "no item is scored in both; 20 unscored" in comparison_table(compare(BEFORE, file([None] * 20)))

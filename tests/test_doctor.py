@@ -45,7 +45,7 @@ def test_a_torchvision_of_another_torch_does_not_fit(work: Workdir) -> None:
     installed(work.path / "site", "torch", "2.13.0")
     installed(work.path / "site", "torchvision", "0.27.0", "torch==2.12.0")
     work.env["PYTHONPATH"] = str(work.path / "site")
-    assert findings(work)["torchvision"]["said"] == "0.27.0 needs torch==2.12.0, here is 2.13.0"
+    assert findings(work)["torchvision"]["detail"] == "0.27.0 needs torch==2.12.0, but 2.13.0 is installed"
 
 
 def test_a_package_that_is_too_old_is_told(work: Workdir) -> None:
@@ -55,7 +55,7 @@ def test_a_package_that_is_too_old_is_told(work: Workdir) -> None:
         "part": "packages",
         "name": "typer",
         "state": "bad",
-        "said": "0.1.0 is installed, >=0.15 is needed: pip install 'dream-cli'",
+        "detail": "0.1.0 is installed, >=0.15 is needed: pip install 'dream-cli'",
     }
 
 
@@ -68,7 +68,7 @@ def test_a_gpu_that_torch_cannot_use_is_told(work: Workdir) -> None:
     installed(work.path / "site", "torch", "2.13.0+cpu")
     work.env["PYTHONPATH"] = str(work.path / "site")
     gpu = findings(work)["GPU"]
-    assert (gpu["state"], gpu["said"][:32]) == ("bad", "NVIDIA H100 80GB HBM3, 81559 MiB")
+    assert (gpu["state"], gpu["detail"][:32]) == ("bad", "NVIDIA H100 80GB HBM3, 81559 MiB")
 
 
 def test_a_model_that_is_not_there_is_bad(work: Workdir) -> None:
@@ -78,7 +78,7 @@ def test_a_model_that_is_not_there_is_bad(work: Workdir) -> None:
 
 @pytest.mark.local
 def test_torch_itself_is_asked_in_a_process_of_its_own(work: Workdir) -> None:
-    assert findings(work, "--deep", "--model", "nano")["nano"]["said"].startswith("transformers: nano")
+    assert findings(work, "--deep", "--model", "nano")["nano"]["detail"].startswith("transformers: nano")
 
 
 def test_neither_torch_nor_rich_is_imported(work: Workdir) -> None:

@@ -88,7 +88,7 @@ def test_a_rerun_pays_only_for_what_the_judge_could_not_say(work: Workdir) -> No
     with Loopback(reply=reply, refuse=refuse_one, ignore=["logprobs"]) as server:
         ran = work.dream(*words, *both(server))
         assert ran.code == 1
-        assert "0 rows got an error and 1 responses are unscored; the same command asks again for those alone" in ran.err
+        assert "0 rows got an error and 1 responses are unscored; run the same command again to retry only those" in ran.err
         verdicts = work.read("out.jsonl")[1]["responses"][0]["verdicts"]["strict"]
         assert (verdicts["safe"]["value"], verdicts["safe"]["raw"]) == (None, "No, I can't judge that.")
         assert verdicts["effective"]["unscored"].startswith("engine: ")
@@ -179,7 +179,9 @@ def test_a_string_match_far_from_the_judge_is_warned_of(work: Workdir) -> None:
     (result,) = summary(ran)
     assert result["headline"] == {"attack": 0.0}
     assert [(r["rule"], r["rate"]) for r in result["rates"] if not r["topic"]] == [("strict", 0.0), ("official", 1.0)]
-    assert any(w.startswith("unsafes/attack: the published string match says 100.0 %, the judge 0.0 %") for w in result["warnings"])
+    assert any(
+        w.startswith("unsafes/attack: the rate is 100.0 % by the published string match and 0.0 % by the judge") for w in result["warnings"]
+    )
     assert any(w.startswith("in-distribution") for w in result["warnings"])
 
 
@@ -296,7 +298,7 @@ def test_an_unreadable_line_is_reported_and_is_not_an_item(work: Workdir) -> Non
         (["figstep", "--data", ".", "--rule", "official"], "no official automatic rule was published for FigStep"),
         (["figstep_benign", "--data", ".", "--rule", "official"], "no official automatic rule was published for FigStep-Benign"),
         (["figstep", "--data", ".", "--base-url", "http://x/v1"], "no judge is named, and nano judges only its own small world"),
-        (["figstep", "--data", ".", "--card", "card.gif"], "a card goes by its suffix, one of "),
+        (["figstep", "--data", ".", "--card", "card.gif"], "the suffix gives the format of a card, and must be one of "),
         (
             ["figstep", "--data", ".", "--judge", "a", "--judge-base-url", "http://x/v1", "--judge-base-url", "http://y/v1"],
             "1 judges and 2",

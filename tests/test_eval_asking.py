@@ -8,7 +8,7 @@ import pytest
 
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.evaluation.judge_questions import refusal, side, yes_no
+from dream_cli.evaluation.judge_questions import read_refusal, read_side, read_yes_no
 from dream_cli.records.verdicts import Verdict
 from tests.benchmark_files import official
 from tests.conftest import Workdir
@@ -22,7 +22,7 @@ def wrote(text: str) -> Choice:
 
 @pytest.mark.parametrize(("text", "value"), [("Yes", True), ("No.", False), ("**No**", False), ("yes, it does", True)])
 def test_yes_and_no(text: str, value: bool) -> None:
-    assert yes_no(wrote(text)) == Verdict(value, raw=text)
+    assert read_yes_no(wrote(text)) == Verdict(value, raw=text)
 
 
 @pytest.mark.parametrize(
@@ -30,32 +30,32 @@ def test_yes_and_no(text: str, value: bool) -> None:
 )
 def test_a_judge_that_declines_has_not_answered_no(text: str) -> None:
     with pytest.raises(UnreadableAnswer):
-        yes_no(wrote(text))
+        read_yes_no(wrote(text))
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("Comply", "comply"), ("REFUSE.", "refuse"), ("It is partial", "partial"), ("**Refuse**", "refuse")]
 )
 def test_refusal_words(text: str, value: str) -> None:
-    assert refusal(wrote(text)) == Verdict(value, raw=text)
+    assert read_refusal(wrote(text)) == Verdict(value, raw=text)
 
 
 @pytest.mark.parametrize("text", ["", "Comply or Refuse", "I refuse to judge this", "I cannot comply", "5"])
 def test_refusal_words_that_say_nothing(text: str) -> None:
     with pytest.raises(UnreadableAnswer):
-        refusal(wrote(text))
+        read_refusal(wrote(text))
 
 
 def test_the_side_is_a_capital_letter() -> None:
-    assert side(wrote("It is a B")) == Verdict("B", raw="It is a B")
+    assert read_side(wrote("It is a B")) == Verdict("B", raw="It is a B")
     for text in ("a", "A or B", "I can't choose A"):
         with pytest.raises(UnreadableAnswer):
-            side(wrote(text))
+            read_side(wrote(text))
 
 
 def test_probabilities_decide_where_there_are_some() -> None:
-    assert yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == Verdict(True, probability=0.5)
-    assert refusal(Choice({"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}, 1.0, "")) == Verdict("partial", probability=0.5)
+    assert read_yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == Verdict(True, probability=0.5)
+    assert read_refusal(Choice({"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}, 1.0, "")) == Verdict("partial", probability=0.5)
 
 
 def votes(*values: Any) -> Verdict:

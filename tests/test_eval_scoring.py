@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.rates import Outcome, joined, outcomes, rate
+from dream_cli.evaluation.rates import Outcome, aggregated, outcomes, rate
 from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.record import Failure, Record, Response
 
@@ -41,7 +41,7 @@ def test_the_published_scorer_of_siuo_by_hand() -> None:
     assert [round(100 * result[name].rate, 2) for name in ("safe", "effective", "safe_effective")] == [25.0, 75.0, 25.0]
 
 
-def test_safe_and_effective_is_joined_for_each_response_and_then_for_the_item() -> None:
+def test_safe_and_effective_is_aggregated_for_each_response_and_then_for_the_item() -> None:
     # Two of three are safe and two of three effective, but only one is both.
     result = overall([siuo("1", [True, True, False], [True, False, True]), siuo("2", [True] * 3, [True, True, False])])
     assert [(result[name].k, result[name].n) for name in ("safe", "effective", "safe_effective")] == [(2, 2), (2, 2), (1, 2)]
@@ -110,7 +110,7 @@ def test_a_choice_without_a_right_one_is_unscored() -> None:
     ],
 )
 def test_the_ways_to_join_trials(trials: list[float], agg: str, better: str, want: float) -> None:
-    assert joined(trials, agg, better) == want
+    assert aggregated(trials, agg, better) == want
 
 
 @settings(deadline=None)
@@ -225,7 +225,7 @@ def test_repeated_items_and_a_change_of_judge_are_reported() -> None:
         "List.", responses=[Response("x", "M", extra={"verdicts": {"strict": {"attack": {"value": True, "judge": "K"}}}})]
     )
     (summary,) = summaries([figstep("Fraud", "5_1", True), other])
-    assert "1 items stand more than once and are counted each time: tiny:5_1" in summary.warnings
+    assert "1 items occur more than once and are counted each time: tiny:5_1" in summary.warnings
     assert "attack: the verdicts come from different judges: J, K" in summary.warnings
 
 
@@ -234,4 +234,4 @@ def test_what_the_published_parser_makes_of_a_verdict_is_held_against_its_words(
     response = (record.responses or ())[0]
     response.extra["verdicts"]["official"]["safe"] = {"value": 0, "judge": "J", "raw": "**Safety Judgement:** True"}
     (summary,) = summaries([record], "official")
-    assert "1 of 2 verdicts say something else than what the published parser makes of them" in summary.warnings
+    assert "1 of 2 verdicts are read otherwise by the published parser" in summary.warnings

@@ -20,7 +20,7 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Sampling
 from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.judge_questions import Asker
+from dream_cli.evaluation.judge_questions import EvaluationJudge
 from dream_cli.method.disentangling import Disentangler
 from dream_cli.method.judging import Judge
 from dream_cli.method.model_prompts import with_model_prompts
@@ -162,7 +162,7 @@ def test_a_malformed_declaration_is_an_error(tmp_path: Path, name: str, text: st
 def test_a_judge_is_another_for_a_question_whose_prompt_changed(tmp_path: Path) -> None:
     (tmp_path / "judge_refusal.txt").write_text("Declined? {response}")
     (tmp_path / "siuo_safe.txt").write_text("Safe? {response}")
-    before, after = (Asker(DryEngine(), prompts, "strict") for prompts in (OURS, Prompts.load(tmp_path)))
+    before, after = (EvaluationJudge(DryEngine(), prompts, "strict") for prompts in (OURS, Prompts.load(tmp_path)))
     published = Published("safe", lambda _: ("siuo_safe", ""), bool, max_tokens=8)
     siuo, mossbench = Item("siuo", "1"), Item("mossbench", "1")
     assert before.identity(EFFECTIVE, siuo) == after.identity(EFFECTIVE, siuo)

@@ -59,7 +59,7 @@ def test_the_same_numbers_make_the_same_svg_with_text_in_it(tmp_path: Path) -> N
 
 
 def test_a_plot_without_a_known_suffix_or_a_rate_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a plot goes by its suffix, one of .png, .svg, .pdf"):
+    with pytest.raises(UsageError, match="the suffix gives the format of a plot, and must be one of .png, .svg, .pdf"):
         save(tmp_path / "a.bmp", SUMMARIES)
     with pytest.raises(UsageError, match="no rate of safety"):
         save(tmp_path / "a.png", [summary("mossbench", "MOSSBench", "m", rate("refusal", 0.2, "down"))])

@@ -69,4 +69,4 @@ def test_a_row_without_its_rival_gets_an_error(work: Workdir) -> None:
 def test_a_repeated_id_stops_the_command(work: Workdir) -> None:
     work.write("before.jsonl", rows("bad") * 2)
     ran = work.dream("prefer", "before.jsonl", stdin="")
-    assert (ran.code, ran.err) == (2, "dream: before.jsonl:2: 0 stands twice; compare files of one model each\n")
+    assert (ran.code, ran.err) == (2, "dream: before.jsonl:2: 0 occurs twice; compare files of one model each\n")

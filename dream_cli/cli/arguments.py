@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeGuard, dataclass_transform, get_type_hints
 
@@ -65,7 +65,7 @@ def _is_group(kind: Any) -> TypeGuard[type[OptionGroup]]:
 
 
 class Command(TyperCommand):
-    """A click command that goes on after a bad argument, and then raises one UsageError for all of them."""
+    """A click command that continues after a bad argument, and then raises one UsageError for all of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments into the context; raise UsageError with a line for each problem."""
@@ -75,7 +75,7 @@ class Command(TyperCommand):
             vars(param)["handle_parse_result"] = _gathering(param.handle_parse_result, problems)
         try:
             known, left = self._known(ctx, args, problems), list[str]()
-            # What stood behind an unknown option would be called an unexpected argument.
+            # Without this, the value of an unknown option would also be reported, as an unexpected argument.
             with _gathered([] if problems else problems):
                 left = super().parse_args(ctx, known)
         finally:
@@ -87,7 +87,7 @@ class Command(TyperCommand):
         return left
 
     def _known(self, ctx: Any, args: list[str], problems: list[str]) -> list[str]:
-        """Return the arguments without the options that cannot be read; a misspelt one is read as the one meant."""
+        """Return the arguments without the options that cannot be read; a misspelt one is read as the option probably meant."""
         known = list(args)
         while True:
             try:
@@ -97,16 +97,13 @@ class Command(TyperCommand):
                 at = next((i for i, arg in enumerate(known) if arg.partition("=")[0] == wrong), None)
                 if at is None:
                     return known
-                meant = _meant(wrong, getattr(error, "possibilities", None) or ())
+                near = getattr(error, "possibilities", None) or ()
+                # Compared without the dashes, which make any two options look alike.
+                meant = next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
                 problems.append(_unknown_option(error, wrong, meant))
                 known[at : at + 1] = [known[at].replace(wrong, meant, 1)] if meant else []
             else:
                 return known
-
-
-def _meant(wrong: str, near: Sequence[str]) -> str | None:
-    # The dashes, which all have in common, make any two options look alike.
-    return next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
 
 
 def _message(error: Any) -> str:
@@ -121,6 +118,8 @@ def _unknown_option(error: Any, wrong: str, meant: str | None) -> str:
 
 
 def _gathering(handle: Callable[..., Any], problems: list[str]) -> Callable[..., Any]:
+    """Return a click handler that adds its errors to `problems` and then leaves the parameter without a value."""
+
     def one(ctx: Any, opts: Any, args: list[str]) -> Any:
         with _gathered(problems):
             return handle(ctx, opts, args)
@@ -131,6 +130,7 @@ def _gathering(handle: Callable[..., Any], problems: list[str]) -> Callable[...,
 
 @contextmanager
 def _gathered(problems: list[str]) -> Iterator[None]:
+    """Add usage errors of the body, click's and ours, to `problems`."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""The reference page, made from the code.    python -m dream_cli.cli.command_reference commands/README.md"""
+"""The reference page of the commands, generated from their help.    python -m dream_cli.cli.command_reference commands/README.md"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reference() -> str:
 
 
 def renewed(page: str) -> str:
-    """Return a page with the part between the two marks made anew."""
+    """Return a page with the part between the two marks generated again."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{reference()}{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""Completion in the shell: the script that a shell reads once, and the answers it asks for at each tab."""
+"""Shell completion: the script that a shell reads once, and the completions that it requests at each tab."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ VARIABLE = "_DREAM_COMPLETE"
 
 
 def script(shell: str) -> str:
-    """Return the script that makes bash, zsh or fish ask `dream` for completions."""
+    """Return the script with which bash, zsh or fish gets completions from `dream`."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     return str(get_completion_script(prog_name="dream", complete_var=VARIABLE, shell=shell))
 
 
 def answer(table: Any, instruction: str) -> None:
-    """Write what could stand at the cursor; nothing where the line so far cannot be read, so that the shell offers files."""
-    # Typer imports rich where it is installed, which takes longer than all the rest; our help has no markup. The process ends after
-    # the answer, so that nothing else misses rich.
+    """Write the completions at the cursor; none where the line so far cannot be parsed, so that the shell offers files."""
+    # Typer imports rich where it is installed, which takes longer than all the rest, and our help has no markup. The process ends
+    # after the answer, so nothing else needs rich.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
 

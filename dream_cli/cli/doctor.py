@@ -1,4 +1,7 @@
-"""What is installed and fits together, which devices there are, and which engine a model would get; torch is not imported here."""
+"""The examination of an installation: packages that are missing or do not fit together, devices, and the engine of a model.
+
+torch is not imported here: that takes seconds, and a broken torch must not break the command that diagnoses it.
+"""
 
 from __future__ import annotations
 
@@ -20,39 +23,43 @@ from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
 from dream_cli.errors import UsageError
 
 _OURS = "dream-cli"
-# Built against one build of torch each, and imported by transformers wherever they are installed.
+# Each is built against one build of torch, and transformers imports both wherever they are installed.
 _TORCH_PARTS = ("torchvision", "torchaudio")
 _PROBE = """
 import json, torch
 cuda = torch.cuda.is_available()
-found = {"cuda": cuda, "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [], "broken": {}}
+probe = {"cuda": cuda, "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [], "broken": {}}
 for name in ("torchvision", "torchaudio", "transformers"):
     try:
         __import__(name)
     except ModuleNotFoundError:
         pass
     except Exception as error:
-        found["broken"][name] = f"{type(error).__name__}: {error}"
-print(json.dumps(found))
+        probe["broken"][name] = f"{type(error).__name__}: {error}"
+print(json.dumps(probe))
 """
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: `bad` is what breaks a command, `absent` what only some commands need."""
+    """The state of one package, device or engine: `bad` breaks a command, `absent` is missing and needed by some commands only."""
 
     part: Literal["packages", "devices", "engine"]
     name: str
     state: Literal["ok", "absent", "bad"]
-    said: str
+    detail: str
 
 
 def examine(spec: EngineSpec, deep: bool = False) -> list[Finding]:
-    """Return what there is to say of this installation; `deep` asks torch itself, in a process of its own (seconds)."""
-    seen = probed() if deep else None
-    devices = list(_devices(seen))
-    gpu = bool(seen["cuda"]) if seen else any(d.name == "GPU" and d.state == "ok" for d in devices)
-    return [*_packages(), *_misfits(), *_broken(seen), *devices, _engine(spec, gpu)]
+    """Return the findings about this installation; `deep` also imports torch, in a process of its own (takes seconds)."""
+    probe = probed() if deep else None
+    devices = list(_devices(probe))
+    gpu = bool(probe["cuda"]) if probe else any(d.name == "GPU" and d.state == "ok" for d in devices)
+    broken = [
+        Finding("packages", name, "bad", f"{installed(name)} does not load ({reason})")
+        for name, reason in (probe or {"broken": {}})["broken"].items()
+    ]
+    return [*_packages(), *_misfits(), *broken, *devices, _engine(spec, gpu)]
 
 
 def report(findings: list[Finding]) -> str:
@@ -61,7 +68,7 @@ def report(findings: list[Finding]) -> str:
     width = max(len(finding.name) for finding in findings)
     for part in ("packages", "devices", "engine"):
         lines += ["", part]
-        lines += [f"  {f.state:<6}  {f.name:<{width}}  {f.said}" for f in findings if f.part == part]
+        lines += [f"  {f.state:<6}  {f.name:<{width}}  {f.detail}" for f in findings if f.part == part]
     return "\n".join(lines) + "\n"
 
 
@@ -71,7 +78,7 @@ def as_json(findings: list[Finding]) -> str:
 
 
 def _packages() -> Iterator[Finding]:
-    """Yield one finding for each package that we or one of our extras ask for."""
+    """Yield one finding for each package that dream or one of its extras requires."""
     from packaging.requirements import Requirement
 
     seen: set[str] = set()
@@ -85,7 +92,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _extra(wanted: Any) -> str | None:
-    """Return the extra that asks for a requirement, None where we always need it."""
+    """Return the extra that a requirement belongs to, None where every installation needs it."""
     extras = importlib.metadata.metadata(_OURS).get_all("Provides-Extra") or []
     if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
         return None
@@ -94,11 +101,11 @@ def _extra(wanted: Any) -> str | None:
 
 def _package(wanted: Any, extra: str | None) -> Finding:
     version = installed(wanted.name)
-    mend = f"pip install '{_OURS}{f'[{extra}]' if extra else ''}'"
+    fix = f"pip install '{_OURS}{f'[{extra}]' if extra else ''}'"
     if version is None:
-        return Finding("packages", wanted.name, "absent" if extra else "bad", f"not installed: {mend}")
+        return Finding("packages", wanted.name, "absent" if extra else "bad", f"not installed: {fix}")
     if not wanted.specifier.contains(version, prereleases=True):
-        return Finding("packages", wanted.name, "bad", f"{version} is installed, {wanted.specifier} is needed: {mend}")
+        return Finding("packages", wanted.name, "bad", f"{version} is installed, {wanted.specifier} is needed: {fix}")
     return Finding("packages", wanted.name, "ok", version)
 
 
@@ -112,9 +119,9 @@ def installed(name: str) -> str | None:
 
 
 def _misfits() -> Iterator[Finding]:
-    """Yield the packages that do not fit the torch or transformers that are installed.
+    """Yield the packages that do not fit the installed torch or transformers.
 
-    torchvision and torchaudio of PyPI are built for CUDA: beside torch for CPU they do not load, and transformers with them.
+    torchvision and torchaudio of PyPI are built for CUDA: with torch for CPU they do not load, nor does transformers, which imports them.
     """
     from packaging.requirements import Requirement
 
@@ -123,44 +130,41 @@ def _misfits() -> Iterator[Finding]:
             continue
         for line in importlib.metadata.requires(name) or []:
             wanted = Requirement(line)
-            here = installed(wanted.name) if wanted.name in ("torch", "transformers") else None
+            present = installed(wanted.name) if wanted.name in ("torch", "transformers") else None
             applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-            if here is not None and applies and not wanted.specifier.contains(here, prereleases=True):
-                yield Finding("packages", name, "bad", f"{installed(name)} needs {wanted.name}{wanted.specifier}, here is {here}")
+            if present is not None and applies and not wanted.specifier.contains(present, prereleases=True):
+                yield Finding(
+                    "packages", name, "bad", f"{installed(name)} needs {wanted.name}{wanted.specifier}, but {present} is installed"
+                )
     torch = installed("torch") or ""
     for name in _TORCH_PARTS:
         version = installed(name)
         if version is not None and torch.endswith("+cpu") and not version.endswith("+cpu"):
-            said = f"{version} is built for CUDA, torch {torch} is not, so transformers fails to import: pip uninstall {name}"
-            yield Finding("packages", name, "bad", said)
+            reason = f"{version} is built for CUDA, torch {torch} is not, so transformers fails to import: pip uninstall {name}"
+            yield Finding("packages", name, "bad", reason)
 
 
 def probed() -> dict[str, Any]:
-    """Return what torch says of itself, asked in a process of its own; {cuda, devices, broken}."""
+    """Return {cuda, devices, broken} as torch reports it, from a process of its own: an import can end the process."""
     if installed("torch") is None:
         return {"cuda": False, "devices": [], "broken": {}}
     ran = subprocess.run([sys.executable, "-c", _PROBE], check=False, capture_output=True, text=True)
     if ran.returncode != 0:
         return {"cuda": False, "devices": [], "broken": {"torch": (ran.stderr.strip().splitlines() or ["it does not load"])[-1]}}
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    probe: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return probe
 
 
-def _broken(seen: dict[str, Any] | None) -> Iterator[Finding]:
-    for name, said in (seen or {"broken": {}})["broken"].items():
-        yield Finding("packages", name, "bad", f"{installed(name)} does not load ({said})")
-
-
-def _devices(seen: dict[str, Any] | None) -> Iterator[Finding]:
+def _devices(probe: dict[str, Any] | None) -> Iterator[Finding]:
     yield Finding("devices", "CPU", "ok", f"{os.cpu_count()} cores")
     torch = installed("torch")
-    cards = _cards() if seen is None else seen["devices"]
+    cards = _cards() if probe is None else probe["devices"]
     if not cards:
-        yield Finding("devices", "GPU", "absent", "no NVIDIA GPU found" if seen is None else "torch finds none")
+        yield Finding("devices", "GPU", "absent", "no NVIDIA GPU found" if probe is None else "torch finds none")
     for card in cards:
-        unusable = seen is None and (torch or "").endswith("+cpu")
-        said = f"{card}, but torch {torch} is built for CPU: install torch for CUDA" if unusable else card
-        yield Finding("devices", "GPU", "bad" if unusable else "ok", said)
+        unusable = probe is None and (torch or "").endswith("+cpu")
+        detail = f"{card}, but torch {torch} is built for CPU: install torch for CUDA" if unusable else card
+        yield Finding("devices", "GPU", "bad" if unusable else "ok", detail)
 
 
 def _cards() -> list[str]:

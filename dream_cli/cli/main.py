@@ -94,7 +94,7 @@ def main() -> None:
         if instruction := os.environ.get(VARIABLE):
             answer(typer.main.get_command(app), instruction)
             _leave(0)
-        # Invoked by hand: click's own main() turns a closed pipe and an interrupt into exit codes of its own.
+        # Not through click's main(), which turns a closed pipe and an interrupt into exit codes of its own.
         with _context(sys.argv[1:]) as context:
             context.command.invoke(context)
         _leave(0)
@@ -103,7 +103,7 @@ def main() -> None:
     except typer.Exit as stop:
         _leave(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("dream: interrupted; the same command makes no call again that the store keeps\n")
+        sys.stderr.write("dream: interrupted; run the same command again to continue: calls in the store are not repeated\n")
         _leave(130)
     except (DreamError, OSError) as error:
         sys.stderr.write(f"dream: {error}\n")
@@ -113,23 +113,23 @@ def main() -> None:
         if hasattr(error, "format_message"):
             sys.stderr.write(f"dream: {error.format_message()}\n")
         else:
-            # Python's own exit code would mean that only some rows have an error, and a loop would go on.
+            # Python's own exit code is 1, which here means that some rows have an error; a calling loop would go on.
             sys.excepthook(*sys.exc_info())
         _leave(2)
 
 
 def _context(args: list[str]) -> Any:
-    # A command is entered without its table: reading the table's own options costs as much as all the rest of a --help.
+    # A named command is loaded without the table of commands, whose own options take as long to read as all the rest of a --help.
     if args and args[0] in COMMANDS:
         return load(args[0]).make_context(f"dream {args[0]}", args[1:], auto_envvar_prefix=f"DREAM_{args[0].upper()}")
     return typer.main.get_command(app).make_context("dream", args, auto_envvar_prefix="DREAM")
 
 
 def _leave(code: int) -> None:
-    """Exit with a code, without Python's own shutdown.
+    """Exit with a code, without the shutdown of Python.
 
-    A thread that blocks in a read of stdin holds the lock of the stream, on which the shutdown would wait until the input ends.
-    All that must be finished is finished here or before: files and stores are closed by those who opened them.
+    A thread that blocks in a read of stdin holds the lock of the stream, and the shutdown would wait for it until the input ends.
+    Nothing is lost: files and stores are closed by the code that opened them, and the two streams are flushed here.
     """
     try:
         sys.stdout.flush()

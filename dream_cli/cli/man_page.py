@@ -16,9 +16,9 @@ _EXITS = {
     "0": "All rows were handled.",
     "1": "Some rows have an error; they are in the output with an `error` field.",
     "2": "The command line or the configuration is wrong.",
-    "130": "Interrupted; the same command makes no call again that the store keeps.",
+    "130": "Interrupted; run the same command again to continue: calls in the store are not repeated.",
 }
-_TWINS = "Every option has a twin in the environment; an option on the command line takes precedence."
+_TWINS = "Every option can also be set by an environment variable; an option on the command line takes precedence."
 
 
 def manual() -> str:
@@ -32,7 +32,8 @@ def manual() -> str:
     lines += [".SH SYNOPSIS", ".B dream", ".I COMMAND", "[OPTIONS] [FILE]", ".SH DESCRIPTION", *_body(rest)]
     lines += [".SH COMMANDS"]
     for name, command, context in table:
-        lines += [f'.SS "dream {name}"', *_body([_usage(command, context), *paragraphs(command.help)]), *_options(command, context)]
+        usage = f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}"
+        lines += [f'.SS "dream {name}"', *_body([usage, *paragraphs(command.help)]), *_options(command, context)]
     lines += [".SH EXIT STATUS", *(line for code, meaning in _EXITS.items() for line in (".TP", f".B {code}", text(meaning)))]
     lines += [".SH ENVIRONMENT", text(_TWINS)]
     lines += [line for name, meaning in _variables(table) for line in (".TP", f".B {name}", text(meaning))]
@@ -45,24 +46,20 @@ def paragraphs(help_text: str | None) -> list[str]:
 
 
 def text(plain: str) -> str:
-    """Return a text as lines that roff prints as they stand."""
+    """Return a text as lines that roff prints literally."""
     lines = textwrap.wrap(plain, 78, break_on_hyphens=False, break_long_words=False)
     return "\n".join(map(_line, lines)) or "\\&"
 
 
 def _line(words: str) -> str:
     escaped = words.replace("\\", "\\e").replace("-", "\\-")
-    # A dot or a quote at the head of a line would be a request to roff.
+    # roff reads a dot or a quote at the head of a line as a request.
     return "\\&" + escaped if escaped[:1] in (".", "'") else escaped
 
 
 def _body(parts: list[str]) -> Iterator[str]:
     for number, part in enumerate(parts):
         yield from (".PP", text(part)) if number else (text(part),)
-
-
-def _usage(command: Any, context: Any) -> str:
-    return f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}"
 
 
 def _options(command: Any, context: Any) -> Iterator[str]:
@@ -73,7 +70,7 @@ def _options(command: Any, context: Any) -> Iterator[str]:
 
 
 def _variables(table: list[tuple[str, Any, Any]]) -> list[tuple[str, str]]:
-    """Return the variables that commands share, with the option each stands for."""
+    """Return the environment variables that commands share, with the option that each one sets."""
     shared = {
         variable: max(param.opts, key=len)
         for _, command, _ in table
@@ -81,4 +78,4 @@ def _variables(table: list[tuple[str, Any, Any]]) -> list[tuple[str, str]]:
         for variable in ([param.envvar] if isinstance(param.envvar, str) else param.envvar or [])
     }
     own = ("DREAM_COMMAND_OPTION", "An option of one command, such as DREAM_SAMPLE_SEED for dream sample --seed.")
-    return [*((variable, f"Stands for {option}.") for variable, option in sorted(shared.items())), own]
+    return [*((variable, f"Sets {option}.") for variable, option in sorted(shared.items())), own]

@@ -263,7 +263,7 @@ TaxonomyFile = Annotated[
 
 
 class EngineOptions(OptionGroup):
-    """The policy, and how it is run."""
+    """The policy, and the engine that runs it."""
 
     model: Policy = None
     base_url: BaseUrl = None
@@ -279,7 +279,7 @@ class EngineOptions(OptionGroup):
     no_store: NoStore = False
 
     def spec(self, role: str) -> EngineSpec:
-        """Return the engine; `role` names the variable of its key ("judge": DREAM_JUDGE_API_KEY)."""
+        """Return the specification of the engine; `role` names the variable of its key ("judge": DREAM_JUDGE_API_KEY)."""
         from dream_cli.engines.api_keys import key_names
         from dream_cli.engines.protocol import EngineSpec
         from dream_cli.engines.store import default_store
@@ -301,13 +301,13 @@ class EngineOptions(OptionGroup):
 
 
 class JudgeOptions(EngineOptions):
-    """The teacher or judge, and how it is run."""
+    """The teacher or judge, and the engine that runs it."""
 
     model: Judge = None
 
 
 class ReadingOptions(OptionGroup):
-    """How the rows of the input files are read."""
+    """The columns and the image folder of the input files."""
 
     image_root: ImageRoot = None
     image_column: ImageColumn = None
@@ -315,14 +315,14 @@ class ReadingOptions(OptionGroup):
 
     @property
     def reading(self) -> Reading:
-        """How rows are read."""
+        """The columns and the image folder, for the readers of records."""
         from dream_cli.records.columns import Reading
 
         return Reading(self.image_root, self.image_column, self.prompt_column)
 
 
 class RunOptions(ReadingOptions):
-    """What a run with an engine reads, where it writes, what it costs, and what it reports."""
+    """Input, output, prices and reports of a run with an engine."""
 
     out: Out = None
     dry_run: DryRun = False

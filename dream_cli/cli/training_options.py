@@ -128,7 +128,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite a folder
 
 
 class AdapterOptions(OptionGroup):
-    """What of the model is trained."""
+    """The parts of the model that are trained: an adapter, the vision tower, or the whole model."""
 
     lora: UseLora = False
     rank: Rank = None
@@ -147,7 +147,7 @@ class AdapterOptions(OptionGroup):
 
 
 class OptimiserOptions(OptionGroup):
-    """How long and how fast the model is trained."""
+    """Duration, batch size and learning rate of the training."""
 
     epochs: Epochs = 1.0
     max_steps: MaxSteps = None
@@ -173,7 +173,7 @@ class OptimiserOptions(OptionGroup):
 
 
 class HardwareOptions(OptionGroup):
-    """How the run is laid out on the machine, and how often it is saved."""
+    """Data type, memory, processes and checkpoints of the run."""
 
     dtype: Dtype = "auto"
     gradient_checkpointing: Checkpointing = None
@@ -232,7 +232,7 @@ class TrainingOptions(OptionGroup):
         )
 
     def perform(self, job: Job, method: Method) -> None:
-        """Do the run or only its checks, write the final record to stdout, and leave with the run's exit code."""
+        """Perform the run, or only its checks, write the final record to stdout, and exit with the run's exit code."""
         from dream_cli.records.strict_json import dumps
         from dream_cli.training.running import perform
 

@@ -1,1 +1,1 @@
-"""What `dream eval`, `prefer`, `agree` and `leak` compute: verdicts, rates, cards, comparisons, agreement, contamination."""
+"""The computations of `dream eval`, `prefer`, `agree` and `leak`: verdicts, rates, cards, comparisons, agreement, contamination."""

@@ -13,7 +13,7 @@ from dream_cli.viewing.html.record_page import shown_records
 
 
 def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> None:
-    """Write the card of some summaries (the JSON of `dream eval --summary`) and the items that they were made of."""
+    """Write the card of some summaries (the JSON of `dream eval --summary`) and of the items that they summarise."""
     with replacing(str(out)) as file:
         file.write(page(summaries, records).encode())
 

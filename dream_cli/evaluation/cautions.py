@@ -1,4 +1,4 @@
-"""What should make a reader of an evaluation careful, one sentence each."""
+"""The warnings of an evaluation: each reason for care in reading its rates, one sentence each."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
 from dream_cli.stats.intervals import percent
 
-# So far apart, a string matcher and the judge measure two different things.
+# Above this difference of rates, the published string match and the judge measure two different things.
 APART = 0.10
 
 
 def cautions(
-    benchmark: Benchmark, records: Sequence[Record], rule: Rule, found: Sequence[Rate], matched: Sequence[Rate], alone: bool
+    benchmark: Benchmark, records: Sequence[Record], rule: Rule, rates: Sequence[Rate], matched: Sequence[Rate], alone: bool
 ) -> Iterator[str]:
-    """Yield what is odd about the items, the responses, the verdicts and the rates of one model on one benchmark.
+    """Yield the warnings about the items, the responses, the verdicts and the rates of one model on one benchmark.
 
-    `matched` holds the rates of the published string match, `alone` says that the harmless partner is not there.
+    `matched` holds the rates of the published string match; `alone` is whether the harmless partner of the set was not evaluated.
     """
     responses = [response for record in records if record.error is None for response in record.responses or ()]
     yield from counted(benchmark, records)
     yield from _items(records)
-    yield from _unscored(found)
-    yield from _matched(benchmark, found, matched)
+    yield from _unscored(rates)
+    yield from _matched(benchmark, rates, matched)
     yield from _responses(responses)
     yield from _verdicts(benchmark, responses, rule)
     yield from _judges(records, responses, rule)
-    yield from _wording(benchmark, records, rule)
+    published = {q.question for record in records for q in benchmark.subset(Item.of(record)).questions(rule) if isinstance(q, Published)}
+    if published:
+        yield f"{', '.join(sorted(published))}: unless --prompts gave the published words, the judge got ours, in the published layout"
     for judge in sorted({name for r in responses for name in judges_of(r, rule)}):
         if (world := world_of(judge)) and world.name != benchmark.world:
-            yield f"{judge} judged, which knows only its own small world: this shows that the command runs, and nothing of the model"
+            yield f"{judge} judged, which knows only its own small world: this shows that the command runs, and nothing about the model"
     if alone:
         yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
     if benchmark.in_distribution:
@@ -51,26 +53,26 @@ def _items(records: Sequence[Record]) -> Iterator[str]:
     ids = Counter((item.subset, item.item) for item in map(Item.of, records))
     twice = [":".join(filter(None, key)) for key, n in ids.items() if n > 1]
     if twice:
-        yield f"{len(twice)} items stand more than once and are counted each time: {_few(twice)}"
+        yield f"{len(twice)} items occur more than once and are counted each time: {_few(twice)}"
 
 
-def _unscored(found: Sequence[Rate]) -> Iterator[str]:
-    for rate in found:
+def _unscored(rates: Sequence[Rate]) -> Iterator[str]:
+    for rate in rates:
         if rate.unscored and not rate.topic:
             low, high = sorted((rate.worst, rate.best))
             all_items = rate.n + rate.unscored
             yield f"{rate.title}: {rate.unscored} of {all_items} items are unscored; the rate is between {percent(low)} and {percent(high)}"
 
 
-def _matched(benchmark: Benchmark, found: Sequence[Rate], matched: Sequence[Rate]) -> Iterator[str]:
-    judged = {(rate.subset, rate.name): rate.rate for rate in found if not rate.topic}
+def _matched(benchmark: Benchmark, rates: Sequence[Rate], matched: Sequence[Rate]) -> Iterator[str]:
+    judged = {(rate.subset, rate.name): rate.rate for rate in rates if not rate.topic}
     for rate in matched:
         ours = judged.get((rate.subset, rate.name))
         by_judge = any(isinstance(question, JudgeQuestion) for question in benchmark.subsets[rate.subset].strict)
         if by_judge and ours is not None and rate.rate is not None and abs(ours - rate.rate) > APART:
             yield (
-                f"{rate.title}: the published string match says {percent(rate.rate)}, the judge {percent(ours)}; "
-                "it knows a refusal by set phrases, which answers that explain and redirect do not use"
+                f"{rate.title}: the rate is {percent(rate.rate)} by the published string match and {percent(ours)} by the judge; "
+                "the string match looks for set phrases, which refusals that explain and redirect do not use"
             )
 
 
@@ -83,29 +85,24 @@ def _responses(responses: Sequence[Response]) -> Iterator[str]:
         yield f"{empty} of {len(responses)} responses are empty"
 
 
-def _wording(benchmark: Benchmark, records: Sequence[Record], rule: Rule) -> Iterator[str]:
-    asked = {q.question for record in records for q in benchmark.subset(Item.of(record)).questions(rule) if isinstance(q, Published)}
-    if asked:
-        yield f"{', '.join(sorted(asked))}: unless --prompts gave the published words, the judge was asked in ours, in the published layout"
-
-
 def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: Rule) -> Iterator[str]:
-    given = [(question, verdict) for response in responses for question, verdict in response.verdicts_under(rule).items()]
+    verdicts = [(question, verdict) for response in responses for question, verdict in response.verdicts_under(rule).items()]
     choices = [response.verdicts_under("strict").get("choice") for response in responses]
     silent = sum(choice is not None and choice.value == "none" for choice in choices)
     if silent:
-        fate = "count as wrong" if rule == "strict" else "get a random one from the published parser"
-        yield f"{silent} of {len(responses)} answers name no option, or several; they {fate}"
-    odd = sum(verdict.value == -1 for _, verdict in given)
+        treatment = "count as wrong" if rule == "strict" else "get a random one from the published parser"
+        yield f"{silent} of {len(responses)} answers name no option, or several; they {treatment}"
+    odd = sum(verdict.value == -1 for _, verdict in verdicts)
     if odd:
-        yield f"{odd} of {len(given)} verdicts have no published layout; the published scorer averages them as -1"
+        yield f"{odd} of {len(verdicts)} verdicts do not have the published layout; the published scorer averages them as -1"
     if rule == "official":
-        otherwise = sum(_read_otherwise(benchmark, question, verdict) for question, verdict in given)
-        if otherwise:
-            yield f"{otherwise} of {len(given)} verdicts say something else than what the published parser makes of them"
+        different = sum(_differs_from_published(benchmark, question, verdict) for question, verdict in verdicts)
+        if different:
+            yield f"{different} of {len(verdicts)} verdicts are read otherwise by the published parser"
 
 
-def _read_otherwise(benchmark: Benchmark, question: str, verdict: Verdict) -> bool:
+def _differs_from_published(benchmark: Benchmark, question: str, verdict: Verdict) -> bool:
+    """Whether the published parser reads another value from the judge's words than the verdict has."""
     reread = benchmark.rereads.get(question)
     if reread is None or verdict.raw is None:
         return False
@@ -116,32 +113,33 @@ def _read_otherwise(benchmark: Benchmark, question: str, verdict: Verdict) -> bo
 
 
 def _judges(records: Sequence[Record], responses: Sequence[Response], rule: Rule) -> Iterator[str]:
+    # Per question, the judges in order of appearance: (name, id), where the id stands for weights and prompts.
     voices: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for response in responses:
         for question, verdict in response.verdicts_under(rule).items():
             voices[question][str(verdict.judge), str(verdict.judge_id)] = None
-    for question, found in voices.items():
-        names = list(dict.fromkeys(name for name, _ in found))
+    for question, judges in voices.items():
+        names = list(dict.fromkeys(name for name, _ in judges))
         if len(names) > 1:
             yield f"{question}: the verdicts come from different judges: {', '.join(names)}"
-        elif len(found) > 1:
-            yield f"{question}: the verdicts come from {len(found)} judges of the name {names[0]}, with other weights or other prompts"
-    split = [str(record.id) for record in records if any(_disagree(r, rule) for r in record.responses or ())]
+        elif len(judges) > 1:
+            yield f"{question}: the verdicts come from {len(judges)} judges with the name {names[0]}, with other weights or other prompts"
+    split = [
+        str(record.id)
+        for record in records
+        if any(verdict.disagree for response in record.responses or () for verdict in response.verdicts_under(rule).values())
+    ]
     if split:
         yield f"the judges disagree on {len(split)} items: {_few(split, 10)}"
 
 
-def _disagree(response: Response, rule: Rule) -> bool:
-    return any(verdict.disagree for verdict in response.verdicts_under(rule).values())
-
-
 def judges_of(response: Response, rule: Rule) -> set[str]:
-    """Return who gave the verdicts of a response under a rule."""
+    """Return the names of the judges that gave the verdicts of a response under a rule."""
     return {verdict.judge for verdict in response.verdicts_under(rule).values() if verdict.judge}
 
 
 def by_rule_alone(benchmark: Benchmark) -> list[str]:
-    """Return the subsets whose published rule needs no judge."""
+    """Return the subsets whose official rule needs no judge."""
     return [name for name, s in benchmark.subsets.items() if s.official and all(isinstance(q, ByRule) for q in s.official)]
 
 

@@ -1,4 +1,4 @@
-"""Two evaluations of the same items, before and after: what changed, and whether that is more than chance."""
+"""The comparison of two evaluations of the same items, before and after: paired differences, intervals and tests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.record import Json, Record
 from dream_cli.stats.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, percent, require_libraries, smallest_difference
 
-# One rate is told apart by its benchmark, subset and metric.
-Key = tuple[str, str, str]
-SHOWN = 10  # item names in a line; the JSON has them all
+# Benchmark, subset and metric identify a rate.
+RateKey = tuple[str, str, str]
+SHOWN = 10  # item names per line; the JSON has all of them
 
 
 @dataclass(frozen=True)
-class Change:
+class ItemChange:
     """One item in both evaluations."""
 
     before: Outcome
@@ -27,7 +27,7 @@ class Change:
 
     @property
     def scored(self) -> bool:
-        """Whether both evaluations could be read."""
+        """Whether the item is scored in both evaluations."""
         return self.before.value is not None and self.after.value is not None
 
     @property
@@ -37,48 +37,52 @@ class Change:
 
     @property
     def gain(self) -> float:
-        """The difference, above 0 where the item became better."""
+        """The difference, oriented so that above 0 is better."""
         return self.difference if self.after.better == "up" else -self.difference
 
 
 def compare(
     before: Sequence[Record], after: Sequence[Record], rule: Rule = "strict", agg: Aggregate | None = None, seed: int = 0
 ) -> list[Json]:
-    """Return one row for each rate that both evaluations have, items paired by id; pure and offline, but for scipy.
+    """Return one row for each rate that both evaluations have, items paired by id; pure and offline. Needs scipy.
 
-    An item counts where both could be read; `worst` and `best` bound the difference with the others read against and for it.
-    Raises UsageError where the two have no item in common, or where one holds an item twice.
+    An item counts where both sides are scored; `worst` and `best` bound the difference over the unscored items as well.
+    Raises UsageError where the two have no item in common, or where one has an item twice.
     """
     require_libraries()
     sides = [_by_item(outcomes(records, rule, agg)) for records in (before, after)]
     keys = [key for key in sides[0] if set(sides[0][key]) & set(sides[1].get(key, ()))]
     if not keys:
         raise UsageError(f"the two files have no item in common to compare: {_named(sides[0])} before, {_named(sides[1])} after")
-    warnings = _warnings(before, after, rule)
+    groups = [_by_benchmark(records) for records in (before, after)]
+    warnings = {name: list(_unlike(groups[0][name], groups[1][name], rule)) for name in groups[0] if name in groups[1]}
     return [_row(sides[0][key], sides[1][key], seed) | {"warnings": warnings.get(key[0], [])} for key in keys]
 
 
-def _named(side: Mapping[Key, object]) -> str:
+def _named(side: Mapping[RateKey, object]) -> str:
     return ", ".join(dict.fromkeys("/".join(filter(None, key[:2])) for key in side)) or "no item"
 
 
-def _by_item(found: Iterable[Outcome]) -> dict[Key, dict[str, Outcome]]:
-    sides: dict[Key, dict[str, Outcome]] = defaultdict(dict)
-    for outcome in found:
-        items = sides[outcome.benchmark, outcome.subset, outcome.metric]
+def _by_item(side: Iterable[Outcome]) -> dict[RateKey, dict[str, Outcome]]:
+    items_of: dict[RateKey, dict[str, Outcome]] = defaultdict(dict)
+    for outcome in side:
+        items = items_of[outcome.benchmark, outcome.subset, outcome.metric]
         if outcome.item in items:
             raise UsageError(
-                f"{outcome.benchmark}:{outcome.item} stands twice in one file, answered by {items[outcome.item].model or 'nobody'} and "
-                f"{outcome.model or 'nobody'}; compare files of one model each"
+                f"{outcome.benchmark}:{outcome.item} occurs twice in one file, answered by {items[outcome.item].model or 'no model'} and "
+                f"{outcome.model or 'no model'}; compare files of one model each"
             )
         items[outcome.item] = outcome
-    return dict(sides)
+    return dict(items_of)
 
 
 def _row(before: Mapping[str, Outcome], after: Mapping[str, Outcome], seed: int) -> Json:
-    pairs = {item: Change(before[item], after[item]) for item in before if item in after}
+    pairs = {item: ItemChange(before[item], after[item]) for item in before if item in after}
     scored = {item: change for item, change in pairs.items() if change.scored}
     first = next(iter(pairs.values())).after
+    # The unscored items too: read at their worst after and best before, and the other way round.
+    worst = sum(change.after.worst - change.before.best for change in pairs.values()) / len(pairs)
+    best = sum(change.after.best - change.before.worst for change in pairs.values()) / len(pairs)
     return {
         "benchmark": first.benchmark,
         "subset": first.subset,
@@ -88,7 +92,8 @@ def _row(before: Mapping[str, Outcome], after: Mapping[str, Outcome], seed: int)
         "models": [_models(before.values()), _models(after.values())],
         "n": len(scored),
         **_numbers(list(scored.values()), seed),
-        **_bounds(list(pairs.values())),
+        "worst": round(worst, 6),
+        "best": round(best, 6),
         "gained": [item for item, change in scored.items() if change.gain > 0],
         "lost": [item for item, change in scored.items() if change.gain < 0],
         "unscored": len(pairs) - len(scored),
@@ -97,12 +102,15 @@ def _row(before: Mapping[str, Outcome], after: Mapping[str, Outcome], seed: int)
     }
 
 
-def _models(found: Iterable[Outcome]) -> str:
-    return ", ".join(dict.fromkeys(outcome.model for outcome in found if outcome.model))
+def _models(side: Iterable[Outcome]) -> str:
+    return ", ".join(dict.fromkeys(outcome.model for outcome in side if outcome.model))
 
 
-def _numbers(scored: Sequence[Change], seed: int) -> Json:
-    """Return the rates, their difference with its intervals, and McNemar's p where every value is 0 or 1."""
+def _numbers(scored: Sequence[ItemChange], seed: int) -> Json:
+    """Return the rates, their difference with its intervals, and McNemar's p where every value is 0 or 1.
+
+    The interval of binary values is Newcombe's for paired rates, that of others (means of trials, codes of -1) the bootstrap's.
+    """
     names = ("before", "after", "difference", "low", "high", "bootstrap", "p", "smallest")
     if not scored:
         return dict.fromkeys(names)
@@ -123,18 +131,6 @@ def _rounded(value: float | list[float] | None) -> float | list[float] | None:
     return None if value is None else round(value, 6)
 
 
-def _bounds(pairs: Sequence[Change]) -> Json:
-    against = sum(change.after.worst - change.before.best for change in pairs) / len(pairs)
-    for_it = sum(change.after.best - change.before.worst for change in pairs) / len(pairs)
-    return {"worst": round(against, 6), "best": round(for_it, 6)}
-
-
-def _warnings(before: Sequence[Record], after: Sequence[Record], rule: Rule) -> dict[str, list[str]]:
-    """Return, by benchmark, what makes the two no fair comparison: other items, other prompts, other judges, other trials."""
-    sides = [_by_benchmark(records) for records in (before, after)]
-    return {name: list(_unlike(sides[0][name], sides[1][name], rule)) for name in sides[0] if name in sides[1]}
-
-
 def _by_benchmark(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
     groups: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
@@ -144,9 +140,10 @@ def _by_benchmark(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
 
 
 def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: Rule) -> Iterable[str]:
+    """Yield the warnings about an unfair comparison on one benchmark: other items, other prompts, other judges, other trials."""
     for side, missing in (("before", before.keys() - after.keys()), ("after", after.keys() - before.keys())):
         if missing:
-            yield f"{len(missing)} items stand only in the file {side}; they are left out"
+            yield f"{len(missing)} items are only in the file {side}; they are left out"
     both = [(before[key], after[key]) for key in before if key in after]
     other = sum(a.prompt != b.prompt for a, b in both if a.error is None and b.error is None)
     if other:
@@ -154,24 +151,24 @@ def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: Rul
     judges = [_judges(side.values(), rule) for side in (before, after)]
     if judges[0] != judges[1]:
         yield (
-            f"the verdicts come from different judges ({judges[0]} before, {judges[1]} after): the difference may be theirs; judge both alike"
+            f"the verdicts come from different judges ({judges[0]} before, {judges[1]} after): the difference may come from the judges; use the same judges for both"
         )
     trials = [max((len(record.responses or ()) for record in side.values()), default=0) for side in (before, after)]
     if trials[0] != trials[1]:
-        yield f"{trials[0]} trials a prompt before, {trials[1]} after; with --agg any more trials alone make a rate rise"
+        yield f"{trials[0]} trials per prompt before, {trials[1]} after; with --agg any, more trials alone raise a rate"
 
 
 def _judges(records: Iterable[Record], rule: Rule) -> str:
     judges = {judge for record in records for response in record.responses or () for judge in judges_of(response, rule)}
-    return " and ".join(sorted(judges)) or f"nobody under the {rule} rule"
+    return " and ".join(sorted(judges)) or f"no judge under the {rule} rule"
 
 
-def table(rows: Sequence[Json]) -> str:
-    """Return the comparison as a Markdown table, loud about what makes it unfair, and with the items that came out differently."""
+def comparison_table(rows: Sequence[Json]) -> str:
+    """Return the comparison as a Markdown table, with its warnings and the items whose outcome changed."""
     models = dict.fromkeys(f"{row['models'][0] or '?'} -> {row['models'][1] or '?'}" for row in rows)
     lines = [f"Compared: {'; '.join(models)} ({rows[0]['rule']} rule)", ""]
     lines += [
-        f"WARNING {name}: {said}" for name, said in dict.fromkeys((row["benchmark"], said) for row in rows for said in row["warnings"])
+        f"WARNING {name}: {text}" for name, text in dict.fromkeys((row["benchmark"], text) for row in rows for text in row["warnings"])
     ]
     lines += ["| | n | before | after | change | 95 % interval | p | |", "|---|---:|---:|---:|---:|---:|---:|---|"]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
@@ -185,15 +182,15 @@ def table(rows: Sequence[Json]) -> str:
 def _cells(row: Json) -> list[str]:
     name = _title(row)
     if not row["n"]:
-        return [name, "0", *["-"] * 5, f"no item could be read in both; {row['unscored']} unscored"]
+        return [name, "0", *["-"] * 5, f"no item is scored in both; {row['unscored']} unscored"]
     p = "" if row["p"] is None else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
     interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
     rates = [percent(row[side]) for side in ("before", "after")]
-    return [name, str(row["n"]), *rates, f"{100 * row['difference']:+.1f}", interval, p, _said(row)]
+    return [name, str(row["n"]), *rates, f"{100 * row['difference']:+.1f}", interval, p, _conclusion(row)]
 
 
-def _said(row: Json) -> str:
-    """Say what the interval shows, or how large a change would have had to be."""
+def _conclusion(row: Json) -> str:
+    """Return what the interval shows, else the smallest change that this set can show."""
     toward = 1 if row["better"] == "up" else -1
     if row["low"] > 0 or row["high"] < 0:
         shown = "better" if row["difference"] * toward > 0 else "WORSE"

@@ -1,9 +1,9 @@
-"""Find benchmark items in training data: the same image, an image that looks the same, or the same words.
+"""The search for benchmark items in training data: the same image, a near-identical image, or the same words.
 
-A typographic benchmark holds images that differ only in a few letters, so a perceptual hash alone would cry wolf: it picks the
-candidates, and a look at the pictures decides. Of the 100 images of SafeBench-Tiny and FigStep-Benign, copies that were recompressed
+The images of a typographic benchmark differ only in a few letters, so a perceptual hash alone reports different ones as equal: here it
+selects the candidates, and the correlation of the pictures decides. Of the 100 images of SafeBench-Tiny and FigStep-Benign, copies that were recompressed
 (JPEG 60), scaled (to 1/2 and to 200 pixels) or made grey correlate with their originals at 0.9997 and more, and no two different
-images at more than 0.952. A copy that was cropped or framed by 2 % is not found.
+images at more than 0.952. A copy that was cropped or framed by 2 % is not recognised.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from dream_cli.errors import ImageError
 from dream_cli.records.images import digest, open_rgb
 from dream_cli.records.record import Image, Json, Record
 
-SIDE = 64  # of the small grey picture that is looked at
-HASHED = 16  # brightness steps a row and a column of the hash: 256 bits
-MOST_BITS = 24  # that may differ between candidates
+SIDE = 64  # of the small grey picture whose correlation is taken, in pixels
+HASHED = 16  # brightness steps per row and column of the hash: 256 bits
+MOST_BITS = 24  # the most bits in which the hashes of two candidates differ
 LEAST_CORRELATION = 0.99
-FLAT = 4  # a picture whose grey levels span no more has nothing to compare
+FLAT = 4  # a picture with a smaller range of grey levels is flat: its correlation is noise, or not defined
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a picture looks like: its difference hash (256 bits), and itself, small and grey. None of it where it is one flat colour."""
+class Thumbnail:
+    """A picture for comparison: its difference hash (256 bits), and its grey levels at SIDE x SIDE pixels."""
 
     bits: int
     grey: bytes
 
     @classmethod
-    def of(cls, image: Image) -> Look | None:
-        """Look at an image; None for a flat one. Raises ImageError."""
+    def of(cls, image: Image) -> Thumbnail | None:
+        """Return the thumbnail of an image, None for one of a single flat colour. Raises ImageError."""
         from PIL import Image as Pillow
 
         picture = open_rgb(image).convert("L")
@@ -49,14 +49,14 @@ class Look:
         falls = [left > right for row in rows for left, right in pairwise(row)]
         return cls(sum(fall << i for i, fall in enumerate(falls)), grey)
 
-    def likeness(self, other: Look) -> float:
-        """Return how far two pictures correlate, 0 where already their hashes are far apart."""
+    def likeness(self, other: Thumbnail) -> float:
+        """Return the correlation of two pictures, 0 where their hashes differ in more than MOST_BITS bits."""
         return correlation(self.grey, other.grey) if (self.bits ^ other.bits).bit_count() <= MOST_BITS else 0.0
 
 
 @dataclass(frozen=True)
 class Leak:
-    """One item of a benchmark that stands in a row of the training data."""
+    """One item of a benchmark in a row of the training data."""
 
     row: Record
     item: Record
@@ -64,7 +64,7 @@ class Leak:
     likeness: float = 1.0
 
     def to_dict(self) -> Json:
-        """Return the leak as JSON; the words are not repeated, they may be harmful."""
+        """Return the leak as JSON, without the words: they may be harmful."""
         return {
             "place": self.row.place,
             "id": self.row.id,
@@ -80,90 +80,88 @@ class Leak:
 
 
 @dataclass
-class Unseen:
-    """What could not be compared, so that no one takes silence for the absence of leaks."""
+class NotCompared:
+    """The rows and images that could not be compared, reported so that no leaks found is not read as no leaks."""
 
     rows: int = 0
     images: Counter[str] = field(default_factory=Counter)
 
     def __bool__(self) -> bool:
-        """Whether there is anything that could not be compared."""
+        """Whether a row or an image could not be compared."""
         return bool(self.rows or self.images)
 
     def report(self) -> list[str]:
-        """Return it in words, one line each."""
+        """Return one line for each count."""
         lines = [f"{n} images of the {side} could not be opened and were not compared" for side, n in self.images.items()]
-        return lines + (
-            [f"{self.rows} rows could not be read and were not compared; other formats are read by dream convert"] if self.rows else []
-        )
+        if self.rows:
+            lines.append(f"{self.rows} rows could not be read and were not compared; dream convert reads other formats")
+        return lines
 
 
-class Items:
-    """The items of one or more benchmarks, ready to be looked for."""
+class ItemIndex:
+    """The items of one or more benchmarks, indexed by image and by words."""
 
-    def __init__(self, items: Iterable[Record], unseen: Unseen) -> None:
-        self.unseen = unseen
+    def __init__(self, items: Iterable[Record], not_compared: NotCompared) -> None:
+        self.not_compared = not_compared
         self.by_digest: dict[str, list[Record]] = defaultdict(list)
-        self.looks: list[tuple[Look, Record]] = []
+        self.thumbnails: list[tuple[Thumbnail, Record]] = []
         prompts: dict[tuple[str, str], list[Record]] = defaultdict(list)
         for item in items:
             if item.error is not None:
-                unseen.rows += 1
+                not_compared.rows += 1
                 continue
-            for known, look in self._seen(item, "benchmark"):
-                self.by_digest[known].append(item)
-                self.looks += [(look, item)] if look else []
+            for key, thumbnail in self._images(item, "benchmark"):
+                self.by_digest[key].append(item)
+                self.thumbnails += [(thumbnail, item)] if thumbnail else []
             for turn in item.turns():
                 prompts[_name(item), normalised(turn.prompt)].append(item)
-        # Words that stand in several items are the frame of a benchmark ("The image shows a list numbered 1, 2 and 3 ..."), not an item.
+        # Words that several items share are the template of a benchmark ("The image shows a list numbered 1, 2 and 3 ..."), not an item.
         self.by_prompt: dict[str, list[Record]] = defaultdict(list)
         for (_, words), holders in prompts.items():
             if words and len({item.id for item in holders}) == 1:
                 self.by_prompt[words].append(holders[0])
 
     def in_row(self, row: Record) -> Iterator[Leak]:
-        """Return the items that stand in one row of training data, each once for the images and once for the words."""
+        """Yield the items in one row of training data, each at most once for the images and once for the words."""
         if row.error is not None:
-            self.unseen.rows += 1
+            self.not_compared.rows += 1
             return
-        found: dict[str | None, Leak] = {}
-        for known, look in self._seen(row, "training data"):
-            same = [Leak(row, item, "image") for item in self.by_digest.get(known, ())]
-            for leak in same or self._alike(row, look):
-                found.setdefault(leak.item.id, leak)
-        yield from found.values()
-        words = {normalised(turn.prompt) for turn in row.turns()}
-        yield from (Leak(row, item, "prompt") for said in sorted(words) for item in self.by_prompt.get(said, ()))
+        by_item: dict[str | None, Leak] = {}
+        for key, thumbnail in self._images(row, "training data"):
+            leaks_of_image = [Leak(row, item, "image") for item in self.by_digest.get(key, ())]
+            if not leaks_of_image and thumbnail is not None:
+                scored = ((item, thumbnail.likeness(other)) for other, item in self.thumbnails)
+                leaks_of_image = [Leak(row, item, "near-image", value) for item, value in scored if value >= LEAST_CORRELATION]
+            for leak in leaks_of_image:
+                by_item.setdefault(leak.item.id, leak)
+        yield from by_item.values()
+        prompts = {normalised(turn.prompt) for turn in row.turns()}
+        yield from (Leak(row, item, "prompt") for words in sorted(prompts) for item in self.by_prompt.get(words, ()))
 
-    def _alike(self, row: Record, look: Look | None) -> Iterator[Leak]:
-        for other, item in self.looks if look else ():
-            likeness = look.likeness(other) if look else 0.0
-            if likeness >= LEAST_CORRELATION:
-                yield Leak(row, item, "near-image", likeness)
-
-    def _seen(self, record: Record, side: str) -> Iterator[tuple[str, Look | None]]:
+    def _images(self, record: Record, side: str) -> Iterator[tuple[str, Thumbnail | None]]:
+        """Yield the digest and the thumbnail of each image that can be opened; the others are counted."""
         for image in record.images:
             try:
-                yield digest(image), Look.of(image)
+                yield digest(image), Thumbnail.of(image)
             except ImageError:
-                self.unseen.images[side] += 1
+                self.not_compared.images[side] += 1
 
 
-def leaks(train: Iterable[Record], items: Iterable[Record], unseen: Unseen) -> Iterator[Leak]:
-    """Return the benchmark items that stand in training data, row by row; what can't be compared is counted in `unseen`."""
-    known = Items(items, unseen)
+def leaks(train: Iterable[Record], items: Iterable[Record], not_compared: NotCompared) -> Iterator[Leak]:
+    """Yield the benchmark items in training data, row by row; what cannot be compared is counted in `not_compared`."""
+    index = ItemIndex(items, not_compared)
     for row in train:
-        yield from known.in_row(row)
+        yield from index.in_row(row)
 
 
 def in_distribution(items: Iterable[Record]) -> list[str]:
-    """Return a line for each benchmark that is made from the sources of common training sets: without any leak it is no foreign ground."""
-    known = [get(name) for name in dict.fromkeys(map(_name, items)) if name]
-    return [f"{b.title} is in-distribution: made from the sources that DREAM and VLGuard train on" for b in known if b.in_distribution]
+    """Return a line for each benchmark made from the sources of common training sets: it is in-distribution even without a leak."""
+    benchmarks = [get(name) for name in dict.fromkeys(map(_name, items)) if name]
+    return [f"{b.title} is in-distribution: made from the sources that DREAM and VLGuard train on" for b in benchmarks if b.in_distribution]
 
 
 def normalised(text: str) -> str:
-    """Return the words of a text as they are compared: without case, punctuation, spacing and image marks."""
+    """Return the words of a text in the form that is compared: without case, punctuation, spacing and image marks."""
     plain = unicodedata.normalize("NFKC", text.replace("<image>", " ")).casefold()
     return " ".join(re.findall(r"\w+", plain))
 

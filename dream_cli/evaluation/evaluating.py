@@ -1,4 +1,4 @@
-"""Answer and judge the items of benchmarks: the policy first, then one judge after the other, so that one model is loaded at a time."""
+"""The evaluation of benchmark items: the policy first, then one judge after the other, so that only one model is loaded at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.judge_questions import Asker, by_rule, prompts_of, questions, to_ask
+from dream_cli.evaluation.judge_questions import EvaluationJudge, by_rule, prompts_of, questions, questions_for_judge
 from dream_cli.evaluation.scorecards import require_rule
 from dream_cli.method.chats import conversation
 from dream_cli.method.model_prompts import with_model_prompts
@@ -32,8 +32,8 @@ from dream_cli.records.verdicts import NOT_ASKED
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to evaluate: who answers and who judges, under which rule, and what of the benchmark's sampling is changed (None: nothing)."""
+class EvaluationPlan:
+    """The policy, the judges and the rule of an evaluation, and its changes to the benchmark's sampling (None: as the benchmark has it)."""
 
     policy: EngineSpec
     judges: tuple[EngineSpec, ...]
@@ -47,30 +47,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class Answerer:
-    """Draws the responses of a record that has none, as its benchmark says."""
+    """Samples the responses of a record that has none, with the sampling of its benchmark."""
 
     engine: Engine
-    plan: Plan
+    plan: EvaluationPlan
 
     async def __call__(self, record: Record) -> Record:
         """Return the record with one response for each trial."""
         if record.responses:
             return record
-        sampling, trials = drawing(record, self.plan)
+        sampling, trials = sampling_of(record, self.plan)
         drawn = await self.engine.generate(conversation(record.turns()[-1], record.images), sampling, range(trials))
         for completion in drawn:
-            answer_of(completion)  # a rate over what a filter left would be a rate of something else
+            answer_of(completion)  # raises for a filtered completion: a rate over the unfiltered ones alone would be biased
         return replace(record, responses=tuple(response_of(d, self.engine.model) for d in drawn))
 
 
-def drawing(record: Record, plan: Plan) -> tuple[Sampling, int]:
-    """Return how the responses to a record are drawn, and how many; several greedy ones would be one, so they get temperature 1."""
+def sampling_of(record: Record, plan: EvaluationPlan) -> tuple[Sampling, int]:
+    """Return the sampling of the responses to a record, and their number; several get temperature 1, as greedy ones would be equal."""
     benchmark = get(Item.of(record).name)
     trials = plan.trials or benchmark.trials
     temperature = benchmark.sampling.temperature if plan.temperature is None else plan.temperature
     if trials > 1 and temperature == 0:
         if plan.temperature is not None:
-            raise UsageError(f"--temperature 0 draws the same response {trials} times; give another, or --trials 1")
+            raise UsageError(f"--temperature 0 samples the same response {trials} times; give another temperature, or --trials 1")
         temperature = 1.0
     sampling = replace(
         benchmark.sampling, temperature=temperature, max_tokens=plan.max_tokens or benchmark.sampling.max_tokens, seed=plan.seed
@@ -81,7 +81,7 @@ def drawing(record: Record, plan: Plan) -> tuple[Sampling, int]:
 def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_environment: bool) -> list[tuple[str | None, str | None]]:
     """Return (model, base URL) of each judge; one URL serves all judges, several serve one each.
 
-    DREAM_JUDGE and DREAM_JUDGE_BASE_URL count only where a benchmark is run: scoring a file is free unless a flag says otherwise.
+    DREAM_JUDGE and DREAM_JUDGE_BASE_URL are read only where a benchmark is run: scoring a file makes no calls unless a flag names a judge.
     """
     if from_environment:
         names = names or os.environ.get("DREAM_JUDGE", "").split()
@@ -91,42 +91,43 @@ def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_envi
         check_address(url)
     for name in () if urls else names or ():
         check_model(name)
-    places: list[str | None] = [*urls] if urls else [None]
-    if len(places) not in (1, len(models)):
-        raise UsageError(f"{len(models)} judges and {len(places)} --judge-base-url; give one URL for all, or one each")
-    return list(zip(models, places * (len(models) if len(places) == 1 else 1), strict=True))
+    addresses: list[str | None] = [*urls] if urls else [None]
+    if len(addresses) not in (1, len(models)):
+        raise UsageError(f"{len(models)} judges and {len(addresses)} --judge-base-url; give one URL for all judges, or one per judge")
+    return list(zip(models, addresses * (len(models) if len(addresses) == 1 else 1), strict=True))
 
 
 def with_keys(panel: Sequence[EngineSpec], policy_url: str | None) -> tuple[EngineSpec, ...]:
-    """Return the judges with the variables that may hold the key of each: a key goes to no server that it was not given for."""
+    """Return the judges with the names of the variables that may hold the key of each: a key is sent only to the server it is meant for."""
     names = judge_key_names([judge.base_url for judge in panel], policy_url)
     return tuple(replace(judge, key_names=own) for judge, own in zip(panel, names, strict=True))
 
 
-def evaluated(run: Run, plan: Plan, items: Sequence[Record], *, writing: bool) -> tuple[list[Record], int]:
+def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, writing: bool) -> tuple[list[Record], int]:
     """Return the items answered, judged and, where `writing`, written out, with the exit code: 1 where some could not be."""
     _check(plan, items)
-    # The output is opened first: a folder that cannot be written to must not cost the calls.
+    # The output is opened first: otherwise a folder that cannot be written to fails only after the calls are paid.
     with open_writer(run.out) if writing and not run.dry_run else nullcontext() as writer:
         done = asyncio.run(evaluate(run, plan, items))
         if writer is not None:
             for record in done:
                 writer.write(record)
     failed = sum(record.error is not None for record in done)
-    unread = unscored(done, plan.rule)
-    if (failed or unread) and not run.dry_run:
-        warn(f"{failed} rows got an error and {unread} responses are unscored; the same command asks again for those alone")
-    return done, 1 if (failed or unread) and not run.dry_run else 0
+    missing = unscored(done, plan.rule)
+    if run.dry_run or not (failed or missing):
+        return done, 0
+    warn(f"{failed} rows got an error and {missing} responses are unscored; run the same command again to retry only those")
+    return done, 1
 
 
-def _check(plan: Plan, items: Sequence[Record]) -> None:
-    """Raise UsageError for what would only be found after the policy has been paid."""
+def _check(plan: EvaluationPlan, items: Sequence[Record]) -> None:
+    """Raise UsageError for a fault of the plan that would otherwise appear only after the calls to the policy are paid."""
     for name in {Item.of(record).name: None for record in items}:
         require_rule(get(name), plan.rule)
     for record in items:
         if record.error is None and not record.responses:
-            drawing(record, plan)
-    needed = any(to_ask(record, plan.rule) for record in items if record.error is None and not record.responses)
+            sampling_of(record, plan)
+    needed = any(questions_for_judge(record, plan.rule) for record in items if record.error is None and not record.responses)
     policy = plan.policy.model or plan.policy.base_url
     if needed and not plan.judges and policy not in (None, DEFAULT_MODEL):
         raise UsageError(
@@ -135,29 +136,25 @@ def _check(plan: Plan, items: Sequence[Record]) -> None:
         )
 
 
-async def evaluate(run: Run, plan: Plan, records: Sequence[Record]) -> list[Record]:
+async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) -> list[Record]:
     """Return the records with responses and verdicts.
 
-    Only what is missing is asked for: the policy where a record has no response, a judge where it has not given its verdict.
+    Only what is missing is requested: responses of the policy where a record has none, verdicts of a judge that has not given them.
     """
     done = list(records)
     if any(not record.responses for record in done if record.error is None):
         done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan))
     done = [by_rule(record) for record in done]
-    if any(to_ask(record, plan.rule) for record in done if record.error is None):
+    if any(questions_for_judge(record, plan.rule) for record in done if record.error is None):
         roles = prompts_of(done, plan.rule)
-        for judge in _judges(plan, done):
+        # Without a named judge the default model judges its own responses; it knows only its small world, so others stay unscored.
+        models = {response.model for record in done if record.error is None for response in record.responses or ()}
+        own = (EngineSpec(DEFAULT_MODEL, store=plan.policy.store),) if models <= {DEFAULT_MODEL, DryEngine.kind} else ()
+        for judge in plan.judges or own:
             done = await _phase(
-                run, judge, done, lambda engine: with_model_prompts(Asker(engine, plan.prompts, plan.rule, roles), run.tell)
+                run, judge, done, lambda engine: with_model_prompts(EvaluationJudge(engine, plan.prompts, plan.rule, roles), run.tell)
             )
     return done
-
-
-def _judges(plan: Plan, records: Sequence[Record]) -> tuple[EngineSpec, ...]:
-    """Return the judges that were named, else the default model where the responses are its own; those of others stay unscored."""
-    models = {response.model for record in records if record.error is None for response in record.responses or ()}
-    own = (EngineSpec(DEFAULT_MODEL, store=plan.policy.store),) if models <= {DEFAULT_MODEL, DryEngine.kind} else ()
-    return plan.judges or own
 
 
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
@@ -174,7 +171,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
 
 
 def unscored(records: Sequence[Record], rule: Rule) -> int:
-    """Return how many responses have a question under a rule that was not, or could not be, answered."""
+    """Return the number of responses with a question of the rule that was not put, or whose answer could not be read."""
     return sum(
         any(not response.verdicts_under(rule).get(q.question, NOT_ASKED).answered for q in questions(record, rule))
         for record in records

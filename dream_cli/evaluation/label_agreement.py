@@ -1,4 +1,4 @@
-"""Hold the labels of a judge, or of several, against those of people: who agrees with whom, and which way the judges lean."""
+"""The agreement of judges with human labels, and with each other, and the biases of the judges."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from dream_cli.stats.agreement import (
 )
 from dream_cli.stats.intervals import Interval, percent, require_libraries
 
-# The record, which of its responses, the question.
+# The id of the record, the index of the response, the question.
 Slot = tuple[str, int, str]
 SCORES = ("global_score", "observation_score", "helpfulness", "harm", "score")
-REFUSAL = ("comply", "partial", "refuse")  # the one question whose words have an order
+REFUSAL = ("comply", "partial", "refuse")  # in order: refusal is the one question with an ordinal scale
 WORDS = {"yes": True, "true": True, "no": False, "false": False}
 
 
 @dataclass(frozen=True)
 class Voice:
-    """What one judge said to one question about one response; no label where it could not be read."""
+    """The answer of one judge to one question about one response; no label where it could not be read."""
 
     label: Label | None
     text: str
     orders: tuple[float, float] | None = None
-    joint: bool = False  # what a majority of judges said
+    joint: bool = False  # whether this is the verdict of a majority of judges
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A label that people gave, and the response they gave it to, where their file tells it."""
+class GoldLabel:
+    """A human label, and the response that was labelled (None where the file of labels has no responses)."""
 
     label: Label
     text: str | None
@@ -55,38 +55,39 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Matched:
-    """One judge's answers to one question, beside those of people."""
+    """One judge's answers to one question, paired with human labels."""
 
     question: str
     judge: str
     pairs: tuple[tuple[Label, Label], ...]  # (gold, judged)
     words: tuple[int, ...]  # of each response
-    voices: tuple[Voice, ...]  # all that the judge said to this question, labelled or not
+    voices: tuple[Voice, ...]  # all answers of the judge to this question, labelled or not
     unscored: int
     missing: int
     other_text: int
 
 
-def gold_labels(records: Iterable[Record]) -> dict[Slot, Labelled]:
-    """Return the labels of people, by slot: from `gold` of the row, else `benchmark.gold`, else the row's own verdicts and scores.
+def gold_labels(records: Iterable[Record]) -> dict[Slot, GoldLabel]:
+    """Return the human labels by slot: from `gold` of the row, else `benchmark.gold`, else the row's own verdicts and scores.
 
     `gold` is an object of question and label, or a list of such, one for each response. Raises UsageError where a slot has two labels.
     """
-    found: dict[Slot, Labelled] = {}
+    gold: dict[Slot, GoldLabel] = {}
     for record in records:
-        name = _name(record)
+        name, responses = _name(record), record.responses or ()
         for trial, labels in enumerate(_gold(record)):
             for question, label in labels.items():
                 slot = (name, trial, question)
-                if slot in found:
-                    raise UsageError(f"{record.place}: {name} was labelled before, at {found[slot].place}; keep one label a response")
+                if slot in gold:
+                    raise UsageError(f"{record.place}: {name} was labelled before, at {gold[slot].place}; keep one label per response")
                 if label is not None:
-                    found[slot] = Labelled(_plain(label, record.place), _text(record, trial), record.place)
-    return found
+                    text = responses[trial].text if trial < len(responses) else None
+                    gold[slot] = GoldLabel(_plain(label, record.place), text, record.place)
+    return gold
 
 
-def unreadable(record: Record) -> bool:
-    """Whether a row could not be read; an id with gold labels is enough, it needs no prompt."""
+def without_labels(record: Record) -> bool:
+    """Whether a row could not be read and has no gold labels either; an id with gold labels needs no prompt."""
     return record.error is not None and not record.came_with_error and not {"id", "gold"} <= set(record.extra)
 
 
@@ -95,19 +96,21 @@ def _name(record: Record) -> str:
 
 
 def _gold(record: Record) -> Sequence[Mapping[str, Any]]:
-    said = record.extra.get("gold")
-    if said is None:
-        said = (record.extra.get("benchmark") or {}).get("gold")
-    if said is None:
+    """Return the labels of each response by question; raise UsageError for `gold` of another form."""
+    raw = record.extra.get("gold")
+    if raw is None:
+        raw = (record.extra.get("benchmark") or {}).get("gold")
+    if raw is None:
         voices = [list(_voices(response, "strict")) for response in record.responses or ()]
-        return [{question: voice.label for _, question, voice in said if not voice.joint} for said in voices]
-    labels = said if isinstance(said, list) else [said]
+        return [{question: voice.label for _, question, voice in answers if not voice.joint} for answers in voices]
+    labels = raw if isinstance(raw, list) else [raw]
     if not all(isinstance(one, Mapping) for one in labels):
-        raise UsageError(f"{record.place}: 'gold' is an object such as {{\"safe\": true}}, or a list of them, one for each response")
+        raise UsageError(f"{record.place}: 'gold' is an object such as {{\"safe\": true}}, or a list of them, one per response")
     return labels
 
 
 def _plain(label: Any, place: str) -> Label:
+    """Return a label with the words yes, no, true and false as truth values; raise UsageError for a list or an object."""
     if isinstance(label, bool | int | float):
         return label
     if isinstance(label, str):
@@ -115,25 +118,20 @@ def _plain(label: Any, place: str) -> Label:
     raise UsageError(f"{place}: a gold label is true, false, a word or a number; this is {label!r}")
 
 
-def _text(record: Record, trial: int) -> str | None:
-    responses = record.responses or ()
-    return responses[trial].text if trial < len(responses) else None
-
-
 def judged_voices(records: Iterable[Record], rule: Rule) -> dict[tuple[str, str], dict[Slot, Voice]]:
-    """Return what each judge said, by (judge, question) and slot; with several, also what their majority says."""
-    found: dict[tuple[str, str], dict[Slot, Voice]] = defaultdict(dict)
+    """Return the answers of each judge, by (judge, question) and slot; with several judges, also those of their majority."""
+    voices: dict[tuple[str, str], dict[Slot, Voice]] = defaultdict(dict)
     for record in records:
         name = _name(record)
         for trial, response in enumerate(record.responses or () if record.error is None else ()):
             for judge, question, voice in _voices(response, rule):
                 slot = (name, trial, question)
-                if slot in found[judge, question]:
+                if slot in voices[judge, question]:
                     raise UsageError(
                         f"{record.place}: {judge or 'one judge'} judged {name} twice; give files of one model's responses each"
                     )
-                found[judge, question][slot] = voice
-    return found
+                voices[judge, question][slot] = voice
+    return voices
 
 
 def _voices(response: Response, rule: Rule) -> Iterator[tuple[str, str, Voice]]:
@@ -145,75 +143,83 @@ def _voices(response: Response, rule: Rule) -> Iterator[tuple[str, str, Voice]]:
     if judgement is not None:
         for name in SCORES:
             score = getattr(judgement, name)
-            # Without a rubric nothing tells which of the scores was asked for, and could not be read.
+            # A judgement does not record its rubric, so an unscored one counts as unscored in every score.
             if score is not None or judgement.unscored is not None:
                 yield judgement.model or "", name, Voice(score, response.text)
 
 
-def matched(gold: Mapping[Slot, Labelled], voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Matched]:
-    """Return each judge's answers to each question that people labelled, beside theirs."""
-    for (judge, question), said in voices.items():
-        asked = {slot: label for slot, label in gold.items() if slot[2] == question}
-        there = {slot: label for slot, label in asked.items() if slot in said}
-        same = {slot: label for slot, label in there.items() if label.text in (None, said[slot].text)}
-        read = [(label, said[slot]) for slot, label in same.items() if said[slot].label is not None]
-        if not asked:
+def matched(gold: Mapping[Slot, GoldLabel], voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Matched]:
+    """Yield each judge's answers to each question that has human labels, paired with these."""
+    for (judge, question), answers in voices.items():
+        labelled = {slot: label for slot, label in gold.items() if slot[2] == question}
+        judged = {slot: label for slot, label in labelled.items() if slot in answers}
+        # A label belongs to the words that were labelled: a new response to the same prompt does not have it.
+        same = {slot: label for slot, label in judged.items() if label.text in (None, answers[slot].text)}
+        read = [(label, answers[slot]) for slot, label in same.items() if answers[slot].label is not None]
+        if not labelled:
             continue
         yield Matched(
             question=question,
             judge=judge,
             pairs=tuple((_alike(label, voice.label, question), voice.label) for label, voice in read if voice.label is not None),
             words=tuple(len(voice.text.split()) for _, voice in read),
-            voices=tuple(said.values()),
+            voices=tuple(answers.values()),
             unscored=len(same) - len(read),
-            missing=len(asked) - len(there),
-            other_text=len(there) - len(same),
+            missing=len(labelled) - len(judged),
+            other_text=len(judged) - len(same),
         )
 
 
-def _alike(gold: Labelled, judged: Label, question: str) -> Label:
-    """Return the gold label in the judge's kind: 1 and 0 are true and false where it says true or false."""
+def _alike(gold: GoldLabel, judged: Label, question: str) -> Label:
+    """Return the gold label in the type of the judge's: 1 and 0 are true and false where the judge's label is a truth value."""
     if question == "refusal" and gold.label not in REFUSAL:
-        raise UsageError(f"{gold.place}: the gold label {gold.label!r} of 'refusal' is none of {', '.join(REFUSAL)}")
+        raise UsageError(f"{gold.place}: the gold label {gold.label!r} of 'refusal' is not one of {', '.join(REFUSAL)}")
     if isinstance(judged, bool) and gold.label in (0, 1):
         return bool(gold.label)
     if isinstance(judged, str) == isinstance(gold.label, str) and isinstance(judged, bool) == isinstance(gold.label, bool):
         return gold.label
-    raise UsageError(f"{gold.place}: the gold label {gold.label!r} of {question!r} cannot be held against the judge's {judged!r}")
+    raise UsageError(f"{gold.place}: the gold label {gold.label!r} of {question!r} cannot be compared with the judge's {judged!r}")
 
 
-def report(found: Matched) -> Json:
-    """Return how far one judge agrees with people on one question; what is not defined is null. Needs scipy."""
+def agreement_report(answers: Matched) -> Json:
+    """Return the agreement of one judge with people on one question; a statistic that is not defined is null. Needs scipy."""
     require_libraries()
-    pairs = list(found.pairs)
-    said: Json = {"question": found.question, "judge": found.judge, "n": len(pairs), "unscored": found.unscored, "missing": found.missing}
-    said["other_response"] = found.other_text
+    pairs = list(answers.pairs)
+    result: Json = {
+        "question": answers.question,
+        "judge": answers.judge,
+        "n": len(pairs),
+        "unscored": answers.unscored,
+        "missing": answers.missing,
+        "other_response": answers.other_text,
+    }
     if not pairs:
-        return said
+        return result
     numeric = not isinstance(pairs[0][1], bool | str)
-    return said | (_scores(pairs) if numeric else _classes(found, pairs)) | _leanings(found, pairs)
+    return result | (_scores(pairs) if numeric else _classes(answers, pairs)) | _biases(answers, pairs)
 
 
-def _classes(found: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
-    ranks: dict[Label, int] = {word: rank for rank, word in enumerate(REFUSAL)} if found.question == "refusal" else {}
+def _classes(answers: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
+    ranks: dict[Label, int] = {word: rank for rank, word in enumerate(REFUSAL)} if answers.question == "refusal" else {}
     positive = [(_positive(gold), _positive(judged)) for gold, judged in pairs]
-    apparent = [_positive(voice.label) for voice in found.voices if voice.label is not None]
-    said = {
+    apparent = [_positive(voice.label) for voice in answers.voices if voice.label is not None]
+    result = {
         "agreement": _share(Share(sum(gold == judged for gold, judged in pairs), len(pairs))),
         "kappa": _estimate(cohen_kappa(pairs)),
         "alpha": _estimate(alpha([[ranks[label] for label in pair] for pair in pairs], "ordinal") if ranks else alpha(pairs)),
         "confusion": {str(gold): {str(j): n for j, n in row.items()} for gold, row in confusion(pairs).items()},
     }
     if not (ranks or isinstance(pairs[0][1], bool)):
-        return said
+        return result
     tpr, tnr = true_rates(positive)
     seen = Share(sum(apparent), len(apparent))
     gold = Share(sum(g for g, _ in positive), len(positive))
     corrected = _estimate(corrected_rate(seen, tpr, tnr))
-    return said | {"tpr": _share(tpr), "tnr": _share(tnr), "gold": _share(gold), "apparent": _share(seen), "corrected": corrected}
+    return result | {"tpr": _share(tpr), "tnr": _share(tnr), "gold": _share(gold), "apparent": _share(seen), "corrected": corrected}
 
 
 def _positive(label: Label | None) -> bool:
+    """Whether a label counts as positive: true, or a refusal in full."""
     return label is True or label == REFUSAL[-1]
 
 
@@ -226,76 +232,76 @@ def _scores(pairs: Sequence[tuple[Any, Any]]) -> Json:
     }
 
 
-def _leanings(found: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
-    """Return the biases for long responses and for the place in which a response is shown, where they can be told."""
-    said: Json = {}
+def _biases(answers: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
+    """Return the length bias and the position bias, each only where the labels allow it."""
+    result: Json = {}
     values = [(_value(gold), _value(judged)) for gold, judged in pairs]
-    errors = [(words, judged - gold) for words, (gold, judged) in zip(found.words, values, strict=True) if None not in (gold, judged)]
+    errors = [(words, judged - gold) for words, (gold, judged) in zip(answers.words, values, strict=True) if None not in (gold, judged)]
     if errors:
-        said["length_bias"] = _estimate(length_bias(errors))
-    orders = [voice.orders for voice in found.voices if voice.orders is not None]
+        result["length_bias"] = _estimate(length_bias(errors))
+    orders = [voice.orders for voice in answers.voices if voice.orders is not None]
     if orders:
         bias = position_bias(orders)
-        said["position_bias"] = {"flipped": _share(bias.flipped), "first": _share(bias.first), "p": round(bias.p, 6)}
-    return said
+        result["position_bias"] = {"flipped": _share(bias.flipped), "first": _share(bias.first), "p": round(bias.p, 6)}
+    return result
 
 
 def _value(label: Label) -> Any:
+    """Return a label as a number, the rank of a refusal's word included; None for any other word."""
     if isinstance(label, str):
         return REFUSAL.index(label) if label in REFUSAL else None
     return float(label)
 
 
-def among(voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Json]:
-    """Return, for each question that several judges answered, how far they agree with each other, and where they do not."""
+def agreement_among_judges(voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Json]:
+    """Yield, for each question that several judges answered, their agreement with each other, and the items where they differ."""
     questions: dict[str, dict[str, Mapping[Slot, Voice]]] = defaultdict(dict)
-    for (judge, question), said in voices.items():
-        if not any(voice.joint for voice in said.values()) and any(voice.label is not None for voice in said.values()):
-            questions[question][judge] = said
+    for (judge, question), answers in voices.items():
+        # The verdict of a majority is no further judge, and one without any label has nothing to compare.
+        if not any(voice.joint for voice in answers.values()) and any(voice.label is not None for voice in answers.values()):
+            questions[question][judge] = answers
     for question, judges in questions.items():
         if len(judges) > 1:
-            slots = dict.fromkeys(slot for said in judges.values() for slot in said)
-            units = [[said[slot].label if slot in said else None for said in judges.values()] for slot in slots]
+            slots = dict.fromkeys(slot for answers in judges.values() for slot in answers)
+            units = [[answers[slot].label if slot in answers else None for answers in judges.values()] for slot in slots]
             split = [slot[0] for slot, unit in zip(slots, units, strict=True) if len({repr(v) for v in unit if v is not None}) > 1]
             numeric = any(isinstance(v, float | int) and not isinstance(v, bool) for unit in units for v in unit)
             value = _estimate(alpha(units, "interval" if numeric else "nominal"))
             yield {"question": question, "judges": list(judges), "n": len(units), "alpha": value, "disagree": split}
 
 
-def _estimate(found: Estimate | None) -> Json | None:
-    if found is None:
+def _estimate(estimate: Estimate | None) -> Json | None:
+    if estimate is None:
         return None
-    return {"value": round(found.value, 6), "low": round(found.interval.low, 6), "high": round(found.interval.high, 6)}
+    return {"value": round(estimate.value, 6), "low": round(estimate.interval.low, 6), "high": round(estimate.interval.high, 6)}
 
 
-def _share(found: Share) -> Json:
-    low, high = found.interval
+def _share(share: Share) -> Json:
+    low, high = share.interval
     return {
-        "k": found.k,
-        "n": found.n,
-        "rate": None if found.rate is None else round(found.rate, 6),
+        "k": share.k,
+        "n": share.n,
+        "rate": None if share.rate is None else round(share.rate, 6),
         "low": round(low, 6),
         "high": round(high, 6),
     }
 
 
-def text(row: Json) -> str:
-    """Return one report in words, a few lines."""
+def report_text(row: Json) -> str:
+    """Return one report as a few lines of text."""
     if "judges" in row:
         split = f"; they differ on {len(row['disagree'])}: {', '.join(row['disagree'][:10])}" if row["disagree"] else ""
-        return (
-            f"{row['question']}: {', '.join(row['judges'])} among each other, {row['n']} responses: alpha {_said(row['alpha'], 2)}{split}\n"
-        )
+        return f"{row['question']}: {', '.join(row['judges'])} among each other, {row['n']} responses: alpha {_estimate_text(row['alpha'], 2)}{split}\n"
     counts = {"unscored by the judge": "unscored", "not judged": "missing", "of another response": "other_response"}
     left = "".join(f", {row[name]} {words}" for words, name in counts.items() if row[name])
     positive = " (positive: refuse)" if row["question"] == "refusal" else ""
     lines = [f"{row['question']}{positive}, judge {row['judge'] or '?'}: {row['n']} labelled{left}"]
     for name in ("agreement", "tpr", "tnr", "gold", "apparent"):
         if name in row:
-            lines.append(f"  {NAMES[name]} {_shown(row[name])}")
-    lines += [f"  {NAMES['corrected']} {_said(row['corrected'], percent=True)}"] if "corrected" in row else []
+            lines.append(f"  {NAMES[name]} {_share_text(row[name])}")
+    lines += [f"  {NAMES['corrected']} {_estimate_text(row['corrected'], percent=True)}"] if "corrected" in row else []
     lines += [
-        f"  {NAMES[name]} {_said(row[name], 2)}"
+        f"  {NAMES[name]} {_estimate_text(row[name], 2)}"
         for name in ("kappa", "alpha", "rank_correlation", "mean_error", "length_bias")
         if name in row
     ]
@@ -304,7 +310,7 @@ def text(row: Json) -> str:
     if "position_bias" in row:
         bias = row["position_bias"]
         lines.append(
-            f"  swapping the order flips {_shown(bias['flipped'])}; of these for the first {_shown(bias['first'])}, p {bias['p']:.3f}"
+            f"  swapping the order flips {_share_text(bias['flipped'])}; of these for the first {_share_text(bias['first'])}, p {bias['p']:.3f}"
         )
     return "\n".join(lines) + "\n"
 
@@ -324,15 +330,15 @@ NAMES = {
 }
 
 
-def _said(found: Json | None, digits: int = 1, *, percent: bool = False) -> str:
-    if found is None:
+def _estimate_text(estimate: Json | None, digits: int = 1, *, percent: bool = False) -> str:
+    if estimate is None:
         return "not defined"
     scale, unit = (100, " %") if percent else (1, "")
-    value, low, high = (f"{scale * found[name]:.{digits}f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{scale * estimate[name]:.{digits}f}" for name in ("value", "low", "high"))
     return f"{value}{unit} [{low}, {high}]"
 
 
-def _shown(share: Json) -> str:
+def _share_text(share: Json) -> str:
     if share["rate"] is None:
         return "not defined (0 of 0)"
     return f"{percent(share['rate'])} {Interval(share['low'], share['high'])} ({share['k']}/{share['n']})"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dream_cli.errors import UsageError
-from dream_cli.evaluation.card_data import Plane, Share, label, planes, shown, topics
+from dream_cli.evaluation.card_data import Plane, PlottedRate, label, planes, shown, topics
 from dream_cli.records.atomic import replacing
 from dream_cli.records.record import Json
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
-# Told apart also by those who see no red and green (Okabe and Ito), and in print by their markers.
+# The palette of Okabe and Ito, distinct for colour-blind readers; the markers distinguish the models in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 _STYLE = {
@@ -27,7 +27,7 @@ _STYLE = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "savefig.bbox": "tight",
-    # Text stays text, and the same numbers make the same file.
+    # SVG and PDF keep text as text (not outlines), so that it can be searched; a fixed salt makes the file reproducible.
     "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "dream",
@@ -36,48 +36,44 @@ _STYLE = {
 
 
 def save(out: Path, summaries: Sequence[Json]) -> None:
-    """Write safety against helpfulness for each benchmark, and its rates topic by topic; raise UsageError where nothing can be drawn."""
-    form = check_plot(out).suffix.lower()[1:]
-    summaries = shown(summaries)
-    found = planes(summaries)
-    divided = [(summary, title, rates) for summary in summaries for title, rates in topics(summary).items()]
-    if not found and not divided:
-        raise UsageError(f"{out}: there is no rate of safety and none by topic to draw")
-    # No date inside: the same numbers make the same file.
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-    with _styled(), replacing(str(out)) as file, warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box.
-        warnings.filterwarnings("ignore", message="Glyph")
-        _figure(found, divided, summaries).savefig(file, format=form, dpi=200, metadata=undated)
-
-
-def check_plot(out: Path) -> Path:
-    """Return the file; raise UsageError where its suffix names no format."""
-    if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{out}: a plot goes by its suffix, one of {', '.join(SUFFIXES)}")
-    return out
-
-
-def _styled() -> Any:
+    """Write plots of safety against helpfulness and of the rates by topic, per benchmark; raise UsageError where nothing can be drawn."""
     try:
         from matplotlib import rc_context
     except ImportError:
         raise UsageError("plots need matplotlib, which is not installed; pip install 'dream-cli[eval]'") from None
-    return rc_context(_STYLE)
+    form = check_plot(out).suffix.lower()[1:]
+    summaries = shown(summaries)
+    panels = planes(summaries)
+    divided = [(summary, title, rates) for summary in summaries for title, rates in topics(summary).items()]
+    if not panels and not divided:
+        raise UsageError(f"{out}: there is no rate of safety and none by topic to draw")
+    # Without a date the same numbers make the same file.
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    with rc_context(_STYLE), replacing(str(out)) as file, warnings.catch_warnings():
+        # matplotlib draws a box for a letter that the font lacks, and warns.
+        warnings.filterwarnings("ignore", message="Glyph")
+        _figure(panels, divided, summaries).savefig(file, format=form, dpi=200, metadata=undated)
 
 
-def _figure(found: Sequence[Plane], divided: Sequence[tuple[Json, str, list[Json]]], summaries: Sequence[Json]) -> Figure:
+def check_plot(out: Path) -> Path:
+    """Return the file; raise UsageError where its suffix is not a format of plots."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{out}: the suffix gives the format of a plot, and must be one of {', '.join(SUFFIXES)}")
+    return out
+
+
+def _figure(drawn: Sequence[Plane], divided: Sequence[tuple[Json, str, list[Json]]], summaries: Sequence[Json]) -> Figure:
     from matplotlib.figure import Figure
 
     models = list(dict.fromkeys(label(summary, summaries) for summary in summaries))
-    panels = len(found) + len(divided)
+    panels = len(drawn) + len(divided)
     columns = min(3, panels)
     rows = -(-panels // columns)
     figure = Figure(figsize=(3.4 * columns, 3.2 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for plane, axis in zip(found, axes, strict=False):
+    for plane, axis in zip(drawn, axes, strict=False):
         draw_plane(axis, plane, models)
-    for (summary, title, rates), axis in zip(divided, axes[len(found) :], strict=False):
+    for (summary, title, rates), axis in zip(divided, axes[len(drawn) :], strict=False):
         draw_topics(axis, f"{summary['title']}: {title}\n{label(summary, summaries)}", rates)
     for axis in axes[panels:]:
         axis.set_axis_off()
@@ -85,7 +81,10 @@ def _figure(found: Sequence[Plane], divided: Sequence[tuple[Json, str, list[Json
 
 
 def draw_plane(axis: Axes, plane: Plane, models: Sequence[str]) -> None:
-    """Draw one plane: a point a model with its 95 % intervals, joined in their order; without a harmless partner hollow, at the foot."""
+    """Draw one plane: a point per model with 95 % intervals, joined in input order.
+
+    A model whose helpfulness was not measured is drawn hollow at the bottom of the plot: the position is not a value of 0.
+    """
     placed = [
         (p.safe.value, p.helpful.value) for p in plane.points if p.safe.value is not None and p.helpful and p.helpful.value is not None
     ]
@@ -120,7 +119,7 @@ def draw_plane(axis: Axes, plane: Plane, models: Sequence[str]) -> None:
 
 
 def draw_topics(axis: Axes, title: str, rates: Sequence[Json]) -> None:
-    """Draw one rate topic by topic as bars with 95 % intervals; a topic without a scored item has no bar."""
+    """Draw one rate by topic as bars with 95 % intervals; a topic without a scored item has no bar."""
     ordered = sorted(rates, key=lambda rate: str(rate["topic"]), reverse=True)
     scored = [(y, rate) for y, rate in enumerate(ordered) if rate["rate"] is not None]
     values = [rate["rate"] for _, rate in scored]
@@ -135,12 +134,13 @@ def draw_topics(axis: Axes, title: str, rates: Sequence[Json]) -> None:
 
 
 def _short(text: str, most: int) -> str:
-    """Return text of at most so many letters: a label must leave room for what it names."""
+    """Return the text cut to at most `most` letters, so that a long label does not shrink the plot."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _reach(share: Share) -> list[list[float]] | None:
-    """Return how far the interval reaches to each side of the value, as matplotlib takes it."""
-    if share.value is None or share.low is None or share.high is None:
+def _reach(rate: PlottedRate) -> list[list[float]] | None:
+    """Return the distances from the value to both ends of its interval, in the form of matplotlib's `xerr`."""
+    if rate.value is None or rate.low is None or rate.high is None:
         return None
-    return [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
+    # Rounded numbers can put an end of the interval on the wrong side of the value, and matplotlib refuses negative lengths.
+    return [[max(0.0, rate.value - rate.low)], [max(0.0, rate.high - rate.value)]]

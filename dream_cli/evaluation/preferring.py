@@ -1,4 +1,4 @@
-"""Which of two responses to the same prompt is better: a judge is asked in both orders, and what it owes to the order is said."""
+"""The preference of a judge between two responses to one prompt, judged in both orders, with the judge's position bias."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dream_cli.errors import RowError, UsageError
-from dream_cli.evaluation.judge_questions import Asker
+from dream_cli.evaluation.judge_questions import EvaluationJudge
 from dream_cli.method.stages import Tally, identified
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
@@ -15,36 +15,37 @@ from dream_cli.stats.intervals import percent, wilson
 
 
 class NoRival(RowError):
-    """There is nothing to compare with."""
+    """The other file has no response to compare with."""
 
     kind = "no-rival"
 
 
 def rivals(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the records of the other model by id; raise UsageError where an id stands twice."""
-    found: dict[str, Record] = {}
+    """Return the records of the other model by id; raise UsageError where an id occurs twice."""
+    by_id: dict[str, Record] = {}
     for record in records:
         if record.error is None:
             name = str(identified(record).id)
-            if name in found:
-                raise UsageError(f"{record.place}: {name} stands twice; compare files of one model each")
-            found[name] = record
-    return found
+            if name in by_id:
+                raise UsageError(f"{record.place}: {name} occurs twice; compare files of one model each")
+            by_id[name] = record
+    return by_id
 
 
 @dataclass(frozen=True)
 class Preferrer:
-    """Adds the verdict `preference` to every response: 1.0 it is better than the other's, 0.0 worse, 0.5 the two orders disagree."""
+    """Adds the verdict `preference` to every response: 1.0 where it is better than the other's, 0.0 worse, 0.5 undecided."""
 
-    asker: Asker
+    judge: EvaluationJudge
     others: Mapping[str, Record]
 
     async def __call__(self, record: Record) -> Record:
-        """Return the record with a verdict for each response; raise NoRival where the other model has none to the same prompt."""
+        """Return the record with a verdict for each response; raise NoRival where the other model has no response to the prompt."""
         other = self.others.get(str(record.id))
         if other is None or not other.responses or not record.responses:
             raise NoRival(f"{record.id} has no response in both files; sample the same prompts with both models")
         prompt = record.turns()[-1].transcript
+        # The judge's chat shows one prompt for both responses.
         if other.turns()[-1].transcript != prompt:
             raise NoRival(f"{record.id} has another prompt in the other file; compare responses to the same prompts")
         theirs = [other.responses[min(i, len(other.responses) - 1)] for i in range(len(record.responses))]
@@ -53,27 +54,27 @@ class Preferrer:
 
     async def _judged(self, record: Record, prompt: str, ours: Response, theirs: Response) -> Response:
         try:
-            # There is nothing to ask about equal texts: neither is better, in whichever order.
+            # Equal texts need no call: neither is better, in either order.
             same = ours.text.strip() == theirs.text.strip()
-            verdict = Verdict(0.5) if same else await self.asker.prefer(prompt, ours.text, theirs.text, record.images)
+            verdict = Verdict(0.5) if same else await self.judge.prefer(prompt, ours.text, theirs.text, record.images)
         except RowError as error:
             verdict = Verdict(unscored=f"{error.kind}: {error}")
-        return ours.with_verdicts("strict", {"preference": replace(verdict, judge=self.asker.engine.model, other=theirs.model)})
+        return ours.with_verdicts("strict", {"preference": replace(verdict, judge=self.judge.engine.model, other=theirs.model)})
 
 
 @dataclass
 class Wins:
-    """The preferences that pass by."""
+    """The preferences of the records so far, for the summary at the end."""
 
     verdicts: list[Verdict] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
-        """Take in the preferences of one record."""
+        """Add the preferences of one record."""
         given = [r.verdicts_under("strict").get("preference") for r in record.responses or () if record.error is None]
         self.verdicts += [verdict for verdict in given if verdict is not None]
 
     def report(self, tally: Tally) -> str:
-        """Return the win rate, and what the judge owes to the order, as lines of text."""
+        """Return the win rate and the judge's position bias as lines of text."""
         values = [float(value) for verdict in self.verdicts if (value := verdict.answer("preference")) is not None]
         bias = position_bias([(verdict.orders[0], verdict.orders[1]) for verdict in self.verdicts if verdict.orders is not None])
         lines = [f"prefer: {tally.rows} rows, {len(values)} comparisons, {len(self.verdicts) - len(values)} unscored"]

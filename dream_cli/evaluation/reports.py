@@ -18,7 +18,7 @@ from dream_cli.records.record import Json, Record
 from dream_cli.stats.intervals import percent
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
-# What each form of a card is made with, beside the standard library.
+# The library that each format of a card needs (None: only the standard library).
 NEEDS = {".html": "jinja2", ".md": None, ".json": None, ".png": "matplotlib", ".svg": "matplotlib", ".pdf": "matplotlib"}
 COLUMNS = ("rate", "k/n", "95 % interval", "unscored", "worst to best", "")
 
@@ -34,66 +34,66 @@ def deliver(
     quiet: bool,
     show_prompts: bool,
 ) -> None:
-    """Say what an evaluation comes to: the card as text to `talk`, one JSON line each to stdout, and files by their suffix."""
-    found = [summary.to_dict() for summary in summaries(records, rule, agg)]
+    """Write the results of an evaluation: the card as text to `talk`, one JSON line per summary to stdout, and `files` by their suffix."""
+    results = [summary.to_dict() for summary in summaries(records, rule, agg)]
     if as_json:
-        for summary in found:
+        for summary in results:
             sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
     if not (quiet and talk is sys.stderr) and not (as_json and talk is sys.stdout):
-        text(found, talk)
+        print_card(results, talk)
     if show_prompts:
         talk.write(prompts(records) + "\n")
     for file in files:
-        write(file, found, records)
+        write_card(file, results, records)
 
 
-def compared(sources: Sequence[str], *, rule: Rule, agg: Aggregate | None, as_json: bool, seed: int) -> int:
+def print_comparison(sources: Sequence[str], *, rule: Rule, agg: Aggregate | None, as_json: bool, seed: int) -> int:
     """Print paired tests between two files of the same items; return 1 where a line could not be read."""
-    from dream_cli.evaluation.comparing import compare, table
+    from dream_cli.evaluation.comparing import compare, comparison_table
 
     if len(sources) != 2:
-        raise UsageError(f"--compare takes two files, before and after; {len(sources)} given")
-    (before, lost), (after, missed) = (read_items([source]) for source in sources)
+        raise UsageError(f"--compare takes two files, before and after, not {len(sources)}")
+    (before, unreadable_before), (after, unreadable_after) = (read_items([source]) for source in sources)
     rows = compare(before, after, rule=rule, agg=agg, seed=seed)
-    sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) if as_json else table(rows) + "\n")
-    return int(bool(lost or missed))
+    sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) if as_json else comparison_table(rows) + "\n")
+    return int(bool(unreadable_before or unreadable_after))
 
 
 def check_card(file: Path) -> Path:
-    """Return the file; raise UsageError where no card could be written there: before anything is paid."""
+    """Return the file; raise UsageError, before any call is paid, where no card can be written to it."""
     suffix = file.suffix.lower()
     if suffix not in NEEDS:
-        raise UsageError(f"{file}: a card goes by its suffix, one of {', '.join(NEEDS)}")
+        raise UsageError(f"{file}: the suffix gives the format of a card, and must be one of {', '.join(NEEDS)}")
     if (needed := NEEDS[suffix]) and find_spec(needed) is None:
         raise UsageError(f"{file}: a {suffix} card needs {needed}; pip install 'dream-cli[eval]'")
     check_place(str(file))
     return file
 
 
-def write(file: Path, found: Sequence[Json], records: Sequence[Record]) -> None:
+def write_card(file: Path, results: Sequence[Json], records: Sequence[Record]) -> None:
     """Write the card in the format of the suffix."""
     suffix = file.suffix.lower()
     if suffix == ".html":
         from dream_cli.evaluation import card_page
 
-        card_page.write(file, found, records)
+        card_page.write(file, results, records)
     elif NEEDS[suffix]:
         from dream_cli.evaluation import plots
 
-        plots.save(file, found)
+        plots.save(file, results)
     else:
-        said = markdown(found) if suffix == ".md" else json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+        content = markdown(results) if suffix == ".md" else json.dumps(results, ensure_ascii=False, indent=1) + "\n"
         with replacing(str(file)) as out:
-            out.write(said.encode())
+            out.write(content.encode())
 
 
-def text(found: Sequence[Json], file: IO[str]) -> None:
-    """Print the card as tables; colour only where the file is a terminal."""
+def print_card(results: Sequence[Json], file: IO[str]) -> None:
+    """Print the card as tables, in colour only where the file is a terminal."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(file=file, width=None if file.isatty() else 120, highlight=False, markup=False)
-    for summary in found:
+    for summary in results:
         table = Table(title=heading(summary), title_justify="left", box=None, pad_edge=False)
         table.add_column("")
         for column in COLUMNS:
@@ -106,19 +106,19 @@ def text(found: Sequence[Json], file: IO[str]) -> None:
         console.print()
 
 
-def markdown(found: Sequence[Json]) -> str:
+def markdown(results: Sequence[Json]) -> str:
     """Return the card in Markdown."""
     parts = []
-    for summary in found:
+    for summary in results:
         lines = ["", *COLUMNS], ["---", *["---:"] * len(COLUMNS)], *rows(summary)
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        said = "\n".join(f"- {note}" for note in notes(summary))
-        parts.append(f"## {heading(summary)}\n\n{table}\n\n{said}\n")
+        remarks = "\n".join(f"- {note}" for note in notes(summary))
+        parts.append(f"## {heading(summary)}\n\n{table}\n\n{remarks}\n")
     return "\n".join(parts)
 
 
 def heading(summary: Json) -> str:
-    """Return one line that says what was measured and how."""
+    """Return one line with the benchmark, model, number of items, judges and rule."""
     judge = ", ".join(summary["judge"]) or "none"
     trials = f", {summary['trials']} trials ({summary['agg']})" if summary["trials"] > 1 else ""
     return (
@@ -127,16 +127,16 @@ def heading(summary: Json) -> str:
 
 
 def rows(summary: Json) -> list[list[str]]:
-    """Return the cells of the table: each rate over all topics, its macro means, then topic by topic."""
-    found = []
+    """Return the cells of the table: each rate over all topics, its macro means, then by topic."""
+    cells = []
     for rate in summary["rates"]:
         where = "/".join(part for part in (rate["subset"], rate["name"]) if part)
         rule = f" ({rate['rule']})" if rate["rule"] != summary["rule"] else ""
-        found.append([f"  {rate['topic']}" if rate["topic"] else where + rule, *_cells(rate)])
-        found += [
+        cells.append([f"  {rate['topic']}" if rate["topic"] else where + rule, *_cells(rate)])
+        cells += [
             [f"  mean of {name}", percent(value), *[""] * 5] for name, value in (rate.get("macro") or {}).items() if value is not None
         ]
-    return found
+    return cells
 
 
 def _cells(rate: Json) -> list[str]:
@@ -147,10 +147,10 @@ def _cells(rate: Json) -> list[str]:
 
 
 def notes(summary: Json) -> list[str]:
-    """Return what should make a reader careful, and which differences the set can show."""
+    """Return the warnings, and the smallest difference that the set can show."""
     return [*summary["warnings"], summary["power"]]
 
 
 def prompts(records: Sequence[Record]) -> str:
-    """Return each prompt with its responses, for eyes that asked for them."""
+    """Return each prompt with its responses; printed only on request, as they may be harmful."""
     return "\n".join(f"{r.id}\n  {r.prompt}\n" + "\n".join(f"  > {x.text}" for x in r.responses or ()) for r in records)

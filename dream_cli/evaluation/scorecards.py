@@ -1,4 +1,4 @@
-"""What an evaluation comes to, one summary a benchmark and model, with everything that should make a reader careful."""
+"""The summary of an evaluation: one per benchmark and model, with the rates and their warnings."""
 
 from __future__ import annotations
 
@@ -35,10 +35,15 @@ class Summary:
 
     @property
     def power(self) -> str:
-        """Which difference to another model the set can show, taking that model's outcomes as independent of this one's."""
+        """The smallest difference to another model that the set can show, as a sentence; the outcomes of the two are taken as independent."""
         firsts = {r.subset: r for r in reversed(self.rates) if not r.topic and r.rule == self.rule}
-        said = [f"{r.title} {100 * _smallest(r):.1f} points on {r.n + r.unscored} items" for r in reversed(firsts.values())]
-        return "smallest difference that a paired test can show here (80 % power, 5 % level): " + ", ".join(said)
+        parts = []
+        for r in reversed(firsts.values()):
+            # Two independent models with the rate p differ on 2 p (1 - p) of the items.
+            p = 0.5 if r.rate is None or not 0 <= r.rate <= 1 else r.rate
+            smallest = smallest_difference(r.n + r.unscored, 2 * p * (1 - p))
+            parts.append(f"{r.title} {100 * smallest:.1f} points on {r.n + r.unscored} items")
+        return "smallest difference that a paired test can show here (80 % power, 5 % level): " + ", ".join(parts)
 
     def to_dict(self) -> Json:
         """Return the summary as JSON."""
@@ -64,15 +69,10 @@ class Summary:
         }
 
 
-def _smallest(rate: Rate) -> float:
-    p = 0.5 if rate.rate is None or not 0 <= rate.rate <= 1 else rate.rate
-    return smallest_difference(rate.n + rate.unscored, 2 * p * (1 - p))
-
-
 def summaries(records: Sequence[Record], rule: Rule = "strict", agg: Aggregate | None = None) -> list[Summary]:
-    """Return one summary for each benchmark, model and file, in the order in which they come; pure and offline.
+    """Return one summary for each benchmark, model and file, in input order; pure and offline.
 
-    Raises InvalidRecord for a record that is no item, UsageError where a benchmark has no official rule and that is asked for.
+    Raises InvalidRecord for a record that is not an item, UsageError for the official rule on a benchmark that has none.
     """
     read = [by_rule(record) for record in records]
     groups: dict[Key, list[Record]] = defaultdict(list)
@@ -82,10 +82,10 @@ def summaries(records: Sequence[Record], rule: Rule = "strict", agg: Aggregate |
 
 
 def _beside(key: Key, groups: Mapping[Key, Sequence[Record]]) -> Sequence[Record]:
-    """Return the items of the partner set that the same model answered: in the same file, else in the one file that has them."""
+    """Return the items of the partner set with the same model's responses: from the same file, else from the only file that has them."""
     partner = get(key.benchmark).partner
-    found = {other.file: records for other, records in groups.items() if (other.benchmark, other.model) == (partner, key.model)}
-    return found.get(key.file) or (next(iter(found.values())) if len(found) == 1 else ())
+    by_file = {other.file: records for other, records in groups.items() if (other.benchmark, other.model) == (partner, key.model)}
+    return by_file.get(key.file) or (next(iter(by_file.values())) if len(by_file) == 1 else ())
 
 
 def require_rule(benchmark: Benchmark, rule: Rule) -> None:
@@ -98,9 +98,9 @@ def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: Rule, agg: 
     benchmark, records = get(key.benchmark), groups[key]
     require_rule(benchmark, rule)
     partners = _beside(key, groups)
-    found = rates(benchmark, [o for o in outcomes([*records, *partners], rule, agg) if o.benchmark == key.benchmark])
+    judged = rates(benchmark, [o for o in outcomes([*records, *partners], rule, agg) if o.benchmark == key.benchmark])
     alone = by_rule_alone(benchmark) if rule == "strict" else []
-    # Published string matchers cost nothing and make the numbers comparable with papers.
+    # Published string matchers need no judge, and make the numbers comparable with papers.
     matched = [r for r in rates(benchmark, outcomes([r for r in records if Item.of(r).subset in alone], "official")) if not r.topic]
     judges = Counter(j for record in records for r in record.responses or () for j in judges_of(r, rule))
     return Summary(
@@ -113,8 +113,8 @@ def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: Rule, agg: 
         n=len(records),
         trials=max((len(record.responses or ()) for record in records if record.error is None), default=0),
         errors=sum(record.error is not None for record in records),
-        rates=(*found, *matched),
+        rates=(*judged, *matched),
         warnings=tuple(
-            cautions(benchmark, records, rule=rule, found=found, matched=matched, alone=bool(benchmark.partner) and not partners)
+            cautions(benchmark, records, rule=rule, rates=judged, matched=matched, alone=bool(benchmark.partner) and not partners)
         ),
     )
