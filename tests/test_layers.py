@@ -27,7 +27,7 @@ FLOORS = (
 )
 FLOOR = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may import besides the standard library before a function of it runs.
-OUTSIDE = {"errors": set(), "choices": set(), "stats": set(), "records": {"pyarrow", "PIL", "ijson"}}
+OUTSIDE = {"errors": set(), "choices": set(), "stats": set(), "records": {"pyarrow", "PIL"}}
 ENGINES = ("openai_server", "transformers", "vllm")
 
 Arrows = Mapping[str, set[str]]

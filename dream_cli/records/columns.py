@@ -61,6 +61,11 @@ def _may_be_image(name: str, value: Any) -> bool:
     return value[:11].lower() == "data:image/" or place.endswith(_SUFFIXES) or (named and "://" in value[:9])
 
 
+def unread(place: str, column: str) -> str:
+    """Return the warning for a column that looks like an image and is not read."""
+    return f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {column} reads it\n"
+
+
 def prompt_like(row: Mapping[str, Any]) -> str | None:
     """Return the first column of a usual name that holds a text and may be the prompt."""
     return next((name for name in _PROMPT_LIKE if isinstance(row.get(name), str) and row[name]), None)

@@ -336,7 +336,7 @@ def _images_of_slots(slots: list[Any], beside: tuple[Image, ...]) -> tuple[Image
     named = [slot for slot in slots if slot is not None]
     if named and (beside or len(named) < len(slots)):
         raise InvalidRecord("images are named in parts of the messages and beside them; name each image in one place")
-    return tuple(_read_image(image, f"the image of part {i + 1}") for i, image in enumerate(named)) if named else beside
+    return tuple(read_image(image, f"the image of part {i + 1}") for i, image in enumerate(named)) if named else beside
 
 
 def _with_marks(message: Message) -> Message:
@@ -351,10 +351,11 @@ def _read_images(raw: Mapping[str, Any], column: str) -> tuple[Image, ...]:
     value = raw.get(column)
     # `images` is a list; a column of another name may hold one image alone.
     images = fields.items(raw, column) if column == "images" or isinstance(value, list) else [value]
-    return tuple(_read_image(image, f"{column}[{i}]") for i, image in enumerate(images or ()) if column == "images" or image is not None)
+    return tuple(read_image(image, f"{column}[{i}]") for i, image in enumerate(images or ()) if column == "images" or image is not None)
 
 
-def _read_image(raw: Any, where: str) -> Image:
+def read_image(raw: Any, where: str) -> Image:
+    """Read an image as a record names it: a path, a URI or {bytes, path}; raise InvalidRecord for anything else."""
     if isinstance(raw, str) and raw:
         return Image(path=raw)
     if isinstance(raw, Mapping):

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol, cast
 
 from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.atomic import as_usage_error, check_place, replacing
-from dream_cli.records.columns import DEFAULT_READING, Reading, each_image, image_like
+from dream_cli.records.columns import DEFAULT_READING, Reading, each_image, image_like, unread
 from dream_cli.records.images import locate, seen_from, to_raw, without_bytes
 from dream_cli.records.json_array import items
 from dream_cli.records.layouts import check_layout
@@ -201,9 +201,7 @@ class RowReader:
         column = image_like(raw) if isinstance(raw, dict) and not record.images else None
         if column is not None and column != self.reading.prompt_column and column not in self.reported:
             self.reported.add(column)
-            sys.stderr.write(
-                f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {column} reads it\n"
-            )
+            sys.stderr.write(unread(place, column))
         return record
 
 

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dream_cli.errors import ImageError
+from dream_cli.errors import ImageError, InvalidRecord
+from dream_cli.records.columns import image_like
 from dream_cli.records.images import locate, size
-from dream_cli.records.record import Image
+from dream_cli.records.record import read_image
 from dream_cli.viewing.nested import lengths
+from dream_cli.viewing.shapes import identifier
 from dream_cli.viewing.tables import Tables
 
 SAMPLE = 256
@@ -37,7 +39,7 @@ class ImageCounts:
 
 def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCounts:
     """Count the images of a file, unless they are `listed` already; reads the head of some files, and no embedded image."""
-    embedded, size = tables.embedded.get("images", (0, 0))
+    embedded, size = next((tables.embedded[name] for name in tables.image_columns if name in tables.embedded), (0, 0))
     rows, n = (listed["rows"], listed["n"]) if listed else lengths(tables.path, "images")
     names: list[str] = []
     if n and not embedded:
@@ -54,9 +56,23 @@ def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCount
 def _side(name: str, folder: str) -> float | None:
     """Return the least of `SIDES` that the longer side of an image does not exceed, None where it is missing or not an image."""
     raw = locate(json.loads(name) if name.startswith("{") else name, folder)
-    image = Image(path=raw) if isinstance(raw, str) else Image(raw.get("path"), raw.get("bytes"))
     try:
-        longer = max(size(image))
-    except ImageError:
+        longer = max(size(read_image(raw, "an image")))
+    except (ImageError, InvalidRecord):
         return None
     return next((side for side in SIDES if longer <= side), math.inf)
+
+
+def unread_column(tables: Tables) -> str | None:
+    """Return a column of the first rows that looks like an image and is not read, None where there is none."""
+    if not tables.columns:
+        docs = (doc for (doc,) in tables.ask(f"SELECT doc FROM ({tables.source()} LIMIT {SAMPLE})") if doc)
+        rows = [json.loads(doc) for doc in docs]
+    else:
+        # Of Parquet the texts alone are read; a struct with bytes and path is an image by its type.
+        structs = [name for name, kind in tables.columns.items() if kind.id == "struct" and {"bytes", "path"} == set(dict(kind.children))]
+        texts = [name for name, kind in tables.columns.items() if kind.id == "varchar"]
+        cells = tables.ask(f"SELECT {', '.join(map(identifier, texts))} FROM ({tables.reader()}) LIMIT {SAMPLE}") if texts else []
+        rows = [dict(zip(texts, row, strict=True)) for row in cells] + [{name: {"bytes": None, "path": "x"}} for name in structs]
+    columns = (image_like(row) for row in rows if isinstance(row, dict) and not any(row.get(name) for name in tables.image_columns))
+    return next((name for name in columns if name is not None and name not in tables.image_columns), None)

@@ -9,8 +9,10 @@ from typing import Any
 
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import replacing
+from dream_cli.records.columns import unread
 from dream_cli.records.streams import open_writer
 from dream_cli.records.strict_json import dumps
+from dream_cli.viewing.image_counts import unread_column
 from dream_cli.viewing.printing import console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record
 from dream_cli.viewing.selecting import Selection, check_question, choose, fetch
@@ -37,6 +39,9 @@ def check_options(selection: Selection, limit: int | None, sql: str | None, html
 def show_summary(tables: Tables, as_json: bool) -> None:
     """Print the summary of a file."""
     summary = summarise(tables)
+    column = None if summary.images.n else unread_column(tables)
+    if column is not None:
+        sys.stderr.write(unread(tables.shown, column))
     print_json(summary.to_dict()) if as_json else print_summary(summary)
 
 
