@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.choices import PairPolicy
+from dream_cli.errors import InvalidRecord
 from dream_cli.method.pairing import OUTCOMES, PAIRED, PairRules, pairs_of
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
@@ -102,13 +103,11 @@ def test_policies(rules: PairRules, pairs: list[tuple[str, str]]) -> None:
         ("fewer than two responses", [response(GOOD, 0.9)]),
         ("unscored", [response(GOOD, 0.9), response(BAD, None)]),
         ("unscored", [{"text": GOOD}, {"text": BAD}]),
-        ("unscored", [response(GOOD, 0.9), response(BAD, float("nan"))]),
         ("tie", [response(GOOD, 0.9), response(BAD, 0.9)]),
         ("tie", [response(GOOD, 0.9), response(BAD, 0.9 - 1e-9)]),
         ("margin", [response(GOOD, 0.9), response(BAD, 0.81)]),
         ("floor", [response(GOOD, 0.69), response(BAD, 0.2)]),
         ("floor", [response(GOOD, 0.9, global_score=6.9), response(BAD, 0.2)]),
-        ("floor", [response(GOOD, 0.9, global_score=float("nan")), response(BAD, 0.2)]),
         ("near-duplicate", [response(GOOD, 0.9), response(GOOD, 0.2)]),
         ("near-duplicate", [response(GOOD, 0.9), response(f"  {GOOD}\n".replace(" ", "  "), 0.2)]),
         ("near-duplicate", [response(GOOD, 0.9), response(GOOD.upper(), 0.2)]),
@@ -181,6 +180,13 @@ def test_words_are_counted_without_spaces_too() -> None:
 
 def test_a_degenerate_answer_takes_no_time() -> None:
     assert told(PairRules(max_length_ratio=None), response("a b " * 20_000, 0.9), response("b c " * 20_000, 0.2))[1] == {"paired": 1}
+
+
+@pytest.mark.parametrize("scores", [{"score": float("nan")}, {"score": 0.9, "global_score": float("nan")}])
+def test_a_score_that_is_not_a_number_never_reaches_pairing(scores: dict[str, float]) -> None:
+    judgement = {"rubric": "global", "global_score": 9.0} | scores
+    with pytest.raises(InvalidRecord, match=r"responses\[0\]\.(global_)?score is nan, not in 0\.\."):
+        record({"text": GOOD, "judgement": judgement}, response(BAD, 0.2))
 
 
 WORDS = st.lists(st.sampled_from(["soup", "knife", "Bread", " ", "\n", "no"]), max_size=6).map(" ".join)

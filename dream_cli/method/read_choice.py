@@ -79,7 +79,7 @@ def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float
 
 async def ask(engine: Engine, question: Question, read: Callable[[Choice], T], way: AnswerReading = "expected") -> T:
     """Put one question and read the reply; raise UnreadableAnswer, with the first reply, where it cannot be read twice."""
-    return await _read_twice(engine, question, read, way, None)
+    return await _read_twice(engine, question, read=read, way=way, choice=None)
 
 
 async def ask_all(
@@ -87,7 +87,7 @@ async def ask_all(
 ) -> list[Verdict]:
     """Put the questions at once, so that an engine can read what they share a single time; raise UnreadableAnswer as `ask` does."""
     choices = await engine.choose_many(questions) if way == "expected" else [None] * len(questions)
-    tasks = (_read_twice(engine, q, read, way, choice) for q, read, choice in zip(questions, reads, choices, strict=True))
+    tasks = (_read_twice(engine, q, read=read, way=way, choice=choice) for q, read, choice in zip(questions, reads, choices, strict=True))
     return await asyncio.gather(*tasks)
 
 

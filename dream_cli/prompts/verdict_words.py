@@ -69,7 +69,7 @@ def written_score(reply: str, *, alone: bool = False) -> float:
     form = "a number from 0 to 10"
     if _OTHER_SCALE.search(plain):
         raise UnreadableAnswer("the number is not on the scale from 0 to 10", raw=reply)
-    number = float(_verdict(reply, lambda word: word if _NUMBER.fullmatch(word) else None, form, alone, plain))
+    number = float(_verdict(reply, lambda word: word if _NUMBER.fullmatch(word) else None, form=form, alone=alone, plain=plain))
     if 0 < number < 1:
         raise UnreadableAnswer("a number between 0 and 1 is not on the scale from 0 to 10", raw=reply)
     return number
