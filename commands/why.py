@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli.options import ReadingOptions, Store
+from dream_cli.cli.options import ShowingOptions, Store
 
 Name = Annotated[str, typer.Argument(metavar="ID", help="Id of a record, an item or a pair.")]
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of records, in the order of the report.")]
@@ -21,7 +21,7 @@ def run(
     as_json: AsJson = False,
     images: Images = None,
     *,
-    columns: ReadingOptions,
+    columns: ShowingOptions,
 ) -> None:
     """Trace a row back to its files and stored calls.
 

@@ -14,7 +14,7 @@ from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import load
 from dream_cli.benchmarks.registry import TABLE, get
 from dream_cli.errors import UsageError
-from dream_cli.records.images import read_bytes
+from dream_cli.records.image_bytes import read_bytes
 from dream_cli.records.record import Record
 from tests.benchmark_files import FIXTURES, official, real
 from tests.conftest import Workdir

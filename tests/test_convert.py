@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from dream_cli.formats.csv import read_csv
 from dream_cli.formats.targets import open_target
+from dream_cli.records.access import Base
+from dream_cli.records.image_rows import to_row
 from dream_cli.records.record import Record
-from dream_cli.records.streams import RowReader, to_row
+from dream_cli.records.streams import RowReader
 from tests.conftest import Workdir
 
 ROW = {
@@ -173,7 +175,7 @@ def test_missing_images_of_a_parquet_target_are_reported(work: Workdir) -> None:
     for name, target in (("out.parquet", "dream"), ("set/", "trl")):
         ran = work.dream("convert", "in.jsonl", "--to", target, "-o", name)
         assert ran.code == 0
-        gone = f"images that do not exist stay paths: 1 (relative paths start at the file that names them); the first: {work.path}/gone.png"
+        gone = f"images that are not embedded and stay paths: 1; the first: image {work.path}/gone.png does not exist; check the path"
         assert gone in ran.err
     assert "stay paths" not in work.dream("convert", "in.jsonl", "-o", "out.jsonl").err
 
@@ -255,7 +257,7 @@ def test_records_come_back_from_csv_as_they_were(tmp_path: Path, rows: list[dict
     with open_target(path, "dream") as target:
         for row in rows:
             target.write(Record.from_dict(row))
-    assert [to_row(record, None) for record in read_csv(path, RowReader(path, "/"))] == rows
+    assert [to_row(record, None) for record in read_csv(path, RowReader(path, Base(("/",))))] == rows
 
 
 released = Path(os.environ.get("DREAM_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "dream" / "train_llava_format.json"

@@ -12,8 +12,10 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.converting import Conversion, understood
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.table import DIALECTS, dialect
+from dream_cli.records.access import Base
+from dream_cli.records.image_rows import to_row
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import to_record, to_row
+from dream_cli.records.streams import to_record
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 words = texts | st.sampled_from(["<image>", "What is <image> this?", "<image>\nLook", "Look<image>", "7", "null", ""])
@@ -85,7 +87,7 @@ def test_a_row_is_recognised_by_its_fields(name: str, record: Json) -> None:
         row, _ = dialect(name).write(record)
     except InvalidRecord:
         return
-    _, converted = understood(to_record(row, "rows.jsonl", 1, "/"), Conversion(), "/")
+    _, converted = understood(to_record(row, "rows.jsonl", 1, Base(("/",))), Conversion(), Base(("/",)))
     assert converted.error is None
     expected = Record.from_dict(dialect(name).read(row))
     assert seen(to_row(converted, None), True) == seen(to_row(expected, None), True)

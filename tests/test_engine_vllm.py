@@ -209,7 +209,7 @@ def likeliest(serving: str) -> dict[str, float]:
 
 def uri(color: str) -> str:
     """Return an image as a `data:` URI."""
-    from dream_cli.records.images import data_uri
+    from dream_cli.records.image_bytes import data_uri
 
     return data_uri(picture(color, (112, 112)))
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dream_cli.records import parquet
-from dream_cli.records.images import read_bytes
+from dream_cli.records.image_bytes import read_bytes
 from dream_cli.records.record import Image, Observation, Record
 from tests.record_files import png, read, write
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from dream_cli.errors import UsageError
 from dream_cli.records import atomic, streams
 from dream_cli.records.columns import Reading
+from dream_cli.records.image_rows import to_row
 from dream_cli.records.record import Failure, Image, Record
 from dream_cli.records.streams import open_writer, read_records
 from tests.record_files import lines, png, read, write
@@ -81,7 +82,7 @@ def test_every_format_reads_what_it_wrote(suffix: str, tmp_path: Path) -> None:
     ]
     records = read(lines(tmp_path / "in.jsonl", *rows))
     back = read(write(tmp_path / f"out{suffix}", *records))
-    assert [streams.to_row(r, None) for r in back] == rows
+    assert [to_row(r, None) for r in back] == rows
     assert sorted(os.listdir(tmp_path)) == ["in.jsonl", f"out{suffix}"]
 
 
@@ -129,7 +130,7 @@ def test_a_malformed_field_keeps_the_row(tmp_path: Path) -> None:
     raw = {"x": 1, "prompt": 5, "images": ["/no/a.png"], "error": None}
     (record,) = read(lines(tmp_path / "in.jsonl", raw))
     assert record.error == Failure("read", "invalid", f"{tmp_path}/in.jsonl:1: 'prompt' is a number, not a string")
-    row = streams.to_row(record, None)
+    row = to_row(record, None)
     assert list(row) == ["x", "prompt", "images", "error"]
     assert row == raw | {"error": record.error.to_dict()}
 
@@ -137,7 +138,7 @@ def test_a_malformed_field_keeps_the_row(tmp_path: Path) -> None:
 def test_an_empty_error_does_not_hide_the_next_one(tmp_path: Path) -> None:
     (record,) = read(lines(tmp_path / "in.jsonl", {"error": None, "prompt": "a"}))
     failed = replace(record, error=Failure("judge", "engine", "down"))
-    assert streams.to_row(failed, None) == {"prompt": "a", "error": {"stage": "judge", "kind": "engine", "message": "down"}}
+    assert to_row(failed, None) == {"prompt": "a", "error": {"stage": "judge", "kind": "engine", "message": "down"}}
 
 
 def test_images_may_be_base64_bytes(tmp_path: Path) -> None:
@@ -268,14 +269,14 @@ def test_fields_keep_their_order(tmp_path: Path) -> None:
         {"prompt": "a", "images": ["/a.png"], "id": "1"},
         {"prompt": "a"},
     ]
-    back = [streams.to_row(r, None) for r in read(lines(tmp_path / "in.jsonl", *rows))]
+    back = [to_row(r, None) for r in read(lines(tmp_path / "in.jsonl", *rows))]
     assert [list(row.items()) for row in back] == [list(row.items()) for row in rows]
 
 
 def test_a_new_id_stands_first_and_new_images_after_the_prompt(tmp_path: Path) -> None:
     (record,) = read(lines(tmp_path / "in.jsonl", {"images": ["/a.png"], "prompt": "a"}))
-    assert list(streams.to_row(replace(record, id="1"), None)) == ["id", "images", "prompt"]
-    assert list(streams.to_row(Record(prompt="a", images=(Image("/a"),), extra={"x": 1}), None)) == ["prompt", "images", "x"]
+    assert list(to_row(replace(record, id="1"), None)) == ["id", "images", "prompt"]
+    assert list(to_row(Record(prompt="a", images=(Image("/a"),), extra={"x": 1}), None)) == ["prompt", "images", "x"]
 
 
 def test_bytes_become_a_data_uri_in_json(tmp_path: Path) -> None:
@@ -374,7 +375,7 @@ def test_reading_what_was_written_gives_it_back(suffix: str, same: Callable[[Rec
             record = as_record(row, Path(folder))
             (back,) = read(write(Path(folder) / f"out{suffix}", record))
         assert replace(same(back), place="") == replace(same(plain(record)), place="")
-        assert streams.to_row(back, None) == streams.to_row(plain(record), None)
+        assert to_row(back, None) == to_row(plain(record), None)
 
     check()
 

@@ -17,7 +17,7 @@ from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import write_once
 from dream_cli.records.cache import cache_folder
-from dream_cli.records.images import digest
+from dream_cli.records.image_bytes import digest
 from dream_cli.records.record import Image
 
 DEPTH = 3  # official archives keep their tables at most three folders down

@@ -14,6 +14,7 @@ from dream_cli.benchmarks.files import Folder, open_files, read_table
 from dream_cli.benchmarks.registry import TABLE, every, get
 from dream_cli.benchmarks.tables import OfficialFiles
 from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.records.access import Access
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
 from dream_cli.records.streams import read_records
@@ -49,7 +50,9 @@ def read_items(
     are not items of a benchmark.
     """
     if name_benchmarks(words):
-        return load(words, data, limit, (lambda _: None) if quiet else warn), 0
+        shown = Access(max_pixels=reading.max_pixels)
+        items = load(words, data, limit, (lambda _: None) if quiet else warn)
+        return [replace(item, images=tuple(replace(image, access=shown) for image in item.images)) for item in items], 0
     rows = [row for word in words or ["-"] for row in read_records(_items_file(word), reading, limit)]
     items = [row for row in rows if row.error is None or "benchmark" in row.extra]
     for row in rows:

@@ -143,8 +143,19 @@ Out = Annotated[
 ImageRoot = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", exists=True, file_okay=False, help="Folder that relative image paths on stdin start from (default: the current one)."
+        envvar="DREAM_IMAGE_ROOT",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Folder of images; relative paths start here, else in the folder of FILE (stdin: the current one).",
     ),
+]
+AllowOutside = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Allow image paths that lead out of the folder of FILE and of --image-root."),
+]
+MaxPixels = Annotated[
+    int | None, typer.Option(envvar="DREAM_MAX_PIXELS", metavar="N", min=1, help="Scale larger images down to N pixels (width x height).")
 ]
 ImageColumn = Annotated[
     str | None,
@@ -307,9 +318,10 @@ class JudgeOptions(EngineOptions):
 
 
 class ReadingOptions(OptionGroup):
-    """The columns and the image folder of the input files."""
+    """The columns and the image folders of the input files."""
 
     image_root: ImageRoot = None
+    allow_outside: AllowOutside = False
     image_column: ImageColumn = None
     prompt_column: PromptColumn = None
 
@@ -318,10 +330,21 @@ class ReadingOptions(OptionGroup):
         """The columns and the image folder, for the readers of records."""
         from dream_cli.records.columns import Reading
 
-        return Reading(self.image_root, self.image_column, self.prompt_column)
+        return Reading(self.image_root, self.image_column, self.prompt_column, allow_outside=self.allow_outside)
 
 
-class RunOptions(ReadingOptions):
+class ShowingOptions(ReadingOptions):
+    """The columns and the images of the input files, and the size in which a model is shown the images."""
+
+    max_pixels: MaxPixels = None
+
+    @property
+    def reading(self) -> Reading:
+        """The columns and the images, for the readers of records."""
+        return replace(super().reading, max_pixels=self.max_pixels)
+
+
+class RunOptions(ShowingOptions):
     """Input, output, prices and reports of a run with an engine."""
 
     out: Out = None

@@ -12,7 +12,7 @@ import typer
 
 from dream_cli import choices
 from dream_cli.cli.arguments import OptionGroup
-from dream_cli.cli.options import Limit, Quiet, ReadingOptions, Seed, Source
+from dream_cli.cli.options import Limit, Quiet, Seed, ShowingOptions, Source
 from dream_cli.errors import UsageError
 from dream_cli.training.settings import Hardware, Job, Lora, Schedule
 
@@ -206,7 +206,7 @@ class TrainingOptions(OptionGroup):
     check: Check = False
     allow_small_world_judge: AllowSmallWorldJudge = False
     overwrite: Overwrite = False
-    columns: ReadingOptions
+    columns: ShowingOptions
     limit: Limit = None
     quiet: Quiet = False
 

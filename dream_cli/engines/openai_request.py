@@ -204,7 +204,7 @@ def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:
 
 
 def _message(message: ChatMessage) -> Json:
-    from dream_cli.records.images import data_uri
+    from dream_cli.records.image_bytes import data_uri
 
     if not message.images:
         return {"role": message.role, "content": message.text}

@@ -18,7 +18,8 @@ from statistics import correlation
 
 from dream_cli.benchmarks.registry import get
 from dream_cli.errors import ImageError
-from dream_cli.records.images import digest, open_rgb
+from dream_cli.records.image_bytes import digest
+from dream_cli.records.images import open_rgb
 from dream_cli.records.record import Image, Json, Record
 
 SIDE = 64  # of the small grey picture whose correlation is taken, in pixels

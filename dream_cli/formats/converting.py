@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +12,12 @@ from dream_cli.formats.dataset_info import Naming, naming_of
 from dream_cli.formats.llava import explode, fix_flags
 from dream_cli.formats.sources import Source, open_source
 from dream_cli.formats.table import OURS, dialect, is_ours, recognise
-from dream_cli.formats.targets import Target, embeds, open_target
-from dream_cli.records.images import extracted, is_inline, locate, read_bytes
+from dream_cli.formats.targets import Target, open_target
+from dream_cli.records.access import Base
+from dream_cli.records.image_paths import is_inline, locate
+from dream_cli.records.image_rows import to_row
+from dream_cli.records.images import checked_bytes, extracted
 from dream_cli.records.record import Image, Record
-from dream_cli.records.streams import to_row
 
 # How many field names a receipt lists; data may bring any number of them.
 _MOST = 30
@@ -41,15 +42,15 @@ class Conversion:
 class Receipt:
     """The counts of a conversion: rows by dialect, fields left out, errors by kind, and the file of the rows with errors.
 
-    `missing` counts the images that should have been embedded but do not exist as files: they stay paths.
+    `paths_left` counts the images that should have been embedded and cannot be: they stay paths.
     """
 
     read: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     first: str = ""
-    missing: int = 0
-    first_missing: str = ""
+    paths_left: int = 0
+    first_left: str = ""
     written: int = 0
     rejects: str | None = None
 
@@ -63,25 +64,14 @@ class Receipt:
             self.errors[record.error.kind] += 1
             self.first = self.first or f"{record.place}: {record.error.message.removeprefix(f'{record.place}: ')}"
 
-    def miss(self, record: Record) -> None:
-        """Count the images of a record that have no bytes and no file."""
-        gone = [
-            image.path
-            for image in record.images
-            if image.data is None and not is_inline(image.path) and not os.path.isfile(str(image.path))
-        ]
-        self.missing += len(gone)
-        self.first_missing = self.first_missing or next(map(str, gone), "")
-
     def report(self, target: str) -> str:
         """Return what was read and written, what was left out by field, and the errors by kind."""
         read = ", ".join(f"{n} {name}" for name, n in self.read.most_common()) or "none"
         lines = [f"rows read: {read}; written as {target}: {self.written}"]
         if self.left_out:
             lines.append(f"{target} has no place for " + ", ".join(f"{name} ({n} rows)" for name, n in self.left_out.most_common()))
-        if self.missing:
-            there = "relative paths start at the file that names them"
-            lines.append(f"images that do not exist stay paths: {self.missing} ({there}); the first: {self.first_missing}")
+        if self.paths_left:
+            lines.append(f"images that are not embedded and stay paths: {self.paths_left}; the first: {self.first_left}")
         if self.errors:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
             where = self.rejects or "their `error` field"
@@ -97,21 +87,19 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     Among our records a row with an error stays in its place; the readers of other dialects would fail on it, so it goes to a file beside.
     """
     receipt, naming = Receipt(), naming_of(source.name)
-    embedding = how.images is None and embeds(out)
-    with open_target(out, how.target, how.images != "paths") as target:
+    with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
         for row in open_source(source):
-            name, record = understood(row, how, source.folder, naming)
+            name, record = understood(row, how, source.base, naming)
             receipt.read[name] += 1
             for one in explode(record) if how.by_turn else (record,):
                 done = _written(one, target, how, receipt)
-                if embedding:
-                    receipt.miss(done)
                 if done.error is not None:
                     target.reject(done)
                     # A row that already had an error on input is not an error of this conversion.
                     if not row.came_with_error:
                         receipt.fail(done)
         receipt.rejects = target.rejects
+        receipt.paths_left, receipt.first_left = target.rows.paths_left, target.rows.first_left
     return receipt
 
 
@@ -127,10 +115,10 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
     return record
 
 
-def understood(row: Record, how: Conversion, folder: str, naming: Naming | None = None) -> tuple[str, Record]:
+def understood(row: Record, how: Conversion, base: Base, naming: Naming | None = None) -> tuple[str, Record]:
     """Return the dialect of a row and its record; a row that cannot be read stays as it is, with its error.
 
-    Relative image paths start at `folder`.
+    Relative image paths start at `base`.
     """
     if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
         return "error" if row.came_with_error else row.error.kind, row
@@ -151,8 +139,8 @@ def understood(row: Record, how: Conversion, folder: str, naming: Naming | None 
         if how.fix_flags:
             fix_flags(known)
         if known.get("images") is not None:
-            known["images"] = [locate(image, folder) for image in known["images"]]
-        return name, replace(Record.from_dict(known), place=row.place)
+            known["images"] = [locate(image, base) for image in known["images"]]
+        return name, Record.from_dict(known, row.place, access=base.access)
     except InvalidRecord as error:
         return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
 
@@ -161,12 +149,8 @@ def _with_images(record: Record, how: Conversion) -> Record:
     """Return the record with its images inline, in files or unchanged; raise ImageError where one cannot be read."""
     wanted = how.images or ("inline" if how.target != OURS and dialect(how.target).PATHS is None else None)
     if wanted == "inline":
-        inline = (Image(path=None if is_inline(image.path) else image.path, data=read_bytes(image)) for image in record.images)
+        inline = (Image(path=None if is_inline(image.path) else image.path, data=checked_bytes(image)) for image in record.images)
         return replace(record, images=tuple(inline))
     if wanted == "extract":
-        files = (
-            Image(path=extracted(image, how.image_folder)) if image.data is not None or is_inline(image.path) else image
-            for image in record.images
-        )
-        return replace(record, images=tuple(files))
+        return replace(record, images=tuple(Image(extracted(image, how.image_folder)) for image in record.images))
     return record

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.records.parquet import GROUP_BYTES, GROUP_ROWS, embedded
+from dream_cli.records.parquet import GROUP_BYTES, GROUP_ROWS, image_struct
 from dream_cli.records.record import Json
 
 
 class TypedRows:
     """A writer of rows to a Parquet file whose columns are those of the first row."""
 
-    def __init__(self, file: IO[bytes], folder: str, features: Mapping[str, Any], embed: bool = True) -> None:
-        self.file, self.folder, self.features, self.embed = file, folder, features, embed
+    def __init__(self, file: IO[bytes], features: Mapping[str, Any]) -> None:
+        self.file, self.features = file, features
         self.schema: Any = None
         self.writer: Any = None
         self.held: list[Any] = []
@@ -27,12 +27,11 @@ class TypedRows:
         if self.writer is None:
             self._open(row)
         columns = dict(row)
-        folder = self.folder if self.embed else None
         for name, value in row.items():
             if self.features.get(name) == IMAGE:
-                columns[name] = embedded(value, folder)
+                columns[name] = image_struct(value)
             elif self.features.get(name) == IMAGES and value is not None:
-                columns[name] = [embedded(image, folder) for image in value]
+                columns[name] = [image_struct(image) for image in value]
         if more := columns.keys() - set(self.schema.names):
             raise InvalidRecord(
                 f"the columns of this file are {', '.join(self.schema.names)}; the row has {', '.join(sorted(more))} besides"

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
-from dream_cli.records.streams import RowReader, read_records, read_rows
+from dream_cli.records.streams import RowReader, base_of, read_records, read_rows
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,17 @@ class Source:
     limit: int | None = None
 
     @property
-    def folder(self) -> str:
-        """The folder that relative image paths start at."""
-        if self.reading.image_root is not None:
-            return os.path.realpath(self.reading.image_root)
-        if self.name is None or self.name == "-":
-            return os.path.realpath("")
-        return os.path.realpath(self.name if os.path.isdir(self.name) else os.path.dirname(self.name))
+    def base(self) -> Base:
+        """Where relative image paths start."""
+        if self.name is not None and os.path.isdir(self.name):
+            return self.reading.base(self.name)
+        return base_of(self.name, self.reading)
 
 
 def open_source(source: Source) -> Iterator[Record]:
     """Return the rows of a source, read lazily; raise UsageError where it cannot be one."""
     name = source.name or "-"
-    reader = RowReader(name, source.folder, source.reading)
+    reader = RowReader(name, source.base, source.reading)
     rows: Iterator[Record]
     if name.startswith("hf://"):
         from dream_cli.formats.hub_datasets import open_hub

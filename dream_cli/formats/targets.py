@@ -11,10 +11,11 @@ from dream_cli.errors import ImageError, InvalidRecord, UsageError
 from dream_cli.formats.dataset_info import LISTED, enter
 from dream_cli.formats.table import OURS, Dialect, dialect
 from dream_cli.records.atomic import as_usage_error
-from dream_cli.records.images import is_inline, without_bytes
+from dream_cli.records.image_paths import is_inline, without_bytes
+from dream_cli.records.image_rows import ImageRows
 from dream_cli.records.parquet import ParquetRows
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import Sink, Writer, folder_of, open_sink, open_writer, sink_of, to_row
+from dream_cli.records.streams import Sink, Writer, image_rows, open_sink, open_writer, sink_of
 
 # The columns that decide which kind of example a row is; the readers take one kind per file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")
@@ -22,6 +23,10 @@ _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_re
 
 class Target(Protocol):
     """A writer of records that counts what it leaves out."""
+
+    @property
+    def rows(self) -> ImageRows:
+        """The rows of the records, and the account of their images."""
 
     @property
     def rejects(self) -> str | None:
@@ -76,15 +81,18 @@ def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> It
         if not out.lower().endswith(".parquet"):
             return sink_of(out, file, folder)
         if form is None or not form.FEATURES:
-            return ParquetRows(file, folder, embed)
+            return ParquetRows(file)
         from dream_cli.formats.hf_features import TypedRows
 
-        return TypedRows(file, folder, form.FEATURES, embed)
+        return TypedRows(file, form.FEATURES)
 
-    with open_sink(out, make) as sink, ExitStack() as later:
-        target = _Ours(sink, out) if form is None else _Theirs(sink=sink, out=out, form=form, typed=typed, label=label, later=later)
+    with image_rows(out, embed and embeds(out)) as rows, open_sink(out, make) as sink, ExitStack() as later:
+        if form is None:
+            target: _Ours | _Theirs = _Ours(sink, out, rows)
+        else:
+            target = _Theirs(sink=sink, out=out, rows=rows, form=form, typed=typed, label=label, later=later)
         yield target
-    if isinstance(target, _Theirs) and target.columns and target.folder is not None and name in LISTED:
+    if isinstance(target, _Theirs) and target.columns and target.rows.folder is not None and name in LISTED:
         enter(str(out), name, target.columns)
 
 
@@ -93,12 +101,12 @@ class _Ours:
 
     rejects = None
 
-    def __init__(self, sink: Sink, out: str | None) -> None:
-        self.sink, self.name, self.folder = sink, str(out), folder_of(out)
+    def __init__(self, sink: Sink, out: str | None, rows: ImageRows) -> None:
+        self.sink, self.name, self.rows = sink, str(out), rows
 
     def write(self, record: Record) -> tuple[str, ...]:
         with as_usage_error(self.name):
-            self.sink.write(to_row(record, self.folder))
+            self.sink.write(self.rows.row(record))
         return ()
 
     def reject(self, record: Record) -> None:
@@ -108,10 +116,12 @@ class _Ours:
 class _Theirs:
     """Rows of another dialect, all of one kind. On stdout a row with an error stays in its place; with a file it goes to `OUT.errors.jsonl`."""
 
-    def __init__(self, sink: Sink, out: str | None, form: Dialect, typed: bool, label: str | None, later: ExitStack) -> None:
-        self.sink, self.name, self.folder = sink, str(out), folder_of(out)
+    def __init__(
+        self, sink: Sink, out: str | None, rows: ImageRows, form: Dialect, typed: bool, label: str | None, later: ExitStack
+    ) -> None:
+        self.sink, self.name, self.rows = sink, str(out), rows
         self.form, self.typed, self.later = form, typed, later
-        self.beside = None if self.folder is None else f"{label}.errors.jsonl"
+        self.beside = None if rows.folder is None else f"{label}.errors.jsonl"
         self.kind: tuple[str, ...] | None = None
         self.columns: set[str] = set()
         self.writer: Writer | None = None
@@ -132,14 +142,14 @@ class _Theirs:
 
     def reject(self, record: Record) -> None:
         if self.beside is None:
-            self.sink.write(to_row(record, None))
+            self.sink.write(self.rows.row(record))
             return
         if self.writer is None:
             self.writer = self.later.enter_context(open_writer(self.beside))
         self.writer.write(record)
 
     def _json(self, record: Record) -> Json:
-        row = to_row(record, self.folder if self.form.PATHS == "relative" or self.typed else None)
+        row = self.rows.row(record, absolute=self.form.PATHS != "relative" and not self.typed)
         if self.typed or not isinstance(row.get("images"), list):
             return row
         images = [without_bytes(image) for image in row["images"]]

@@ -21,8 +21,9 @@ from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.errors import RowError
 from dream_cli.records.columns import DEFAULT_READING, Reading
-from dream_cli.records.images import digest
-from dream_cli.records.record import Record
+from dream_cli.records.image_bytes import digest
+from dream_cli.records.images import is_large, prepare
+from dream_cli.records.record import Image, Record
 from dream_cli.records.streams import open_writer, read_records
 
 Step = Callable[[Record], Awaitable[Record]]
@@ -145,6 +146,8 @@ def count(tally: Tally, came: Record, record: Record) -> None:
 
 
 def _guarded(run: Run, step: Step) -> Step:
+    alone = asyncio.Lock()
+
     async def one(record: Record) -> Record:
         if record.error is not None:
             if not (run.retry_errors and record.came_with_error):
@@ -153,16 +156,48 @@ def _guarded(run: Run, step: Step) -> Step:
                 record = record.retried()
             except RowError:
                 return record
-        record = identified(record)
+        if record.images:
+            record = await asyncio.to_thread(identified, record)
+        else:
+            record = identified(record)
         # Each record is a task of its own, so that this is seen by the calls of this record alone.
         PURPOSE.set(Purpose(run.stage, tuple(turn.prompt for turn in record.turns())))
         try:
             record.require_images()
-            return await step(record)
+            async with _shown(record, alone) as shown:
+                return replace(await step(shown), images=record.images)
         except RowError as error:
             return record.failed(run.stage, error)
 
     return one
+
+
+@contextlib.asynccontextmanager
+async def _shown(record: Record, alone: asyncio.Lock) -> AsyncIterator[Record]:
+    """Yield the record with its images as a model is shown them, prepared outside the event loop; of records with large ones one at a time.
+
+    An image that cannot be read stays as it is: whoever shows it gets the error, and a step that looks at the text alone does not.
+    """
+    if not record.images:
+        yield record
+        return
+    async with alone if await asyncio.to_thread(_has_large, record) else contextlib.nullcontext():
+        yield replace(record, images=tuple(await asyncio.to_thread(lambda: [_prepared(image) for image in record.images])))
+
+
+def _has_large(record: Record) -> bool:
+    large = False
+    for image in record.images:
+        with contextlib.suppress(RowError):
+            large = large or is_large(image)
+    return large
+
+
+def _prepared(image: Image) -> Image:
+    try:
+        return prepare(image)
+    except RowError:
+        return image
 
 
 def identified(record: Record) -> Record:

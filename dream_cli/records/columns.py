@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dream_cli.records.access import Access, Base
 
 # A name with one of these words in it may hold an image; its value decides.
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "screenshot"}
@@ -17,14 +20,23 @@ _PROMPT_LIKE = ("question", "query", "instruction", "text", "input", "problem", 
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read: the folder of relative image paths in a pipe, and the columns that hold the images and the prompt.
+    """How rows are read: the columns of the images and the prompt, the folders of the images, and their size for a model.
 
-    `image_column` None is `images`, or `image` where a row has no `images`; `prompt_column` None is `prompt`.
+    `image_column` None is `images`, or `image` where a row has no `images`; `prompt_column` None is `prompt`. Images lie in the folder
+    of the file or in `image_root`, with `allow_outside` anywhere; larger ones than `max_pixels` are scaled down.
     """
 
     image_root: Path | None = None
     image_column: str | None = None
     prompt_column: str | None = None
+    allow_outside: bool = False
+    max_pixels: int | None = None
+
+    def base(self, folder: str, origin: str | None = None) -> Base:
+        """Return where the relative image paths of a source in `folder` start; `origin` names the source as an output of ours."""
+        own = os.path.realpath(folder)
+        folders = (own,) if self.image_root is None else tuple(dict.fromkeys((os.path.realpath(self.image_root), own)))
+        return Base(folders, Access(None if self.allow_outside else folders, self.max_pixels, origin=origin))
 
     def image_name(self, row: Mapping[str, Any]) -> str:
         """Return the column that holds the images of a row."""

@@ -1,217 +1,155 @@
-"""Pictures as the engines need them: read from wherever they are, checked, and turned upright into plain RGB.
+"""Images as the engines need them: checked, decoded, and turned upright into plain RGB.
 
-Pillow is imported on use, so that stages without pictures start fast.
+Pillow is imported on use, so that stages without images start fast.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
 import logging
+import math
 import os
+import struct
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from dream_cli.errors import ImageError
-from dream_cli.records.atomic import write_once
+from dream_cli.records.access import Access
+from dream_cli.records.image_bytes import check_file, image_name, is_data_uri, kind_of, mime, read_bytes
 from dream_cli.records.record import Image
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 50_000_000
+# Bytes that a model is shown at most; servers take no more.
+MAX_SHOWN = 20 * 1024 * 1024
+PREPARED = Access(prepared=True)
+# Of images beyond one of these, one at a time is decoded and shown.
+LARGE_PIXELS, LARGE_BYTES = 8_000_000, 4 * 1024 * 1024
+_decoding_large = threading.Lock()
+
+# Texts and colour profiles inside a PNG, unpacked. Pillow's own limit refuses sound images; servers that use Pillow keep it.
+MAX_CHUNK, PILLOW_CHUNK = 16 * 1024 * 1024, 1024 * 1024
 
 # Only decoders that run inside this process: Pillow's EPS, for one, starts Ghostscript on the file.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "TGA", "AVIF")
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"\x00\x00\x00\x0cjP  ", "image/jp2"),
-)
+# What was lossy already is written as JPEG: as PNG it would be several times as large.
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
 
-def read_bytes(image: Image) -> bytes:
-    """Return the encoded bytes of an image; raise ImageError where there are none to be had."""
-    data = image.data if image.data is not None else _fetch(image)
-    if not data:
-        raise ImageError(f"{_name(image)} is empty (0 bytes); write the image anew")
-    return data
-
-
-def open_rgb(image: Image) -> Pillow.Image:
-    """Return the decoded first frame, upright, in RGB and on white; raise ImageError where it cannot be decoded."""
-    with _decoded(image, read_bytes(image)) as picture:
-        return _flatten(_upright(picture))
+def open_rgb(image: Image, max_pixels: int | None = None) -> Pillow.Image:
+    """Return the decoded first frame, upright, in RGB, on white, of at most `max_pixels` (None: those of its access); raise ImageError."""
+    limit = image.access.max_pixels if max_pixels is None else max_pixels
+    with _decoded(image, read_bytes(image), limit) as picture:
+        return _plain_rgb(image, picture, limit)
 
 
 def size(image: Image) -> tuple[int, int]:
-    """Return width and height in pixels as its head tells; raise ImageError where it is missing or no image."""
-    at = image.path if image.data is None and image.path is not None and os.path.isfile(image.path) else None
-    with _opened(image, at or io.BytesIO(read_bytes(image))) as picture:
+    """Return width and height in pixels, read from the head of the file; raise ImageError where it is missing or no image."""
+    is_file = image.data is None and image.path is not None and not is_data_uri(image) and "://" not in image.path
+    if is_file:
+        check_file(image)
+    with _opened(image, str(image.path) if is_file else io.BytesIO(read_bytes(image))) as picture:
         return picture.size
+
+
+def is_large(image: Image) -> bool:
+    """Whether an image takes so much memory that it is decoded and shown alone; raise ImageError where it cannot be opened."""
+    is_file = image.data is None and os.path.isfile(str(image.path))
+    length = os.path.getsize(str(image.path)) if is_file else len(read_bytes(image))
+    return length > LARGE_BYTES or math.prod(size(image)) > LARGE_PIXELS
 
 
 def prepare(image: Image) -> Image:
     """Return the image with bytes that any engine decodes alike, as they came where they are plain; raise ImageError."""
+    if image.access.prepared:
+        return image
+    raw, limit = read_bytes(image), image.access.max_pixels
+    with _decoded(image, raw, limit) as picture:
+        data = raw if _is_plain(picture, raw, limit) else _encoded(image, picture, raw)
+    if len(data) > MAX_SHOWN:
+        size, most = len(data) / 2**20, MAX_SHOWN // 2**20
+        raise ImageError(
+            f"{image_name(image)} is too large for a model: {size:.0f} MB, the limit is {most} MB; scale it with --max-pixels N"
+        )
+    return Image(None if is_data_uri(image) else image.path, data, PREPARED)
+
+
+def checked_bytes(image: Image) -> bytes:
+    """Return the encoded bytes of what decodes as an image, and of nothing else; raise ImageError."""
     raw = read_bytes(image)
-    with _decoded(image, raw) as picture:
-        data = raw if _is_plain(picture, raw) else _png(_flatten(_upright(picture)))
-    return Image(path=None if is_data_uri(image) else image.path, data=data)
-
-
-def digest(image: Image) -> str:
-    """Return the SHA-256 of the image's bytes in hexadecimal; raise ImageError where they cannot be read."""
-    return hashlib.sha256(read_bytes(image)).hexdigest()
-
-
-def data_uri(image: Image) -> str:
-    """Return the image as a `data:` URI with the type that its first bytes tell; raise ImageError where it cannot be read."""
-    data = read_bytes(image)
-    return f"data:{_mime(data)};base64,{base64.b64encode(data).decode()}"
-
-
-def to_raw(image: Image) -> Any:
-    """Return the image as a record names it: its path, or `{bytes, path}`."""
-    return image.path if image.data is None else {"bytes": image.data, "path": image.path}
-
-
-def locate(raw: Any, folder: str) -> Any:
-    """Return an image as a record names it, its path made absolute from `folder` and its base64 bytes decoded."""
-    if isinstance(raw, str):
-        return os.path.normpath(os.path.join(folder, raw)) if _is_file(raw) and not os.path.isabs(raw) else raw
-    if not isinstance(raw, dict):
+    # Of a JPEG an eighth of the resolution is enough to see that all of it is there.
+    with _decoded(image, raw, 1):
         return raw
-    if isinstance(raw.get("bytes"), str):
-        with suppress(ValueError):
-            return raw | {"bytes": base64.b64decode(raw["bytes"], validate=True)}
-    if raw.get("bytes") is None and isinstance(raw.get("path"), str):
-        return raw | {"path": locate(raw["path"], folder)}
-    return raw
-
-
-def seen_from(raw: Any, folder: str | None) -> Any:
-    """Return an image as a record names it, its path relative to `folder` (None: absolute)."""
-    if isinstance(raw, dict) and isinstance(raw.get("path"), str):
-        # Beside bytes a relative path is only a name.
-        is_name = raw.get("bytes") is not None and not os.path.isabs(raw["path"])
-        return raw if is_name else raw | {"path": seen_from(raw["path"], folder)}
-    if not isinstance(raw, str) or not _is_file(raw):
-        return raw
-    return os.path.abspath(raw) if folder is None else os.path.relpath(raw, folder)
-
-
-def without_bytes(raw: Any) -> Any:
-    """Return an image as a record names it, bytes turned into a `data:` URI."""
-    if isinstance(raw, dict) and isinstance(raw.get("bytes"), bytes):
-        with suppress(ImageError):
-            return data_uri(Image(data=raw["bytes"]))
-    return raw
-
-
-def is_inline(raw: Any) -> bool:
-    """Whether an image as a record names it holds its bytes: a `data:` URI or `{bytes, path}`."""
-    if isinstance(raw, dict):
-        return raw.get("bytes") is not None or is_inline(raw.get("path"))
-    return isinstance(raw, str) and raw[:5].lower() == "data:"
 
 
 def extracted(image: Image, folder: Path) -> str:
-    """Write an image's bytes into a file named by their hash, and return its path; raise ImageError where it has none to be read."""
-    data = read_bytes(image)
-    kind = _mime(data).partition("/")[2]
-    path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.{'bin' if kind == 'octet-stream' else kind.replace('jpeg', 'jpg')}"
-    write_once(path, data)
+    """Write an image into a file named by its hash, and return its path; raise ImageError for what does not decode as an image."""
+    data = checked_bytes(image)
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.{_suffix(data)}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(path)
     return str(path.absolute())
 
 
-def _is_file(path: str) -> bool:
-    return path != "" and path[:5].lower() != "data:" and "://" not in path
-
-
-def _mime(data: bytes) -> str:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "image/avif"
-    return next((mime for magic, mime in _MAGIC if data.startswith(magic)), "application/octet-stream")
-
-
-def is_data_uri(image: Image) -> bool:
-    """Whether the path of an image is a `data:` URI."""
-    return is_inline(image.path)
-
-
-def _name(image: Image) -> str:
-    if is_data_uri(image):
-        return "the data: URI"
-    return f"image {image.path}" if image.path else "the image"
-
-
-def _fetch(image: Image) -> bytes:
-    path = image.path
-    if not path:
-        raise ImageError("the image has neither bytes nor a path; give one of them")
-    if is_data_uri(image):
-        return _decode_uri(path)
-    if path.lower().startswith(("http://", "https://")):
-        raise ImageError(f"image {path} is a URL, and URLs are not fetched; download the file and name its path")
-    return _read_file(path)
-
-
-def _decode_uri(uri: str) -> bytes:
-    header, comma, payload = uri.partition(",")
-    if not comma or not header.lower().endswith(";base64"):
-        raise ImageError("the data: URI is not in base64; write it as data:image/png;base64,...")
-    try:
-        return base64.b64decode("".join(payload.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the data: URI is not valid base64 ({error}); encode the image anew") from None
-
-
-def _read_file(path: str) -> bytes:
-    try:
-        # A pipe or a device would block, or never end.
-        if os.path.exists(path) and not os.path.isfile(path):
-            kind = "a directory" if os.path.isdir(path) else "not a regular file"
-            raise ImageError(f"image {path} is {kind}; name an image file")
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"image {path} does not exist; check the path (relative paths start at the file that names them)") from None
-    except PermissionError:
-        raise ImageError(f"image {path} may not be read; give yourself permission (chmod u+r)") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"image {path} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from None
+def _suffix(data: bytes) -> str:
+    kind = mime(data).partition("/")[2]
+    return "img" if kind == "octet-stream" else kind.replace("jpeg", "jpg")
 
 
 @contextmanager
-def _decoded(image: Image, data: bytes) -> Iterator[Pillow.Image]:
-    """Yield the image fully decoded; whatever goes wrong in the body is an ImageError that names the image."""
+def _decoded(image: Image, data: bytes, max_pixels: int | None) -> Iterator[Pillow.Image]:
+    """Yield the image fully decoded; whatever goes wrong in the body is an ImageError that names the image.
+
+    A JPEG of more than `max_pixels` is decoded at the lowest resolution that has as many.
+    """
     with _opened(image, io.BytesIO(data)) as picture:
-        _check_size(image, picture)
-        picture.load()
-        yield picture
+        # The decoder holds the whole of some JPEGs also for a lower resolution.
+        if max_pixels is not None and math.prod(picture.size) <= 2 * MAX_PIXELS:
+            picture.draft(None, _within(picture.size, max_pixels))
+        width, height = max([picture.size, *_inner_sizes(picture, data)], key=math.prod)
+        # Its decoder takes two to three times the memory of the others.
+        most = MAX_PIXELS // 2 if picture.format == "JPEG2000" else MAX_PIXELS
+        if width * height > most:
+            limit = f"{most // 1_000_000} megapixels"
+            raise ImageError(f"{image_name(image)} is too large: {width}x{height} is more than {limit}; scale it down")
+        with _decoding_large if width * height > LARGE_PIXELS else nullcontext():
+            picture.load()
+            yield picture
+
+
+def _inner_sizes(picture: Pillow.Image, data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the sizes in pixels of what a decoder unpacks at once: the pictures in an ICO, the tiles of a TIFF. They may exceed the image."""
+    from PIL.IcoImagePlugin import IcoImageFile
+    from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+
+    if isinstance(picture, TiffImageFile):
+        yield picture.tag_v2.get(TILEWIDTH, 0), picture.tag_v2.get(TILELENGTH, 0)
+    for entry in picture.ico.entry if isinstance(picture, IcoImageFile) else ():
+        inner = data[entry.offset :]
+        yield struct.unpack_from(">2I", inner, 16) if inner[1:4] == b"PNG" else struct.unpack_from("<2I", inner, 4)
 
 
 @contextmanager
 def _opened(image: Image, source: str | io.BytesIO) -> Iterator[Pillow.Image]:
     """Yield the image, of which no more than the head is read; whatever goes wrong in the body is an ImageError that names the image."""
     from PIL import Image as Pillow
-    from PIL import UnidentifiedImageError
+    from PIL import PngImagePlugin, UnidentifiedImageError
 
-    # Our own limit, checked before anything is decoded, stands in for Pillow's, which warns at less.
+    # The limits here, checked before anything is decoded, stand in for Pillow's.
     Pillow.MAX_IMAGE_PIXELS = None
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_CHUNK
     Pillow.init()
-    # What its decoders log of broken bytes is said once, and better, by the ImageError.
+    # What its decoders log of broken bytes is in the ImageError already.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -221,45 +159,80 @@ def _opened(image: Image, source: str | io.BytesIO) -> Iterator[Pillow.Image]:
         except ImageError:
             raise
         except UnidentifiedImageError:
-            raise ImageError(f"{_name(image)} is not an image that can be read; use PNG, JPEG, WebP or GIF") from None
+            raise ImageError(f"{image_name(image)} is {kind_of(read_bytes(image))}") from None
         except Exception as error:  # noqa: BLE001 - decoders meet broken bytes with almost any exception
-            raise ImageError(f"{_name(image)} is damaged or cut off ({error}); write the image anew") from None
+            if "MAX_TEXT_CHUNK" in str(error) or "MAX_TEXT_MEMORY" in str(error):
+                what = f"holds a text or a colour profile of more than {MAX_CHUNK // 2**20} MB; remove it"
+            else:
+                what = f"is damaged or cut off ({error}); write the image again"
+            raise ImageError(f"{image_name(image)} {what}") from None
 
 
-def _check_size(image: Image, picture: Pillow.Image) -> None:
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 1_000_000
-        raise ImageError(f"{_name(image)} is too large: {width}x{height} is more than {limit} megapixels; scale it down")
+def _within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """Return width and height of the same ratio with at most `max_pixels`, each at least 1."""
+    width, height = size
+    if width * height <= max_pixels:
+        return size
+    scale = math.sqrt(max_pixels / (width * height))
+    width, height = max(1, int(width * scale)), max(1, int(height * scale))
+    return min(width, max_pixels), min(height, max(1, max_pixels // width))
 
 
-def _upright(picture: Pillow.Image) -> Pillow.Image:
+def _plain_rgb(image: Image, picture: Pillow.Image, max_pixels: int | None) -> Pillow.Image:
     from PIL import ImageOps
 
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # noqa: BLE001 - broken EXIF is no reason to refuse a whole picture
-        return picture
+    # Broken EXIF is no reason to refuse a whole picture.
+    with suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    plain = _flatten(image, picture)
+    if max_pixels is not None and plain.width * plain.height > max_pixels:
+        plain.thumbnail(_within(plain.size, max_pixels))
+    # Colour profiles and texts would be written along.
+    plain.info = {}
+    return plain
 
 
-def _flatten(picture: Pillow.Image) -> Pillow.Image:
+def _flatten(image: Image, picture: Pillow.Image) -> Pillow.Image:
     from PIL import Image as Pillow
 
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        # 16 bits a pixel: a plain convert would clip all but the darkest 256 levels to white.
-        return picture.convert("I").point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
+    if picture.mode == "F" or picture.mode == "I" or picture.mode.startswith("I;16"):
+        return _eight_bits(image, picture).convert("RGB")
     if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        return Pillow.alpha_composite(Pillow.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white = Pillow.new("RGB", layer.size, "white")
+        white.paste(layer, mask=layer)
+        return white
     # A copy even where it is RGB already: the picture is closed after this.
     return picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
 
 
-def _is_plain(picture: Pillow.Image, raw: bytes) -> bool:
+def _eight_bits(image: Image, picture: Pillow.Image) -> Pillow.Image:
+    """Return samples of more than 8 bits in 8 bits, scaled from the smallest of the usual ranges that holds the brightest.
+
+    The ranges are 8, 12 and 16 bits, of floats 0 to 1 too: cameras and scanners write 12 bits into files that say 16.
+    """
+    deep = picture.convert("I") if picture.mode != "F" else picture
+    low, high = cast("tuple[float, float]", deep.getextrema())
+    ranges = (*((1.0,) if deep.mode == "F" else ()), 255, 4095, 65535)
+    top = next((top for top in ranges if low >= 0 and high <= top), None)
+    if top is None:
+        raise ImageError(f"{image_name(image)} has samples from {low:g} to {high:g}, of no usual range; scale them to 0..255")
+    # Whole levels: 16 bits are the upper byte of two. A conversion from floats cuts off, so half a level is added.
+    scale, rest = (255 / top, 0.5) if deep.mode == "F" else (256 / (top + 1), 0)
+    return deep.point(lambda level: level * scale + rest).convert("L")
+
+
+def _is_plain(picture: Pillow.Image, raw: bytes, max_pixels: int | None) -> bool:
+    from PIL.PngImagePlugin import PngImageFile
+
+    if max_pixels is not None and math.prod(picture.size) > max_pixels:
+        return False
     if picture.mode not in ("RGB", "L") or picture.has_transparency_data or _is_rotated(picture):
         return False
-    if picture.format == "PNG":
-        return raw[24] == 8 and not getattr(picture, "is_animated", False)
+    if isinstance(picture, PngImageFile):
+        if raw[24] != 8 or picture.is_animated:
+            return False
+        return all(len(text) <= PILLOW_CHUNK for text in (*picture.text.values(), picture.info.get("icc_profile") or b""))
     # MPO is a JPEG with further pictures after the first.
     return picture.format in ("JPEG", "MPO")
 
@@ -269,12 +242,23 @@ def _is_rotated(picture: Pillow.Image) -> bool:
 
     try:
         return bool(picture.getexif().get(ExifTags.Base.Orientation, 1) != 1)
-    except Exception:  # noqa: BLE001 - with broken EXIF, the picture is written anew without it
+    except Exception:  # noqa: BLE001 - with broken EXIF, the picture is written again without it
         return True
 
 
-def _png(picture: Pillow.Image) -> bytes:
+def _encoded(image: Image, picture: Pillow.Image, raw: bytes) -> bytes:
+    """Return the picture as plain RGB in a PNG, or in a JPEG where it came from a lossy format: as PNG that grows several times."""
+    from PIL.JpegImagePlugin import JpegImageFile, get_sampling
+
     buffer = io.BytesIO()
-    # Speed over size: these bytes go to an engine, not to an archive.
-    picture.save(buffer, "PNG", compress_level=1)
+    lossy = picture.format in _LOSSY or raw[8:16] == b"WEBPVP8 "
+    plain = _plain_rgb(image, picture, image.access.max_pixels)
+    if not lossy:
+        # Speed over size: these bytes go to an engine, not to an archive.
+        plain.save(buffer, "PNG", compress_level=1)
+    elif isinstance(picture, JpegImageFile) and picture.layers != 4:
+        # With its own tables it stays as good and as large as it was.
+        plain.save(buffer, "JPEG", qtables=picture.quantization, subsampling=get_sampling(picture))
+    else:
+        plain.save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()

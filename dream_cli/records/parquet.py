@@ -14,9 +14,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dream_cli.errors import ImageError, InvalidRecord, RowError, UsageError
-from dream_cli.records.images import locate, read_bytes
-from dream_cli.records.record import OBSERVATION, Image, Json
+from dream_cli.errors import InvalidRecord, RowError, UsageError
+from dream_cli.records.record import OBSERVATION, Json
 from dream_cli.records.strict_json import dumps, loads
 
 TEXTS = ("id", "prompt", "chosen", "rejected")
@@ -151,15 +150,14 @@ def _plain_response(item: Any) -> Any:
 class ParquetRows:
     """Rows on their way into a Parquet file, gathered into row groups of bounded size."""
 
-    def __init__(self, file: IO[bytes], folder: str, embed: bool = True) -> None:
-        self.folder, self.embed = folder, embed
+    def __init__(self, file: IO[bytes]) -> None:
         self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
         self.rows: list[Json] = []
         self.held = 0
 
     def write(self, row: Json) -> None:
-        """Write one row; an image file that cannot be read keeps its path alone."""
-        columns = _to_columns(row, self.folder if self.embed else None)
+        """Write one row."""
+        columns = _to_columns(row)
         self.rows.append(columns)
         self.held += sum(len(columns.get(name) or "") for name in (*TEXTS, "extra"))
         self.held += sum(len(image["bytes"] or b"") for image in columns.get("images", ()))
@@ -180,11 +178,11 @@ class ParquetRows:
             self.writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
-def _to_columns(row: Json, folder: str | None) -> Json:
+def _to_columns(row: Json) -> Json:
     typed = {name: row[name] for name in _FEATURES if name in row and _fits(name, row[name])}
     rest = {name: value for name, value in row.items() if name not in typed}
     if "images" in typed:
-        typed["images"] = [embedded(image, folder) for image in typed["images"]]
+        typed["images"] = [image_struct(image) for image in typed["images"]]
     return typed | ({"extra": dumps(rest).decode()} if rest else {})
 
 
@@ -248,12 +246,6 @@ def _fits_judgement(name: str, part: Any) -> bool:
     return _is_text(part) if name in JUDGED_TEXTS else _is_number(part)
 
 
-def embedded(image: Any, folder: str | None) -> Json:
-    """Return an image as `{bytes, path}`, its bytes read from where `folder` sees it (None: left where they are)."""
-    if isinstance(image, dict) or folder is None:
-        return image if isinstance(image, dict) else {"bytes": None, "path": image}
-    try:
-        data = read_bytes(Image(path=locate(image, folder)))
-    except ImageError:
-        return {"bytes": None, "path": image}
-    return {"bytes": data, "path": None if image[:5].lower() == "data:" else image}
+def image_struct(image: Any) -> Json:
+    """Return an image as a row names it as `{bytes, path}`."""
+    return image if isinstance(image, dict) else {"bytes": None, "path": image}

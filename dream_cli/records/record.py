@@ -12,6 +12,7 @@ from typing import Any
 
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
+from dream_cli.records.access import ANYWHERE, Access
 from dream_cli.records.columns import prompt_like
 from dream_cli.records.conversation import Message, is_asked, is_tool_call, placed, transcript, without_tools
 from dream_cli.records.parts import IMAGE, Place, marked, read_text, unmarked, with_rest
@@ -37,6 +38,7 @@ class Image:
 
     path: str | None = None
     data: bytes | None = None
+    access: Access = field(default=ANYWHERE, compare=False, repr=False)
 
 
 # The three texts of an observation (DREAM, section 3), in the order in which they are written.
@@ -103,9 +105,17 @@ class Record:
     image_column: str = "images"
     prompt_column: str = "prompt"
     places: tuple[Place, ...] = ()
+    access: Access = field(default=ANYWHERE, compare=False, repr=False)
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], place: str = "", image_column: str = "images", prompt_column: str = "prompt") -> Record:
+    def from_dict(
+        cls,
+        raw: Mapping[str, Any],
+        place: str = "",
+        image_column: str = "images",
+        prompt_column: str = "prompt",
+        access: Access = ANYWHERE,
+    ) -> Record:
         """Read a record from a JSON object; raise InvalidRecord with `place` (file:line) where a field is malformed.
 
         An image column of another name than `images` may hold one image or a list; it stays in `extra` and is written as it came. So do
@@ -127,9 +137,10 @@ class Record:
                 place=place,
                 image_column=image_column,
                 prompt_column=prompt_column,
+                access=access,
             )
         try:
-            return _read_record(raw, place, image_column, prompt_column)
+            return _read_record(raw, place, image_column=image_column, prompt_column=prompt_column, access=access)
         except InvalidRecord as error:
             raise InvalidRecord(f"{place}: {error}" if place else str(error)) from None
 
@@ -221,7 +232,7 @@ class Record:
     def retried(self) -> Record:
         """Return the record without its error, read anew; raise InvalidRecord where it still cannot be read."""
         raw = {k: v for k, v in self.extra.items() if k != "error"}
-        return Record.from_dict(raw, self.place, self.image_column, self.prompt_column)
+        return Record.from_dict(raw, self.place, image_column=self.image_column, prompt_column=self.prompt_column, access=self.access)
 
     def renamed(self) -> Record:
         """Return the record with its images and its prompt in the columns `images` and `prompt`."""
@@ -261,7 +272,7 @@ _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "develop
 _OURS = ("id", "messages", "observations", "responses", "error")
 
 
-def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_column: str) -> Record:
+def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_column: str, access: Access) -> Record:
     slots: list[Any] = []
     messages = tuple(_read_message(m, i, slots) for i, m in enumerate(fields.items(raw, "messages") or ()))
     came = fields.text(raw, prompt_column)
@@ -272,7 +283,7 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
         raise InvalidRecord(f"missing field {prompt_column!r} (or 'messages', a conversation){hint}")
     if messages and messages[-1].role == "system":
         raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
-    images = _images_of_slots(slots, _read_images(raw, image_column))
+    images = _images_of_slots(slots, _read_images(raw, image_column, access), access)
     messages = tuple(replace(m, places=with_rest(m.places, len(slots), len(images))) for m in messages)
     named = any(slot is not None for slot in slots)
     ours = (*_OURS, prompt_column, *(["images"] if image_column == "images" else []))
@@ -291,6 +302,7 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
         image_column="" if named else image_column,
         prompt_column=prompt_column,
         places=with_rest(places, len(slots), len(images)),
+        access=access,
     )
     if not record.turns():
         raise InvalidRecord("'messages' holds no message of the user that is answered or stands last")
@@ -331,12 +343,12 @@ def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
     return Message(_ROLES[role], text, observations=observations, judgement=judgement, extra=rest, places=places)
 
 
-def _images_of_slots(slots: list[Any], beside: tuple[Image, ...]) -> tuple[Image, ...]:
+def _images_of_slots(slots: list[Any], beside: tuple[Image, ...], access: Access) -> tuple[Image, ...]:
     """Return the images of a record: those named in its messages, or those beside them; raise InvalidRecord where they are both."""
     named = [slot for slot in slots if slot is not None]
     if named and (beside or len(named) < len(slots)):
         raise InvalidRecord("images are named in parts of the messages and beside them; name each image in one place")
-    return tuple(read_image(image, f"the image of part {i + 1}") for i, image in enumerate(named)) if named else beside
+    return tuple(read_image(image, f"the image of part {i + 1}", access) for i, image in enumerate(named)) if named else beside
 
 
 def _with_marks(message: Message) -> Message:
@@ -347,22 +359,24 @@ def _with_marks(message: Message) -> Message:
     return message
 
 
-def _read_images(raw: Mapping[str, Any], column: str) -> tuple[Image, ...]:
+def _read_images(raw: Mapping[str, Any], column: str, access: Access) -> tuple[Image, ...]:
     value = raw.get(column)
     # `images` is a list; a column of another name may hold one image alone.
     images = fields.items(raw, column) if column == "images" or isinstance(value, list) else [value]
-    return tuple(read_image(image, f"{column}[{i}]") for i, image in enumerate(images or ()) if column == "images" or image is not None)
+    return tuple(
+        read_image(image, f"{column}[{i}]", access) for i, image in enumerate(images or ()) if column == "images" or image is not None
+    )
 
 
-def read_image(raw: Any, where: str) -> Image:
+def read_image(raw: Any, where: str, access: Access) -> Image:
     """Read an image as a record names it: a path, a URI or {bytes, path}; raise InvalidRecord for anything else."""
     if isinstance(raw, str) and raw:
-        return Image(path=raw)
+        return Image(raw, access=access)
     if isinstance(raw, Mapping):
         path, data = raw.get("path"), raw.get("bytes")
         if isinstance(data, bytes) and data:
-            return Image(path=path if isinstance(path, str) else None, data=data)
+            return Image(path if isinstance(path, str) else None, data, access)
         if data is None and isinstance(path, str) and path:
-            return Image(path=path)
+            return Image(path, access=access)
     empty = isinstance(raw, str | bytes | Mapping | list) and not raw
     raise InvalidRecord(f"{where} is {'empty' if empty else fields.kind(raw)}; an image is a path, a data: URI or {{bytes, path}}")

@@ -15,15 +15,17 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from dream_cli.errors import InvalidRecord, RowError, UsageError
+from dream_cli.records.access import Base
 from dream_cli.records.atomic import as_usage_error, check_place, replacing
 from dream_cli.records.columns import DEFAULT_READING, Reading, each_image, image_like, unread
-from dream_cli.records.images import locate, seen_from, to_raw, without_bytes
+from dream_cli.records.image_paths import locate, without_bytes
+from dream_cli.records.image_rows import ImageRows, with_messages
 from dream_cli.records.json_array import items
 from dream_cli.records.layouts import check_layout
+from dream_cli.records.origins import key_of
 from dream_cli.records.parts import each_part_image
 from dream_cli.records.record import Failure, Json, Record, unreadable
 from dream_cli.records.strict_json import dumps, loads
@@ -35,18 +37,25 @@ _SKIP = 1024 * 1024
 
 def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: int | None = None) -> Iterator[Record]:
     """Return the records of a file or of stdin, read as they are asked for; raise UsageError for a file that cannot be one."""
+    rows = RowReader("stdin" if source is None or source == "-" else source, base_of(source, reading), reading)
     if source is None or source == "-":
-        records = _read_lines(sys.stdin.buffer, RowReader("stdin", str((reading.image_root or Path()).resolve()), reading))
+        records = _read_lines(sys.stdin.buffer, rows)
+    elif is_pipe(source):
+        records = _read_file(source, rows)
     else:
-        records = _open_source(source, reading)
+        records = _open_file(source, rows)
     return islice(records, limit)
 
 
-def _open_source(source: str, reading: Reading) -> Iterator[Record]:
-    if is_pipe(source):
-        return _read_file(source, RowReader(source, str((reading.image_root or Path()).resolve()), reading))
+def base_of(source: str | None, reading: Reading) -> Base:
+    """Return where the relative image paths of a source start: in its folder, of stdin and of pipes in the current one."""
+    if source is None or source == "-":
+        return reading.base("", key_of(0))
+    return reading.base("" if is_pipe(source) else os.path.dirname(source), key_of(source))
+
+
+def _open_file(source: str, rows: RowReader) -> Iterator[Record]:
     check_source(source)
-    rows = RowReader(source, os.path.realpath(os.path.dirname(source)), reading)
     suffix = suffix_of(source)
     if suffix == ".parquet":
         from dream_cli.records.parquet import open_rows
@@ -183,11 +192,11 @@ def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Reco
 class RowReader:
     """Makes records of the rows of one source; a column that looks like an image and is not read is named once on stderr.
 
-    `name` is the source's name for messages; relative image paths start at `folder`.
+    `name` is the source's name for messages; relative image paths start at `base`.
     """
 
-    def __init__(self, name: str, folder: str, reading: Reading = DEFAULT_READING) -> None:
-        self.name, self.folder, self.reading = name, folder, reading
+    def __init__(self, name: str, base: Base, reading: Reading = DEFAULT_READING) -> None:
+        self.name, self.base, self.reading = name, base, reading
         self.reported: set[str] = set()
 
     def record(self, raw: Any, number: int, odd: str | None = None) -> Record:
@@ -196,8 +205,8 @@ class RowReader:
         if odd is not None:
             fields = raw if isinstance(raw, dict) else {}
             error = unreadable(self.name, number, f"{place}: {odd}").error
-            return Record(error=error, extra=fields, order=tuple(fields), place=place)
-        record = to_record(raw, self.name, number=number, folder=self.folder, reading=self.reading)
+            return Record(error=error, extra=fields, order=tuple(fields), place=place, access=self.base.access)
+        record = to_record(raw, self.name, number=number, base=self.base, reading=self.reading)
         column = image_like(raw) if isinstance(raw, dict) and not record.images else None
         if column is not None and column != self.reading.prompt_column and column not in self.reported:
             self.reported.add(column)
@@ -205,23 +214,28 @@ class RowReader:
         return record
 
 
-def to_record(raw: Any, name: str, number: int, folder: str, reading: Reading = DEFAULT_READING) -> Record:
-    """Return the record of a JSON object, row `number` of a file, relative image paths seen from `folder`; malformed, with its error."""
+def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = DEFAULT_READING) -> Record:
+    """Return the record of a JSON object, row `number` of a file, relative image paths from `base`; malformed, with its error."""
     place = f"{name}:{number}"
     if not isinstance(raw, dict):
         return unreadable(name, number, f"{place}: a record is a JSON object {{...}}; this is {json.dumps(raw)[:40]}")
     # An empty error is none; kept, it would hide the one that a later stage sets.
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
-    columns = reading.image_name(fields), reading.prompt_name(fields)
-    fields = _with_messages(fields, lambda image: locate(image, folder))
-    fields = each_image(
-        fields, columns[0], lambda image: locate({"bytes": image, "path": None} if isinstance(image, bytes) else image, folder)
-    )
+    images, prompt = reading.image_name(fields), reading.prompt_name(fields)
+    fields = with_messages(fields, lambda image: locate(image, base))
+    fields = each_image(fields, images, lambda image: locate(image, base))
     try:
-        return Record.from_dict(fields, place, *columns)
+        return Record.from_dict(fields, place, image_column=images, prompt_column=prompt, access=base.access)
     except InvalidRecord as error:
-        failure = Failure("read", "invalid", str(error))
-        return Record(error=failure, extra=fields, order=tuple(fields), place=place, image_column=columns[0], prompt_column=columns[1])
+        return Record(
+            error=Failure("read", "invalid", str(error)),
+            extra=fields,
+            order=tuple(fields),
+            place=place,
+            image_column=images,
+            prompt_column=prompt,
+            access=base.access,
+        )
 
 
 # Writing
@@ -245,14 +259,14 @@ class Sink(Protocol):
 
 
 class _Output:
-    """Records on their way into a sink, image paths seen from `folder` (None: absolute)."""
+    """Records on their way into a sink."""
 
-    def __init__(self, sink: Sink, name: str, folder: str | None) -> None:
-        self.sink, self.name, self.folder = sink, name, folder
+    def __init__(self, sink: Sink, name: str, rows: ImageRows) -> None:
+        self.sink, self.name, self.rows = sink, name, rows
 
     def write(self, record: Record) -> None:
         # Parquet has one column for the images and one for the prompt, with their types.
-        row = to_row(record.renamed() if self.name.lower().endswith(".parquet") else record, self.folder)
+        row = self.rows.row(record.renamed() if self.name.lower().endswith(".parquet") else record)
         with as_usage_error(self.name):
             self.sink.write(row)
 
@@ -263,9 +277,22 @@ def open_writer(out: str | None) -> Iterator[Writer]:
 
     Raises UsageError for a file that cannot be written; a closed pipe on stdout raises BrokenPipeError.
     """
-    with open_sink(out, sink_of) as sink:
-        folder = folder_of(out)
-        yield _Output(sink, "stdout" if folder is None else str(out), folder)
+    with image_rows(out, (out or "").lower().endswith(".parquet")) as rows:
+        with open_sink(out, sink_of) as sink:
+            yield _Output(sink, "stdout" if rows.folder is None else str(out), rows)
+        if rows.paths_left:
+            sys.stderr.write(f"dream: {out}: {rows.paths_left} images are not embedded and stay paths; the first: {rows.first_left}\n")
+
+
+@contextmanager
+def image_rows(out: str | None, embed: bool = False) -> Iterator[ImageRows]:
+    """Yield what turns records into rows of an output, None or - for stdout; when it is finished, the origin of its images is noted."""
+    folder = folder_of(out)
+    rows = ImageRows(1 if folder is None else os.path.realpath(str(out)), folder, embed)
+    try:
+        yield rows
+    finally:
+        rows.note_origins()
 
 
 @contextmanager
@@ -299,7 +326,7 @@ def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
     if suffix == ".parquet":
         from dream_cli.records.parquet import ParquetRows
 
-        return ParquetRows(file, folder)
+        return ParquetRows(file)
     lines: dict[str, Callable[[IO[bytes]], Sink]] = {".jsonl": _JsonLines, ".jsonl.gz": _GzipLines, ".json": _JsonArray}
     return lines[suffix](file)
 
@@ -343,35 +370,6 @@ class _JsonArray:
 
     def close(self) -> None:
         self.file.write(b"[]\n" if self.before == b"[\n" else b"\n]\n")
-
-
-def to_row(record: Record, folder: str | None) -> Json:
-    """Return the record with its images, paths seen from `folder` (None: absolute), in the order in which its fields came."""
-    row = record.to_dict()
-    if record.image_column == "images" and (record.images or ("images" in record.order and "images" not in record.extra)):
-        row = _insert_images(row, record.order, [to_raw(image) for image in record.images])
-    row = _with_messages(row, lambda image: seen_from(image, folder))
-    return each_image(row, record.image_column, lambda image: seen_from(image, folder))
-
-
-def _with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
-    """Return a row whose messages are a list, read from JSON text where they came so, each image named in their parts changed."""
-    messages = row.get("messages")
-    if isinstance(messages, str):
-        with suppress(ValueError):
-            messages, odd = loads(messages)
-            messages = row["messages"] if odd else messages
-    return row if messages is None else row | {"messages": each_part_image(messages, change)}
-
-
-def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json:
-    if "images" in row:
-        return row | {"images": images}
-    # An id that the record did not come with stands first.
-    before = {*order[: order.index("images")], *({"id"} - set(order))} if "images" in order else {"prompt", "messages"}
-    at = 1 + max((i for i, name in enumerate(row) if name in before), default=-1)
-    fields = list(row.items())
-    return dict([*fields[:at], ("images", images), *fields[at:]])
 
 
 def _without_bytes(row: Json) -> Json:

@@ -42,6 +42,8 @@ def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
     """Return the content of `run.json`: settings, versions, rows and start; `identity` is equal for runs that learn the same."""
     settings = json.loads(json.dumps(dataclasses.asdict(job), default=str))
     learnt = {k: v for k, v in settings.items() if k not in _FREE} | {"dtype": job.hardware.dtype, "processes": world_size()}
+    if job.reading.max_pixels is not None:
+        learnt["max_pixels"] = job.reading.max_pixels
     known = {"settings": learnt, "method": method, "start": start.fingerprint, "rows": file_hash(rows)}
     return {
         "identity": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,20 +118,20 @@ class _ArrowRows:
             self._held = []
 
 
-def load_rows(path: Path) -> Any:
-    """Return the rows of a file as a `datasets.Dataset` in the form that TRL's trainers read, images decoded on access."""
+def load_rows(path: Path, max_pixels: int | None = None) -> Any:
+    """Return the rows of a file as a `datasets.Dataset` in the form that TRL's trainers read, images decoded and scaled on access."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
-    return Dataset.from_file(str(path)).with_transform(as_examples)
+    return Dataset.from_file(str(path)).with_transform(partial(as_examples, max_pixels=max_pixels))
 
 
-def as_examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def as_examples(batch: dict[str, list[Any]], max_pixels: int | None = None) -> dict[str, list[Any]]:
     """Return columns of an Arrow file as columns of TRL: images as pictures, texts as messages."""
     from dream_cli.records.images import open_rgb
 
     examples: dict[str, list[Any]] = {"row": batch["row"], "prompt": list(map(trl_messages, batch["prompt"]))}
-    examples["images"] = [[open_rgb(Image(i["path"], i["bytes"])) for i in images] for images in batch["images"]]
+    examples["images"] = [[open_rgb(Image(i["path"], i["bytes"]), max_pixels) for i in images] for images in batch["images"]]
     for name in (*COMPLETION, *PAIR):
         if name in batch:
             examples[name] = [[{"role": "assistant", "content": text}] for text in batch[name]]

@@ -167,8 +167,8 @@ def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
     sharding.prepare(policy.model)
     held_out = job.out / HELD_OUT
     data = {
-        "train_dataset": load_rows(job.out / ROWS),
-        "eval_dataset": load_rows(held_out) if job.held_out is not None else None,
+        "train_dataset": load_rows(job.out / ROWS, job.reading.max_pixels),
+        "eval_dataset": load_rows(held_out, job.reading.max_pixels) if job.held_out is not None else None,
         "processing_class": models.processor_of(start),
     }
     callbacks = [stop, reporting.metrics_writer(job.out / METRICS)]

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dream_cli.errors import RowError
-from dream_cli.records.images import digest
+from dream_cli.records.image_bytes import digest
+from dream_cli.records.image_rows import to_row
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Image, Json, Record
-from dream_cli.records.streams import to_row
 from dream_cli.records.strict_json import dumps
 
 LARGEST = 5

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dream_cli.errors import ImageError, InvalidRecord
+from dream_cli.records.access import Base
 from dream_cli.records.columns import image_like
-from dream_cli.records.images import locate, size
+from dream_cli.records.image_paths import locate
+from dream_cli.records.images import size
 from dream_cli.records.record import read_image
 from dream_cli.viewing.nested import lengths
 from dream_cli.viewing.shapes import identifier
@@ -47,17 +49,17 @@ def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCount
         query = f"SELECT images FROM (SELECT {tables.images()} AS images FROM ({tables.source()})) WHERE len(images) > 0"
         rows_drawn = tables.ask(f"SELECT unnest(images) FROM ({query} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0))")
         names = [name for (name,) in rows_drawn if name]
-    sides = Counter(_side(name, tables.folder) for name in names[:SAMPLE])
+    sides = Counter(_side(name, tables.base) for name in names[:SAMPLE])
     labels = {side: f"to {side} px" for side in SIDES} | {math.inf: f"over {SIDES[-1]} px"}
     ordered = {label: sides[side] for side, label in labels.items() if sides[side]}
     return ImageCounts(rows=rows, n=n, embedded=embedded, embedded_bytes=size, opened=sides.total(), unreadable=sides[None], sides=ordered)
 
 
-def _side(name: str, folder: str) -> float | None:
+def _side(name: str, base: Base) -> float | None:
     """Return the least of `SIDES` that the longer side of an image does not exceed, None where it is missing or not an image."""
-    raw = locate(json.loads(name) if name.startswith("{") else name, folder)
+    raw = locate(json.loads(name) if name.startswith(("{", "[")) else name, base)
     try:
-        longer = max(size(read_image(raw, "an image")))
+        longer = max(size(read_image(raw, "an image", base.access)))
     except (ImageError, InvalidRecord):
         return None
     return next((side for side in SIDES if longer <= side), math.inf)

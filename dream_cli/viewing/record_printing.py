@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from dream_cli.records.images import is_data_uri
+from dream_cli.records.image_bytes import is_data_uri
 from dream_cli.records.record import Image, Observation, Record, Response
 from dream_cli.records.strict_json import dumps
 from dream_cli.records.visible import visible, visible_line

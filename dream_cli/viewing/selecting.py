@@ -81,7 +81,7 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
     else:
         query = f"SELECT c.n, f.doc FROM ({tables.source()}) f JOIN ({some}) c USING (n) ORDER BY c.place"
     names, rows = tables.run(query, _BATCH)
-    reader = RowReader(tables.shown, tables.folder, tables.reading)
+    reader = RowReader(tables.shown, tables.base, tables.reading)
     for n, *cells in rows:
         if tables.columns:
             columns = {name: cell for name, cell in zip(names[1:], cells, strict=True) if name != "file_row_number"}

@@ -8,27 +8,24 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
-from dream_cli.records.columns import Reading
 from dream_cli.records.streams import check_source, is_pipe, open_writer, read_records, suffix_of
 
 
 @contextmanager
-def file_of(source: str | None, reading: Reading) -> Iterator[tuple[str, str]]:
-    """Yield the path of a file that holds the source, and the folder where its relative image paths start."""
-    root = str((reading.image_root or Path()).resolve())
+def file_of(source: str | None) -> Iterator[str]:
+    """Yield the path of a file that holds the source."""
     if source is None or source == "-":
         with _spooled(sys.stdin.buffer) as path:
-            yield path, root
+            yield path
     elif is_pipe(source):
         with open(source, "rb") as pipe, _spooled(pipe) as path:
-            yield path, root
+            yield path
     else:
         check_source(source)
         with _plainly_named(os.path.abspath(source)) as path:
-            yield path, os.path.realpath(os.path.dirname(source))
+            yield path
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from itertools import chain
 from typing import Any
 
 from dream_cli.errors import UsageError
+from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading
-from dream_cli.records.streams import MAX_LINE
+from dream_cli.records.streams import MAX_LINE, base_of
 from dream_cli.viewing import shapes
 from dream_cli.viewing.shapes import KNOWN, identifier, literal
 from dream_cli.viewing.spooling import file_of, spooled_records
@@ -39,13 +40,13 @@ _HINTS = {
 
 @dataclass
 class Tables:
-    """An open file: its connection, its name in messages, the folder of relative image paths, the types of its columns if Parquet."""
+    """An open file: its connection, its name in messages, where relative image paths start, the types of its columns if Parquet."""
 
     con: Any
     worker: ThreadPoolExecutor
     path: str
     shown: str
-    folder: str
+    base: Base
     columns: Mapping[str, Any] = field(default_factory=dict)
     reading: Reading = DEFAULT_READING
     in_doc: frozenset[str] | None = None  # all keys of `doc`, once the whole file has been read
@@ -205,7 +206,7 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
     except ImportError:
         raise UsageError("looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'") from None
     with ExitStack() as stack:
-        path, folder = stack.enter_context(file_of(source, reading))
+        path = stack.enter_context(file_of(source))
         worker = ThreadPoolExecutor(1)
         stack.callback(worker.shutdown, wait=False)
         if path.lower().endswith(".json") and not _is_array(duckdb, worker, path):
@@ -218,9 +219,8 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
         con.execute(f"SET allowed_paths = [{literal(path)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
-        tables = Tables(
-            con=con, worker=worker, path=path, shown=source if source and source != "-" else "stdin", folder=folder, reading=reading
-        )
+        shown = source if source and source != "-" else "stdin"
+        tables = Tables(con=con, worker=worker, path=path, shown=shown, base=base_of(source, reading), reading=reading)
         if path.lower().endswith(".parquet"):
             from dream_cli.records.parquet import check_columns
 

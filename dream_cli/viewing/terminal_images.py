@@ -39,7 +39,7 @@ def shower(wanted: bool | None) -> Show:
 
     def show(out: Console, image: Image) -> None:
         try:
-            picture = open_rgb(image)
+            picture = open_rgb(image, 4 * COLUMNS * CELL[0] * ROWS * CELL[1])
         except ImageError as error:
             out.print(Padding(Text(visible_line(str(error)), style="dim"), (0, 0, 0, LABEL + 1)))
             return

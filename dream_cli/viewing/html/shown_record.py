@@ -148,7 +148,7 @@ def thumbnail(image: Image) -> Thumbnail:
     """Return a picture of at most `SIDE` pixels."""
     name = image_name(image)
     try:
-        picture = open_rgb(image)
+        picture = open_rgb(image, 4 * SIDE * SIDE)
     except ImageError as error:
         return Thumbnail(name, "", problem=visible_line(str(error)))
     picture.thumbnail((SIDE, SIDE))

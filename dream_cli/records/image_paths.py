@@ -1,0 +1,79 @@
+"""Images as the rows of a file name them: a path, a `data:` URI, `{bytes, path}`, and the spellings that others use."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dream_cli.errors import ImageError
+from dream_cli.records.access import Base
+from dream_cli.records.image_bytes import bare_bytes, base64_bytes, data_uri, listed_bytes
+from dream_cli.records.record import Image
+
+
+def to_raw(image: Image) -> Any:
+    """Return the image as a row names it: its path, or `{bytes, path}`."""
+    return image.path if image.data is None else {"bytes": image.data, "path": image.path}
+
+
+def locate(raw: Any, base: Base) -> Any:
+    """Return an image as a row names it, with its path made absolute and its bytes decoded.
+
+    Read as bytes: base64 without `data:`, lists of numbers, `bytes` as base64. Read as a path: `file://`.
+    """
+    if isinstance(raw, str):
+        data = bare_bytes(raw)
+        return _absolute(raw, base) if data is None else {"bytes": data, "path": None}
+    if isinstance(raw, bytes | list):
+        data = listed_bytes(raw) if isinstance(raw, list) else raw
+        return {"bytes": data, "path": None} if data else raw
+    if not isinstance(raw, dict):
+        return raw
+    data = raw.get("bytes")
+    if isinstance(data, str):
+        with suppress(ValueError):
+            return raw | {"bytes": base64_bytes(data.partition(",")[2] if is_inline(data) else data)}
+    if isinstance(data, list):
+        return raw | {"bytes": listed_bytes(data) or data}
+    if data is None and isinstance(raw.get("path"), str):
+        return raw | {"path": _absolute(raw["path"], base)}
+    return raw
+
+
+def _absolute(path: str, base: Base) -> str:
+    if path[:7].lower() == "file://":
+        url = urlsplit(path)
+        path = unquote(url.path) if url.netloc in ("", "localhost") else path
+    return base.path(path) if _is_file(path) and not os.path.isabs(path) else path
+
+
+def seen_from(raw: Any, folder: str | None) -> Any:
+    """Return an image as a row names it, its path relative to `folder` (None: absolute)."""
+    if isinstance(raw, dict) and isinstance(raw.get("path"), str):
+        # Beside bytes a relative path is only a name.
+        is_name = raw.get("bytes") is not None and not os.path.isabs(raw["path"])
+        return raw if is_name else raw | {"path": seen_from(raw["path"], folder)}
+    if not isinstance(raw, str) or not _is_file(raw):
+        return raw
+    return os.path.abspath(raw) if folder is None else os.path.relpath(raw, folder)
+
+
+def without_bytes(raw: Any) -> Any:
+    """Return an image as a row names it, bytes turned into a `data:` URI."""
+    if isinstance(raw, dict) and isinstance(raw.get("bytes"), bytes):
+        with suppress(ImageError):
+            return data_uri(Image(data=raw["bytes"]))
+    return raw
+
+
+def is_inline(raw: Any) -> bool:
+    """Whether an image as a row names it holds its bytes: a `data:` URI or `{bytes, path}`."""
+    if isinstance(raw, dict):
+        return raw.get("bytes") is not None or is_inline(raw.get("path"))
+    return isinstance(raw, str) and raw[:5].lower() == "data:"
+
+
+def _is_file(path: str) -> bool:
+    return path != "" and path[:5].lower() != "data:" and "://" not in path

@@ -1,0 +1,96 @@
+"""Records as rows of an output: their images as paths from there, or embedded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from dream_cli.errors import ImageError
+from dream_cli.records.access import Access
+from dream_cli.records.columns import each_image
+from dream_cli.records.image_bytes import is_data_uri
+from dream_cli.records.image_paths import is_inline, seen_from, to_raw
+from dream_cli.records.images import checked_bytes
+from dream_cli.records.origins import note
+from dream_cli.records.parts import each_part_image
+from dream_cli.records.record import Image, Json, Record
+from dream_cli.records.strict_json import loads
+
+
+def to_row(record: Record, folder: str | None) -> Json:
+    """Return the record with its images, paths seen from `folder` (None: absolute), in the order in which its fields came."""
+    row = record.to_dict()
+    if record.image_column == "images" and (record.images or ("images" in record.order and "images" not in record.extra)):
+        row = _insert_images(row, record.order, [to_raw(image) for image in record.images])
+    row = with_messages(row, lambda image: seen_from(image, folder))
+    return each_image(row, record.image_column, lambda image: seen_from(image, folder))
+
+
+def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
+    """Return a row whose messages are a list, read from JSON text where they came so, each image named in their parts changed."""
+    messages = row.get("messages")
+    if isinstance(messages, str):
+        with suppress(ValueError):
+            messages, odd = loads(messages)
+            messages = row["messages"] if odd else messages
+    return row if messages is None else row | {"messages": each_part_image(messages, change)}
+
+
+def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json:
+    if "images" in row:
+        return row | {"images": images}
+    # An id that the record did not come with stands first.
+    before = {*order[: order.index("images")], *({"id"} - set(order))} if "images" in order else {"prompt", "messages"}
+    at = 1 + max((i for i, name in enumerate(row) if name in before), default=-1)
+    fields = list(row.items())
+    return dict([*fields[:at], ("images", images), *fields[at:]])
+
+
+class ImageRows:
+    """Turns the records of one output into rows, and keeps account of their images.
+
+    `folder` is that of the output (None: a pipe, or a file that the shell opened). With `embed`, what decodes as an image stands in the
+    row; all else stays a path, counted in `paths_left`, with the reason for the first.
+    """
+
+    def __init__(self, output: str | int, folder: str | None, embed: bool = False) -> None:
+        self.output, self.folder, self.embed = output, folder, embed
+        self.paths_left = 0
+        self.first_left = ""
+        self._origins: set[str] = set()
+
+    def row(self, record: Record, absolute: bool = False) -> Json:
+        """Return a record as a row, paths seen from the folder of the output or absolute."""
+        row = to_row(record, None if absolute else self.folder)
+        if self.embed:
+            row = each_image(row, record.image_column, lambda image: self._embedded(image, record.access))
+        if record.error is not None or any(image.data is None and not is_data_uri(image) for image in record.images):
+            self._add_origins(record.access)
+        return row
+
+    def note_origins(self) -> None:
+        """Note where the images of the finished output come from."""
+        if self._origins:
+            note(self.output, self._origins)
+
+    def _add_origins(self, access: Access) -> None:
+        new = {*access.folders()} - self._origins
+        if new:
+            self._origins |= new
+            # The next command of a pipe reads a row as soon as it is written.
+            if self.folder is None:
+                note(self.output, self._origins)
+
+    def _embedded(self, image: Any, access: Access) -> Any:
+        path = image.get("path") if isinstance(image, dict) else image
+        if is_inline(image) and isinstance(image, dict) or not isinstance(path, str):
+            return image
+        try:
+            at = path if is_inline(path) else os.path.normpath(os.path.join(self.folder or "", path))
+            return {"bytes": checked_bytes(Image(at, access=access)), "path": None if is_inline(path) else path}
+        except ImageError as error:
+            self.paths_left += 1
+            self.first_left = self.first_left or str(error)
+            return image

@@ -1,0 +1,68 @@
+"""Where the images of an output of ours come from, so that the next command of a pipe, or of a script, may read them.
+
+Records that `dream` writes go on naming images in the folder of its input, which is seldom the folder of its output. So every output
+is noted in the cache folder with the folders that its images were allowed to lie in. The note belongs to the very pipe or file
+(device, inode, and of a file size and time): a copy, an edited file or one from elsewhere has none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from dream_cli.records.cache import cache_folder
+
+_KEPT_SECONDS = 90 * 24 * 3600
+
+
+def note(output: str | int, folders: Iterable[str]) -> None:
+    """Note the folders of the images of an output, a path or an open file; where notes cannot be written, nothing is noted."""
+    key, folder = key_of(output), _folder()
+    if key is None:
+        return
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            if old.stat().st_mtime < time.time() - _KEPT_SECONDS:
+                old.unlink(missing_ok=True)
+        temporary = folder / f".{key}.{os.getpid()}"
+        temporary.write_text(json.dumps(sorted(folders)))
+        temporary.replace(folder / key)
+
+
+def folders_of(key: str) -> tuple[str, ...]:
+    """Return the folders noted for an output, none where there is no note."""
+    try:
+        noted = json.loads((_folder() / key).read_text())
+    except (OSError, ValueError):
+        return ()
+    return tuple(folder for folder in noted if isinstance(folder, str)) if isinstance(noted, list) else ()
+
+
+def key_of(output: str | int) -> str | None:
+    """Return what tells a pipe or a file, a path or an open file, from every other; None for what is neither."""
+    try:
+        state = os.stat(output)
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISFIFO(state.st_mode):
+        return f"pipe-{_boot()}-{state.st_dev}-{state.st_ino}"
+    if stat.S_ISREG(state.st_mode):
+        return f"file-{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
+    return None
+
+
+def _folder() -> Path:
+    return cache_folder() / "origins"
+
+
+def _boot() -> str:
+    """Return what tells this run of the system from others, in which pipes are numbered again."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return "boot"
