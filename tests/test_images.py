@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 from PIL import Image as Pillow
+from PIL import ImageChops, ImageStat
 
 from dream_cli.errors import ImageError
+from dream_cli.records.access import Access, Base
 from dream_cli.records.image_bytes import data_uri, digest, read_bytes
-from dream_cli.records.images import open_rgb, prepare
+from dream_cli.records.image_paths import locate
+from dream_cli.records.images import checked_bytes, open_rgb, prepare
 from dream_cli.records.record import Image
 
 
@@ -155,9 +159,6 @@ def test_broken_bytes_leave_nothing_on_the_terminal(capfd: pytest.CaptureFixture
 
 
 def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     for work in (open_rgb, prepare):
@@ -195,3 +196,167 @@ def test_the_digest_is_of_the_bytes() -> None:
 def test_a_data_uri_names_the_true_type(kind: str) -> None:
     data = encode(RED, kind)
     assert data_uri(Image(path="wrong.txt", data=data)) == f"data:image/{kind.lower()};base64," + base64.b64encode(data).decode()
+
+
+BARE = base64.b64encode(encode(Pillow.effect_noise((24, 24), 90), "JPEG")).decode()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        base64.b64encode(RED_PNG).decode(),
+        base64.b64encode(RED_PNG).decode().rstrip("="),
+        base64.urlsafe_b64encode(RED_PNG).decode(),
+        base64.encodebytes(RED_PNG).decode(),
+        {"bytes": base64.b64encode(RED_PNG).decode(), "path": None},
+        {"bytes": base64.urlsafe_b64encode(RED_PNG).decode().rstrip("="), "path": None},
+        {"bytes": list(RED_PNG), "path": None},
+        list(RED_PNG),
+        RED_PNG,
+    ],
+)
+def test_every_spelling_of_bytes_is_read(raw: Any) -> None:
+    assert locate(raw, Base(("/",))) == {"bytes": RED_PNG, "path": None}
+
+
+def test_the_base64_of_a_jpeg_is_no_path_and_a_path_is_no_base64() -> None:
+    assert BARE.startswith("/9j/")
+    assert locate(BARE, Base(("/data",)))["bytes"] == base64.b64decode(BARE)
+    for path in ("/9j/a.jpg", "iVBORw0KGgo.png", "a" * 60, "folder/with/many/parts/and/no/suffix/at/all/anywhere"):
+        assert locate(path, Base(("/data",))) in (path, f"/data/{path}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t.replace("+", "%2B").replace("=", "%3D"), lambda t: t.rstrip("="), lambda t: t.replace("+", "-").replace("/", "_")],
+)
+def test_a_data_uri_may_be_percent_encoded_url_safe_or_unpadded(change: Any) -> None:
+    data = encode(Pillow.effect_noise((9, 9), 90))
+    text = base64.b64encode(data).decode()
+    assert "+" in text and "/" in text
+    assert read_bytes(Image(path="data:image/png;base64," + change(text))) == data
+
+
+def test_a_file_url_is_a_path() -> None:
+    assert locate("file:///a%20b/c.png", Base(("/data",))) == "/a b/c.png"
+    assert locate("file://localhost/c.png", Base(("/data",))) == "/c.png"
+    assert locate("file://host/c.png", Base(("/data",))) == "file://host/c.png"
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 0), (0.25, 64), (1.0, 255)])
+def test_floats_from_0_to_1_are_scaled(level: float, expected: int) -> None:
+    picture = Pillow.new("F", (2, 2), 1.0)
+    picture.putpixel((0, 0), level)
+    assert pixel(encode(picture, "TIFF")) == (expected,) * 3
+
+
+@pytest.mark.parametrize(("brightest", "level", "expected"), [(255.0, 100.0, 100), (65535.0, 32768.0, 128)])
+def test_floats_of_wider_ranges_are_scaled_from_them(brightest: float, level: float, expected: int) -> None:
+    picture = Pillow.new("F", (2, 2), brightest)
+    picture.putpixel((0, 0), level)
+    assert pixel(encode(picture, "TIFF")) == (expected,) * 3
+
+
+@pytest.mark.parametrize(("brightest", "level", "expected"), [(4095, 4095, 255), (4095, 2048, 128), (4096, 2048, 8), (255, 77, 77)])
+def test_twelve_bits_in_a_file_of_sixteen_are_scaled_from_twelve(brightest: int, level: int, expected: int) -> None:
+    deep = Pillow.frombytes("I;16", (2, 1), struct.pack("<2H", level, brightest))
+    assert pixel(encode(deep)) == (expected,) * 3
+
+
+def test_samples_of_no_usual_range_are_refused() -> None:
+    for samples in ((-1.0, 1.0), (0.0, 1e9)):
+        picture = Pillow.new("F", (2, 1), samples[0])
+        picture.putpixel((1, 0), samples[1])
+        with pytest.raises(ImageError, match="^the image has samples from .* scale them to 0..255"):
+            open_rgb(Image(data=encode(picture, "TIFF")))
+
+
+def test_a_rotated_photo_stays_as_large_as_it_was() -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    photo = Pillow.effect_noise((600, 400), 60).convert("RGB").resize((1200, 800))
+    data = encode(photo, "JPEG", quality=90, exif=exif)
+    prepared = prepare(Image(data=data)).data or b""
+    assert 0.8 < len(prepared) / len(data) < 1.2 < len(encode(photo)) / len(data)
+    upright = Pillow.open(io.BytesIO(prepared))
+    assert (upright.format, upright.size) == ("JPEG", (800, 1200))
+    difference = ImageChops.difference(upright.convert("L"), photo.convert("L").transpose(Pillow.Transpose.ROTATE_270))
+    assert ImageStat.Stat(difference).mean[0] < 3
+
+
+@pytest.mark.parametrize(("kind", "lossy"), [("PNG", False), ("JPEG", True), ("BMP", False)])
+def test_max_pixels_scales_down_and_keeps_the_ratio(kind: str, lossy: bool) -> None:
+    shown = Access(max_pixels=5000)
+    data = encode(Pillow.new("RGB", (400, 200), "red"), kind)
+    prepared = prepare(Image(data=data, access=shown)).data or b""
+    with Pillow.open(io.BytesIO(prepared)) as picture:
+        assert (picture.format, picture.size) == ("JPEG" if lossy else "PNG", (100, 50))
+    assert open_rgb(Image(data=data, access=shown)).size == (100, 50)
+    small = encode(Pillow.new("RGB", (100, 50)))
+    assert prepare(Image(data=small, access=shown)).data == small
+    assert open_rgb(Image(data=encode(Pillow.new("RGB", (1, 20000)))), 7).size == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "is a Git LFS pointer, not the image itself; fetch the file with git lfs pull",
+        ),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "is an HTML page, as a failed download leaves it"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "is an XML document, as a failed download leaves it"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "is an SVG drawing; convert it to PNG"),
+        (b'{"error": "not found"}', "is JSON, as a failed download leaves it"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "is HEIC; convert it to JPEG or PNG"),
+        (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isom", "is a video"),
+        (b"%PDF-1.7\n", "is a PDF"),
+        (RED_PNG[:20], "is damaged or cut off (Truncated File Read); write the image again"),
+        (b"\xff\xd8\xff", "is cut off or damaged after its first bytes (image/jpeg)"),
+        (b"\x00\x00\x01\x00\x01\x00\x10\x10", "is an icon (ICO); convert it to PNG"),
+        (b"\x00\x01\x02\x03", "is not an image that can be read"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, kind: str) -> None:
+    for work in (open_rgb, prepare, checked_bytes):
+        with pytest.raises(ImageError, match=f"^the image {re.escape(kind)}"):
+            work(Image(data=data))
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def with_text(length: int) -> bytes:
+    return RED_PNG[:33] + chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * length)) + RED_PNG[33:]
+
+
+def test_a_long_text_in_a_png_is_left_out_and_a_bomb_is_refused() -> None:
+    assert prepare(Image(data=with_text(1000))).data == with_text(1000)
+    prepared = prepare(Image(data=with_text(2_000_000))).data or b""
+    assert b"zTXt" not in prepared and Pillow.open(io.BytesIO(prepared)).getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(ImageError, match="holds a text or a colour profile of more than 16 MB; remove it"):
+        prepare(Image(data=with_text(20_000_000)))
+
+
+def test_a_file_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(6 << 30)
+    with pytest.raises(ImageError, match="too large: 6144 MB, the limit is 64 MB"):
+        prepare(Image(path=str(tmp_path / "a.png")))
+
+
+def test_a_tiff_may_not_hide_a_larger_tile() -> None:
+    data = encode(RED, "TIFF")
+    # Rows per strip (tag 278) and plane (284) become the width and the height of a tile.
+    for old, new in ((278, 322), (284, 323)):
+        at = next(i for kind in (3, 4) if (i := data.find(struct.pack("<HHI", old, kind, 1))) > 0)
+        data = data[:at] + struct.pack("<HHII", new, 4, 1, 30000) + data[at + 12 :]
+    with pytest.raises(ImageError, match="30000x30000 is more than 50 megapixels"):
+        prepare(Image(data=data))
+
+
+def test_a_long_path_is_not_repeated_whole() -> None:
+    with pytest.raises(ImageError) as raised:
+        read_bytes(Image(path="/" + "x" * 100_000))
+    assert len(str(raised.value)) < 400

@@ -42,6 +42,7 @@ _TEXTS = (
 _OTHERS = (
     (0, b"%PDF", "a PDF; convert its page to PNG"),
     (0, b"%!PS", "PostScript; convert it to PNG"),
+    (0, b"\x00\x00\x01\x00", "an icon (ICO); convert it to PNG"),
     (0, b"8BPS", "a Photoshop file; export it as PNG"),
     (0, b"PK\x03\x04", "a ZIP archive; unpack it"),
     (0, b"\x1f\x8b", "a gzip file; unpack it"),

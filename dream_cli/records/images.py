@@ -10,7 +10,6 @@ import io
 import logging
 import math
 import os
-import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -37,8 +36,9 @@ _decoding_large = threading.Lock()
 # Texts and colour profiles inside a PNG, unpacked. Pillow's own limit refuses sound images; servers that use Pillow keep it.
 MAX_CHUNK, PILLOW_CHUNK = 16 * 1024 * 1024, 1024 * 1024
 
-# Only decoders that run inside this process: Pillow's EPS, for one, starts Ghostscript on the file.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "TGA", "AVIF")
+# Only decoders that run inside this process (Pillow's EPS starts Ghostscript on the file) and decode nothing before the size is checked
+# (ICO does: its picture may be larger than its head says).
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
 # What was lossy already is written as JPEG: as PNG it would be several times as large.
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
@@ -72,11 +72,13 @@ def prepare(image: Image) -> Image:
         return image
     raw, limit = read_bytes(image), image.access.max_pixels
     with _decoded(image, raw, limit) as picture:
-        data = raw if _is_plain(picture, raw, limit) else _encoded(image, picture, raw)
+        # The size of the head: this picture may be decoded at a lower resolution already.
+        fits = limit is None or math.prod(size(Image(data=raw))) <= limit
+        data = raw if fits and _is_plain(picture, raw) else _encoded(image, picture, raw)
     if len(data) > MAX_SHOWN:
-        size, most = len(data) / 2**20, MAX_SHOWN // 2**20
+        length, most = len(data) / 2**20, MAX_SHOWN // 2**20
         raise ImageError(
-            f"{image_name(image)} is too large for a model: {size:.0f} MB, the limit is {most} MB; scale it with --max-pixels N"
+            f"{image_name(image)} is too large for a model: {length:.0f} MB, the limit is {most} MB; scale it with --max-pixels N"
         )
     return Image(None if is_data_uri(image) else image.path, data, PREPARED)
 
@@ -116,7 +118,7 @@ def _decoded(image: Image, data: bytes, max_pixels: int | None) -> Iterator[Pill
         # The decoder holds the whole of some JPEGs also for a lower resolution.
         if max_pixels is not None and math.prod(picture.size) <= 2 * MAX_PIXELS:
             picture.draft(None, _within(picture.size, max_pixels))
-        width, height = max([picture.size, *_inner_sizes(picture, data)], key=math.prod)
+        width, height = max(picture.size, _tile(picture), key=math.prod)
         # Its decoder takes two to three times the memory of the others.
         most = MAX_PIXELS // 2 if picture.format == "JPEG2000" else MAX_PIXELS
         if width * height > most:
@@ -127,16 +129,11 @@ def _decoded(image: Image, data: bytes, max_pixels: int | None) -> Iterator[Pill
             yield picture
 
 
-def _inner_sizes(picture: Pillow.Image, data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the sizes in pixels of what a decoder unpacks at once: the pictures in an ICO, the tiles of a TIFF. They may exceed the image."""
-    from PIL.IcoImagePlugin import IcoImageFile
+def _tile(picture: Pillow.Image) -> tuple[int, int]:
+    """Return the size in pixels of the tiles of a TIFF, which are unpacked whole and may exceed the image; 0 x 0 for other images."""
     from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
-    if isinstance(picture, TiffImageFile):
-        yield picture.tag_v2.get(TILEWIDTH, 0), picture.tag_v2.get(TILELENGTH, 0)
-    for entry in picture.ico.entry if isinstance(picture, IcoImageFile) else ():
-        inner = data[entry.offset :]
-        yield struct.unpack_from(">2I", inner, 16) if inner[1:4] == b"PNG" else struct.unpack_from("<2I", inner, 4)
+    return (picture.tag_v2.get(TILEWIDTH, 0), picture.tag_v2.get(TILELENGTH, 0)) if isinstance(picture, TiffImageFile) else (0, 0)
 
 
 @contextmanager
@@ -222,11 +219,9 @@ def _eight_bits(image: Image, picture: Pillow.Image) -> Pillow.Image:
     return deep.point(lambda level: level * scale + rest).convert("L")
 
 
-def _is_plain(picture: Pillow.Image, raw: bytes, max_pixels: int | None) -> bool:
+def _is_plain(picture: Pillow.Image, raw: bytes) -> bool:
     from PIL.PngImagePlugin import PngImageFile
 
-    if max_pixels is not None and math.prod(picture.size) > max_pixels:
-        return False
     if picture.mode not in ("RGB", "L") or picture.has_transparency_data or _is_rotated(picture):
         return False
     if isinstance(picture, PngImageFile):

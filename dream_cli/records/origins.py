@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dream_cli.records.cache import cache_folder
 
-_KEPT_SECONDS = 90 * 24 * 3600
+_KEPT_DAYS = {"file": 90, "pipe": 7}
 
 
 def note(output: str | int, folders: Iterable[str]) -> None:
@@ -28,7 +28,7 @@ def note(output: str | int, folders: Iterable[str]) -> None:
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in folder.iterdir():
-            if old.stat().st_mtime < time.time() - _KEPT_SECONDS:
+            if old.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS.get(old.name.partition("-")[0], 1):
                 old.unlink(missing_ok=True)
         temporary = folder / f".{key}.{os.getpid()}"
         temporary.write_text(json.dumps(sorted(folders)))
