@@ -139,9 +139,15 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
 def reading(*places: str) -> tuple[Row, ...]:
     """Return the rows of the options that say how rows are read, which arrive at all of these places."""
     values = {"image_root": Path("folder"), "image_column": "photo", "prompt_column": "question"}
-    return tuple(
+    rows = (
         Row(name, f"--{name.replace('_', '-')} {value}", {f"{place}.{name}": value for place in places}) for name, value in values.items()
     )
+    return *rows, Row("allow_outside", "--allow-outside", {f"{place}.allow_outside": True for place in places})
+
+
+def showing(*places: str) -> tuple[Row, ...]:
+    """Return the rows of `reading`, and of the option that says how large a model is shown the images."""
+    return *reading(*places), Row("max_pixels", "--max-pixels 4096", {f"{place}.max_pixels": 4096 for place in places})
 
 
 def engine(*specs: str, served: Mapping[str, Any] | None = None) -> tuple[Row, ...]:
@@ -222,7 +228,7 @@ TRAINING = (
     Row("check", "--check", {"perform.only_check": True}),
     Row("allow_small_world_judge", "--allow-small-world-judge", {f"{JOB}.allow_small_world_judge": True}),
     Row("overwrite", "--overwrite", {f"{JOB}.overwrite": True}),
-    *reading(f"{JOB}.reading"),
+    *showing(f"{JOB}.reading"),
     Row("limit", "--limit 6", {f"{JOB}.limit": 6}),
     Row("quiet", "--quiet", {f"{JOB}.quiet": True}),
 )
@@ -247,7 +253,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         *TAXONOMY,
         *run("run_stage.run"),
         *STAGE_OPTIONS,
-        *reading("run_stage.run.reading"),
+        *showing("run_stage.run.reading"),
     ),
     "sample": (
         Row("n", "-n 3", {"step.n": 3}),
@@ -261,7 +267,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         *PROMPTS,
         *run("run_stage.run"),
         *STAGE_OPTIONS,
-        *reading("run_stage.run.reading"),
+        *showing("run_stage.run.reading"),
     ),
     "judge": (
         Row("score", "--score product", {"step.way": "product"}),
@@ -270,14 +276,14 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         *TAXONOMY,
         *run("run_stage.run", {"stderr": ""}),
         *STAGE_OPTIONS,
-        *reading("run_stage.run.reading"),
+        *showing("run_stage.run.reading"),
     ),
     "prefer": (
         Row("other", "b.jsonl", {"read_records.source": "b.jsonl"}, instead=True),
         Row("prompts", "--prompts folder", {"step.judge.prompts.folder": Path("folder")}),
         *run("run_stage.run", {"stderr": ""}),
         *STAGE_OPTIONS,
-        *reading("run_stage.run.reading", "read_records.reading"),
+        *showing("run_stage.run.reading", "read_records.reading"),
     ),
     "pair": (
         Row("source", "in.jsonl", {"read_records.source": "in.jsonl"}),
@@ -365,7 +371,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         ),
         *(row for row in run("run_evaluation.run") if row.option != "quiet"),
         Row("quiet", "--quiet", {"run_evaluation.run.quiet": True, "read_items.quiet": True, "deliver.quiet": True}),
-        *reading("run_evaluation.run.reading", "read_items.reading"),
+        *showing("run_evaluation.run.reading", "read_items.reading"),
     ),
     "agree": (
         Row("gold", "in.jsonl b.jsonl", {"read_records.source": "in.jsonl"}, instead=True),
@@ -448,7 +454,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("as_json", "--json", {"print_json.value": "as JSON", "trace_json.linked": [], "trace_json.calls": []}),
         Row("images", "--images", {"print_trace.images": True}),
         Row("images", "--no-images", {"print_trace.images": False}),
-        *reading("rows_of.reading"),
+        *showing("rows_of.reading"),
     ),
     "doctor": (
         Row("model", "--model other", {"examine.spec.model": "other"}),
