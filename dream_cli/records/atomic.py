@@ -21,7 +21,7 @@ from dream_cli.errors import UsageError
 def replacing(out: str) -> Iterator[IO[bytes]]:
     """Yield an open temporary file that replaces `out` when the body succeeds and is removed when it does not.
 
-    Raises UsageError where the file cannot be written; errors of the body go through as they are.
+    Raises UsageError where the file cannot be written; errors of the body are raised unchanged.
     """
     check_place(out)
     target = Path(os.path.realpath(out))
@@ -70,7 +70,7 @@ def write_once(target: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(target)
     except FileNotFoundError:
-        # A process of another machine can share the folder, and then either removes or renames what looks like its own temporary.
+        # A process with the same id on another machine can share the folder, and removes or renames this temporary as its own.
         if not target.exists():
             raise
     finally:
@@ -94,7 +94,7 @@ def check_place(out: str) -> None:
 
 @contextmanager
 def as_usage_error(name: str) -> Iterator[None]:
-    """Turn an OSError of a write into a UsageError that names the file; a closed pipe is no failure and goes through."""
+    """Turn an OSError of a write into a UsageError that names the file; BrokenPipeError is raised unchanged, as no failure."""
     try:
         yield
     except BrokenPipeError:
@@ -144,7 +144,7 @@ def _sweep(folder: Path, name: str) -> None:
 
 def _is_alive(process: int) -> bool:
     if os.name != "posix":
-        return True  # there, signal 0 is not a question: it ends the process
+        return True  # on Windows, os.kill with signal 0 does not test the process: it ends it
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""The folder in which `dream` keeps what can be made again."""
+"""The cache folder of `dream`: its content can be computed again at any time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder of $DREAM_STORE where that is set, else `dream` in the user's cache folder ($XDG_CACHE_HOME)."""
+    """Return the folder of the file $DREAM_STORE where that is set, else `dream` in the user's cache folder ($XDG_CACHE_HOME)."""
     if store := os.environ.get("DREAM_STORE"):
         return Path(store).parent
     cache = os.environ.get("XDG_CACHE_HOME")

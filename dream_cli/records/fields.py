@@ -1,4 +1,4 @@
-"""The fields of a JSON object, read with care: what has the wrong type raises InvalidRecord, which says what it is instead."""
+"""The typed fields of a JSON object; a value of the wrong type raises InvalidRecord, whose message names its type."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dream_cli.errors import InvalidRecord
 
 
 def rest_of(raw: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return the fields that are not ours, and those of ours that are null: they go out as they came."""
+    """Return the fields that are not in `names`, and those that are null: they are written back unchanged."""
     return {name: value for name, value in raw.items() if name not in names or value is None}
 
 
 def with_rest(known: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return our fields and after them the rest, which never covers one of ours."""
+    """Return the known fields and after them the rest; where a name is in both, the known value counts."""
     return known | {name: value for name, value in rest.items() if name not in known}
 
 
@@ -42,23 +42,19 @@ def number(raw: Mapping[str, Any], name: str, where: str, top: float) -> float |
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidRecord(f"{where}.{name} is {kind(value)}, not a number")
     if not 0 <= value <= top:
-        raise InvalidRecord(f"{where}.{name} is {_short(value)}, not in 0..{top:g}")
+        digits = str(value)
+        raise InvalidRecord(f"{where}.{name} is {digits if len(digits) <= 20 else f'{digits[:20]}...'}, not in 0..{top:g}")
     return value
 
 
 def mapping(raw: Any, where: str) -> Mapping[str, Any]:
-    """Return an object as it is."""
+    """Return an object unchanged; raise InvalidRecord for any other value."""
     if isinstance(raw, Mapping):
         return raw
     raise InvalidRecord(f"{where} is {kind(raw)}, not an object")
 
 
 def kind(value: Any) -> str:
-    """Return what a JSON value is called in a message."""
+    """Return the name of a JSON value's type for a message."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
     return names.get(type(value), f"a {type(value).__name__}")
-
-
-def _short(value: float) -> str:
-    digits = str(value)
-    return digits if len(digits) <= 20 else f"{digits[:20]}..."

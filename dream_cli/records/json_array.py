@@ -1,4 +1,7 @@
-"""A JSON array, cut into the texts of its items: each is then read as a line is, and one that is odd costs itself alone."""
+"""The items of a JSON array as texts: each is then read like a line of JSONL, so that a malformed item costs only its own row.
+
+The array is read in chunks and never held whole, which json.load would do.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ _SPACE = b" \t\r\n"
 
 
 def items(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
-    """Yield the text of each item of an array, which the file stands before; None for one of more than `longest` bytes.
+    """Yield the text of each item of the array at the file's position; None for an item of more than `longest` bytes.
 
-    What follows the last whole item is yielded too: the rest of an array that breaks off, or what stands behind its end.
+    Bytes after the last whole item are yielded too: the rest of an array that breaks off, or the text after its end.
     """
     buffer, start, at, depth, is_text, too_long = b"", 0, 0, 0, False, False
     while True:
         mark = (_INSIDE if is_text else _OUTSIDE).search(buffer, at)
         if mark is None:
-            # A backslash at the end of the buffer hides the byte to come.
+            # After a backslash at the end of the buffer, `at` is one past it: the next byte, not read yet, is escaped.
             at, rest = max(at, len(buffer)) - start, buffer[start:]
             if len(rest) > longest:
                 too_long, at, rest = True, at - len(rest), b""

@@ -1,4 +1,4 @@
-"""Whether a file has the layout that its suffix says; what has another one is refused with the name or the command that helps."""
+"""The check that a file has the layout of its suffix; the error for another layout names the right suffix or command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from dream_cli.errors import UsageError
 
-_HEAD = 64 * 1024
+_HEAD = 64 * 1024  # bytes that are looked at, of a file that may be large
 # The first key of an object whose value is a list of objects.
 _WRAPPED = re.compile(rb'"([^"\\]{1,80})"\s*:\s*\[\s*\{')
 
@@ -14,7 +14,7 @@ _WRAPPED = re.compile(rb'"([^"\\]{1,80})"\s*:\s*\[\s*\{')
 def check_layout(source: str, suffix: str) -> None:
     """Raise UsageError for a file of the suffix .jsonl, .jsonl.gz or .json that begins like a file of another layout.
 
-    A file that only begins with a bad line is not refused: its other lines are rows.
+    A file that only begins with a bad line is accepted: its other lines are rows.
     """
     with open(source, "rb") as file:
         head = file.read(_HEAD)

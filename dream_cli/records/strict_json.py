@@ -1,4 +1,4 @@
-"""Strict JSON: any value as one line, and a text as a value whose odd parts are named."""
+"""Strict JSON: values written as one line, and texts read with the first value that strict JSON does not allow."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# Deeper than any record; what is deeper overflows the stack of some later reader.
+# Deeper than any record; deeper nesting overflows the stack of some later reader.
 MAX_DEPTH = 100
 # Digits of the greatest whole number that is also a float.
 _MAX_DIGITS = 309
 
 
 def loads(text: str) -> tuple[Any, str | None]:
-    """Return a JSON value and the first oddity in it, None where it is sound; what is odd is read as null.
+    """Return a JSON value and a message about the first part that is not allowed (None: there is none); such a part is read as null.
 
-    Odd are NaN and the infinities, numbers beyond the range of a float, and lists and objects nested deeper than `MAX_DEPTH`: of such
-    a value nothing is kept. Raises ValueError for a text that is not JSON.
+    Not allowed are NaN and the infinities, numbers beyond the range of a float, and lists and objects nested deeper than `MAX_DEPTH`;
+    for these the whole value is null. Raises ValueError for a text that is not JSON.
     """
     odd: list[str] = []
 
@@ -60,7 +60,7 @@ def is_deep(value: Any) -> bool:
 
 
 def dumps(value: Any) -> bytes:
-    """Return a value as one line of strict JSON; what JSON does not know is written as null, base64 or text."""
+    """Return a value as one line of strict JSON; values without a JSON type are written as null, base64 or text."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_foreign)
     except ValueError:
@@ -72,7 +72,7 @@ def dumps(value: Any) -> bytes:
 
 
 def _foreign(value: Any) -> str:
-    """Return what only Parquet knows (binary, times, decimals) as text."""
+    """Return a value of a Parquet type without a JSON form (binary, times, decimals) as text."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)

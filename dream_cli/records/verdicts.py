@@ -1,4 +1,4 @@
-"""Verdicts of an evaluation: what one judge, or several, answered to one question about one response."""
+"""Verdicts of an evaluation: the answer of one judge, or of several, to one question about one response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Verdict:
     """The answer of a judge to one question, or why it is unscored.
 
     `value` is None where there is no answer; `judge` names the model, rule or file that gave it, `judge_id` its weights and prompts.
-    `probability` is that of the value, in [0, 1]; `raw` the words of the judge. `orders` holds a number in [0, 1] for each order of
+    `probability` is that of the value, in [0, 1]; `raw` the text of the judge. `orders` holds a number in [0, 1] for each order of
     two compared responses, 1 where ours won; `other` is the model that wrote the other response. `judges` holds the verdicts that
     a majority was taken of, `disagree` is whether they differ. `extra` holds the other fields, `order` the order in which all came.
     """
@@ -49,7 +49,7 @@ class Verdict:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Verdict:
-        """Read a verdict; a field of another type or range than ours is not read, and stays in `extra`."""
+        """Read a verdict; a field of another type or range is not read, and stays in `extra`."""
         known: Json = {name: raw[name] for name, fits in _FITS.items() if raw.get(name) is not None and fits(raw[name])}
         rest = {name: value for name, value in raw.items() if name not in known}
         if "orders" in known:
@@ -62,7 +62,7 @@ class Verdict:
         """Return the verdict as JSON, without the parts that are not known; a verdict without an answer has the value null."""
         known = {name: part for name in _FITS if (part := getattr(self, name)) is not None and part != ()}
         if self.value is None and (self.order is None or "value" in self.order):
-            # A value that was not read stands in `extra`.
+            # A value that was not read is in `extra`.
             known = {"value": self.extra.get("value")} | known
         if self.orders is not None:
             known["orders"] = list(self.orders)
@@ -113,7 +113,7 @@ class Verdict:
         )
 
 
-# What stands for the verdict of a question that was not asked.
+# The verdict of a question that was not put to a judge.
 NOT_ASKED = Verdict()
 
 
@@ -144,7 +144,7 @@ Verdicts = Mapping[str, Mapping[str, Verdict]]
 
 
 def read_verdicts(raw: Any) -> Verdicts:
-    """Read the `verdicts` of a response by rule and question; what is not an object is no verdict: that question was not asked."""
+    """Read the `verdicts` of a response by rule and question; a value that is not an object counts as no verdict."""
     by_rule = raw if isinstance(raw, Mapping) else {}
     return {
         rule: {question: Verdict.read(verdict) for question, verdict in questions.items() if isinstance(verdict, Mapping)}
