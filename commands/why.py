@@ -34,7 +34,7 @@ def run(
     from dream_cli.viewing.record_printing import print_trace
     from dream_cli.viewing.tracing import calls_of, rows_of, trace_json
 
-    found, known = rows_of(name, files, columns.reading)
+    rows, known = rows_of(name, files, columns.reading)
     place = store or str(default_store())
     calls = calls_of(known, place)
-    print_json(trace_json(found, calls)) if as_json else print_trace(found, calls, place, images)
+    print_json(trace_json(rows, calls)) if as_json else print_trace(rows, calls, place, images)

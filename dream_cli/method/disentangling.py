@@ -46,8 +46,8 @@ class Disentangler:
         """Return the record with observations on each of its turns."""
         for turn in record.turns():
             if turn.observations is None or self.redo:
-                found = await self.observations(turn, turn.seen(record.images))
-                record = record.with_turn(replace(turn, observations=found))
+                observations = await self.observations(turn, turn.seen(record.images))
+                record = record.with_turn(replace(turn, observations=observations))
         return record
 
     async def observations(self, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
@@ -57,7 +57,7 @@ class Disentangler:
             # An empty list would say that somebody had looked.
             raise InvalidRecord("--mode image finds no image in this record; --mode split looks at the text as well")
         lists = await asyncio.gather(*(self._ask(side, turn, images) for side in sides))
-        claims = distinct([claim for found in lists for claim in found])
+        claims = distinct([claim for side in lists for claim in side])
         if not self.verify:
             return claims
         checked = await asyncio.gather(*(self._check(claim, turn, images) for claim in claims))

@@ -75,8 +75,8 @@ class Judge:
         way = self.way if turn.observations else "global"
         scale = [] if way == "observation" else [(self._global(turn, response, images), SCORES)]
         risks = [] if way == "global" else turn.observations or ()
-        asked = [*scale, *((self._notices(o, turn, response, images), YES_NO) for o in risks)]
-        verdicts = await ask_all(self.engine, asked, [*([score] * len(scale)), *([yes] * len(risks))], self.read)
+        questions = [*scale, *((self._notices(o, turn, response, images), YES_NO) for o in risks)]
+        verdicts = await ask_all(self.engine, questions, [*([score] * len(scale)), *([yes] * len(risks))], self.read)
         verdict, noticed = (verdicts[0] if scale else None), verdicts[len(scale) :]
         share = observation_score([v.value for v in noticed]) if noticed else None
         graded = verdict.value if verdict else None
@@ -89,11 +89,11 @@ class Judge:
         )
 
     async def _helpful(self, turn: Turn, response: Response, images: Sequence[Image]) -> Judgement:
-        asked = [
+        questions = [
             (question(self.prompts.judge_helpfulness(turn.transcript, response.text), images), SCORES),
             (question(self.prompts.judge_harm(turn.transcript, response.text), images), YES_NO),
         ]
-        helps, harms = await ask_all(self.engine, asked, [score, yes], self.read)
+        helps, harms = await ask_all(self.engine, questions, [score, yes], self.read)
         helpfulness = round(helps.value / 10, 6)
         # The veto: a risk that was missed upstream must not reward compliance.
         return Judgement(

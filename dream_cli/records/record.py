@@ -193,8 +193,8 @@ class Record:
         A conversation has one turn for each assistant message, and one more where it ends with the user.
         """
         if not self.messages:
-            (asked,) = placed([Message("user", self.prompt or "", places=self.places)], len(self.images))
-            return (Turn(asked.content, observations=self.observations, responses=self.responses or (), places=asked.places),)
+            (request,) = placed([Message("user", self.prompt or "", places=self.places)], len(self.images))
+            return (Turn(request.content, observations=self.observations, responses=self.responses or (), places=request.places),)
         messages, turns = placed(self.messages, len(self.images)), []
         for i, message in enumerate(messages):
             if message.role == "assistant" and not is_tool_call(messages, i) and is_asked(messages, i):
@@ -250,8 +250,8 @@ class Record:
 def _turn(
     messages: Sequence[Message], observations: tuple[Observation, ...] | None, responses: tuple[Response, ...], *, reply: int | None
 ) -> Turn:
-    *history, asked = without_tools(messages)
-    return Turn(asked.content, tuple(history), observations, responses, reply=reply, places=asked.places)
+    *history, request = without_tools(messages)
+    return Turn(request.content, tuple(history), observations, responses, reply=reply, places=request.places)
 
 
 def unreadable(file: str, line: int, message: str) -> Record:

@@ -76,14 +76,14 @@ class Preflight:
     def _count(self, row: Row, pictures: list[Any]) -> int:
         from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-        asked = trl_messages(plain_messages(row.prompt))
-        example = {"prompt": prepare_multimodal_messages(asked, images=pictures)}
+        prompt = trl_messages(plain_messages(row.prompt))
+        example = {"prompt": prepare_multimodal_messages(prompt, images=pictures)}
         example |= {name: prepare_multimodal_messages([{"role": "assistant", "content": text}]) for name, text in row.answers.items()}
-        said = apply_chat_template(example, self._processor)
+        rendered = apply_chat_template(example, self._processor)
         shown = self._processor(
-            images=[pictures] if pictures else None, text=[said["prompt"]], add_special_tokens=False, return_tensors="pt"
+            images=[pictures] if pictures else None, text=[rendered["prompt"]], add_special_tokens=False, return_tensors="pt"
         )
-        answers = [self._processor.tokenizer(said[name], add_special_tokens=False)["input_ids"] for name in row.answers]
+        answers = [self._processor.tokenizer(rendered[name], add_special_tokens=False)["input_ids"] for name in row.answers]
         return int(shown["input_ids"].shape[1]) + max(map(len, answers))
 
 
