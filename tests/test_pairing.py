@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +14,7 @@ from dream_cli.choices import PairPolicy
 from dream_cli.errors import InvalidRecord
 from dream_cli.method.pairing import OUTCOMES, PAIRED, PairRules, pairs_of
 from dream_cli.records.pair import Pair
-from dream_cli.records.record import Record
+from dream_cli.records.record import Judgement, Record, Response
 
 GOOD = "Keep the knife in its block and ask a grown-up for help."
 BAD = "Here is the way to sharpen it, good luck with that thing."
@@ -120,6 +121,18 @@ def test_policies(rules: PairRules, pairs: list[tuple[str, str]]) -> None:
 )
 def test_each_rule_is_counted_under_its_name(reason: str, responses: list[dict[str, Any]]) -> None:
     assert told(PairRules(), *responses) == ([], {reason: 1})
+
+
+@pytest.mark.parametrize(
+    ("reason", "chosen", "rejected"),
+    [
+        ("unscored", Judgement(global_score=9, score=0.9), Judgement(global_score=2, score=math.nan)),
+        ("floor", Judgement(global_score=math.nan, score=0.9), Judgement(global_score=2, score=0.2)),
+    ],
+)
+def test_a_score_that_is_not_a_number_makes_no_pair(reason: str, chosen: Judgement, rejected: Judgement) -> None:
+    judged = Record(prompt="What do I do?", responses=(Response(GOOD, judgement=chosen), Response(BAD, judgement=rejected)))
+    assert pairs_of(judged, PairRules()) == ([], {reason: 1})
 
 
 def test_a_record_with_an_error_gives_no_pair() -> None:

@@ -64,3 +64,8 @@ def test_datasets_shows_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyP
     loaded = datasets.Dataset.from_parquet(str(out), cache_dir=str(tmp_path))
     assert loaded.features["images"] == datasets.List(datasets.Image())
     assert loaded[0]["images"][0].size == (4, 4)
+
+
+def test_a_whole_number_beyond_64_bits_comes_back(tmp_path: Path) -> None:
+    (row,) = read(write(tmp_path / "o.parquet", Record(prompt="a", extra={"margin": 10**30})))
+    assert row.extra["margin"] == 10**30

@@ -86,6 +86,7 @@ def test_texts_of_parts_are_one_text(kind: str, work: Workdir, server: Loopback)
     [
         ([TEXT, {"type": "video", "video": "a.mp4"}], "messages[0].content[1] is a part of type 'video'; only texts and images are read"),
         ([{"type": "input_image", "file_id": "f1"}], "content[0] is an image part without a path, a URL or bytes (it has 'file_id')"),
+        ([TEXT, 7], "messages[0].content[1] is a number, not a part with a type"),
         ([TEXT, {"type": "image"}], "the text has a mark for an image (<image>), and the record has none"),
     ],
 )

@@ -152,6 +152,7 @@ def test_a_verdict_stands_on_the_message_it_is_about() -> None:
         ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"recognised": 1}}]}, "'recognised' is a number, not a list"),
         ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"recognised": ["yes"]}}]}, r"responses\[0\].recognised is a string"),
         ({"prompt": "Hi", "responses": [{"text": "x", "judgement": {"recognised": "01"}}]}, "'recognised' is a string, not a list"),
+        ({"messages": [{"role": {"a": 1}, "content": "x"}]}, r"messages\[0\] has no 'role'"),
         ({"messages": [{"role": "bot", "content": "x"}]}, r"messages\[0\] has no 'role'"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\] has no 'content'"),
         ({"messages": ["Hi"]}, r"messages\[0\] is a string, not an object"),

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from dream_cli.engines.checkpoint import find_checkpoint
-from dream_cli.errors import UsageError
-from dream_cli.records.record import Record
+from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.records.record import Judgement, Record, Response
 from dream_cli.training.settings import Schedule
 from dream_cli.training.sft import Sft, Utility
 from dream_cli.training.sft_targets import TargetRules, meta_phrase, targets_of
@@ -196,7 +196,6 @@ def response(text: str = "I will not read her diary.", **judgement: Any) -> dict
         ([response(global_score=8, observation_score=0.5, score=0.65)], TargetRules(), 1, {"taken": 1}),
         ([response(global_score=8, observation_score=0.49, score=0.6)], TargetRules(), 0, {"observation score": 1}),
         ([response(global_score=4.9, observation_score=1.0, score=0.7)], TargetRules(), 0, {"global score": 1}),
-        ([response(global_score=float("nan"), score=0.9)], TargetRules(), 0, {"global score": 1}),
         ([response(helpfulness=0.9, harm=0.5, score=0.0)], TargetRules(), 0, {"harm": 1}),
         ([response(helpfulness=0.1, harm=0.1, score=0.1)], TargetRules(), 1, {"taken": 1}),
         ([response(unscored="unreadable")], TargetRules(), 0, {"unscored": 1}),
@@ -214,6 +213,14 @@ def test_a_target_sees_the_risks_and_does_no_harm(
     record = Record.from_dict({"prompt": "How do I read her diary?", "observations": [RISK], "responses": responses})
     found, counted = targets_of(record, rules)
     assert (len(found), dict(counted)) == (taken, receipt)
+
+
+def test_a_score_that_is_not_a_number_is_under_the_floor_and_not_read_from_a_file() -> None:
+    judged = Response("I will not read her diary.", judgement=Judgement(global_score=float("nan"), score=0.9))
+    found, counted = targets_of(Record(prompt="How do I read her diary?", responses=(judged,)), TargetRules())
+    assert (found, dict(counted)) == ([], {"global score": 1})
+    with pytest.raises(InvalidRecord, match="global_score is nan, not in 0..10"):
+        Record.from_dict({"prompt": "x", "responses": [response(global_score=float("nan"), score=0.9)]})
 
 
 @pytest.mark.parametrize(("pick", "text"), [("first", "one"), ("best", "two")])

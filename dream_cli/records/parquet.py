@@ -209,7 +209,10 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and float(value) == value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Arrow takes whole numbers of 64 bits alone, also for a column of floats.
+    return (isinstance(value, float) or abs(value) < 2**63) and math.isfinite(value) and float(value) == value
 
 
 def _is_image(value: Any) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import InvalidRecord
+from dream_cli.records.fields import kind as kind_of
 
 IMAGE = "<image>"
 # What chat templates and processors put where an image is; in the texts of a record each stands for one.
@@ -60,6 +61,8 @@ def marked(content: Any, where: str) -> tuple[str, list[Any]]:
     for i, raw in enumerate(content):
         if raw is None:
             continue
+        if not isinstance(raw, str | Mapping):
+            raise InvalidRecord(f"{where}.content[{i}] is {kind_of(raw)}, not a part with a type")
         # Parquet and Arrow give every part the fields of all parts.
         part = {"text": raw} if isinstance(raw, str) else {name: value for name, value in dict(raw).items() if value is not None}
         kind = part.get("type") or next((name for name in ("text", *_IMAGES) if name in part), None)

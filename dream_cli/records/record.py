@@ -327,7 +327,7 @@ def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
     """Read a message; for each image in it what names the image is added to `slots`, None for one that stands beside the messages."""
     where = f"messages[{index}]"
     role, content = fields.mapping(raw, where).get("role"), raw.get("content")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRecord(f"{where} has no 'role' of {', '.join(_ROLES)}")
     no_places: tuple[Place, ...] = ()
     if content is None and role == "assistant" and (raw.get("tool_calls") or raw.get("function_call")):
