@@ -195,7 +195,7 @@ class House:
 
     def dream(self, *args: str) -> bytes:
         """Run a command and return its output."""
-        with pytest.raises(typer.Exit) as stop, _context([*args, "-q", "--no-store", "-o", str(self.out)]) as context:
+        with pytest.raises(typer.Exit) as stop, _context([*args, "-q", "--no-store", "--allow-outside", "-o", str(self.out)]) as context:
             context.command.invoke(context)
         assert stop.value.exit_code == 0
         return self.out.read_bytes()
@@ -251,7 +251,7 @@ def test_a_template_is_added_by_adding_a_file(work: Workdir) -> None:
 def test_a_user_s_template_for_the_embedded_judge_is_a_warning(work: Workdir, before: tuple[Path, bytes, bytes]) -> None:
     (work.path / "mine").mkdir()
     (work.path / "mine" / "judge_global.txt").write_text(OURS.templates["judge_global"] + " Be brief.")
-    ran = work.dream("judge", str(before[0]), "--prompts", "mine", "--model", "nano")
+    ran = work.dream("judge", str(before[0]), "--allow-outside", "--prompts", "mine", "--model", "nano")
     assert ran.code == 0
     assert ran.err.splitlines()[0] == (
         "dream judge: warning: nano was trained with other prompts for judge_global; leave out --prompts and --taxonomy to use its own"

@@ -129,7 +129,7 @@ def test_an_interrupt_saves_and_says_130(work: Workdir, llava: str) -> None:
 def test_all_that_is_wrong_is_said_before_anything_is_loaded(tmp_path: Path, llava: str) -> None:
     records = training.rows(tmp_path, 5)
     records[1]["images"] = ["gone.png"]
-    records[2]["prompt"] = "an <image> of words"
+    records[2]["prompt"] = "an <image> and an <image> of words"
     records[4]["response"] = "word " * 600
     source = training.write(tmp_path / "in.jsonl", records)
     asked = training.job(source, Path(llava), tmp_path / "out", on_too_long="stop")

@@ -22,6 +22,7 @@ def test_a_pair_is_traced_to_its_calls(work: Workdir, server: Loopback) -> None:
     work.write("in.jsonl", rows)
     server_options = ("--base-url", server.url)
     assert work.dream("sample", "in.jsonl", *server_options, "-n", "2", "-o", "sampled.jsonl").code == 0
+    server.reply = lambda body: "8" if "whole number" in json.dumps(body) else "Yes"
     work.dream("judge", "sampled.jsonl", *server_options, "-o", "judged.jsonl")
     sampled = work.read("sampled.jsonl")[0]
     work.write("pairs.jsonl", [sampled | {"id": "a#2", "responses": None, "chosen": sampled["responses"][0]["text"], "rejected": "n"}])
