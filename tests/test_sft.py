@@ -129,7 +129,7 @@ def test_an_interrupt_saves_and_says_130(work: Workdir, llava: str) -> None:
 def test_all_that_is_wrong_is_said_before_anything_is_loaded(tmp_path: Path, llava: str) -> None:
     records = training.rows(tmp_path, 5)
     records[1]["images"] = ["gone.png"]
-    records[2]["prompt"] = "an <image> and an <image> of words"
+    records[2]["prompt"] = "an <image>, an <image> and an <image> of words"
     records[4]["response"] = "word " * 600
     source = training.write(tmp_path / "in.jsonl", records)
     asked = training.job(source, Path(llava), tmp_path / "out", on_too_long="stop")
@@ -138,7 +138,7 @@ def test_all_that_is_wrong_is_said_before_anything_is_loaded(tmp_path: Path, lla
     first, *said = str(refused.value).splitlines()
     assert first == "3 problems before training:"
     assert said[0].startswith(f"  {source}:2: image {tmp_path}/gone.png does not exist")
-    assert said[1].startswith(f"  {source}:3: a text holds '<image>'")
+    assert said[1].startswith(f"  {source}:3: the text has marks for 3 images (<image>), and the record has 2")
     assert re.match(rf"  {source}:5: \d+ tokens with its images, more than --max-length", said[2])
 
 
