@@ -26,9 +26,13 @@ From = Annotated[DialectName | None, typer.Option("--from", help="Input dialect 
 To = Annotated[DialectName, typer.Option("--to", help="Output dialect.")]
 Images = Annotated[
     ImageForm | None,
-    typer.Option(help="Embed images in the rows, extract them to files, or keep paths (default: the form that the output dialect reads)."),
+    typer.Option(
+        help="Embed images in the rows, extract them to files, or keep paths (default: the form that the output dialect reads). Paths are relative to OUT; absolute on stdout and for trl and swift."
+    ),
 ]
-ImageFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for --images extract (default: images/ beside OUT).")]
+ImageFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder for --images extract (default: images/ beside OUT; in it, if OUT is a folder).")
+]
 Split = Annotated[str | None, typer.Option(help="Dataset split to read.")]
 Push = Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Upload the folder OUT to the Hugging Face Hub as a private dataset.")]
 Explode = Annotated[Literal["turns"] | None, typer.Option(help="Make one record per conversation turn.")]
@@ -66,10 +70,12 @@ def run(
     from dream_cli.formats.converting import Conversion, convert
     from dream_cli.formats.hub_datasets import upload
     from dream_cli.formats.sources import Source
+    from dream_cli.formats.targets import is_folder
 
     if push and not (out or "").endswith("/"):
         raise UsageError("--push uploads the folder of a data set; name one with -o DIR/")
-    folder = image_folder or Path(out or "").parent / "images"
+    beside = Path(out) if out and is_folder(out) else Path(out or "").parent
+    folder = image_folder or beside / "images"
     how = Conversion(source=from_, target=to, images=images, image_folder=folder, by_turn=explode == "turns", fix_flags=fix_flags)
     receipt = convert(Source(source, columns.reading, split, limit), out, how)
     if not quiet:

@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 demo=${1:-out/demo} out=${2:-$here/images/readme}
 mkdir -p "$out"
+export DREAM_IMAGE_ROOT=$here
 COLUMNS=90 dream view "$demo/judged.jsonl" --id words-risk-1 | python -c '
 import sys
 from rich.console import Console

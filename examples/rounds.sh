@@ -14,6 +14,8 @@ arm=${ARM:-dream} seed=${SEED:-0} rounds=${ROUNDS:-3} samples=${SAMPLES:-4}
 policy=${POLICY:-nano-policy} judge=${JUDGE:-nano} teacher=${TEACHER:-${JUDGE:-nano}}
 prompts=${PROMPTS:-$here/records.jsonl} benchmarks=${EVAL:-nano_world}
 export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-32} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} DREAM_JUDGE=$judge
+# Records that pass through jq or awk are not known to be written by dream: where their images lie is named here.
+export DREAM_IMAGE_ROOT=${DREAM_IMAGE_ROOT:-$(dirname "$prompts")}
 # A policy of a few million weights needs higher learning rates than one of billions, for which the defaults of the commands are.
 # (Chosen on the development split of nano's world.)
 if [ "$policy" = nano-policy ]; then

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import subprocess
+import sys
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Workdir
 from tests.loopback import Loopback
@@ -191,3 +194,50 @@ def test_a_note_is_kept_for_the_output_alone(folders: Workdir, server: Loopback)
     (folders.path / "o" / "copy.jsonl").write_bytes((folders.path / "o" / "a.jsonl").read_bytes())
     assert folders.dream("sample", "o/a.jsonl", *ask(server)).code == 0
     assert folders.dream("sample", "o/copy.jsonl", *ask(server)).code == 1
+
+
+def test_a_folder_of_a_data_set_takes_its_extracted_images_in(folders: Workdir) -> None:
+    rows(folders, "in.png")
+    assert folders.dream("convert", "d/in.jsonl", "--images", "extract", "-q", "-o", "set/").code == 0
+    assert len(list((folders.path / "set" / "images").iterdir())) == 1
+
+
+def test_images_are_shown_to_the_model_in_the_size_asked_for_and_kept_apart_in_the_store(folders: Workdir, server: Loopback) -> None:
+    folders.picture("d/large.png", 200)
+    rows(folders, "d/large.png".removeprefix("d/"))
+    options = ("sample", "d/in.jsonl", "--base-url", server.url, "-q")
+    sizes = []
+    for more in ((), ("--max-pixels", "900"), ("--max-pixels", "900")):
+        assert folders.dream(*options, *more).code == 0
+    for body in server.bodies:
+        uri = next(part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url")
+        with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
+            sizes.append(picture.size)
+    assert sizes == [(200, 200), (30, 30)]
+
+
+def test_a_picture_of_gigapixels_is_refused_before_it_takes_memory(folders: Workdir, server: Loopback) -> None:
+    Image.new("L", (30000, 30000)).save(folders.path / "d" / "bomb.png")
+    rows(folders, "bomb.png", "in.png")
+    script = (
+        "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; "
+        "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, *folders.command("sample", "d/in.jsonl", *ask(server))]
+    done = subprocess.run(command, check=False, capture_output=True, cwd=folders.path, env=folders.env, timeout=300)
+    first, second = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "30000x30000 is more than 50 megapixels" in first["error"]["message"] and second["responses"]
+    assert int(done.stderr) < 300_000  # kB; decoded it is 900 MB
+
+
+def test_a_row_of_parquet_that_unpacks_to_too_much_costs_itself_alone(work: Workdir) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    image = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    cells = pa.array([[{"bytes": bytes(70 << 20), "path": None}], []], image)
+    pq.write_table(pa.table({"id": ["a", "b"], "prompt": ["x", "y"], "images": cells}), work.path / "in.parquet", compression="zstd")
+    ran = work.dream("convert", "in.parquet")
+    first, second = ran.rows
+    assert first["error"]["message"] == "in.parquet:1: the row is longer than 64 MB (70 MB); keep images in files"
+    assert second == {"id": "b", "prompt": "y", "images": []}

@@ -28,6 +28,8 @@ JUDGEMENT = ("rubric", "global_score", "recognised", "observation_score", "helpf
 GROUP_ROWS = 4096
 GROUP_BYTES = 32 * 1024 * 1024
 _BATCH = 16
+# No row is longer, as no line of JSONL is.
+MAX_ROW = 64 * 1024 * 1024
 
 _TEXT = {"dtype": "string", "_type": "Value"}
 _NUMBER = {"dtype": "float64", "_type": "Value"}
@@ -90,16 +92,24 @@ def _opened(source: str) -> Any:
 
 def _rows(file: Any) -> Iterator[Json | RowError]:
     with file:
-        for batch in file.iter_batches(batch_size=_BATCH):
-            try:
-                yield from map(to_json, batch.to_pylist())
-            except (OverflowError, ValueError):
-                for i in range(batch.num_rows):
-                    yield _odd_row(batch, i)
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group)
+            rows = MAX_ROW * size.num_rows // max(1, size.total_byte_size)
+            for batch in file.iter_batches(batch_size=max(1, min(_BATCH, rows)), row_groups=[group]):
+                try:
+                    # The rows of a large batch are looked at one by one before they are copied.
+                    if batch.nbytes > MAX_ROW:
+                        raise OverflowError
+                    yield from map(to_json, batch.to_pylist())
+                except (OverflowError, ValueError):
+                    for i in range(batch.num_rows):
+                        yield _odd_row(batch, i)
 
 
 def _odd_row(batch: Any, i: int) -> Json | RowError:
-    """Return one row of a batch that holds a value unknown to Python, such as a date beyond the year 9999; as an error where it is here."""
+    """Return one row of a batch, or the error where it is too large or has a value unknown to Python, such as a date after the year 9999."""
+    if (size := batch.slice(i, 1).nbytes) > MAX_ROW:
+        return InvalidRecord(f"the row is longer than {MAX_ROW // 2**20} MB ({size / 2**20:.0f} MB); keep images in files")
     row = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:

@@ -132,7 +132,9 @@ def digest_of(record: Record) -> RowDigest:
     pair = Pair.if_readable(record)
     score = round(sum(scores) / len(scores), 6) if scores else None if pair is None or pair.margin is None else float(pair.margin)
     # The bytes of an image are replaced by their digest, to keep the memory small.
-    images = tuple(image if image.data is None else Image(path=f"sha256:{digest(image)}") for image in record.images)
+    images = tuple(
+        image if image.data is None else Image(path=f"sha256:{hashlib.sha256(image.data).hexdigest()}") for image in record.images
+    )
     return RowDigest({name: hashlib.sha256(dumps(value)).digest()[:8] for name, value in row.items()}, images, score)
 
 

@@ -230,7 +230,7 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
         yield tables
 
 
-_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "2GB"}
+_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "600MB"}
 
 
 def _interruptible(worker: ThreadPoolExecutor, con: Any, work: Callable[..., Any], *args: Any) -> Any:
