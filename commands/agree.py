@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.choices import Rule
 from dream_cli.cli.options import Quiet
+from dream_cli.records.choices import Rule
 
 Gold = Annotated[
     str, typer.Argument(metavar="GOLD", help="Records with an id and gold: {question: label}, or a list with one per response.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.choices import Shell
+from dream_cli.records.choices import Shell
 
 ShellName = Annotated[Shell, typer.Argument(metavar="SHELL", help="The shell: bash, zsh or fish.")]
 

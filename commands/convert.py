@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dream_cli.choices import DialectName, ImageForm
 from dream_cli.cli.options import Limit, Quiet, ReadingOptions
+from dream_cli.records.choices import DialectName, ImageForm
 
 Input = Annotated[
     str | None,

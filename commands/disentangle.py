@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.choices import Mode
 from dream_cli.cli.options import JudgeOptions, PromptFolder, Seed, StageOptions, TaxonomyFile
+from dream_cli.records.choices import Mode
 
 Sides = Annotated[
     Mode,

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.choices import LossKind
 from dream_cli.cli.training_options import TrainingOptions
 from dream_cli.errors import UsageError
+from dream_cli.records.choices import LossKind
 
 Loss = Annotated[
     LossKind,

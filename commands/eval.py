@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from dream_cli.benchmarks.registry import TABLE
-from dream_cli.choices import Aggregate, Rule
 from dream_cli.cli import options
+from dream_cli.records.choices import Aggregate, Rule
 
 What = Annotated[
     list[str] | None,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.choices import AnswerReading, Combination
 from dream_cli.cli.options import JudgeOptions, PromptFolder, StageOptions, TaxonomyFile
+from dream_cli.records.choices import AnswerReading, Combination
 
 Way = Annotated[
     Combination,

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.choices import PairPolicy
 from dream_cli.cli.options import Limit, Out, Quiet, ReadingOptions, Source
+from dream_cli.records.choices import PairPolicy
 
 Policy = Annotated[
     PairPolicy,

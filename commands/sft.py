@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.choices import TargetPick
 from dream_cli.cli.training_options import TrainingOptions, read_twice
+from dream_cli.records.choices import TargetPick
 
 Pick = Annotated[TargetPick, typer.Option(help="Which responses that pass become targets: the first, the best-scored, or all.")]
 MinObservation = Annotated[float, typer.Option("--min-os", min=0.0, max=1.0, help="Minimum observation score of a judged response.")]

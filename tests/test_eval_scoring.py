@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_cli.benchmarks.benchmark import Item
-from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.rates import Outcome, aggregated, outcomes, rate
 from dream_cli.evaluation.scorecards import summaries
+from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Failure, Record, Response
 
 

@@ -23,11 +23,11 @@ FLOORS = (
     ("viewing", "formats", "training", "benchmarks", "method"),
     ("engines", "prompts", "nano"),
     ("records", "stats"),
-    ("errors", "choices"),
+    ("errors",),
 )
 FLOOR = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may import besides the standard library before a function of it runs.
-OUTSIDE = {"errors": set(), "choices": set(), "stats": set(), "records": {"pyarrow", "PIL"}}
+OUTSIDE = {"errors": set(), "stats": set(), "records": {"pyarrow", "PIL"}}
 ENGINES = ("openai_server", "transformers", "vllm")
 
 Arrows = Mapping[str, set[str]]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.choices import Combination
 from dream_cli.method.metrics import COMBINATIONS, combined, expected_score, observation_score
+from dream_cli.records.choices import Combination
 
 
 def test_the_expected_score_is_weighed_by_probability() -> None:

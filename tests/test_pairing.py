@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream_cli.choices import PairPolicy
 from dream_cli.errors import InvalidRecord
 from dream_cli.method.pairing import OUTCOMES, PAIRED, PairRules, pairs_of
+from dream_cli.records.choices import PairPolicy
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Judgement, Record, Response
 

@@ -143,11 +143,11 @@ def test_an_image_stands_where_it_was_named_and_later_ones_are_not_shown(work: W
     assert {name: value for name, value in work.read("out.jsonl")[0].items() if name != "responses"} == row
     assert work.dream("judge", "out.jsonl", "--base-url", server.url).code == 0
     # The answer of the server is no verdict, so each question is requested a second time.
-    asked = server.bodies[1:]
-    images = [sum(part == "IMAGE" for _, parts in shown(body) for part in parts) for body in asked]
+    questions = server.bodies[1:]
+    images = [sum(part == "IMAGE" for _, parts in shown(body) for part in parts) for body in questions]
     # The answer "Navy." is judged on the first image (helpfulness, harm), the last on both; "Hi." was never looked at.
     assert sorted(images) == [1, 1, 1, 1, 2, 2]
-    both = next(shown(body)[-1][1][-1] for body, count in zip(asked, images, strict=True) if count == 2)
+    both = next(shown(body)[-1][1][-1] for body, count in zip(questions, images, strict=True) if count == 2)
     assert "First[image 1]" in both
     assert "And [image 2] this?" in both
 

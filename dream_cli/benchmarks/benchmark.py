@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-from dream_cli.choices import Rule
 from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import InvalidRecord
+from dream_cli.records.choices import Rule
 from dream_cli.records.record import Image, Record, Response
 from dream_cli.records.verdicts import Value
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dream_cli.choices import LocalEngine
 from dream_cli.cli.arguments import OptionGroup
+from dream_cli.records.choices import LocalEngine
 
 if TYPE_CHECKING:
     from dream_cli.engines.protocol import EngineSpec

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dream_cli import choices
 from dream_cli.cli.arguments import OptionGroup
 from dream_cli.cli.options import Limit, Quiet, Seed, ShowingOptions, Source
 from dream_cli.errors import UsageError
+from dream_cli.records import choices
 from dream_cli.training.settings import Hardware, Job, Lora, Schedule
 
 if TYPE_CHECKING:

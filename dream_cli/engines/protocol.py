@@ -8,9 +8,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dream_cli.choices import LocalEngine
 from dream_cli.engines.checkpoint import Checkpoint
 from dream_cli.errors import NoAnswer, UnreadableAnswer
+from dream_cli.records.choices import LocalEngine
 from dream_cli.records.record import Image
 
 

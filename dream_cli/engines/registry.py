@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dream_cli.choices import EngineName, LocalEngine
 from dream_cli.engines import checkpoint
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError
+from dream_cli.records.choices import EngineName, LocalEngine
 
 # The embedded models: a teacher and judge, which answers where no model is named, and a policy to align.
 DEFAULT_MODEL, EMBEDDED_POLICY = "nano", "nano-policy"

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from dream_cli.benchmarks.benchmark import Benchmark, ByRule, Item, JudgeQuestion, Published
 from dream_cli.benchmarks.loading import counted
-from dream_cli.choices import Rule
 from dream_cli.engines.registry import world_of
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.rates import Rate
+from dream_cli.records.choices import Rule
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
 from dream_cli.stats.intervals import percent

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.cautions import judges_of
 from dream_cli.evaluation.rates import Outcome, outcomes
+from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
 from dream_cli.stats.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, percent, require_libraries, smallest_difference
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import warn
 from dream_cli.benchmarks.registry import get
-from dream_cli.choices import Rule
 from dream_cli.engines.address import public_address
 from dream_cli.engines.api_keys import judge_key_names
 from dream_cli.engines.costs import cost_report
@@ -26,6 +25,7 @@ from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
 from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
 from dream_cli.prompts.rendering import Prompts
+from dream_cli.records.choices import Rule
 from dream_cli.records.record import Record
 from dream_cli.records.streams import open_writer
 from dream_cli.records.verdicts import NOT_ASKED

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, JudgeQuestion, Published, Question
 from dream_cli.benchmarks.registry import get
-from dream_cli.choices import Rule
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method import chats
 from dream_cli.method.read_choice import ask, read_answer
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.prompts.verdict_words import YES_NO
+from dream_cli.records.choices import Rule
 from dream_cli.records.record import Image, Record, Response
 from dream_cli.records.verdicts import BY_RULE, Verdict
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from dream_cli.benchmarks.benchmark import Benchmark, Item, Metric
 from dream_cli.benchmarks.registry import get
-from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.evaluation.judge_questions import by_rule
+from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Value
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from dream_cli.benchmarks.loading import read_items
-from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.atomic import check_place, replacing
+from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
 from dream_cli.stats.intervals import percent
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.benchmarks.registry import get
-from dream_cli.choices import Aggregate, Rule
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.cautions import by_rule_alone, cautions, judges_of
 from dream_cli.evaluation.judge_questions import by_rule
 from dream_cli.evaluation.rates import Key, Rate, keys, outcomes, rates
+from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
 from dream_cli.stats.intervals import smallest_difference
 

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dream_cli.choices import ImageForm
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.formats.dataset_info import Naming, naming_of
 from dream_cli.formats.llava import explode, fix_flags
@@ -14,6 +13,7 @@ from dream_cli.formats.sources import Source, open_source
 from dream_cli.formats.table import OURS, dialect, is_ours, recognise
 from dream_cli.formats.targets import Target, open_target
 from dream_cli.records.access import Base
+from dream_cli.records.choices import ImageForm
 from dream_cli.records.image_paths import is_inline, locate
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.images import checked_bytes, extracted

@@ -7,9 +7,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, get_args
 
-from dream_cli.choices import ForeignDialect
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.reading import PathsFrom
+from dream_cli.records.choices import ForeignDialect
 from dream_cli.records.record import Json
 
 OURS = "dream"

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dream_cli.choices import Mode
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
@@ -14,6 +13,7 @@ from dream_cli.method.read_choice import ask, yes
 from dream_cli.prompts.parsing import observations_schema, parse_observations
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.prompts.verdict_words import YES_NO
+from dream_cli.records.choices import Mode
 from dream_cli.records.record import Image, Observation, Record, Turn
 
 MODES: Mapping[Mode, tuple[str, ...]] = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dream_cli.choices import AnswerReading, Combination
 from dream_cli.engines.protocol import FILTERED, ChatMessage, Engine
 from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.method.chats import question
@@ -14,6 +13,7 @@ from dream_cli.method.metrics import combined, observation_score
 from dream_cli.method.read_choice import ask_all, score, yes
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.prompts.verdict_words import SCORES, YES_NO
+from dream_cli.records.choices import AnswerReading, Combination
 from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
 
 # A filter, an empty reply or thoughts without an end left no answer, and a score of none would count as one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from dream_cli.choices import Combination
+from dream_cli.records.choices import Combination
 
 COMBINATIONS = get_args(Combination)
 

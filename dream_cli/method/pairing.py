@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-from dream_cli.choices import PairPolicy
+from dream_cli.records.choices import PairPolicy
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Judgement, Record, Response, Turn
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from dream_cli.choices import AnswerReading
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.engines.thoughts import split_thoughts
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.method.metrics import expected_score
 from dream_cli.prompts.verdict_words import SCORES, YES_NO, declines, written_answer, written_score
+from dream_cli.records.choices import AnswerReading
 
 T = TypeVar("T")
 Question = tuple[Sequence[ChatMessage], Sequence[str]]  # the chat, and the answers that are allowed

@@ -149,7 +149,7 @@ def is_data_uri(image: Image) -> bool:
 
 
 def image_name(image: Image) -> str:
-    """Return what a message calls an image."""
+    """Return the name of an image for messages."""
     if is_data_uri(image):
         return "the data: URI"
     if not image.path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dream_cli.choices import Decay, Dtype, OnTooLong, Tracker
+from dream_cli.records.choices import Decay, Dtype, OnTooLong, Tracker
 from dream_cli.records.columns import DEFAULT_READING, Reading
 
 

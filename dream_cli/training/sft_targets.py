@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream_cli.choices import TargetPick
+from dream_cli.records.choices import TargetPick
 from dream_cli.records.record import Judgement, Record, Response
 from dream_cli.training.rows import Row, row_of
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, get_args
 
-from dream_cli.choices import AnswerReading
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.method.judging import Judge
@@ -24,6 +23,7 @@ from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.items import records
 from dream_cli.nano.truth import Truth
 from dream_cli.prompts.rendering import Prompts
+from dream_cli.records.choices import AnswerReading
 from dream_cli.records.record import Image, Record, Response
 from dream_cli.stats.agreement import cohen_kappa, rank_correlation
 from examples.nano.answers import answer

@@ -19,8 +19,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from dream_cli.choices import LossKind
 from dream_cli.errors import UsageError
+from dream_cli.records.choices import LossKind
 
 KINDS = get_args(LossKind)
 
