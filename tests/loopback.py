@@ -14,12 +14,16 @@ import re
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
+from dream_cli.engines.openai_server import open_openai
+from dream_cli.engines.protocol import Engine, EngineSpec
+
+T = TypeVar("T")
 Json = dict[str, Any]
 Positions = Sequence[Sequence[tuple[str, float]]]  # for each position (token, probability); the first is the one written
 
@@ -208,6 +212,19 @@ def _position(position: Sequence[tuple[str, float]], top: int) -> Json:
 def _error(fault: Fault) -> web.Response:
     error = {"error": {"message": fault.message, "type": "error", "code": fault.status}}
     return web.json_response(error, status=fault.status or 500, headers=fault.headers)
+
+
+def using(server: Loopback, work: Callable[[Engine], Awaitable[T]], **spec: Any) -> T:
+    """Open the engine of this server, give it to `work`, close it, and return the result."""
+
+    async def run() -> T:
+        engine = await open_openai(EngineSpec(base_url=server.url, **spec))
+        try:
+            return await work(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
 
 
 def main() -> None:

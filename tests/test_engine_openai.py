@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
@@ -19,7 +19,7 @@ from dream_cli.engines.openai_server import open_openai
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, EngineSpec, Sampling
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
-from tests.loopback import Fault, Loopback, Positions
+from tests.loopback import Fault, Loopback, Positions, using
 
 T = TypeVar("T")
 CHAT = [ChatMessage("user", "What is unsafe here?")]
@@ -33,17 +33,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_wire, "BACKOFF", 0.001)
     for name in ("DREAM_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-
-
-def using(server: Loopback, work: Callable[[Engine], Awaitable[T]], **spec: Any) -> T:
-    async def run() -> T:
-        engine = await open_openai(EngineSpec(base_url=server.url, **spec))
-        try:
-            return await work(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(run())
 
 
 def texts(server: Loopback, samples: Sequence[int], sampling: Sampling = DRAWN) -> list[str]:

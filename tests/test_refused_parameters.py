@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
 
 from dream_cli.engines import openai_wire
 from dream_cli.engines.openai_request import blamed_parameters
-from dream_cli.engines.openai_server import open_openai
 from dream_cli.engines.openai_wire import Refused
-from dream_cli.engines.protocol import ChatMessage, Engine, EngineSpec, Sampling
+from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
 from dream_cli.errors import EngineError, UsageError
 from tests.conftest import Workdir
-from tests.loopback import Fault, Json, Loopback
+from tests.loopback import Fault, Json, Loopback, using
 
 T = TypeVar("T")
 CHAT = [ChatMessage("user", "What is unsafe here?")]
@@ -28,17 +26,6 @@ Refusal = Callable[[Json], Fault | None]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_wire, "BACKOFF", 0.001)
-
-
-def using(server: Loopback, work: Callable[[Engine], Awaitable[T]], **spec: Any) -> T:
-    async def run() -> T:
-        engine = await open_openai(EngineSpec(base_url=server.url, **spec))
-        try:
-            return await work(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(run())
 
 
 def parameters(body: Json) -> Json:
