@@ -18,7 +18,8 @@ import pytest
 import typer
 
 from dream_cli.cli.main import COMMANDS, load
-from tests.option_rows import COMMAND_LINES, ENTRIES, ROWS, STAGE, Row
+from tests.option_commands import COMMAND_LINES, ENTRIES, STAGE
+from tests.option_rows import ROWS, Row
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TRAINING = ("sft", "dpo")
