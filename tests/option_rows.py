@@ -267,7 +267,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     ),
     "convert": (
         Row("source", "in.jsonl", {"convert.source.name": "in.jsonl"}),
-        Row("out", "-o out/", {"convert.out": "out/"}),
+        Row("out", "-o out/", {"convert.out": "out/", "convert.how.image_folder": Path("out/images")}),
         Row("from_", "--from trl", {"convert.how.source": "trl"}),
         Row("to", "--to swift", {"convert.how.target": "swift"}),
         Row("images", "--images paths", {"convert.how.images": "paths"}),
