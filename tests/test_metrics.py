@@ -19,7 +19,7 @@ def test_the_expected_score_is_weighed_by_probability() -> None:
     assert expected_score({"8": 0.3, "3": 0.2}) == pytest.approx(6.0)
 
 
-@pytest.mark.parametrize("nothing", [{}, {"3": 0.0}])
+@pytest.mark.parametrize("nothing", [{}, {"3": 0.0}, {"3": -0.1}])
 def test_no_probability_is_no_score(nothing: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="no probability"):
         expected_score(nothing)

@@ -1,4 +1,4 @@
-"""Which image files the rows of a source may name, and how large a model is shown them.
+"""The image files that the rows of a source may name, and the size at which a model gets them.
 
 A data file comes from anywhere, and a path in it could name any picture of the disk. So the images of a file lie in its folder;
 those of a pipe lie in the current folder. `--image-root` adds a folder, `--allow-outside` allows all.

@@ -1,4 +1,4 @@
-"""The columns of a row: which of them hold the prompt and the images, and which look as if they did."""
+"""The columns of the prompt and of the images, and columns that only look like them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a conversation is shown for one of its turns: the messages before it, each with the images that stand in it."""
+"""The messages of a conversation, with the places of their images, as they are shown for one of its turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Message:
     places: tuple[Place, ...] = ()
 
     def to_dict(self) -> Json:
-        """Return the message as JSON, its content as it came."""
+        """Return the message as JSON with its original content."""
         known: Json = {"role": self.role, "content": self.content} | dict(self.extra)
         if self.observations is not None:
             known["observations"] = [o.to_dict() for o in self.observations]

@@ -1,4 +1,4 @@
-"""The encoded bytes of an image: read from where they are, within a limit; and what bytes are that are no image."""
+"""The encoded bytes of an image, read within a limit, and the kinds of files that are mistaken for images."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _OTHERS = (
 
 
 def read_bytes(image: Image) -> bytes:
-    """Return the encoded bytes of an image; raise ImageError where they are missing, too many or not to be read."""
+    """Return the encoded bytes of an image; raise ImageError where they are missing, too many or unreadable."""
     data = image.data if image.data is not None else _fetch(image)
     if not data:
         raise ImageError(f"{image_name(image)} is empty (0 bytes); write the image again")
@@ -93,7 +93,7 @@ def mime(data: bytes) -> str:
 
 
 def kind_of(data: bytes) -> str:
-    """Return what bytes are that no decoder takes for an image, and what to do about it."""
+    """Return the kind of bytes that no decoder accepts, and how to fix it."""
     if kind := next((kind for at, magic, kind in _OTHERS if data[at:].startswith(magic)), None):
         return kind
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -175,7 +175,7 @@ def _fetch(image: Image) -> bytes:
 
 
 def check_file(image: Image) -> None:
-    """Raise ImageError where the path of an image is no regular file of a fair size in a place from which it may be read."""
+    """Raise ImageError where the path of an image is not a regular file within the size limit in a folder that may be read."""
     path, name = str(image.path), image_name(image)
     try:
         if not os.path.lexists(path):
@@ -185,7 +185,7 @@ def check_file(image: Image) -> None:
             raise ImageError(
                 f"{name} lies outside {folders}; name the folder of the images with --image-root DIR, or allow all with --allow-outside"
             )
-        # A pipe or a device would block, or never end.
+        # Reading a pipe or a device could block or never end.
         if os.path.exists(path) and not os.path.isfile(path):
             raise ImageError(f"{name} is {'a directory' if os.path.isdir(path) else 'not a regular file'}; name an image file")
         check_length(image, os.path.getsize(path))

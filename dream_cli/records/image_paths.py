@@ -1,4 +1,4 @@
-"""Images as the rows of a file name them: a path, a `data:` URI, `{bytes, path}`, and the spellings that others use."""
+"""The forms of an image in a row: a path, a `data:` URI, `{bytes, path}`, and the variants of other tools."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from dream_cli.records.strict_json import loads
 
 
 def to_row(record: Record, folder: str | None) -> Json:
-    """Return the record with its images, paths seen from `folder` (None: absolute), in the order in which its fields came."""
+    """Return the record as JSON with its images, paths relative to `folder` (None: absolute), in its original order of fields."""
     row = record.to_dict()
     if record.image_column == "images" and (record.images or ("images" in record.order and "images" not in record.extra)):
         row = _insert_images(row, record.order, [to_raw(image) for image in record.images])
@@ -41,7 +41,7 @@ def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
 def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json:
     if "images" in row:
         return row | {"images": images}
-    # An id that the record did not come with stands first.
+    # An id that the input did not have is written first.
     before = {*order[: order.index("images")], *({"id"} - set(order))} if "images" in order else {"prompt", "messages"}
     at = 1 + max((i for i, name in enumerate(row) if name in before), default=-1)
     fields = list(row.items())
@@ -49,7 +49,7 @@ def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json
 
 
 class ImageRows:
-    """Turns the records of one output into rows, and keeps account of their images.
+    """Turns the records of one output into rows, and counts their images.
 
     `folder` is that of the output (None: a pipe, or a file that the shell opened). With `embed`, what decodes as an image stands in the
     row; all else stays a path, counted in `paths_left`, with the reason for the first.
@@ -62,7 +62,7 @@ class ImageRows:
         self._origins: set[str] = set()
 
     def row(self, record: Record, absolute: bool = False) -> Json:
-        """Return a record as a row, paths seen from the folder of the output or absolute."""
+        """Return a record as a row, with paths relative to the folder of the output or absolute."""
         row = to_row(record, None if absolute else self.folder)
         if self.embed:
             row = each_image(row, record.image_column, lambda image: self._embedded(image, record.access))
@@ -71,7 +71,7 @@ class ImageRows:
         return row
 
     def note_origins(self) -> None:
-        """Note where the images of the finished output come from."""
+        """Record where the images of the finished output come from."""
         if self._origins:
             note(self.output, self._origins)
 

@@ -1,4 +1,4 @@
-"""Images as the engines need them: checked, decoded, and turned upright into plain RGB.
+"""Decoding of images for the engines: checked, upright, plain RGB.
 
 Pillow is imported on use, so that stages without images start fast.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 MAX_PIXELS = 50_000_000
-# Bytes that a model is shown at most; servers take no more.
+# Maximum bytes of an image for a model; servers accept no more.
 MAX_SHOWN = 20 * 1024 * 1024
 PREPARED = Access(prepared=True)
-# Of images beyond one of these, one at a time is decoded and shown.
+# Images above one of these limits are decoded one at a time.
 LARGE_PIXELS, LARGE_BYTES = 8_000_000, 4 * 1024 * 1024
 _decoding_large = threading.Lock()
 
@@ -39,7 +39,7 @@ MAX_CHUNK, PILLOW_CHUNK = 16 * 1024 * 1024, 1024 * 1024
 # Only decoders that run inside this process (Pillow's EPS starts Ghostscript on the file) and decode nothing before the size is checked
 # (ICO does: its picture may be larger than its head says).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
-# What was lossy already is written as JPEG: as PNG it would be several times as large.
+# Lossy sources are written as JPEG: a PNG of them would be several times as large.
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
 
@@ -51,7 +51,7 @@ def open_rgb(image: Image, max_pixels: int | None = None) -> Pillow.Image:
 
 
 def size(image: Image) -> tuple[int, int]:
-    """Return width and height in pixels, read from the head of the file; raise ImageError where it is missing or no image."""
+    """Return width and height in pixels, read from the head of the file; raise ImageError where it is missing or not an image."""
     is_file = image.data is None and image.path is not None and not is_data_uri(image) and "://" not in image.path
     if is_file:
         check_file(image)
@@ -60,19 +60,19 @@ def size(image: Image) -> tuple[int, int]:
 
 
 def is_large(image: Image) -> bool:
-    """Whether an image takes so much memory that it is decoded and shown alone; raise ImageError where it cannot be opened."""
+    """Whether an image needs so much memory that it is processed alone; raise ImageError where it cannot be opened."""
     is_file = image.data is None and os.path.isfile(str(image.path))
     length = os.path.getsize(str(image.path)) if is_file else len(read_bytes(image))
     return length > LARGE_BYTES or math.prod(size(image)) > LARGE_PIXELS
 
 
 def prepare(image: Image) -> Image:
-    """Return the image with bytes that any engine decodes alike, as they came where they are plain; raise ImageError."""
+    """Return the image with bytes that all engines decode alike, unchanged where they are plain RGB already; raise ImageError."""
     if image.access.prepared:
         return image
     raw, limit = read_bytes(image), image.access.max_pixels
     with _decoded(image, raw, limit) as picture:
-        # The size of the head: this picture may be decoded at a lower resolution already.
+        # The size in the header: the picture itself may already be decoded at a lower resolution.
         fits = limit is None or math.prod(size(Image(data=raw))) <= limit
         data = raw if fits and _is_plain(picture, raw) else _encoded(image, picture, raw)
     if len(data) > MAX_SHOWN:
@@ -84,15 +84,15 @@ def prepare(image: Image) -> Image:
 
 
 def checked_bytes(image: Image) -> bytes:
-    """Return the encoded bytes of what decodes as an image, and of nothing else; raise ImageError."""
+    """Return the encoded bytes of an image that decodes; raise ImageError for anything else."""
     raw = read_bytes(image)
-    # Of a JPEG an eighth of the resolution is enough to see that all of it is there.
+    # An eighth of the resolution is enough to check that a JPEG is complete.
     with _decoded(image, raw, 1):
         return raw
 
 
 def extracted(image: Image, folder: Path) -> str:
-    """Write an image into a file named by its hash, and return its path; raise ImageError for what does not decode as an image."""
+    """Write an image into a file named by its hash, and return its path; raise ImageError where it does not decode."""
     data = checked_bytes(image)
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.{_suffix(data)}"
     if not path.exists():
@@ -110,16 +110,16 @@ def _suffix(data: bytes) -> str:
 
 @contextmanager
 def _decoded(image: Image, data: bytes, max_pixels: int | None) -> Iterator[Pillow.Image]:
-    """Yield the image fully decoded; whatever goes wrong in the body is an ImageError that names the image.
+    """Yield the image fully decoded; any error in the body becomes an ImageError that names the image.
 
     A JPEG of more than `max_pixels` is decoded at the lowest resolution that has as many.
     """
     with _opened(image, io.BytesIO(data)) as picture:
-        # The decoder holds the whole of some JPEGs also for a lower resolution.
+        # For some JPEGs the decoder holds the whole image even at a lower resolution.
         if max_pixels is not None and math.prod(picture.size) <= 2 * MAX_PIXELS:
             picture.draft(None, _within(picture.size, max_pixels))
         width, height = max(picture.size, _tile(picture), key=math.prod)
-        # Its decoder takes two to three times the memory of the others.
+        # Its decoder needs two to three times the memory of the others.
         most = MAX_PIXELS // 2 if picture.format == "JPEG2000" else MAX_PIXELS
         if width * height > most:
             limit = f"{most // 1_000_000} megapixels"
@@ -138,15 +138,15 @@ def _tile(picture: Pillow.Image) -> tuple[int, int]:
 
 @contextmanager
 def _opened(image: Image, source: str | io.BytesIO) -> Iterator[Pillow.Image]:
-    """Yield the image, of which no more than the head is read; whatever goes wrong in the body is an ImageError that names the image."""
+    """Yield the image with only its header read; any error in the body becomes an ImageError that names the image."""
     from PIL import Image as Pillow
     from PIL import PngImagePlugin, UnidentifiedImageError
 
-    # The limits here, checked before anything is decoded, stand in for Pillow's.
+    # The limits of this file, checked before anything is decoded, replace Pillow's.
     Pillow.MAX_IMAGE_PIXELS = None
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_CHUNK
     Pillow.init()
-    # What its decoders log of broken bytes is in the ImageError already.
+    # The ImageError already reports what the decoders log about broken bytes.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -178,13 +178,13 @@ def _within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
 def _plain_rgb(image: Image, picture: Pillow.Image, max_pixels: int | None) -> Pillow.Image:
     from PIL import ImageOps
 
-    # Broken EXIF is no reason to refuse a whole picture.
+    # An image with broken EXIF is still a usable image.
     with suppress(Exception):
         ImageOps.exif_transpose(picture, in_place=True)
     plain = _flatten(image, picture)
     if max_pixels is not None and plain.width * plain.height > max_pixels:
         plain.thumbnail(_within(plain.size, max_pixels))
-    # Colour profiles and texts would be written along.
+    # Colour profiles and texts would be written too.
     plain.info = {}
     return plain
 
@@ -214,7 +214,7 @@ def _eight_bits(image: Image, picture: Pillow.Image) -> Pillow.Image:
     top = next((top for top in ranges if low >= 0 and high <= top), None)
     if top is None:
         raise ImageError(f"{image_name(image)} has samples from {low:g} to {high:g}, of no usual range; scale them to 0..255")
-    # Whole levels: 16 bits are the upper byte of two. A conversion from floats cuts off, so half a level is added.
+    # 16-bit samples keep their upper byte. A conversion from floats truncates, so half a level is added.
     scale, rest = (255 / top, 0.5) if deep.mode == "F" else (256 / (top + 1), 0)
     return deep.point(lambda level: level * scale + rest).convert("L")
 
@@ -242,7 +242,7 @@ def _is_rotated(picture: Pillow.Image) -> bool:
 
 
 def _encoded(image: Image, picture: Pillow.Image, raw: bytes) -> bytes:
-    """Return the picture as plain RGB in a PNG, or in a JPEG where it came from a lossy format: as PNG that grows several times."""
+    """Return the picture as plain RGB in a PNG, or in a JPEG if its source is lossy: a PNG of it would be several times as large."""
     from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
     buffer = io.BytesIO()
@@ -252,7 +252,7 @@ def _encoded(image: Image, picture: Pillow.Image, raw: bytes) -> bytes:
         # Speed over size: these bytes go to an engine, not to an archive.
         plain.save(buffer, "PNG", compress_level=1)
     elif isinstance(picture, JpegImageFile) and picture.layers != 4:
-        # With its own tables it stays as good and as large as it was.
+        # With its own quantisation tables the JPEG keeps its quality and its size.
         plain.save(buffer, "JPEG", qtables=picture.quantization, subsampling=get_sampling(picture))
     else:
         plain.save(buffer, "JPEG", quality=95, subsampling=0)

@@ -1,4 +1,4 @@
-"""Where the images of an output of ours come from, so that the next command of a pipe, or of a script, may read them.
+"""The origins of the images of an output, so that the next command of a pipe or script may read them.
 
 Records that `dream` writes go on naming images in the folder of its input, which is seldom the folder of its output. So every output
 is noted in the cache folder with the folders that its images were allowed to lie in. The note belongs to the very pipe or file
@@ -21,7 +21,7 @@ _KEPT_DAYS = {"file": 90, "pipe": 7}
 
 
 def note(output: str | int, folders: Iterable[str]) -> None:
-    """Note the folders of the images of an output, a path or an open file; where notes cannot be written, nothing is noted."""
+    """Record the folders of the images of an output, a path or an open file; a cache that cannot be written is skipped."""
     key, folder = key_of(output), _folder()
     if key is None:
         return
@@ -36,7 +36,7 @@ def note(output: str | int, folders: Iterable[str]) -> None:
 
 
 def folders_of(key: str) -> tuple[str, ...]:
-    """Return the folders noted for an output, none where there is no note."""
+    """Return the folders recorded for an output, or none."""
     try:
         noted = json.loads((_folder() / key).read_text())
     except (OSError, ValueError):
@@ -45,7 +45,7 @@ def folders_of(key: str) -> tuple[str, ...]:
 
 
 def key_of(output: str | int) -> str | None:
-    """Return what tells a pipe or a file, a path or an open file, from every other; None for what is neither."""
+    """Return the identity of a pipe or a regular file, given as a path or an open file; None for anything else."""
     try:
         state = os.stat(output)
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def _folder() -> Path:
 
 
 def _boot() -> str:
-    """Return what tells this run of the system from others, in which pipes are numbered again."""
+    """Return the identity of this boot of the system: pipe numbers start again after a reboot."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return "boot"

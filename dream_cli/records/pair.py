@@ -1,4 +1,4 @@
-"""Preference pairs: the better and the worse of two responses to one prompt, as they stand in the fields of a record."""
+"""Preference pairs: the better and the worse of two responses to one prompt, as fields of a record."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Pair:
 
     @classmethod
     def if_readable(cls, record: Record) -> Pair | None:
-        """Read the pair of a record for a view, which shows a malformed pair as the fields it came in: None for it."""
+        """Read the pair of a record for a view, None where it is malformed: a view shows its raw fields."""
         try:
             return cls.of(record)
         except InvalidRecord:

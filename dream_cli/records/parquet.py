@@ -1,4 +1,4 @@
-"""Records as Parquet rows: typed columns for what we know, one JSON string column for all else.
+"""Records as Parquet rows: typed columns for the known fields, one JSON string column for all others.
 
 Pictures are embedded in the `Image` struct of Hugging Face datasets, so that one file holds everything.
 """
@@ -28,7 +28,7 @@ JUDGEMENT = ("rubric", "global_score", "recognised", "observation_score", "helpf
 GROUP_ROWS = 4096
 GROUP_BYTES = 32 * 1024 * 1024
 _BATCH = 16
-# No row is longer, as no line of JSONL is.
+# The limit of a row, equal to that of a line of JSONL.
 MAX_ROW = 64 * 1024 * 1024
 
 _TEXT = {"dtype": "string", "_type": "Value"}
@@ -68,12 +68,12 @@ SCHEMA = pa.schema(
 
 
 def open_rows(source: str) -> Iterator[Json | RowError]:
-    """Return the rows of a Parquet file as JSON objects, a few at a time; raise UsageError for a file that is none."""
+    """Return the rows of a Parquet file as JSON objects, a few at a time; raise UsageError for a file that is not Parquet."""
     return _rows(_opened(source))
 
 
 def check_columns(source: str) -> None:
-    """Raise UsageError for a Parquet file that cannot be opened, or whose columns have not each a name of their own."""
+    """Raise UsageError for a Parquet file that cannot be opened, or in which two columns have one name."""
     _opened(source).close()
 
 
@@ -97,7 +97,7 @@ def _rows(file: Any) -> Iterator[Json | RowError]:
             rows = MAX_ROW * size.num_rows // max(1, size.total_byte_size)
             for batch in file.iter_batches(batch_size=max(1, min(_BATCH, rows)), row_groups=[group]):
                 try:
-                    # The rows of a large batch are looked at one by one before they are copied.
+                    # The rows of a large batch are measured one by one before they are copied.
                     if batch.nbytes > MAX_ROW:
                         raise OverflowError
                     yield from map(to_json, batch.to_pylist())
@@ -107,7 +107,7 @@ def _rows(file: Any) -> Iterator[Json | RowError]:
 
 
 def _odd_row(batch: Any, i: int) -> Json | RowError:
-    """Return one row of a batch, or the error where it is too large or has a value unknown to Python, such as a date after the year 9999."""
+    """Return one row of a batch, or an error where it is too large or has a value that Python cannot represent, such as a date after the year 9999."""
     if (size := batch.slice(i, 1).nbytes) > MAX_ROW:
         return InvalidRecord(f"the row is longer than {MAX_ROW // 2**20} MB ({size / 2**20:.0f} MB); keep images in files")
     row = {}
@@ -120,7 +120,7 @@ def _odd_row(batch: Any, i: int) -> Json | RowError:
 
 
 def to_json(row: Json) -> Json:
-    """Return a row as it was before it was cut into columns: empty cells are absent fields, `extra` is spread out."""
+    """Return a row as it was before it was split into columns: empty cells are absent fields, and `extra` is expanded."""
     fields = {k: v for k, v in row.items() if v is not None or k not in _FEATURES}
     rest = _spread(fields.get("extra"))
     if rest is not None:
@@ -158,7 +158,7 @@ def _plain_response(item: Any) -> Any:
 
 
 class ParquetRows:
-    """Rows on their way into a Parquet file, gathered into row groups of bounded size."""
+    """A writer of rows to a Parquet file, in row groups of bounded size."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
@@ -197,7 +197,7 @@ def _to_columns(row: Json) -> Json:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a value comes back from its column as it went in."""
+    """Whether a value is read back from its column unchanged."""
     if name in TEXTS:
         return _is_text(value)
     if name == "margin":
@@ -247,7 +247,7 @@ def _is_response(value: Any) -> bool:
 
 
 def _is_judgement(value: Any) -> bool:
-    # An empty struct would come back as none.
+    # An empty struct would be read back as null.
     if not isinstance(value, dict) or not value or not value.keys() <= {*JUDGEMENT}:
         return False
     return all(_fits_judgement(name, part) for name, part in value.items())

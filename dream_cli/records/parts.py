@@ -14,7 +14,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.records.fields import kind as kind_of
 
 IMAGE = "<image>"
-# What chat templates and processors put where an image is; in the texts of a record each stands for one.
+# The image marks of chat templates and processors; in the texts of a record each marks the place of one image.
 _MARK = re.compile(
     r"<image>|<\|image\|>|<\|image_\d+\|>|(?:<\|vision_start\|>)?<\|image_pad\|>(?:<\|vision_end\|>)?"
     r"|<image_soft_token>|<start_of_image>|<image_placeholder>|<ImageHere>"
@@ -26,7 +26,7 @@ _SOURCES = ("image", "image_url", "path", "url")
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image stands in a text: before the character `at`. `image` is its index among the record's images."""
+    """The place of an image in a text: before the character `at`. `image` is its index among the record's images."""
 
     image: int
     at: int
@@ -99,7 +99,7 @@ def with_rest(places: tuple[Place, ...], marks: int, images: int) -> tuple[Place
 
 
 def _image(part: Mapping[str, Any], where: str) -> Any:
-    """Return what names the image of a part: a path, a `data:` URI or {bytes, path}; None where the part only marks its place."""
+    """Return the image of a part: a path, a `data:` URI or {bytes, path}; None where the part only marks a place."""
     source = part.get("source")
     if isinstance(source, Mapping) and isinstance(source.get("data"), str):
         return f"data:{source.get('media_type') or 'image/png'};base64,{source['data']}"
@@ -117,7 +117,7 @@ def _image(part: Mapping[str, Any], where: str) -> Any:
 
 
 def _keys(part: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return under which keys a part names its image, None where it does not."""
+    """Return the keys under which a part holds its image, None where it holds none."""
     source = part.get("source")
     if isinstance(source, Mapping) and source.get("url") is not None:
         return ("source", "url")

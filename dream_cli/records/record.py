@@ -1,4 +1,4 @@
-"""What flows through the pipe: one record is one prompt with everything known about it.
+"""The record: one prompt, or one conversation, with everything known about it.
 
 A record is read once, at the edge, into the frozen dataclasses below. Fields that are not ours stay in `extra`
 and are written back as they came, in the order in which they came.
@@ -26,7 +26,7 @@ from dream_cli.records.responses import (
     read_responses,
 )
 
-# What belongs to a record and is defined in files beside this one.
+# Parts of a record that are defined in other files of this folder.
 __all__ = ["OBSERVATION", "Judgement", "Message", "Observation", "Place", "Response"]
 
 Json = dict[str, Any]
@@ -84,7 +84,7 @@ class Turn:
         return transcript(self.messages)
 
     def seen(self, images: Sequence[Image]) -> tuple[Image, ...]:
-        """Return those of the record's images that stand in the prompt or before it, in their order."""
+        """Return the record's images that are shown in the prompt or before it, in their order."""
         return tuple(images[place.image] for message in self.messages for place in message.places if place.image < len(images))
 
 
@@ -146,11 +146,11 @@ class Record:
 
     @property
     def came_with_error(self) -> bool:
-        """Whether the record was read with its error: then all its fields stand in `extra`, and no stage has looked at them."""
+        """Whether the record was read with its error: all its fields are then in `extra`, and no stage has read them."""
         return self.error is not None and self.extra.get("error") is not None
 
     def to_dict(self) -> Json:
-        """Return the record as JSON, images excepted: those are written by the stream, which knows the folder."""
+        """Return the record as JSON, except its images: the stream writes them, because it knows the folder."""
         known = self._known()
         merged = {
             name: known.pop(name) if name in known else self.extra[name] for name in self.order if name in known or name in self.extra
@@ -166,11 +166,11 @@ class Record:
             return {}
         known: Json = {}
         if self.id is not None:
-            # A number is read as a string, and written as it came.
+            # A number is read as a string and written back as a number.
             came = self.extra.get("id")
             known["id"] = self.id if not isinstance(came, int | float) or _number_as_id(came) != self.id else came
         if self.prompt is not None:
-            # A text with marks for images is written as it came too.
+            # A text with image marks is written back unchanged too.
             came = self.extra.get(self.prompt_column)
             known[self.prompt_column] = came if isinstance(came, str) and unmarked(came)[0] == self.prompt else self.prompt
         if self.messages:
@@ -205,7 +205,7 @@ class Record:
         return tuple(turns)
 
     def require_images(self) -> None:
-        """Raise InvalidRecord where a text has a mark for an image that the record has not: a model would see the mark, and no image."""
+        """Raise InvalidRecord where a text has more image marks than the record has images: a model would get the mark without an image."""
         places = (*self.places, *(place for message in self.messages for place in message.places))
         marks = 1 + max((place.image for place in places), default=-1)
         if marks > len(self.images):
@@ -216,7 +216,7 @@ class Record:
     def with_turn(self, turn: Turn) -> Record:
         """Return the record with this turn's observations and judgements written where they belong."""
         if turn.reply is None:
-            # A record never judged or sampled keeps the absence of the field.
+            # A record that was never judged or sampled gets no empty field.
             responses = turn.responses if turn.responses or self.responses is not None else None
             return replace(self, observations=turn.observations, responses=responses)
         judged = turn.responses[0].judgement if turn.responses else None
@@ -224,13 +224,13 @@ class Record:
         return replace(self, messages=(*self.messages[: turn.reply], message, *self.messages[turn.reply + 1 :]))
 
     def failed(self, stage: str, error: RowError) -> Record:
-        """Return the record marked with the error that a stage met on it, and where it was read."""
+        """Return the record with the error of a stage and the place where the record was read."""
         raw = {} if error.raw is None else {"raw": error.raw}
         message = f"{self.place}: {error}" if self.place else str(error)
         return replace(self, error=Failure(stage, error.kind, message, raw))
 
     def retried(self) -> Record:
-        """Return the record without its error, read anew; raise InvalidRecord where it still cannot be read."""
+        """Return the record read again without its error; raise InvalidRecord where it still cannot be read."""
         raw = {k: v for k, v in self.extra.items() if k != "error"}
         return Record.from_dict(raw, self.place, image_column=self.image_column, prompt_column=self.prompt_column, access=self.access)
 
@@ -255,19 +255,19 @@ def _turn(
 
 
 def unreadable(file: str, line: int, message: str) -> Record:
-    """Return the row that stands for a line which cannot be read."""
+    """Return the record of a line that cannot be read."""
     return Record(error=Failure("read", "unreadable", message, {"file": file, "line": line}), place=f"{file}:{line}")
 
 
 def read_failure(raw: Any) -> Failure:
-    """Read an `error` field; anything that is not one of ours is kept as its message."""
+    """Read an `error` field; any other value is kept as the message."""
     if not isinstance(raw, Mapping):
         return Failure("unknown", "unknown", str(raw))
     rest = {k: v for k, v in raw.items() if k not in ("stage", "kind", "message")}
     return Failure(str(raw.get("stage", "unknown")), str(raw.get("kind", "unknown")), str(raw.get("message", "")), rest)
 
 
-# The roles of messages, and what they are to us: developer is the newer name of system.
+# The roles of messages, and the roles they are read as: developer is the newer name of system.
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "developer": "system", "tool": "tool"}
 _OURS = ("id", "messages", "observations", "responses", "error")
 
@@ -319,12 +319,12 @@ def _identifier(raw: Mapping[str, Any]) -> str | None:
 
 
 def _number_as_id(value: Any) -> str:
-    """Return a whole number as an id; 3.0 is 3: pandas makes floats of whole numbers in a column with a hole."""
+    """Return a whole number as an id; 3.0 is read as 3, because pandas turns a column of integers with a missing value into floats."""
     return str(int(value))
 
 
 def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
-    """Read a message; for each image in it what names the image is added to `slots`, None for one that stands beside the messages."""
+    """Read a message and append the source of each of its images to `slots`; None for an image of the record's own list."""
     where = f"messages[{index}]"
     role, content = fields.mapping(raw, where).get("role"), raw.get("content")
     if not isinstance(role, str) or role not in _ROLES:
@@ -344,7 +344,7 @@ def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
 
 
 def _images_of_slots(slots: list[Any], beside: tuple[Image, ...], access: Access) -> tuple[Image, ...]:
-    """Return the images of a record: those named in its messages, or those beside them; raise InvalidRecord where they are both."""
+    """Return the images of a record: those of its messages or those of its image column; raise InvalidRecord where it has both."""
     named = [slot for slot in slots if slot is not None]
     if named and (beside or len(named) < len(slots)):
         raise InvalidRecord("images are named in parts of the messages and beside them; name each image in one place")

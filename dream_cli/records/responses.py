@@ -38,7 +38,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the judge measured of one response, or why it is unscored.
+    """The judge's measurements of one response, or the reason why it is unscored.
 
     `global_score` is in 0..10, `observation_score`, `helpfulness` and `score` are in [0, 1]; `recognised` holds one
     entry for each observation, None where that question could not be read. `unscored` is the reason why there is no score.
@@ -76,7 +76,7 @@ class Response:
 
     @cached_property
     def verdicts(self) -> Verdicts:
-        """The verdicts of an evaluation by rule and question, read once; empty where nothing was asked."""
+        """The verdicts of an evaluation by rule and question, read once; empty where it has none."""
         return read_verdicts(self.extra.get("verdicts"))
 
     def verdicts_under(self, rule: str) -> Mapping[str, Verdict]:
@@ -84,7 +84,7 @@ class Response:
         return self.verdicts.get(rule, {})
 
     def with_verdicts(self, rule: str, new: Mapping[str, Verdict]) -> Response:
-        """Return the response with verdicts added under a rule; those of other rules stay as they came."""
+        """Return the response with verdicts added under a rule; those of other rules stay unchanged."""
         if not new:
             return self
         came = self.extra.get("verdicts")
@@ -125,7 +125,7 @@ def _read_response(raw: Any, index: int) -> Response:
 
 
 def read_judgement(raw: Any, where: str) -> Judgement | None:
-    """Read a judgement; numbers that are not numbers raise InvalidRecord."""
+    """Read a judgement; raise InvalidRecord for NaN and for numbers outside their range."""
     if raw is None:
         return None
     known = {"global_score": 10, "observation_score": 1, "helpfulness": 1, "harm": 1, "score": 1}
@@ -143,7 +143,7 @@ def read_judgement(raw: Any, where: str) -> Judgement | None:
 
 
 def read_observations(raw: Mapping[str, Any], name: str) -> tuple[Observation, ...] | None:
-    """Read a list of observations as it stands; None where the field is absent. Names are made canonical by the taxonomy."""
+    """Read a list of observations; None where the field is absent. The taxonomy makes names canonical later."""
     items = fields.items(raw, name)
     return None if items is None else tuple(_read_observation(o, f"{name}[{i}]") for i, o in enumerate(items))
 

@@ -1,4 +1,4 @@
-"""How records come in and go out: JSONL, gzipped JSONL, a JSON array, Parquet; one record at a time, in order.
+"""Streams of records: JSONL, gzipped JSONL, a JSON array or Parquet, read and written one record at a time, in order.
 
 A line that cannot be read becomes a row with an `error`, so that rows in = rows out.
 """
@@ -36,7 +36,7 @@ _SKIP = 1024 * 1024
 
 
 def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: int | None = None) -> Iterator[Record]:
-    """Return the records of a file or of stdin, read as they are asked for; raise UsageError for a file that cannot be one."""
+    """Return the records of a file or of stdin, read lazily; raise UsageError for a file that cannot hold records."""
     rows = RowReader("stdin" if source is None or source == "-" else source, base_of(source, reading), reading)
     if source is None or source == "-":
         records = _read_lines(sys.stdin.buffer, rows)
@@ -48,7 +48,7 @@ def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: 
 
 
 def base_of(source: str | None, reading: Reading) -> Base:
-    """Return where the relative image paths of a source start: in its folder, of stdin and of pipes in the current one."""
+    """Return the folder in which the relative image paths of a source start: its own; for stdin and pipes the current one."""
     if source is None or source == "-":
         return reading.base("", key_of(0))
     return reading.base("" if is_pipe(source) else os.path.dirname(source), key_of(source))
@@ -67,7 +67,7 @@ def _open_file(source: str, rows: RowReader) -> Iterator[Record]:
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix that tells the format of a file; raise UsageError for one that is not known."""
+    """Return the suffix that names the format of a file; raise UsageError for an unknown one."""
     name = os.path.basename(path).lower()
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if name.endswith(suffix):
@@ -76,7 +76,7 @@ def suffix_of(path: str) -> str:
 
 
 def is_pipe(path: str) -> bool:
-    """Whether the path is a pipe or a device, such as the shell's <(command): read as stdin is."""
+    """Whether the path is a pipe or a device, such as the shell's <(command); it is read like stdin."""
     with suppress(OSError, ValueError):
         mode = os.stat(path).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
@@ -84,7 +84,7 @@ def is_pipe(path: str) -> bool:
 
 
 def check_source(source: str | None) -> None:
-    """Raise UsageError where a file of records cannot be read, or has not the format that its suffix says."""
+    """Raise UsageError where a file of records cannot be read, or does not have the format of its suffix."""
     if source is None or source == "-" or is_pipe(source):
         return
     if os.path.isdir(source):
@@ -112,7 +112,7 @@ def _did_you_mean(path: str) -> str:
 
 
 def _read_file(source: str, rows: RowReader) -> Iterator[Record]:
-    # Opened on the first record: what is never read holds no file.
+    # Opened at the first record: a source that is never read holds no file open.
     with gzip.open(source) if source.lower().endswith(".gz") else open(source, "rb") as file:
         yield from _read_lines(cast("IO[bytes]", file), rows)
 
@@ -132,7 +132,7 @@ def _read_lines(file: IO[bytes], rows: RowReader) -> Iterator[Record]:
 
 
 def _skip_rest(file: IO[bytes], line: bytes) -> None:
-    """Read on to the end of a line that is too long, holding none of it."""
+    """Skip the rest of a line that is too long without keeping it in memory."""
     while line and not line.endswith(b"\n"):
         line = file.readline(_SKIP)
 
@@ -140,7 +140,7 @@ def _skip_rest(file: IO[bytes], line: bytes) -> None:
 def _read_line(line: bytes, rows: RowReader, number: int) -> Record:
     name = rows.name
     try:
-        # Without its end: a text that breaks off is reported as that, and not as an odd letter in a text.
+        # Without its line end: an incomplete text is then reported as incomplete, and not as a control character in a string.
         raw, odd = loads(line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         return unreadable(name, number, f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
@@ -190,7 +190,7 @@ def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Reco
 
 
 class RowReader:
-    """Makes records of the rows of one source; a column that looks like an image and is not read is named once on stderr.
+    """Makes records of the rows of one source; an unread column that looks like an image is named once on stderr.
 
     `name` is the source's name for messages; relative image paths start at `base`.
     """
@@ -200,7 +200,7 @@ class RowReader:
         self.reported: set[str] = set()
 
     def record(self, raw: Any, number: int, odd: str | None = None) -> Record:
-        """Return the record of row `number`; what is malformed, or `odd` as the text of it says, becomes its error."""
+        """Return the record of row `number`; a malformed value, or the message `odd` about its text, becomes its error."""
         place = f"{self.name}:{number}"
         if odd is not None:
             fields = raw if isinstance(raw, dict) else {}
@@ -215,11 +215,11 @@ class RowReader:
 
 
 def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = DEFAULT_READING) -> Record:
-    """Return the record of a JSON object, row `number` of a file, relative image paths from `base`; malformed, with its error."""
+    """Return the record of a JSON object, row `number` of a file, with relative image paths starting in `base`; a malformed object becomes a record with an error."""
     place = f"{name}:{number}"
     if not isinstance(raw, dict):
         return unreadable(name, number, f"{place}: a record is a JSON object {{...}}; this is {json.dumps(raw)[:40]}")
-    # An empty error is none; kept, it would hide the one that a later stage sets.
+    # A null error means no error; kept, it would hide the error of a later stage.
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
     images, prompt = reading.image_name(fields), reading.prompt_name(fields)
     fields = with_messages(fields, lambda image: locate(image, base))
@@ -242,24 +242,24 @@ def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = D
 
 
 class Writer(Protocol):
-    """Where records go; one at a time, in order."""
+    """A sink of records, which are written one at a time, in order."""
 
     def write(self, record: Record) -> None:
         """Write one record; raise UsageError where there is no room or no permission."""
 
 
 class Sink(Protocol):
-    """A format on its way into an open file: takes rows, images as paths or as `{bytes, path}`."""
+    """A writer of rows in one format to an open file; images are paths or `{bytes, path}`."""
 
     def write(self, row: Json) -> None:
         """Write one row."""
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Write the rows that are still buffered."""
 
 
 class _Output:
-    """Records on their way into a sink."""
+    """A writer of records to a sink of rows."""
 
     def __init__(self, sink: Sink, name: str, rows: ImageRows) -> None:
         self.sink, self.name, self.rows = sink, name, rows
@@ -273,7 +273,7 @@ class _Output:
 
 @contextmanager
 def open_writer(out: str | None) -> Iterator[Writer]:
-    """Open a file, by its suffix, or stdout for records; the file appears whole at the end or not at all.
+    """Open a file, by its suffix, or stdout for records; the whole file appears at the end, or none.
 
     Raises UsageError for a file that cannot be written; a closed pipe on stdout raises BrokenPipeError.
     """
@@ -286,7 +286,7 @@ def open_writer(out: str | None) -> Iterator[Writer]:
 
 @contextmanager
 def image_rows(out: str | None, embed: bool = False) -> Iterator[ImageRows]:
-    """Yield what turns records into rows of an output, None or - for stdout; when it is finished, the origin of its images is noted."""
+    """Yield the converter from records to rows of an output (None or -: stdout); at the end the origin of its images is recorded."""
     folder = folder_of(out)
     rows = ImageRows(1 if folder is None else os.path.realpath(str(out)), folder, embed)
     try:
@@ -307,7 +307,7 @@ def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> I
         try:
             yield sink
         except BaseException:
-            # The sink must let go of the file before it is removed; what it says by then is of no use.
+            # The sink must close the file before it is removed; a further error of it would only hide the first.
             with suppress(Exception):
                 sink.close()
             raise
@@ -316,12 +316,12 @@ def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> I
 
 
 def folder_of(out: str | None) -> str | None:
-    """Return the folder that image paths in an output are seen from; None for stdout, where they are absolute."""
+    """Return the folder that image paths in an output are relative to; None for stdout, where they are absolute."""
     return None if out is None or out == "-" else os.path.realpath(os.path.dirname(out))
 
 
 def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
-    """Return the sink for a file by its suffix; raise UsageError for one that is not known."""
+    """Return the sink for a file by its suffix; raise UsageError for an unknown one."""
     suffix = suffix_of(out)
     if suffix == ".parquet":
         from dream_cli.records.parquet import ParquetRows
@@ -353,7 +353,7 @@ class _JsonLines:
 
 class _GzipLines(_JsonLines):
     def __init__(self, file: IO[bytes]) -> None:
-        # No name and no time inside: the same rows make the same file.
+        # No name and no time in the gzip header: equal rows give equal files.
         super().__init__(cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
 
     def close(self) -> None:
