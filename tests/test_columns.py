@@ -282,9 +282,9 @@ def test_a_parquet_column_that_occurs_twice_is_refused(work: Workdir) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "message"),
     [
-        ("in.jsonl", gzip.compress(b'{"prompt": "x"}\n'), "in.jsonl is compressed with gzip; name it in.jsonl.gz"),
+        ("in.jsonl", gzip.compress(b'{"prompt": "x"}\n', mtime=0), "in.jsonl is compressed with gzip; name it in.jsonl.gz"),
         ("in.jsonl", '{"prompt": "x"}\n'.encode("utf-16"), "in.jsonl is UTF-16; save it as UTF-8"),
         ("in.json", '[{"prompt": "x"}]\n'.encode("utf-16"), "in.json is UTF-16; save it as UTF-8"),
         ("in.jsonl.gz", b'{"prompt": "x"}\n', "in.jsonl.gz is not compressed with gzip; name it in.jsonl"),
@@ -295,8 +295,8 @@ def test_a_parquet_column_that_occurs_twice_is_refused(work: Workdir) -> None:
         ("in.json", b'{"prompt": "x"}', "in.json is not a JSON array; if it holds one object per line, name it in.jsonl"),
     ],
 )
-def test_a_file_of_another_layout_is_refused_by_its_cause(name: str, data: bytes, said: str, work: Workdir) -> None:
+def test_a_file_of_another_layout_is_refused_by_its_cause(name: str, data: bytes, message: str, work: Workdir) -> None:
     (work.path / name).write_bytes(data)
     ran = work.dream("convert", name)
     assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    assert message in ran.err

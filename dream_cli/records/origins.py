@@ -1,8 +1,8 @@
 """The origins of the images of an output, so that the next command of a pipe or script may read them.
 
-Records that `dream` writes go on naming images in the folder of its input, which is seldom the folder of its output. So every output
-is noted in the cache folder with the folders that its images were allowed to lie in. The note belongs to the very pipe or file
-(device, inode, and of a file size and time): a copy, an edited file or one from elsewhere has none.
+The records of an output name images in the folder of its input, which is usually not the folder of the output. So the folders in
+which the images of an output may lie are recorded in the cache folder. Such a note belongs to one pipe or one file (device and inode,
+and for a file its size and time): a copy, an edited file or a file from elsewhere has none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from dream_cli.records.atomic import write_text
 from dream_cli.records.cache import cache_folder
 
 _KEPT_DAYS = {"file": 90, "pipe": 7}
@@ -30,9 +31,7 @@ def note(output: str | int, folders: Iterable[str]) -> None:
         for old in folder.iterdir():
             if old.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS.get(old.name.partition("-")[0], 1):
                 old.unlink(missing_ok=True)
-        temporary = folder / f".{key}.{os.getpid()}"
-        temporary.write_text(json.dumps(sorted(folders)))
-        temporary.replace(folder / key)
+        write_text(folder / key, json.dumps(sorted(folders)))
 
 
 def folders_of(key: str) -> tuple[str, ...]:
