@@ -31,7 +31,7 @@ def record(*responses: dict[str, Any], **fields: Any) -> Record:
     return Record.from_dict({"id": "soup", "prompt": "What do I do?", "responses": list(responses)} | fields)
 
 
-def told(rules: PairRules, *responses: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, int]]:
+def paired_texts(rules: PairRules, *responses: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, int]]:
     pairs, receipt = pairs_of(record(*responses), rules)
     return [(p.chosen, p.rejected) for p in map(Pair.required, pairs)], dict(receipt)
 
@@ -94,7 +94,7 @@ THREE = (response(PLAIN, 0.8), response(GOOD, 1.0), response(BAD, 0.2))
     ],
 )
 def test_policies(rules: PairRules, pairs: list[tuple[str, str]]) -> None:
-    assert told(rules, *THREE) == (pairs, {"paired": 1})
+    assert paired_texts(rules, *THREE) == (pairs, {"paired": 1})
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_policies(rules: PairRules, pairs: list[tuple[str, str]]) -> None:
     ],
 )
 def test_each_rule_is_counted_under_its_name(reason: str, responses: list[dict[str, Any]]) -> None:
-    assert told(PairRules(), *responses) == ([], {reason: 1})
+    assert paired_texts(PairRules(), *responses) == ([], {reason: 1})
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,26 @@ def test_a_record_with_an_error_gives_no_pair() -> None:
     ],
 )
 def test_the_next_best_stands_in(responses: list[dict[str, Any]], pair: tuple[str, str]) -> None:
-    assert told(PairRules(), *responses)[0] == [pair]
+    assert paired_texts(PairRules(), *responses)[0] == [pair]
 
 
 def test_the_margin_is_decimal() -> None:
     # In binary 0.8 - 0.7 is a little more than 0.1 and 0.9 - 0.8 a little less.
     for worse in (0.7, 0.8):
-        assert told(PairRules(margin=0.1), response(GOOD, worse + 0.1), response(BAD, worse))[1] == {"paired": 1}
+        assert paired_texts(PairRules(margin=0.1), response(GOOD, worse + 0.1), response(BAD, worse))[1] == {"paired": 1}
+
+
+@pytest.mark.parametrize(("better", "margin"), [(0.7000004, 0.5), (0.700006, 0.500006)])
+def test_the_margin_has_six_places(better: float, margin: float) -> None:
+    (pair,), _ = pairs_of(record(response(GOOD, better), response(BAD, 0.2)), PairRules())
+    assert Pair.required(pair).margin == margin
 
 
 def test_limits_can_be_lifted() -> None:
     short = [response(GOOD, 0.9), response("No way.", 0.2)]
-    assert told(PairRules(max_length_ratio=None), *short)[1] == {"paired": 1}
+    assert paired_texts(PairRules(max_length_ratio=None), *short)[1] == {"paired": 1}
     loud = [response(GOOD, 0.9), response(GOOD.upper(), 0.2)]
-    assert told(PairRules(near_duplicate=1.0), *loud)[1] == {"paired": 1}
+    assert paired_texts(PairRules(near_duplicate=1.0), *loud)[1] == {"paired": 1}
 
 
 @pytest.mark.parametrize(
@@ -174,17 +180,19 @@ def test_limits_can_be_lifted() -> None:
     [
         ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.9}, "paired"),
         ({"rubric": "helpfulness/expected", "global_score": 2.0, "helpfulness": 0.9}, "paired"),
-        ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.6}, "floor"),
+        ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.7}, "paired"),
+        ({"rubric": "helpfulness", "global_score": None, "helpfulness": 0.65}, "floor"),
+        ({"global_score": 7.0}, "paired"),
         ({"rubric": "mine", "global_score": None}, "paired"),
     ],
 )
 def test_the_floor_knows_the_rubric(judgement: dict[str, Any], outcome: str) -> None:
-    assert told(PairRules(), response(GOOD, 0.9, **judgement), response(BAD, 0.2))[1] == {outcome: 1}
+    assert paired_texts(PairRules(), response(GOOD, 0.9, **judgement), response(BAD, 0.2))[1] == {outcome: 1}
 
 
 def test_words_are_counted_without_spaces_too() -> None:
     # Nine characters against three sentences' worth: one word each, were words what spaces part.
-    assert told(
+    assert paired_texts(
         PairRules(),
         response("今日は良い天気です", 0.9),
         response("散歩に行くのはいい考えだと思うので、一緒に公園まで歩いて行きませんか", 0.2),
@@ -192,7 +200,9 @@ def test_words_are_counted_without_spaces_too() -> None:
 
 
 def test_a_degenerate_answer_takes_no_time() -> None:
-    assert told(PairRules(max_length_ratio=None), response("a b " * 20_000, 0.9), response("b c " * 20_000, 0.2))[1] == {"paired": 1}
+    assert paired_texts(PairRules(max_length_ratio=None), response("a b " * 20_000, 0.9), response("b c " * 20_000, 0.2))[1] == {
+        "paired": 1
+    }
 
 
 @pytest.mark.parametrize("scores", [{"score": float("nan")}, {"score": 0.9, "global_score": float("nan")}])
