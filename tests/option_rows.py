@@ -219,6 +219,8 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     "eval": (
         Row("what", "suite --judge j", {"read_items.words": ["suite"]}, instead=True),
         Row("data", "--data folder", {"read_items.data": "folder"}),
+        Row("harmful_column", "--harmful-column label", {"read_items.harmful_column": "label"}),
+        Row("harmful_column", "--harmful-column label", {"print_comparison.harmful_column": "label"}, "a.jsonl b.jsonl --compare"),
         Row("judge", "nano_world --judge k", {f"{PLAN}.judges[0].model": "k"}, instead=True),
         Row("judge_base_url", "--judge-base-url http://localhost:8/v1", {f"{PLAN}.judges[0].base_url": "http://localhost:8/v1"}),
         Row("judge_body", """--judge-body '{"top_k": 5}'""", {f"{PLAN}.judges[0].body.top_k": 5}),
@@ -239,6 +241,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
                 "print_comparison.agg": None,
                 "print_comparison.as_json": False,
                 "print_comparison.seed": 0,
+                "print_comparison.harmful_column": "harmful",
             },
         ),
         Row("summary", "--summary", {"deliver.as_json": True, "run_evaluation.writing": False}),

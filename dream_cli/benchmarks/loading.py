@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.benchmarks.files import Folder, open_files, read_table
+from dream_cli.benchmarks.own_data import own_items
 from dream_cli.benchmarks.registry import TABLE, every, get
 from dream_cli.benchmarks.tables import OfficialFiles
 from dream_cli.errors import InvalidRecord, UsageError
@@ -42,22 +43,30 @@ def name_benchmarks(words: Sequence[str]) -> bool:
 
 
 def read_items(
-    words: Sequence[str], data: str | None = None, reading: Reading = DEFAULT_READING, limit: int | None = None, quiet: bool = False
+    words: Sequence[str],
+    data: str | None = None,
+    reading: Reading = DEFAULT_READING,
+    limit: int | None = None,
+    quiet: bool = False,
+    harmful_column: str | None = None,
 ) -> tuple[list[Record], int]:
-    """Return the items of benchmarks, or those in files (stdin for no word), and the number of lines that could not be read.
+    """Return the items of benchmarks, or those in files (stdin for no word), and the number of rows that could not be read.
 
-    Each unreadable line is reported on stderr. Raises UsageError for files that are missing or not the benchmark's, and for rows that
-    are not items of a benchmark.
+    With `harmful_column`, the records in files that are of no benchmark are items of own data, and that column holds their labels.
+    What cannot be read is reported on stderr. Raises UsageError for files that are missing or not the benchmark's, and for rows that
+    are not items.
     """
     if name_benchmarks(words):
         shown = Access(max_pixels=reading.max_pixels)
         items = load(words, data, limit, (lambda _: None) if quiet else warn)
         return [replace(item, images=tuple(replace(image, access=shown) for image in item.images)) for item in items], 0
     rows = [row for word in words or ["-"] for row in read_records(_items_file(word), reading, limit)]
-    items = [row for row in rows if row.error is None or "benchmark" in row.extra]
     for row in rows:
         if row.error is not None and "benchmark" not in row.extra:
             warn(row.error.message)
+    items = [row for row in rows if row.error is None or "benchmark" in row.extra]
+    if harmful_column is not None:
+        items = own_items(items, harmful_column, warn)
     try:
         for row in items:
             get(Item.of(row).name).subset(Item.of(row))

@@ -42,6 +42,11 @@ def cautions(
             yield f"{judge} judged, which knows only its own small world: this shows that the command runs, and nothing about the model"
     if alone:
         yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
+    sides = {benchmark.subset(Item.of(record)).harmless for record in records}
+    if len(sides) == 1 < len({subset.harmless for subset in benchmark.subsets.values()}):
+        (harmless,) = sides
+        there, others, rewarded = ("harmless", "harmful", "answering") if harmless else ("harmful", "harmless", "refusing")
+        yield f"all prompts are {there}: read it beside {others} ones, as these alone reward {rewarded} everything"
     if benchmark.in_distribution:
         yield "in-distribution: made from the sources that DREAM and VLGuard train on"
 

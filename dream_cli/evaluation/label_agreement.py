@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.method.stages import identified
 from dream_cli.records.choices import Rule
+from dream_cli.records.identity import identified
 from dream_cli.records.record import Json, Record, Response
 from dream_cli.stats.agreement import (
     Estimate,

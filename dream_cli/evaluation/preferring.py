@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from dream_cli.errors import RowError, UsageError
 from dream_cli.evaluation.judge_questions import EvaluationJudge
-from dream_cli.method.stages import Tally, identified
+from dream_cli.method.stages import Tally
+from dream_cli.records.identity import identified
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
 from dream_cli.stats.agreement import position_bias

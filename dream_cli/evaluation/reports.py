@@ -47,13 +47,15 @@ def deliver(
         write_card(file, results, records)
 
 
-def print_comparison(sources: Sequence[str], *, rule: Rule, agg: Aggregate | None, as_json: bool, seed: int) -> int:
+def print_comparison(
+    sources: Sequence[str], *, rule: Rule, agg: Aggregate | None, as_json: bool, seed: int, harmful_column: str | None = None
+) -> int:
     """Print paired tests between two files of the same items; return 1 where a line could not be read."""
     from dream_cli.evaluation.comparing import compare, comparison_table
 
     if len(sources) != 2:
         raise UsageError(f"--compare takes two files, before and after, not {len(sources)}")
-    (before, unreadable_before), (after, unreadable_after) = (read_items([source]) for source in sources)
+    (before, unreadable_before), (after, unreadable_after) = (read_items([source], harmful_column=harmful_column) for source in sources)
     rows = compare(before, after, rule=rule, agg=agg, seed=seed)
     sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) if as_json else comparison_table(rows) + "\n")
     return int(bool(unreadable_before or unreadable_after))

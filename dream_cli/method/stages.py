@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import stat
 import sys
@@ -21,7 +20,7 @@ from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.errors import RowError
 from dream_cli.records.columns import DEFAULT_READING, Reading
-from dream_cli.records.image_bytes import digest
+from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
 from dream_cli.records.record import Image, Record
 from dream_cli.records.streams import open_writer, read_records
@@ -198,23 +197,6 @@ def _prepared(image: Image) -> Image:
         return prepare(image)
     except RowError:
         return image
-
-
-def identified(record: Record) -> Record:
-    """Return the record with an id: its own, or the hash of its prompt and image bytes.
-
-    An image that cannot be read counts by its path, so that the row keeps an id where only the text is looked at.
-    """
-    if record.id is not None:
-        return record
-    text = "\n".join([record.prompt or "", *(f"{m.role}: {m.content}" for m in record.messages)])
-    parts = [text]
-    for image in record.images:
-        try:
-            parts.append(digest(image))
-        except RowError:
-            parts.append(image.path or "")
-    return replace(record, id=hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16])
 
 
 async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncIterator[tuple[Record, Record]]:

@@ -1,0 +1,48 @@
+"""The options of dream eval: what is evaluated, who judges, by which rule, and what is printed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dream_cli.benchmarks.registry import TABLE
+from dream_cli.records.choices import Aggregate, Rule
+
+What = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="BENCHMARK|FILE",
+        help=f"Benchmarks to run ({', '.join(TABLE)}; suite: all whose files are available; NAME:SUBSET: one subset), or files of items "
+        "or of your own labelled records (default: stdin).",
+    ),
+]
+Data = Annotated[str | None, typer.Option(metavar="DIR", help="Official benchmark files: a folder, a file, or hf://NAME.")]
+HarmfulColumn = Annotated[
+    str,
+    typer.Option(metavar="NAME", envvar="DREAM_HARMFUL_COLUMN", help="Column of your own records that says whether the prompt is harmful."),
+]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option("--judge", metavar="MODEL", help="Judge model (default for benchmarks: DREAM_JUDGE); repeat it for a majority vote."),
+]
+JudgeUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge-base-url",
+        metavar="URL",
+        help="Server of the judge (default for benchmarks: DREAM_JUDGE_BASE_URL); one for all judges or one per judge.",
+    ),
+]
+RuleName = Annotated[
+    Rule,
+    typer.Option(help="strict: image-grounded judge, unreadable answers are unscored. official: the published rule, flaws included."),
+]
+Trials = Annotated[int | None, typer.Option(min=1, help="Responses per prompt (default: as published).")]
+Agg = Annotated[Aggregate | None, typer.Option(help="How the trials of a prompt are aggregated (default: as published).")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature of the policy (default: as published).")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per response (default: as published).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum items per subset, or rows per file.")]
+Compare = Annotated[bool, typer.Option("--compare", help="Run paired tests on two files of the same items, before and after.")]
+AsSummary = Annotated[bool, typer.Option("--summary", help="Print one JSON line per benchmark and model.")]
+ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Also print prompts and responses, which may be harmful.")]
