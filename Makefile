@@ -24,11 +24,14 @@ lint: $(BIN)/dream
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The built wheel runs the pipe in an empty environment, away from the checkout.
+# The built wheel runs in an empty environment, away from the checkout: first as the base install, then the pipe with torch.
 wheel: $(BIN)/dream
 	rm -rf build dist out/wheel && mkdir -p out/wheel
 	$(BIN)/python -m build -q --wheel --outdir dist .
 	$(PYTHON) -m venv out/wheel/venv
+	out/wheel/venv/bin/pip install -q -c constraints/cpu.txt dist/*.whl
+	! out/wheel/venv/bin/python -c "import torch" 2> /dev/null
+	cd out/wheel && venv/bin/dream --version && venv/bin/dream convert $(CURDIR)/examples/records.jsonl --to llava --allow-outside > llava.jsonl
 	out/wheel/venv/bin/pip install -q -c constraints/cpu.txt "$$(ls dist/*.whl)[local]"
 	cd out/wheel && PATH="$$PWD/venv/bin:$$PATH" DREAM_STORE=$$PWD/calls.sqlite bash $(CURDIR)/examples/demo.sh demo
 
