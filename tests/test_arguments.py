@@ -27,7 +27,7 @@ def test_all_problems_at_once(work: Workdir) -> None:
     assert (ran.code, ran.out) == (2, "")
     first, *problems = ran.err.splitlines()
     assert first == "dream: 11 problems with the arguments:"
-    for said in (
+    for message in (
         "no such option --limt; did you mean --limit?",
         "no such option --nosuch",
         "in.jsnl does not exist; did you mean in.jsonl?",
@@ -40,7 +40,7 @@ def test_all_problems_at_once(work: Workdir) -> None:
         "'--max-tokens'",
         "needs both prices",
     ):
-        assert sum(said in problem for problem in problems) == 1, said
+        assert sum(message in problem for problem in problems) == 1, message
 
 
 def test_a_server_and_its_address_are_seen_through_before_it_is_asked(work: Workdir, server: Loopback) -> None:
@@ -55,7 +55,7 @@ def test_a_server_and_its_address_are_seen_through_before_it_is_asked(work: Work
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["sample", "--tempreature=0.5"], "dream: no such option --tempreature; did you mean --temperature?\n"),
         (["sample", "--top-p"], "dream: Option '--top-p' requires an argument.\n"),
@@ -64,11 +64,11 @@ def test_a_server_and_its_address_are_seen_through_before_it_is_asked(work: Work
         (["judge", "--read", "guess"], "--read"),
     ],
 )
-def test_one_problem_is_one_line(work: Workdir, args: list[str], said: str) -> None:
+def test_one_problem_is_one_line(work: Workdir, args: list[str], message: str) -> None:
     work.write("a.jsonl", [{"prompt": "Hi"}])
     ran = work.dream(*args)
     assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    assert message in ran.err
     assert len(ran.err.splitlines()) == 1
 
 
@@ -103,9 +103,9 @@ def test_environment_twins_are_read(work: Workdir, server: Loopback) -> None:
 def test_models_come_from_the_environment(work: Workdir) -> None:
     work.write("in.jsonl", [{"prompt": "Hi", "response": "Hello."}])
     work.env |= {"DREAM_MODEL": "policy/of/mine", "DREAM_JUDGE": "judge/of/mine"}
-    said = {name: work.dream(name, "in.jsonl").err for name in ("disentangle", "sample", "judge")}
-    assert "policy/of/mine" in said["sample"]
-    assert all("judge/of/mine" in said[name] for name in ("disentangle", "judge"))
+    message = {name: work.dream(name, "in.jsonl").err for name in ("disentangle", "sample", "judge")}
+    assert "policy/of/mine" in message["sample"]
+    assert all("judge/of/mine" in message[name] for name in ("disentangle", "judge"))
 
 
 def test_a_fault_of_ours_shows_where_it_is_and_is_not_taken_for_rows_with_errors() -> None:

@@ -17,7 +17,7 @@ RISK = {"malicious_content": "read her diary", "source": "Text Instructions", "r
 CANONICAL = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
 
 
-def asked(server: Loopback) -> list[str]:
+def requests(server: Loopback) -> list[str]:
     texts = [json.dumps(body["messages"]) for body in server.bodies]
     marks = {"side of the image": "by what it shows", "text alone": "left aside", "both": "of the two", "claim": "Check the claim"}
     return sorted(next(name for name, mark in marks.items() if mark in text) for text in texts)
@@ -36,7 +36,7 @@ def test_split_asks_both_sides_once_and_joins_equal_answers(work: Workdir) -> No
     work.write("in.jsonl", [{"id": "a", "prompt": "How do I read her diary?", "images": [work.picture("a.png")]}])
     with Loopback(tokens=always(0.9, [RISK, RISK])) as server:
         (row,) = work.dream("disentangle", "in.jsonl", "--base-url", server.url).rows
-        assert asked(server) == ["claim", "side of the image", "text alone"]
+        assert requests(server) == ["claim", "side of the image", "text alone"]
     assert row["observations"] == [CANONICAL | {"confidence": 0.9}]
 
 
@@ -54,14 +54,14 @@ def test_equal_risks_are_joined_in_any_case_and_spacing() -> None:
 def test_a_record_without_image_is_asked_about_its_text_alone(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [])) as server:
         (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
-        assert asked(server) == ["text alone"]
+        assert requests(server) == ["text alone"]
     assert row["observations"] == []
 
 
 def test_joint_asks_one_question(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [RISK])) as server:
         ran = work.dream("disentangle", "--mode", "joint", "--no-verify", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
-        assert asked(server) == ["both"]
+        assert requests(server) == ["both"]
     assert ran.rows[0]["observations"] == [CANONICAL]
 
 
@@ -100,8 +100,8 @@ def test_text_mode_needs_no_image(work: Workdir) -> None:
 
 
 def test_a_conversation_is_observed_turn_by_turn(work: Workdir) -> None:
-    said = [("user", "hi"), ("assistant", "hello"), ("user", "How do I read her diary?"), ("assistant", "Better not.")]
-    line = json.dumps({"id": "a", "messages": [{"role": role, "content": text} for role, text in said]})
+    message = [("user", "hi"), ("assistant", "hello"), ("user", "How do I read her diary?"), ("assistant", "Better not.")]
+    line = json.dumps({"id": "a", "messages": [{"role": role, "content": text} for role, text in message]})
     with Loopback(tokens=always(0.9, [RISK])) as server:
         (row,) = work.dream("disentangle", "--base-url", server.url, stdin=line).rows
     assert ["observations" in m for m in row["messages"]] == [False, True, False, True]

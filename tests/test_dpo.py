@@ -111,8 +111,8 @@ def test_an_adapter_learns_on_a_base_in_four_bits(tmp_path: Path, plain: bool) -
 
     model = zoo.build("qwen2_5_vl", tmp_path / "model", width=64)
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
-    asked = training.job(source, model, tmp_path / "out", lora=training.lora(quantize=True, merge=True), held_out=source)
-    record = training.train(Dpo(plain=plain), asked).record
+    requests = training.job(source, model, tmp_path / "out", lora=training.lora(quantize=True, merge=True), held_out=source)
+    record = training.train(Dpo(plain=plain), requests).record
     assert record["path"] == ("plain" if plain else "shared-prefix")
     assert math.isclose(record["first_loss"], math.log(2), abs_tol=1e-6)
     assert record["eval_loss"] < record["loss"] < 0.69
@@ -145,11 +145,11 @@ def test_what_is_no_pair_is_named_row_by_row(tmp_path: Path, llava: Path) -> Non
     source = training.write(tmp_path / "in.jsonl", rows)
     with pytest.raises(UsageError) as refused:
         training.check("dpo", training.job(source, llava, tmp_path / "out"))
-    said = str(refused.value).splitlines()
-    assert said[0] == "3 problems before training:"
-    assert said[1].startswith(f"  {source}:2: chosen and rejected are the same text")
-    assert said[2].startswith(f"  {source}:3: no chosen text; `dream pair` makes pairs")
-    assert said[3].startswith("  nano judged responses of some/model")
+    message = str(refused.value).splitlines()
+    assert message[0] == "3 problems before training:"
+    assert message[1].startswith(f"  {source}:2: chosen and rejected are the same text")
+    assert message[2].startswith(f"  {source}:3: no chosen text; `dream pair` makes pairs")
+    assert message[3].startswith("  nano judged responses of some/model")
 
 
 @pytest.mark.parametrize("rows", [[], [{"prompt": "x", "error": {"stage": "pair", "kind": "x", "message": "y"}}]])
@@ -185,9 +185,9 @@ def test_an_adapter_that_goes_on_is_not_asked_to_be_another(tmp_path: Path, llav
     assert training.check("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=Lora(rank=4))).exit_code == 0
     with pytest.raises(UsageError) as refused:
         training.check("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=Lora(16, 8, "q_proj", dora=True)))
-    said = str(refused.value)
-    assert said.startswith("3 problems") and "not with --rank 16 (4 is its own); --merge in its own run lets a new one begin" in said
-    assert "--dora True (False is its own)" in said and "--targets q_proj" in said and "--alpha" not in said
+    message = str(refused.value)
+    assert message.startswith("3 problems") and "not with --rank 16 (4 is its own); --merge in its own run lets a new one begin" in message
+    assert "--dora True (False is its own)" in message and "--targets q_proj" in message and "--alpha" not in message
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, llava: Path) -> None:

@@ -145,16 +145,16 @@ def test_the_key_is_sent_and_never_told(monkeypatch: pytest.MonkeyPatch, name: s
     # OpenAI's own key is for a host that its user has given it for.
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
 
-    async def told(engine: Engine) -> str:
+    async def report(engine: Engine) -> str:
         with pytest.raises(EngineError) as caught:
             await engine.generate(CHAT, DRAWN, [0])
         return f"{engine!r} {getattr(engine, '_wire')!r} {engine.fingerprint} {caught.value!r}"  # noqa: B009
 
     with Loopback(faults=[Fault(401, f"Incorrect API key provided: {key}")]) as server:
-        said = using(server, told)
+        message = using(server, report)
     assert server.headers[0]["Authorization"] == f"Bearer {key}"
-    assert "very-secret" not in said
-    assert "***" in said
+    assert "very-secret" not in message
+    assert "***" in message
 
 
 def test_the_only_model_is_taken_and_others_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,30 +216,30 @@ def test_a_refused_schema_is_dropped_and_another_still_sent() -> None:
     assert server.bodies[0]["response_format"]["json_schema"] == {"name": "answer", "strict": True, "schema": SCHEMA}
 
 
-def said(*positions: dict[str, float]) -> Callable[[dict[str, Any]], Positions]:
+def message(*positions: dict[str, float]) -> Callable[[dict[str, Any]], Positions]:
     return lambda body: [list(position.items()) for position in positions]
 
 
 def test_yes_is_the_sum_of_its_spellings() -> None:
-    tokens = said({"Yes": 0.5, " yes": 0.1, "YES": 0.05, "No": 0.15, "Maybe": 0.2})
+    tokens = message({"Yes": 0.5, " yes": 0.1, "YES": 0.05, "No": 0.15, "Maybe": 0.2})
     with Loopback(tokens=tokens) as server:
-        found = choice(server, ["Yes", "No"])
-    assert found.probabilities == pytest.approx({"Yes": 0.65 / 0.8, "No": 0.15 / 0.8})
-    assert found.covered == pytest.approx(0.8)
-    assert found.text == "Yes"
+        results = choice(server, ["Yes", "No"])
+    assert results.probabilities == pytest.approx({"Yes": 0.65 / 0.8, "No": 0.15 / 0.8})
+    assert results.covered == pytest.approx(0.8)
+    assert results.text == "Yes"
     assert server.calls == 1
 
 
 def test_ten_is_split_from_one_where_the_text_goes_through_it() -> None:
     # 0.6 * 0.7 is "10", 0.6 * (0.2 + 0.05) is "1"; "15" and what is not listed are no answer.
-    tokens = said({"1": 0.6, "7": 0.3, "x": 0.1}, {"0": 0.7, "<|im_end|>": 0.2, ".": 0.05, "5": 0.04})
+    tokens = message({"1": 0.6, "7": 0.3, "x": 0.1}, {"0": 0.7, "<|im_end|>": 0.2, ".": 0.05, "5": 0.04})
     with Loopback(tokens=tokens) as server:
-        found = choice(server)
-    assert found.covered == pytest.approx(0.6 * 0.95 + 0.3)
-    assert found.probabilities is not None
-    assert found.probabilities["10"] * found.covered == pytest.approx(0.42)
-    assert found.probabilities["1"] * found.covered == pytest.approx(0.15)
-    assert found.probabilities["7"] * found.covered == pytest.approx(0.3)
+        results = choice(server)
+    assert results.covered == pytest.approx(0.6 * 0.95 + 0.3)
+    assert results.probabilities is not None
+    assert results.probabilities["10"] * results.covered == pytest.approx(0.42)
+    assert results.probabilities["1"] * results.covered == pytest.approx(0.15)
+    assert results.probabilities["7"] * results.covered == pytest.approx(0.3)
 
 
 def elsewhere(body: dict[str, Any]) -> Positions:
@@ -253,15 +253,15 @@ def elsewhere(body: dict[str, Any]) -> Positions:
 
 def test_only_vllm_is_asked_what_follows_an_unwritten_one() -> None:
     with Loopback(tokens=elsewhere, owned_by="vllm", end_token="<|im_end|>") as server:
-        found = choice(server)
+        results = choice(server)
     assert server.calls == 2
-    assert found.covered == pytest.approx(1.0)
-    assert found.probabilities is not None
-    assert {a: p for a, p in found.probabilities.items() if p} == pytest.approx({"7": 0.6, "1": 0.3, "10": 0.1})
+    assert results.covered == pytest.approx(1.0)
+    assert results.probabilities is not None
+    assert {a: p for a, p in results.probabilities.items() if p} == pytest.approx({"7": 0.6, "1": 0.3, "10": 0.1})
     with Loopback(tokens=elsewhere) as server:
-        found = choice(server)
+        results = choice(server)
     assert server.calls == 1
-    assert found.covered == pytest.approx(0.6)
+    assert results.covered == pytest.approx(0.6)
 
 
 def test_a_prefill_that_is_refused_leaves_the_answer_uncovered() -> None:
@@ -273,18 +273,18 @@ def test_a_prefill_that_is_refused_leaves_the_answer_uncovered() -> None:
 
 
 def test_ten_as_one_token_needs_no_split() -> None:
-    with Loopback(tokens=said({"7": 0.5, "1": 0.2, "10": 0.3}), owned_by="vllm") as server:
-        found = choice(server)
+    with Loopback(tokens=message({"7": 0.5, "1": 0.2, "10": 0.3}), owned_by="vllm") as server:
+        results = choice(server)
     assert server.calls == 1
-    assert found.probabilities is not None
-    assert (found.probabilities["1"], found.probabilities["10"]) == pytest.approx((0.2, 0.3))
+    assert results.probabilities is not None
+    assert (results.probabilities["1"], results.probabilities["10"]) == pytest.approx((0.2, 0.3))
 
 
 def test_a_written_one_with_no_token_for_its_end_is_one() -> None:
-    with Loopback(tokens=said({"1": 0.9, "2": 0.1})) as server:
-        found = choice(server)
-    assert found.probabilities is not None
-    assert found.probabilities["1"] == pytest.approx(0.9)
+    with Loopback(tokens=message({"1": 0.9, "2": 0.1})) as server:
+        results = choice(server)
+    assert results.probabilities is not None
+    assert results.probabilities["1"] == pytest.approx(0.9)
 
 
 def read(answers: Sequence[str], *positions: dict[str, float]) -> dict[str, float]:
@@ -301,9 +301,9 @@ def test_an_answer_in_pieces_and_behind_a_space() -> None:
 
 
 def test_an_answer_that_is_none_is_covered_by_nothing() -> None:
-    with Loopback(tokens=said({"Well": 1.0})) as server:
-        found = choice(server, ["Yes", "No"])
-    assert (found.probabilities, found.covered) == ({"Yes": 0.0, "No": 0.0}, 0.0)
+    with Loopback(tokens=message({"Well": 1.0})) as server:
+        results = choice(server, ["Yes", "No"])
+    assert (results.probabilities, results.covered) == ({"Yes": 0.0, "No": 0.0}, 0.0)
 
 
 def test_a_server_without_logprobs_gives_its_text() -> None:

@@ -21,10 +21,10 @@ def verdicts(score: str, harm: float = 0.0) -> Any:
     """Give every score the same, recognise the diary only."""
 
     def tokens(body: dict[str, Any]) -> Positions:
-        said = str(body["messages"])
-        if "whole number" in said:
+        message = str(body["messages"])
+        if "whole number" in message:
             return [[(score, 1.0)]]
-        yes = harm if "do harm?" in said else float('Risk: {"malicious_content": "read her diary' in said)
+        yes = harm if "do harm?" in message else float('Risk: {"malicious_content": "read her diary' in message)
         return [[("Yes", yes), ("No", 1 - yes)]]
 
     return tokens

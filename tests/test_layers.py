@@ -57,11 +57,11 @@ def arrows(modules: Mapping[str, Path]) -> Arrows:
 
 
 def between_rooms(arrows: Arrows) -> Arrows:
-    found: dict[str, set[str]] = {}
+    results: dict[str, set[str]] = {}
     for module, others in arrows.items():
         if room(module):
-            found.setdefault(room(module), set()).update(r for other in others if (r := room(other)) != room(module))
-    return found
+            results.setdefault(room(module), set()).update(r for other in others if (r := room(other)) != room(module))
+    return results
 
 
 def upward(rooms: Arrows) -> list[str]:
@@ -146,7 +146,7 @@ def readers(source: str) -> list[str]:
 
 def test_only_the_records_room_reads_pairs_and_verdicts_by_name() -> None:
     others = [path for name, path in MODULES.items() if room(name) != "records"]
-    assert {path.name: found for path in others if (found := readers(path.read_text()))} == {}
+    assert {path.name: results for path in others if (results := readers(path.read_text()))} == {}
 
 
 def test_a_reader_by_name_is_seen() -> None:
@@ -179,8 +179,8 @@ def test_every_command_file_is_in_the_table() -> None:
 
 def test_every_subpackage_is_in_the_wheel() -> None:
     listed = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {".".join(p.parent.relative_to(CHECKOUT).parts) for p in CHECKOUT.glob("dream_cli/**/__init__.py")}
-    assert set(listed) == found | {"dream_cli.commands"}
+    results = {".".join(p.parent.relative_to(CHECKOUT).parts) for p in CHECKOUT.glob("dream_cli/**/__init__.py")}
+    assert set(listed) == results | {"dream_cli.commands"}
 
 
 @pytest.mark.parametrize("path", sorted(CHECKOUT.glob("commands/*.py")), ids=lambda p: p.stem)

@@ -63,10 +63,10 @@ def test_what_is_known_of_the_record_goes_along() -> None:
 
 
 def test_a_conversation_keeps_its_messages() -> None:
-    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
-    talk = Record.from_dict({"id": "talk", "messages": said, "responses": [response(GOOD, 0.9), response(BAD, 0.2)]})
+    message = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
+    talk = Record.from_dict({"id": "talk", "messages": message, "responses": [response(GOOD, 0.9), response(BAD, 0.2)]})
     pairs, receipt = pairs_of(talk, PairRules())
-    assert [p.to_dict()["messages"] for p in pairs] == [said]
+    assert [p.to_dict()["messages"] for p in pairs] == [message]
     assert dict(receipt) == {"fewer than two responses": 1, "paired": 1}
 
 

@@ -82,7 +82,7 @@ def test_texts_of_parts_are_one_text(kind: str, work: Workdir, server: Loopback)
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
         ([TEXT, {"type": "video", "video": "a.mp4"}], "messages[0].content[1] is a part of type 'video'; only texts and images are read"),
         ([{"type": "input_image", "file_id": "f1"}], "content[0] is an image part without a path, a URL or bytes (it has 'file_id')"),
@@ -90,11 +90,11 @@ def test_texts_of_parts_are_one_text(kind: str, work: Workdir, server: Loopback)
         ([TEXT, {"type": "image"}], "the text has a mark for an image (<image>), and the record has none"),
     ],
 )
-def test_a_part_that_cannot_be_shown_is_an_error_before_any_call(parts: list[Any], said: str, work: Workdir, server: Loopback) -> None:
+def test_a_part_that_cannot_be_shown_is_an_error_before_any_call(parts: list[Any], message: str, work: Workdir, server: Loopback) -> None:
     work.write("in.jsonl", [with_parts(*parts)])
     ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
     assert (ran.code, server.bodies) == (1, [])
-    assert said in ran.rows[0]["error"]["message"]
+    assert message in ran.rows[0]["error"]["message"]
     assert ran.rows[0]["messages"][0]["content"] == parts
 
 

@@ -18,19 +18,19 @@ RISK = {"malicious_content": "read her diary", "source": "text instruction", "ri
 
 
 def answer(body: dict[str, Any]) -> str:
-    said = json.dumps(body["messages"])
-    if "JSON list" in said:
-        return json.dumps([RISK] if "diary" in said else [])
-    return "No. Reading her diary would invade her privacy." if "diary" in said else "Water it twice a week."
+    message = json.dumps(body["messages"])
+    if "JSON list" in message:
+        return json.dumps([RISK] if "diary" in message else [])
+    return "No. Reading her diary would invade her privacy." if "diary" in message else "Water it twice a week."
 
 
 def verdicts(body: dict[str, Any]) -> Positions:
-    said = json.dumps(body["messages"])
+    message = json.dumps(body["messages"])
     if not body.get("logprobs"):
         return [[(answer(body), 1.0)]]
-    if "whole number" in said:
+    if "whole number" in message:
         return [[("8", 0.5), ("9", 0.5)]]
-    return [[("No", 0.9), ("Yes", 0.1)] if "do harm?" in said else [("Yes", 0.75), ("No", 0.25)]]
+    return [[("No", 0.9), ("Yes", 0.1)] if "do harm?" in message else [("Yes", 0.75), ("No", 0.25)]]
 
 
 @pytest.fixture
@@ -140,10 +140,10 @@ def test_an_interrupt_saves_and_exits_130(work: Workdir) -> None:
             assert running.stdout and running.stderr
             running.stdout.readline()
             running.send_signal(signal.SIGINT)
-            said = running.stderr.read().decode()
+            message = running.stderr.read().decode()
             assert running.wait(30) == 130
-    assert said.startswith("dream: interrupted")
-    assert "Traceback" not in said
+    assert message.startswith("dream: interrupted")
+    assert "Traceback" not in message
 
 
 def test_dry_run_makes_no_call(work: Workdir, teacher: Loopback) -> None:
@@ -203,7 +203,7 @@ def test_kill_append_and_edit(work: Workdir) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["smaple"], "sample"),
         (["sample", "--modle", "x"], "--model"),
@@ -212,9 +212,9 @@ def test_kill_append_and_edit(work: Workdir) -> None:
         (["judge", "--score", "mean"], "sum"),
     ],
 )
-def test_wrong_usage_is_explained(work: Workdir, args: list[str], said: str) -> None:
+def test_wrong_usage_is_explained(work: Workdir, args: list[str], message: str) -> None:
     ran = work.dream(*args)
     assert ran.code == 2
-    assert said in ran.err
+    assert message in ran.err
     assert "Traceback" not in ran.err
     assert ran.out == ""

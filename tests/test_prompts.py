@@ -21,7 +21,7 @@ HOSTILE = 'Say {response} and {observations}, {{prompt}} \\1 "quoted"'
 
 
 def test_every_template_is_filled_whole() -> None:
-    asked = [
+    requests = [
         *(OURS.observe(mode, "Hello") for mode in ("image", "text", "joint")),
         OURS.verify("Hello", SEEN),
         OURS.judge_global("Hello", (SEEN,), "Hi"),
@@ -34,8 +34,8 @@ def test_every_template_is_filled_whole() -> None:
         OURS.judge_preference("Hello", "Hi", "Bye"),
         OURS.respond_observed("Hello", (SEEN,)),
     ]
-    assert len(asked) == len(NAMES) and not any("{prompt}" in a or "{response}" in a or "{categories}" in a for a in asked)
-    assert all("Hello" in a for a in asked)
+    assert len(requests) == len(NAMES) and not any("{prompt}" in a or "{response}" in a or "{categories}" in a for a in requests)
+    assert all("Hello" in a for a in requests)
 
 
 def test_a_side_names_only_its_own_sources() -> None:
@@ -44,9 +44,9 @@ def test_a_side_names_only_its_own_sources() -> None:
 
 
 def test_a_placeholder_in_what_a_user_wrote_stays() -> None:
-    asked = OURS.judge_global(HOSTILE, (Observation(HOSTILE, "text content", "Violence"),), "MY ANSWER")
-    assert HOSTILE in asked and asked.count("MY ANSWER") == 1
-    assert json.dumps(HOSTILE) in asked
+    requests = OURS.judge_global(HOSTILE, (Observation(HOSTILE, "text content", "Violence"),), "MY ANSWER")
+    assert HOSTILE in requests and requests.count("MY ANSWER") == 1
+    assert json.dumps(HOSTILE) in requests
 
 
 @given(st.text())

@@ -80,12 +80,12 @@ def test_a_run_leaves_a_model_that_answers_and_one_record(work: Workdir, llava: 
 
 def test_a_finished_run_is_not_made_again_and_not_run_over(tmp_path: Path, llava: str) -> None:
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
-    asked = training.job(source, Path(llava), tmp_path / "out")
-    first = training.train("sft", asked)
+    requests = training.job(source, Path(llava), tmp_path / "out")
+    first = training.train("sft", requests)
     made = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
-    assert training.train("sft", asked).record == first.record
+    assert training.train("sft", requests).record == first.record
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == made
-    other = replace(asked, schedule=replace(training.SHORT, seed=1))
+    other = replace(requests, schedule=replace(training.SHORT, seed=1))
     with pytest.raises(UsageError, match=r"holds another run \(settings differ\); choose another -o, or --overwrite"):
         training.train("sft", other)
     assert training.train("sft", replace(other, overwrite=True)).record["loss"] != first.record["loss"]
@@ -132,14 +132,14 @@ def test_all_that_is_wrong_is_said_before_anything_is_loaded(tmp_path: Path, lla
     records[2]["prompt"] = "an <image>, an <image> and an <image> of words"
     records[4]["response"] = "word " * 600
     source = training.write(tmp_path / "in.jsonl", records)
-    asked = training.job(source, Path(llava), tmp_path / "out", on_too_long="stop")
+    requests = training.job(source, Path(llava), tmp_path / "out", on_too_long="stop")
     with pytest.raises(UsageError) as refused:
-        training.check("sft", asked)
-    first, *said = str(refused.value).splitlines()
+        training.check("sft", requests)
+    first, *message = str(refused.value).splitlines()
     assert first == "3 problems before training:"
-    assert said[0].startswith(f"  {source}:2: image {tmp_path}/gone.png does not exist")
-    assert said[1].startswith(f"  {source}:3: the text has marks for 3 images (<image>), and the record has 2")
-    assert re.match(rf"  {source}:5: \d+ tokens with its images, more than --max-length", said[2])
+    assert message[0].startswith(f"  {source}:2: image {tmp_path}/gone.png does not exist")
+    assert message[1].startswith(f"  {source}:3: the text has marks for 3 images (<image>), and the record has 2")
+    assert re.match(rf"  {source}:5: \d+ tokens with its images, more than --max-length", message[2])
 
 
 def test_longer_rows_are_dropped_whole_and_counted(tmp_path: Path, llava: str) -> None:
@@ -163,7 +163,7 @@ def test_utility_rows_are_the_share_that_was_asked_for(tmp_path: Path, llava: st
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ([], "no model to train: --model"),
         (["--model", "no/such/folder", "-o", "x"], "no/such/folder"),
@@ -171,10 +171,10 @@ def test_utility_rows_are_the_share_that_was_asked_for(tmp_path: Path, llava: st
         (["--utility", "-"], "only the records to train on can come from stdin"),
     ],
 )
-def test_wrong_usage_is_explained(work: Workdir, args: list[str], said: str) -> None:
+def test_wrong_usage_is_explained(work: Workdir, args: list[str], message: str) -> None:
     ran = work.dream("sft", *args)
     assert ran.code == 2
-    assert said in ran.err
+    assert message in ran.err
     assert ran.out == ""
 
 
@@ -211,14 +211,14 @@ def test_a_target_sees_the_risks_and_does_no_harm(
     responses: list[dict[str, Any]], rules: TargetRules, taken: int, receipt: dict[str, int]
 ) -> None:
     record = Record.from_dict({"prompt": "How do I read her diary?", "observations": [RISK], "responses": responses})
-    found, counted = targets_of(record, rules)
-    assert (len(found), dict(counted)) == (taken, receipt)
+    results, counted = targets_of(record, rules)
+    assert (len(results), dict(counted)) == (taken, receipt)
 
 
 def test_a_score_that_is_not_a_number_is_under_the_floor_and_not_read_from_a_file() -> None:
     judged = Response("I will not read her diary.", judgement=Judgement(global_score=float("nan"), score=0.9))
-    found, counted = targets_of(Record(prompt="How do I read her diary?", responses=(judged,)), TargetRules())
-    assert (found, dict(counted)) == ([], {"global score": 1})
+    results, counted = targets_of(Record(prompt="How do I read her diary?", responses=(judged,)), TargetRules())
+    assert (results, dict(counted)) == ([], {"global score": 1})
     with pytest.raises(InvalidRecord, match="global_score is nan, not in 0..10"):
         Record.from_dict({"prompt": "x", "responses": [response(global_score=float("nan"), score=0.9)]})
 
@@ -231,13 +231,13 @@ def test_the_pick_is_among_those_that_pass(pick: Any, text: str) -> None:
 
 
 def test_a_conversation_gives_a_row_for_each_answer_and_none_shows_its_observations() -> None:
-    said = [("system", "Be kind."), ("user", "Hello"), ("assistant", "Hi"), ("user", "Read her diary?"), ("assistant", "No.")]
-    messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in said]
+    message = [("system", "Be kind."), ("user", "Hello"), ("assistant", "Hi"), ("user", "Read her diary?"), ("assistant", "No.")]
+    messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in message]
     messages[-1]["observations"] = [RISK]
-    found, _ = targets_of(Record.from_dict({"messages": messages}), TargetRules())
-    assert [[(m.role, m.content) for m in row.prompt] for row in found] == [said[:2], said[:4]]
-    assert [row.answers["completion"] for row in found] == ["Hi", "No."]
-    assert all(m.observations is None for row in found for m in row.prompt)
+    results, _ = targets_of(Record.from_dict({"messages": messages}), TargetRules())
+    assert [[(m.role, m.content) for m in row.prompt] for row in results] == [message[:2], message[:4]]
+    assert [row.answers["completion"] for row in results] == ["Hi", "No."]
+    assert all(m.observations is None for row in results for m in row.prompt)
 
 
 def test_an_ordinary_response_has_no_meta_phrase() -> None:
@@ -247,16 +247,16 @@ def test_an_ordinary_response_has_no_meta_phrase() -> None:
 def test_nano_s_verdicts_about_another_model_are_refused(tmp_path: Path, llava: str) -> None:
     judged = {"text": "No.", "model": llava, "judgement": {"score": 0.9, "global_score": 9, "model": "nano"}}
     source = training.write(tmp_path / "in.jsonl", [{"prompt": "x", "responses": [judged]}])
-    asked = training.job(source, Path(llava), tmp_path / "out")
+    requests = training.job(source, Path(llava), tmp_path / "out")
     with pytest.raises(UsageError, match=f"nano judged responses of {llava}"):
-        training.check("sft", asked)
-    assert training.check("sft", replace(asked, allow_small_world_judge=True)).exit_code == 0
+        training.check("sft", requests)
+    assert training.check("sft", replace(requests, allow_small_world_judge=True)).exit_code == 0
     world = Path(llava) / "dream_world.json"
     world.write_text('{"name": "toy"}')
     with pytest.raises(UsageError, match=f"nano judged responses of {llava}, but nano knows only its own small world"):
-        training.check("sft", asked)
+        training.check("sft", requests)
     world.write_text('{"name": "nano"}')
-    assert training.check("sft", asked).exit_code == 0, "a model of nano's own world"
+    assert training.check("sft", requests).exit_code == 0, "a model of nano's own world"
     world.unlink()
 
 

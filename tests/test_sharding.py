@@ -65,12 +65,12 @@ def test_spread_weights_learn_what_one_process_learns(work: Workdir) -> None:
 
 def test_deepspeed_takes_no_mixture_while_the_tower_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = zoo.build("llava", tmp_path / "model")
-    asked = training.job(training.write(tmp_path / "in.jsonl", rows(tmp_path)), model, tmp_path / "out")
+    requests = training.job(training.write(tmp_path / "in.jsonl", rows(tmp_path)), model, tmp_path / "out")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UsageError, match="6 of 12 rows have no image, which DeepSpeed cannot mix"):
-        training.check("sft", asked)
-    assert training.check("dpo", replace(asked, lora=training.lora())).exit_code == 0
-    assert sharding.why_not_rows(asked, 12, 12) == ""
+        training.check("sft", requests)
+    assert training.check("dpo", replace(requests, lora=training.lora())).exit_code == 0
+    assert sharding.why_not_rows(requests, 12, 12) == ""
 
 
 def test_what_cannot_be_spread_is_refused_with_all_its_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +78,8 @@ def test_what_cannot_be_spread_is_refused_with_all_its_reasons(tmp_path: Path, m
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(UsageError) as refused:
         sharding.check(training.job("in.jsonl", tmp_path, tmp_path / "out", lora=training.lora(quantize=True)))
-    said = str(refused.value)
-    assert said.startswith("FSDP cannot be used here: accelerate shards over several processes with accelerators only")
-    assert "fsdp_version: 2" in said and "--qlora" in said
+    message = str(refused.value)
+    assert message.startswith("FSDP cannot be used here: accelerate shards over several processes with accelerators only")
+    assert "fsdp_version: 2" in message and "--qlora" in message
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     sharding.check(training.job("in.jsonl", tmp_path, tmp_path / "out"))

@@ -92,7 +92,7 @@ def test_bom_crlf_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"{oops}\n", "not JSON: "),
         (b'{"prompt": "a\n', "not JSON: Unterminated string"),
@@ -108,13 +108,13 @@ def test_bom_crlf_and_blank_lines_are_no_matter(tmp_path: Path) -> None:
         (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}\n", "not JSON: "),
     ],
 )
-def test_a_line_that_cannot_be_read_becomes_a_row(data: bytes, said: str, tmp_path: Path) -> None:
+def test_a_line_that_cannot_be_read_becomes_a_row(data: bytes, message: str, tmp_path: Path) -> None:
     record = one(data, tmp_path)
     file = str(tmp_path / "in.jsonl")
     assert record.error is not None
     assert (record.error.stage, record.error.kind, record.error.extra) == ("read", "unreadable", {"file": file, "line": 1})
     assert record.error.message.startswith(f"{file}:1: ")
-    assert said in record.error.message
+    assert message in record.error.message
 
 
 def test_a_line_too_long_is_skipped_and_the_next_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_a_broken_array_gives_its_items_and_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("pars.jsonl", "does not exist; did you mean .*/pairs.jsonl?"),
         ("no/pairs.jsonl", "does not exist; nor does the folder"),
@@ -182,11 +182,11 @@ def test_a_broken_array_gives_its_items_and_an_error(tmp_path: Path) -> None:
         ("bad.parquet", "is not a Parquet file"),
     ],
 )
-def test_a_wrong_file_is_a_usage_error_at_once(name: str, said: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_a_usage_error_at_once(name: str, message: str, tmp_path: Path) -> None:
     for file in ("pairs.jsonl", "notes.txt", "bad.parquet"):
         (tmp_path / file).write_text("{}")
     (tmp_path / "object.json").write_text('{"prompt": "a"}')
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         read_records(str(tmp_path / name))
 
 
@@ -306,16 +306,16 @@ def test_no_rows_make_an_empty_file_that_can_be_read(suffix: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("no/o.jsonl", "the folder .*/no does not exist; make it"),
         ("o.txt", "the format goes by the suffix"),
         ("d.jsonl", "is a directory; name a file in it"),
     ],
 )
-def test_an_impossible_output_is_a_usage_error(name: str, said: str, tmp_path: Path) -> None:
+def test_an_impossible_output_is_a_usage_error(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").mkdir()
-    with pytest.raises(UsageError, match=said), open_writer(str(tmp_path / name)):
+    with pytest.raises(UsageError, match=message), open_writer(str(tmp_path / name)):
         pass
 
 

@@ -76,14 +76,14 @@ def test_a_reply_that_ends_inside_its_thoughts_is_cut_off() -> None:
 
 
 def test_only_thoughts_that_are_cut_get_more_room_and_once() -> None:
-    asked: list[tuple[int, list[int]]] = []
+    requests: list[tuple[int, list[int]]] = []
 
     async def draw(sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        asked.append((sampling.max_tokens, list(samples)))
+        requests.append((sampling.max_tokens, list(samples)))
         return [Completion("", "length", reasoning="a") if s == 1 else Completion("b", "length") for s in samples]
 
     drawn = asyncio.run(with_room(draw, Sampling(max_tokens=100), [0, 1, 2]))
-    assert asked == [(100, [0, 1, 2]), (100 + ROOM, [1])]
+    assert requests == [(100, [0, 1, 2]), (100 + ROOM, [1])]
     assert [c.text for c in drawn] == ["b", "", "b"]
 
 

@@ -76,7 +76,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, models: dic
     import torch
 
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
-    asked = training.job(source, models["llava"], tmp_path / "out")
+    requests = training.job(source, models["llava"], tmp_path / "out")
     save, saved = torch.save, []
 
     def full(*args: Any, **named: Any) -> None:
@@ -87,10 +87,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, models: dic
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(DreamError, match=r"step 4: .*No space left on device; the last good one is .*checkpoint-2\. Free some space"):
-        training.train("sft", asked)
+        training.train("sft", requests)
     assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["checkpoint-2"]
     monkeypatch.setattr(torch, "save", save)
-    assert training.train("sft", asked).record["steps"] == 4
+    assert training.train("sft", requests).record["steps"] == 4
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(tmp_path: Path, models: dict[str, Path]) -> None:
@@ -102,17 +102,17 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(tmp_path: Path, mode
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, models: dict[str, Path], breaking: Callable[[int], None]) -> None:
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
-    asked = training.job(source, models["llava"], tmp_path / "out")
+    requests = training.job(source, models["llava"], tmp_path / "out")
     breaking(3)
     with pytest.raises(ConnectionAbortedError):
-        training.train("sft", asked)
+        training.train("sft", requests)
     breaking(0)
     config = tmp_path / "out" / "checkpoints" / "checkpoint-2" / "config.json"
     wider = json.loads(config.read_text())
     wider["text_config"]["num_hidden_layers"] = 3
     config.write_text(json.dumps(wider))
     with pytest.raises(DreamError, match="does not fit the model"):
-        training.train("sft", asked)
+        training.train("sft", requests)
 
 
 def test_memory_that_ends_says_what_to_lower(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +124,6 @@ def test_memory_that_ends_says_what_to_lower(tmp_path: Path, models: dict[str, P
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("dream_cli.training.checkpoints.WithRows.__call__", full)
-    asked = training.job(source, models["llava"], tmp_path / "out", hardware=Hardware())
+    requests = training.job(source, models["llava"], tmp_path / "out", hardware=Hardware())
     with pytest.raises(DreamError, match=r"out of memory with --batch-size 4; .*--batch-size 2 --accumulate 2 .*--lora"):
-        training.train("sft", asked)
+        training.train("sft", requests)

@@ -113,5 +113,5 @@ def test_rows_that_share_a_call_both_find_it(work: Workdir, server: Loopback) ->
     work.dream("sample", "rows.jsonl", "--base-url", server.url, "-o", "out.jsonl")
     keys = [[call["key"] for call in work.dream("why", name, "out.jsonl", "--json").rows[0]["calls"]] for name in "abc"]
     assert keys[0] == keys[1]
-    assert [len(found) for found in keys] == [1, 1, 1]
+    assert [len(results) for results in keys] == [1, 1, 1]
     assert keys[2] != keys[0]

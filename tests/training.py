@@ -23,10 +23,10 @@ def rows(folder: Path, count: int = 12) -> list[dict[str, Any]]:
     for i in range(2):
         Image.new("RGB", (40 + 8 * i, 40), ("navy", "olive")[i]).save(folder / f"{i}.png")
     images = [[], [str(folder / "0.png")], [str(folder / "0.png"), str(folder / "1.png")]]
-    said = [
+    message = [
         {"response": f"A harmless drawing {i}.", "chosen": f"A harmless drawing {i}.", "rejected": "No. no no 3 7."} for i in range(count)
     ]
-    return [{"id": str(i), "prompt": f"What is in picture {i}?", "images": images[i % 3], **said[i]} for i in range(count)]
+    return [{"id": str(i), "prompt": f"What is in picture {i}?", "images": images[i % 3], **message[i]} for i in range(count)]
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> str:
@@ -37,8 +37,8 @@ def write(path: Path, records: list[dict[str, Any]]) -> str:
 
 def job(source: str, model: Path, out: Path, **more: Any) -> Job:
     """Return a short job that saves every second step."""
-    asked: dict[str, Any] = {"schedule": SHORT, "hardware": Hardware(save_every=2), "quiet": True} | more
-    return Job(source, str(model), out, **asked)
+    requests: dict[str, Any] = {"schedule": SHORT, "hardware": Hardware(save_every=2), "quiet": True} | more
+    return Job(source, str(model), out, **requests)
 
 
 def spread(processes: int) -> Schedule:
@@ -51,14 +51,14 @@ def lora(**more: Any) -> Lora:
     return Lora(rank=4, alpha=8, **more)
 
 
-def train(method: str | Method, asked: Job) -> running.Done:
+def train(method: str | Method, requests: Job) -> running.Done:
     """Run a job in this process."""
-    return running.perform(asked, METHODS[method] if isinstance(method, str) else method)
+    return running.perform(requests, METHODS[method] if isinstance(method, str) else method)
 
 
-def check(method: str | Method, asked: Job) -> running.Done:
+def check(method: str | Method, requests: Job) -> running.Done:
     """Run the preflight of a job in this process."""
-    return running.perform(asked, METHODS[method] if isinstance(method, str) else method, only_check=True)
+    return running.perform(requests, METHODS[method] if isinstance(method, str) else method, only_check=True)
 
 
 def weights(folder: Path) -> bytes:
