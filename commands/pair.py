@@ -18,9 +18,10 @@ Policy = Annotated[
 Margin = Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum score difference between chosen and rejected.")]
 MinChosen = Annotated[float, typer.Option(min=0.0, max=10.0, help="Minimum global score of the chosen response.")]
 MaxLengthRatio = Annotated[
-    float, typer.Option(min=0.0, help="Maximum ratio of the longer to the shorter response, in words (0: no limit).")
+    float, typer.Option(min=1.0, help="Maximum ratio of the longer to the shorter response, in words (inf: no limit).")
 ]
 PerPrompt = Annotated[int | None, typer.Option(min=1, help="Maximum pairs per prompt (default: 1 for best-worst, else no limit).")]
+KeepCutOff = Annotated[bool, typer.Option("--keep-cut-off", help="Also take responses that were cut off at the token limit.")]
 NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Word overlap above which two responses count as duplicates.")]
 
 
@@ -33,6 +34,7 @@ def run(
     max_length_ratio: MaxLengthRatio = 3.0,
     per_prompt: PerPrompt = None,
     near_duplicate: NearDuplicate = 0.9,
+    keep_cut_off: KeepCutOff = False,
     limit: Limit = None,
     quiet: Quiet = False,
     *,
@@ -45,28 +47,33 @@ def run(
 
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """
-    from dream_cli.method.pairing import OUTCOMES, PairRules, pairs_of
+    from dream_cli.method.pairing import LEFT_OUT, OUTCOMES, PairRules, pairs_of
     from dream_cli.records.streams import open_writer, read_records
 
     rules = PairRules(
         policy=policy,
         margin=margin,
         min_chosen=min_chosen,
-        max_length_ratio=max_length_ratio or None,
+        max_length_ratio=max_length_ratio,
         per_prompt=per_prompt,
         near_duplicate=near_duplicate,
+        keep_cut_off=keep_cut_off,
     )
-    receipt: Counter[str] = Counter()
+    receipt, left_out = Counter[str](), Counter[str]()
     unreadable = pairs = 0
     with open_writer(out) as writer:
         for record in read_records(source, columns.reading, limit):
-            made, outcome = pairs_of(record, rules)
-            receipt += outcome
             unreadable += record.error is not None and not record.came_with_error
-            pairs += len(made)
-            for pair in made:
-                writer.write(pair)
+            for turn in pairs_of(record, rules):
+                receipt[turn.outcome] += 1
+                left_out += turn.left_out
+                pairs += len(turn.pairs)
+                for pair in turn.pairs:
+                    writer.write(pair)
     if not quiet:
         counted = ", ".join(f"{receipt[name]} {name}" for name in OUTCOMES if receipt[name])
         sys.stderr.write(f"pair: {pairs} pairs of {sum(receipt.values())} prompts: {counted or 'no input'}\n")
+        if left_out:
+            reasons = ", ".join(f"{left_out[name]} {name}" for name in LEFT_OUT if left_out[name])
+            sys.stderr.write(f"  {left_out.total()} responses are no candidates: {reasons}\n")
     raise typer.Exit(1 if unreadable else 0)

@@ -62,7 +62,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     "pair": {
         "dream_cli.records.streams:read_records": one_row,
         "dream_cli.records.streams:open_writer": opened,
-        "dream_cli.method.pairing:pairs_of": lambda record, rules: ([], {}),
+        "dream_cli.method.pairing:pairs_of": lambda record, rules: [],
     },
     "sft": {"dream_cli.training.running:perform": lambda **_: SimpleNamespace(record={}, exit_code=0)},
     "dpo": {"dream_cli.training.running:perform": lambda **_: SimpleNamespace(record={}, exit_code=0)},

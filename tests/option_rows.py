@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,9 +179,10 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("margin", "--margin 0.3", {f"{RULES}.margin": 0.3}),
         Row("min_chosen", "--min-chosen 6", {f"{RULES}.min_chosen": 6.0}),
         Row("max_length_ratio", "--max-length-ratio 5", {f"{RULES}.max_length_ratio": 5.0}),
-        Row("max_length_ratio", "--max-length-ratio 0", {f"{RULES}.max_length_ratio": None}),
+        Row("max_length_ratio", "--max-length-ratio inf", {f"{RULES}.max_length_ratio": math.inf}),
         Row("per_prompt", "--per-prompt 4", {f"{RULES}.per_prompt": 4}),
         Row("near_duplicate", "--near-duplicate 0.7", {f"{RULES}.near_duplicate": 0.7}),
+        Row("keep_cut_off", "--keep-cut-off", {f"{RULES}.keep_cut_off": True}),
         *reading("read_records.reading"),
         Row("limit", "--limit 6", {"read_records.limit": 6}),
         Row("quiet", "--quiet", {"stderr": ""}),
@@ -189,6 +191,8 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("pick", "--pick all", {"perform.method.rules.pick": "all"}),
         Row("min_os", "--min-os 0.75", {"perform.method.rules.min_observation_score": 0.75}),
         Row("min_gs", "--min-gs 8", {"perform.method.rules.min_global_score": 8.0}),
+        Row("min_helpfulness", "--min-helpfulness 6", {"perform.method.rules.min_helpfulness": 6.0}),
+        Row("keep_cut_off", "--keep-cut-off", {"perform.method.rules.keep_cut_off": True}),
         Row("keep_meta_phrases", "--keep-meta-phrases", {"perform.method.rules.meta_phrases": True}),
         Row("utility", "--utility a.jsonl", {"perform.method.utility.source": "a.jsonl", "perform.method.utility.share": 0.2}),
         Row(

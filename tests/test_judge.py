@@ -37,7 +37,7 @@ def verdicts(score: str, harm: float = 0.0) -> Any:
         ("product", 0.4, 3),  # 8/10 * 1/2
         ("lexicographic", round((11 * 500 + 8) / 11010, 6), 3),
         ("global", 0.8, 1),
-        ("observation", 0.5, 2),
+        ("observation", 0.5, 3),  # without the global score, harm is a question of its own
     ],
 )
 def test_the_ways_to_make_one_score(work: Workdir, way: str, score: float, calls: int) -> None:
@@ -48,11 +48,56 @@ def test_the_ways_to_make_one_score(work: Workdir, way: str, score: float, calls
     assert (judgement["score"], judgement["rubric"]) == (score, f"{way}/expected")
 
 
-def test_without_observations_the_global_score_stands_alone(work: Workdir) -> None:
+def test_without_observations_helpfulness_is_rated_and_the_summary_says_that_nobody_looked(work: Workdir) -> None:
     row = {k: v for k, v in ROW.items() if k != "observations"}
     with Loopback(tokens=verdicts("6")) as server:
-        judgement = work.dream("judge", "--base-url", server.url, stdin=json.dumps(row)).rows[0]["responses"][0]["judgement"]
-    assert judgement == {"rubric": "global/expected", "global_score": 6.0, "score": 0.6, "model": "loopback"}
+        ran = work.dream("judge", "--base-url", server.url, stdin="".join(json.dumps(row | {"id": name}) + "\n" for name in "ab"))
+        assert server.calls == 3, "the second row has the same questions"
+    judgement = {"rubric": "helpfulness/expected", "helpfulness": 0.6, "harm": 0.0, "score": 0.6, "model": "loopback"}
+    assert [row["responses"][0]["judgement"] for row in ran.rows] == [judgement, judgement]
+    note = (
+        "2 prompts have no observations: nobody looked for risks (dream disentangle), "
+        "so their responses are rated by helpfulness, with the veto on harm"
+    )
+    assert ran.err.count(note) == 1
+
+
+@pytest.mark.parametrize(("score", "way", "want"), [("4", "sum", 0.0), ("5", "sum", 0.5), ("4", "product", 0.0), ("4", "global", 0.0)])
+def test_a_global_score_of_harm_is_a_score_of_nothing(work: Workdir, score: str, way: str, want: float) -> None:
+    with Loopback(tokens=verdicts(score)) as server:
+        ran = work.dream("judge", "--score", way, "--base-url", server.url, stdin=json.dumps(ROW))
+    judgement = ran.rows[0]["responses"][0]["judgement"]
+    assert (judgement["global_score"], judgement["score"]) == (float(score), want)
+
+
+def test_an_answer_that_names_the_risks_and_then_helps_with_them_is_never_chosen(work: Workdir) -> None:
+    def tokens(body: dict[str, Any]) -> Positions:
+        asked = str(body["messages"])
+        yes = float("do it so" in asked) if "do harm?" in asked else float("diary" in asked.partition("Response:")[2])
+        return [[("Yes", yes), ("No", 1 - yes)]]
+
+    row = ROW | {"response": None, "responses": ["Her diary is private. Well, do it so.", "No, I will not."]}
+    with Loopback(tokens=tokens) as server:
+        judged = work.dream("judge", "--score", "observation", "--base-url", server.url, stdin=json.dumps(row))
+        first, second = (response["judgement"] for response in judged.rows[0]["responses"])
+    assert (first["observation_score"], first["harm"], first["score"]) == (1.0, 1.0, 0.0)
+    assert (second["observation_score"], second["harm"], second["score"]) == (0.0, 0.0, 0.0)
+    assert work.dream("pair", "--min-chosen", "0", stdin=judged.out).out == ""
+
+
+@pytest.mark.parametrize(("first", "second", "score"), [(0.1, 0.1, 1.0), (0.75, 0.1, 0.0), (0.1, 0.75, 0.0)])
+def test_one_of_two_wordings_is_enough_for_the_veto(work: Workdir, first: float, second: float, score: float) -> None:
+    def tokens(body: dict[str, Any]) -> Positions:
+        asked = str(body["messages"])
+        if "whole number" in asked:
+            return [[("10", 1.0)]]
+        yes = first if "do harm?" in asked else second
+        return [[("Yes", yes), ("No", 1 - yes)]]
+
+    with Loopback(tokens=tokens) as server:
+        ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"observations": []}))
+    judgement = ran.rows[0]["responses"][0]["judgement"]
+    assert (judgement["harm"], judgement["score"]) == (max(first, second), score)
 
 
 def test_harm_vetoes_helpfulness(work: Workdir) -> None:
@@ -97,4 +142,6 @@ def test_probabilities_count_where_the_allowed_answers_cover_half(work: Workdir,
         assert judgement["unscored"].startswith(f"the allowed answers cover only {covered:.2f} of the probability")
         assert "score" not in judgement
     else:
-        assert (judgement["recognised"], judgement["score"]) == ([0.75, 0.75], 0.75)
+        assert (judgement["recognised"], judgement["observation_score"]) == ([0.75, 0.75], 0.75)
+        # The same answer to the question about harm is a veto.
+        assert (judgement["harm"], judgement["score"]) == (0.75, 0.0)

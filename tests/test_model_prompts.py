@@ -114,6 +114,15 @@ def test_the_terms_that_a_model_carries_are_used(tmp_path: Path) -> None:
     ]
 
 
+def test_a_model_with_one_wording_of_a_question_is_asked_in_that_one_alone(tmp_path: Path) -> None:
+    one = carry(tmp_path / "one", judge_harm="Harm in {response}?")
+    assert judge_of(one)[0].judge_harm_again("Hello", "Hi") == "Harm in Hi?"
+    two = carry(tmp_path / "two", judge_harm="Harm in {response}?", judge_harm_again="Hurt by {response}?")
+    assert judge_of(two)[0].judge_harm_again("Hello", "Hi") == "Hurt by Hi?"
+    none = carry(tmp_path / "none", judge_global="Score of {response}?")
+    assert judge_of(none)[0].judge_harm_again("Hello", "Hi") == OURS.judge_harm_again("Hello", "Hi")
+
+
 def test_a_difference_counts_in_the_roles_in_use_alone(tmp_path: Path) -> None:
     known = {role: OURS.hashes[role] for role in NAMES} | {"judge_harm": "0" * 64, "verify": "0" * 64}
     model, warnings = declare(tmp_path / "model", roles=known), list[str]()
@@ -129,7 +138,7 @@ def test_a_model_marked_with_one_hash_for_all_is_still_read(tmp_path: Path) -> N
     assert judge_of(declare(tmp_path / "same", sha256=OURS.sha256))[1] == []
     model = declare(tmp_path / "other", sha256="0" * 64)
     (warning,) = judge_of(model)[1]
-    assert "for judge_global, judge_observation, judge_helpfulness, judge_harm; give" in warning
+    assert "for judge_global, judge_observation, judge_helpfulness, judge_harm, judge_harm_again; give" in warning
     warnings: list[str] = []
     with_model_prompts(Sampler(LocalEngine(model), OURS, Sampling()), warnings.append)
     assert warnings == [], "a policy that is shown no template uses none"

@@ -28,6 +28,7 @@ def test_every_template_is_filled_whole() -> None:
         OURS.judge_observation("Hello", SEEN, "Hi"),
         OURS.judge_helpfulness("Hello", "Hi"),
         OURS.judge_harm("Hello", "Hi"),
+        OURS.judge_harm_again("Hello", "Hi"),
         OURS.judge_effective("Hello", "Hi"),
         OURS.judge_refusal("Hello", "Hi"),
         OURS.judge_warned("Hello", "the knife", "Hi"),

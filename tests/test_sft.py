@@ -17,7 +17,7 @@ from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records.record import Judgement, Record, Response
 from dream_cli.training.settings import Schedule
 from dream_cli.training.sft import Sft, Utility
-from dream_cli.training.sft_targets import TargetRules, meta_phrase, targets_of
+from dream_cli.training.sft_targets import TargetRules, judge_target, meta_phrase, targets_of
 from tests import training, zoo
 from tests.conftest import Workdir
 
@@ -197,7 +197,14 @@ def response(text: str = "I will not read her diary.", **judgement: Any) -> dict
         ([response(global_score=8, observation_score=0.49, score=0.6)], TargetRules(), 0, {"observation score": 1}),
         ([response(global_score=4.9, observation_score=1.0, score=0.7)], TargetRules(), 0, {"global score": 1}),
         ([response(helpfulness=0.9, harm=0.5, score=0.0)], TargetRules(), 0, {"harm": 1}),
-        ([response(helpfulness=0.1, harm=0.1, score=0.1)], TargetRules(), 1, {"taken": 1}),
+        ([response("I cannot help with that.", helpfulness=0.02, harm=0.1, score=0.02)], TargetRules(), 0, {"helpfulness": 1}),
+        ([response(helpfulness=0.49, harm=0.1, score=0.49)], TargetRules(), 0, {"helpfulness": 1}),
+        ([response(helpfulness=0.5, harm=0.1, score=0.5)], TargetRules(), 1, {"taken": 1}),
+        ([response(helpfulness=0.1, harm=0.1, score=0.1)], TargetRules(min_helpfulness=1.0), 1, {"taken": 1}),
+        ([response("... so take care when you") | {"finish_reason": "length"}], TargetRules(), 0, {"cut off": 1}),
+        ([response() | {"finish_reason": "length"}], TargetRules(keep_cut_off=True), 1, {"taken": 1, "taken without a judgement": 1}),
+        ([response() | {"finish_reason": "content_filter"}], TargetRules(keep_cut_off=True), 0, {"filtered": 1}),
+        ([response() | {"finish_reason": "refusal"}], TargetRules(), 0, {"refused by the provider": 1}),
         ([response(unscored="unreadable")], TargetRules(), 0, {"unscored": 1}),
         ([response("  ")], TargetRules(), 0, {"empty": 1}),
         ([response("A safe  response\nwould be: no.")], TargetRules(), 0, {"meta phrase": 1}),
@@ -240,8 +247,49 @@ def test_a_conversation_gives_a_row_for_each_answer_and_none_shows_its_observati
     assert all(m.observations is None for row in results for m in row.prompt)
 
 
-def test_an_ordinary_response_has_no_meta_phrase() -> None:
-    assert meta_phrase("The picture shows a knife; I cannot help with hurting anyone, but I can tell you whom to call.") is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        # As the release has them.
+        "To ensure a safe and helpful response, I will describe the scene alone.",
+        "**Safe and Helpful Response**: The soup needs salt.",
+        "My purpose is to provide safe and helpful responses.",
+        "I will provide a safe and helpful answer without names.",
+        "A safe reply would be to leave it.",
+        "This is not enough to generate an appropriate response.",
+        "It should be a helpful but harmless response.",
+        "The context provided indicates a potential risk of privacy.",
+        "The instruction and context provided contain a name.",
+        # What stands in our own prompt, spoken of.
+        "Given the known risks of this input, I will not do that.",
+        "As mentioned in the known risks, the diary is private.",
+        "The identified risks are about privacy.",
+        "The risks listed above concern her diary.",
+        "Based on the observations, the diary is private.",
+        "I see no risk in this input.",
+        "The risk_category is Privacy.",
+        "Here’s a response that names the risk.",
+    ],
+)
+def test_talk_of_the_instructions_is_no_target(text: str) -> None:
+    assert meta_phrase(text) is not None
+    assert judge_target(Response(text), TargetRules()) == "meta phrase"
+    assert judge_target(Response(text), TargetRules(meta_phrases=True)) == "taken"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The picture shows a knife; I cannot help with hurting anyone, but I can tell you whom to call.",
+        "The known risks of smoking are many.",
+        "Here is a reply to your landlord that is polite: Dear Sir or Madam.",
+        "The correct answer is C, which is also the safest.",
+        "A helpful answer would be appreciated, so write it that way.",
+        "The response of the crowd was loud, and the context is a concert.",
+    ],
+)
+def test_an_ordinary_response_has_no_meta_phrase(text: str) -> None:
+    assert meta_phrase(text) is None
 
 
 def test_nano_s_verdicts_about_another_model_are_refused(tmp_path: Path, llava: str) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dream_cli.records.choices import PairPolicy
 from dream_cli.records.pair import Pair
-from dream_cli.records.record import Judgement, Record, Response, Turn
+from dream_cli.records.record import Judgement, Observation, Record, Response, Turn
+from dream_cli.records.responses import CUT_OFF, EMPTY, FILTERED, NO_HARM, REFUSED
 
 PAIRED = "paired"
-# In the order in which they are applied.
-RULES = ("tie", "margin", "floor", "near-duplicate", "length ratio")
-# Everything a receipt can count, in the order in which it is printed.
-OUTCOMES = ("error", "fewer than two responses", "unscored", *RULES, PAIRED)
+# Why a response is not a candidate.
+LEFT_OUT = (EMPTY, CUT_OFF, FILTERED, REFUSED, "unscored")
+# Why two candidates are not a pair, in the order in which the rules are applied.
+RULES = ("tie", "margin", "floor", "harm", "near-duplicate", "length ratio")
+# Everything that can become of a prompt, in the order in which it is printed.
+OUTCOMES = ("error", "fewer than two responses", *LEFT_OUT, "other rubric", *RULES, PAIRED)
+
+# Whether there are risks in a prompt, or nobody looked for them.
+Side = Literal["risky", "harmless", "not looked at"]
 
 # Chinese and Japanese are written without spaces: there each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
@@ -29,16 +36,18 @@ class PairRules:
     """Which pairs are made.
 
     `margin` is a difference of scores in [0, 1]; `min_chosen` a global score (or ten times a helpfulness), 0 to 10;
-    `max_length_ratio` longer to shorter in words, None for no limit; `near_duplicate` the share of words in common above which
+    `max_length_ratio` longer to shorter in words, inf for no limit; `near_duplicate` the share of words in common above which
     two answers count as the same; `per_prompt` the most pairs of one prompt, by default 1 for best-worst and no limit for the others.
+    `keep_cut_off` also takes responses that ended at the token limit.
     """
 
     policy: PairPolicy = "best-worst"
     margin: float = 0.1
     min_chosen: float = 7.0
-    max_length_ratio: float | None = 3.0
+    max_length_ratio: float = 3.0
     per_prompt: int | None = None
     near_duplicate: float = 0.9
+    keep_cut_off: bool = False
 
     @property
     def cap(self) -> int | None:
@@ -47,13 +56,25 @@ class PairRules:
 
 
 class Scored(NamedTuple):
-    """A response's text, its score in [0, 1], what its floor is measured on (0 to 10), and the models that wrote and judged it."""
+    """A response's text, its score in [0, 1], and what the rules look at.
+
+    `score` is 0 where the response does harm, whatever the judge `recorded`; `quality`, 0 to 10, is measured against the floor; `harm` is the probability of harm
+    beside a helpfulness, None elsewhere. Scores are compared where rubric and judge are the same.
+    """
 
     text: str
     score: float
+    recorded: float
     quality: float
+    harm: float | None = None
     model: str | None = None
     judge: str | None = None
+    rubric: str | None = None
+
+    @property
+    def rank(self) -> tuple[float, float, bytes, str]:
+        """The key that sorts the best first; a hash of the text decides between equal scores, so that the order of the responses does not."""
+        return -self.score, -self.recorded, hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest(), self.model or ""
 
 
 class Candidate(NamedTuple):
@@ -81,41 +102,82 @@ class Candidate(NamedTuple):
         )
 
 
-def pairs_of(record: Record, rules: PairRules) -> tuple[list[Record], Counter[str]]:
-    """Return the preference pairs of a record, and a receipt that counts each of its turns once, under one of `OUTCOMES`."""
+@dataclass(frozen=True)
+class TurnPairs:
+    """What one prompt gives: one of `OUTCOMES`, its pairs as records, and the responses that were not candidates, counted by reason."""
+
+    side: Side
+    outcome: str
+    pairs: Sequence[Record] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def pairs_of(record: Record, rules: PairRules) -> list[TurnPairs]:
+    """Return what each prompt of a record gives; a conversation without a turn to answer counts as one."""
     if record.error is not None:
-        return [], Counter(["error"])
-    admitted, receipt = [], Counter[str]()
-    # A conversation without a turn to answer is counted as well.
+        return [TurnPairs("not looked at", "error")]
+    result: list[TurnPairs] = []
+    number = 0
     for turn in record.turns():
-        candidates, outcome = _admitted(turn.responses, rules)
-        receipt[outcome] += 1
-        admitted += [(turn, candidate) for candidate in candidates]
-    return [_pair_record(record, turn, candidate.pair(), number) for number, (turn, candidate) in enumerate(admitted, 1)], receipt
+        candidates, outcome, left_out = _admitted(turn.responses, rules)
+        pairs = [_pair_record(record, turn, candidate.pair(), number + i) for i, candidate in enumerate(candidates, 1)]
+        number += len(pairs)
+        result.append(TurnPairs(side_of(turn.observations), outcome, pairs, left_out))
+    return result
 
 
-def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Candidate], str]:
-    """Return the candidates to pair, and `paired` or the rule that took the last of them: the one the most fitting candidate broke."""
-    if len(responses) < 2:
-        return [], "fewer than two responses"
-    scored = [s for r in responses if (s := _scored(r)) is not None]
-    if len(scored) < 2:
-        return [], "unscored"
+def side_of(observations: Sequence[Observation] | None) -> Side:
+    """Return the side of a prompt with these observations."""
+    if observations is None:
+        return "not looked at"
+    return "risky" if observations else "harmless"
+
+
+def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Candidate], str, Counter[str]]:
+    """Return the candidates to pair, the outcome, and the responses left out.
+
+    The outcome is `paired`, or the reason that took the last candidate: the rule that the most fitting one broke.
+    """
+    left_out, groups = Counter[str](), defaultdict[tuple[str, str], list[Scored]](list)
+    for response in responses:
+        incomplete = None if rules.keep_cut_off and response.incomplete == CUT_OFF and response.text.strip() else response.incomplete
+        scored = None if incomplete else _scored(response)
+        if scored is None:
+            left_out[incomplete or "unscored"] += 1
+        else:
+            groups[scored.rubric or "", scored.judge or ""].append(scored)
     broken: list[str] = []
-    candidates = list(islice(_admissible(scored, rules, broken), rules.cap))
-    return candidates, PAIRED if candidates else max(broken, key=RULES.index, default="unscored")
+    # Scores of different rubrics, readings or judges are not comparable; the largest group comes first.
+    comparable = [groups[key] for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
+    candidates = list(islice((pair for group in comparable for pair in _admissible(group, rules, broken)), rules.cap))
+    if candidates:
+        return candidates, PAIRED, left_out
+    if broken:
+        return [], max(broken, key=RULES.index), left_out
+    if len(responses) < 2:
+        return [], "fewer than two responses", left_out
+    return [], "other rubric" if len(groups) > 1 else max(left_out, key=LEFT_OUT.index), left_out
 
 
 def _scored(response: Response) -> Scored | None:
     judged = response.judgement
     if judged is None or judged.unscored is not None or judged.score is None or not math.isfinite(judged.score):
         return None
-    return Scored(text=response.text, score=judged.score, quality=_quality(judged, judged.score), model=response.model, judge=judged.model)
+    return Scored(
+        text=response.text,
+        score=0.0 if judged.does_harm else judged.score,
+        recorded=judged.score,
+        quality=_quality(judged, judged.score),
+        harm=judged.harm if judged.rates_helpfulness else None,
+        model=response.model,
+        judge=judged.model,
+        rubric=judged.rubric,
+    )
 
 
 def _quality(judged: Judgement, score: float) -> float:
     """Return what the floor is measured on, 0 to 10; a verdict from elsewhere may have a score and no parts."""
-    if judged.global_score is not None and not (judged.rubric or "").startswith("helpfulness"):
+    if judged.global_score is not None and not judged.rates_helpfulness:
         return judged.global_score
     return 10 * (score if judged.helpfulness is None else judged.helpfulness)
 
@@ -132,7 +194,7 @@ def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -
 
 def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candidate]:
     """Yield neighbours in rank (`adjacent`), or the best against the worst, the next worst ..., then the next best."""
-    ranked = sorted(scored, key=lambda s: -s.score)
+    ranked = sorted(scored, key=lambda s: s.rank)
     if policy == "adjacent":
         yield from (Candidate(*two) for two in pairwise(ranked))
         return
@@ -149,11 +211,14 @@ def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
     # Asked this way round so that a score that is not a number stays under the floor.
     if not candidate.chosen.quality >= rules.min_chosen:
         return "floor"
+    # No risk was found, so that only the question about harm stands against a risk that was missed: the judge has to be sure.
+    if candidate.chosen.harm is not None and not candidate.chosen.harm < NO_HARM:
+        return "harm"
     chosen, rejected = _words(candidate.chosen.text), _words(candidate.rejected.text)
     if _same(candidate) or _overlap(chosen, rejected) > rules.near_duplicate:
         return "near-duplicate"
     shorter, longer = sorted((len(chosen), len(rejected)))
-    return "length ratio" if rules.max_length_ratio is not None and longer > rules.max_length_ratio * shorter else None
+    return "length ratio" if longer > rules.max_length_ratio * shorter else None
 
 
 def _same(candidate: Candidate) -> bool:

@@ -14,6 +14,7 @@ class Scores:
     """Counts and means of the judgements that pass by; memory does not grow with them."""
 
     responses: int = 0
+    not_observed: int = 0  # prompts in which nobody looked for risks
     unscored: Counter[str] = field(default_factory=Counter)
     _sums: dict[str, tuple[float, int]] = field(default_factory=lambda: defaultdict(lambda: (0.0, 0)))
 
@@ -21,6 +22,7 @@ class Scores:
         """Take in the judgements of one record; rows with an error have none that count."""
         if record.error is not None:
             return
+        self.not_observed += record.turns()[-1].observations is None
         for judgement in (r.judgement for turn in record.turns() for r in turn.responses if r.judgement):
             self.responses += 1
             if judgement.unscored is not None:
@@ -44,6 +46,11 @@ class Scores:
         share = sum(self.unscored.values()) / self.responses if self.responses else 0.0
         lines = [f"judge: {tally.rows} rows, {self.responses} responses, {sum(self.unscored.values())} unscored ({share:.1%})"]
         lines += [f"  mean {name} {total / n:.3f} (n={n})" for name, (total, n) in self._sums.items()]
+        if self.not_observed:
+            lines.append(
+                f"  {self.not_observed} prompts have no observations: nobody looked for risks (dream disentangle), "
+                "so their responses are rated by helpfulness, with the veto on harm"
+            )
         lines += [f"  unscored: {n} x {reason}" for reason, n in self.unscored.most_common(5)]
         if tally.passed_on:
             lines.append(f"  {tally.passed_on} rows came with an error and were passed on")

@@ -92,6 +92,9 @@ class Prompts:
         """Return these prompts with a model's own templates and taxonomy in place of ours; what the user supplied stays."""
         own = Prompts.carried(folder)
         templates = {role: text for role, text in own.templates.items() if role in self.templates and role not in self.overrides}
+        if "judge_harm" in own.templates and "judge_harm_again" not in self.overrides.union(own.templates):
+            # A model that was trained with one wording of the question does not know another.
+            templates["judge_harm_again"] = templates.get("judge_harm", self.templates["judge_harm"])
         taxonomy = own.taxonomy if (folder / TAXONOMY_FILE).exists() and "taxonomy" not in self.overrides else self.taxonomy
         return replace(self, templates={**self.templates, **templates}, taxonomy=taxonomy)
 
@@ -136,6 +139,10 @@ class Prompts:
     def judge_harm(self, prompt: str, response: str) -> str:
         """Ask whether the response does harm (Yes/No)."""
         return self._fill("judge_harm", {"prompt": prompt, "response": response})
+
+    def judge_harm_again(self, prompt: str, response: str) -> str:
+        """Ask about harm a second time, in other words (Yes/No)."""
+        return self._fill("judge_harm_again", {"prompt": prompt, "response": response})
 
     def judge_effective(self, prompt: str, response: str) -> str:
         """Ask whether the response is of use to the user (Yes/No)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from pathlib import Path
 
 from dream_cli.records.choices import TargetPick
 from dream_cli.records.record import Judgement, Record, Response
+from dream_cli.records.responses import CUT_OFF, HARM
 from dream_cli.training.rows import Row, row_of
 
 TAKEN = "taken"
 UNJUDGED = "taken without a judgement"
-HARM = 0.5
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,16 @@ class TargetRules:
     """Which responses are targets, and which of those of one prompt are picked.
 
     `min_observation_score` is a share of the observations, 0 to 1; `min_global_score` is 0 to 10, where the judge's scale calls
-    a response harmless from 5 on. A response without a judgement passes both, and is counted.
-    `meta_phrases` keeps responses that speak of their instructions.
+    a response harmless from 5 on; `min_helpfulness` is 0 to 10, for responses to prompts without a known risk: a needless refusal is
+    no target. A response without a judgement passes all three, and is counted. `keep_cut_off` keeps responses that ended at the
+    token limit, `meta_phrases` those that speak of their instructions.
     """
 
     pick: TargetPick = "best"
     min_observation_score: float = 0.5
     min_global_score: float = 5.0
+    min_helpfulness: float = 5.0
+    keep_cut_off: bool = False
     meta_phrases: bool = False
 
 
@@ -55,8 +59,10 @@ def targets_of(record: Record, rules: TargetRules) -> tuple[list[Row], Counter[s
 
 def judge_target(response: Response, rules: TargetRules) -> str:
     """Return `taken`, or the first rule that the response breaks."""
-    if not response.text.strip():
-        return "empty"
+    incomplete = response.incomplete
+    # The template would end a response that was cut off with the end token, and so teach to stop in mid-sentence.
+    if incomplete and not (rules.keep_cut_off and incomplete == CUT_OFF and response.text.strip()):
+        return incomplete
     if not rules.meta_phrases and meta_phrase(response.text):
         return "meta phrase"
     return TAKEN if response.judgement is None else _judged(response.judgement, rules)
@@ -64,8 +70,8 @@ def judge_target(response: Response, rules: TargetRules) -> str:
 
 def meta_phrase(text: str) -> str | None:
     """Return the phrase in which a response speaks of its instructions instead of to the user; None where it has none."""
-    plain = " ".join(text.casefold().split())
-    return next((phrase for phrase in _meta_phrases() if phrase in plain), None)
+    plain = " ".join(text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("*", "").split())
+    return next((match[0] for pattern in _meta_phrases() if (match := pattern.search(plain))), None)
 
 
 def _judged(judged: Judgement, rules: TargetRules) -> str:
@@ -78,6 +84,9 @@ def _judged(judged: Judgement, rules: TargetRules) -> str:
         return "global score"
     if judged.observation_score is not None and not judged.observation_score >= rules.min_observation_score:
         return "observation score"
+    # Helpfulness is kept as a share, 0 to 1.
+    if judged.helpfulness is not None and not 10 * judged.helpfulness >= rules.min_helpfulness:
+        return "helpfulness"
     return TAKEN
 
 
@@ -94,6 +103,6 @@ def _score(response: Response) -> float:
 
 
 @functools.cache
-def _meta_phrases() -> tuple[str, ...]:
+def _meta_phrases() -> tuple[re.Pattern[str], ...]:
     lines = (Path(__file__).parent / "meta_phrases.txt").read_text("utf-8").splitlines()
-    return tuple(line.casefold() for line in lines if line.strip())
+    return tuple(re.compile(line) for line in lines if line.strip() and not line.startswith("#"))
