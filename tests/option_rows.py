@@ -102,6 +102,7 @@ TRAINING = (
     Row("lr", "--lr 0.5", {f"{JOB}.schedule.learning_rate": 0.5}),
     Row("schedule", "--schedule linear", {f"{JOB}.schedule.decay": "linear"}),
     Row("warmup", "--warmup 0.25", {f"{JOB}.schedule.warmup": 0.25}),
+    Row("optim", "--optim paged_adamw_8bit", {f"{JOB}.schedule.optimiser": "paged_adamw_8bit"}),
     Row("seed", "--seed 9", {f"{JOB}.schedule.seed": 9}),
     Row("max_length", "--max-length 77", {f"{JOB}.max_length": 77}),
     Row("on_too_long", "--on-too-long stop", {f"{JOB}.on_too_long": "stop"}),

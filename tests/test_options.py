@@ -109,7 +109,7 @@ def without_hardware(patch: pytest.MonkeyPatch, name: str) -> None:
     """Pretend that there are the packages and the GPU that an option needs."""
     if name in TRAINING:
         real = util.find_spec
-        patch.setattr("importlib.util.find_spec", lambda module: SimpleNamespace() if module == "bitsandbytes" else real(module))
+        patch.setattr("importlib.util.find_spec", lambda module: SimpleNamespace() if module in ("bitsandbytes", "wandb") else real(module))
         patch.setattr("torch.cuda.is_available", lambda: True)
 
 

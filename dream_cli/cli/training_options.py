@@ -59,6 +59,19 @@ def _quantized(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
+def _optimiser(name: choices.Optimiser) -> choices.Optimiser:
+    package = {"adamw_8bit": "torchao", "paged_adamw_8bit": "bitsandbytes"}.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise UsageError(f"--optim {name} needs {package}: pip install {package}")
+    return name
+
+
+def _tracker(name: choices.Tracker | None) -> choices.Tracker | None:
+    if name is not None and importlib.util.find_spec(name) is None:
+        raise UsageError(f"--report-to {name} needs {name}: pip install {name}")
+    return name
+
+
 def read_twice(path: str | None) -> str | None:
     """Return the name of a file that is read again; raise UsageError for stdin, or where there is no such file."""
     if path is not None:
@@ -102,6 +115,12 @@ Batch = Annotated[int, typer.Option("--batch-size", envvar="DREAM_TRAIN_BATCH_SI
 Accumulate = Annotated[int, typer.Option(min=1, help="Gradient accumulation steps.")]
 Rate = Annotated[float | None, typer.Option("--lr", min=0.0, help="Peak learning rate.")]
 Decay = Annotated[choices.Decay, typer.Option("--schedule", help="Learning-rate schedule.")]
+Optim = Annotated[
+    choices.Optimiser,
+    typer.Option(
+        "--optim", callback=_optimiser, help="Optimiser; adamw_8bit needs torchao, paged_adamw_8bit needs bitsandbytes and a GPU."
+    ),
+]
 Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Warm-up ratio of the learning rate.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per row, images included (default: the model's context).")]
 OnTooLong = Annotated[choices.OnTooLong, typer.Option(help="Drop rows over the maximum length, or stop; rows are never truncated.")]
@@ -114,7 +133,7 @@ Checkpointing = Annotated[
     ),
 ]
 SaveEvery = Annotated[int, typer.Option(min=1, help="Optimiser steps between checkpoints.")]
-ReportTo = Annotated[choices.Tracker | None, typer.Option(help="Also report metrics to this tracker.")]
+ReportTo = Annotated[choices.Tracker | None, typer.Option(callback=_tracker, help="Also report metrics to this tracker.")]
 Processes = Annotated[int | None, typer.Option("--nproc", min=1, help="Number of training processes, started with torchrun.")]
 AllowSmallWorldJudge = Annotated[
     bool,
@@ -156,6 +175,7 @@ class OptimiserOptions(OptionGroup):
     lr: Rate = None
     schedule: Decay = "cosine"
     warmup: Warmup = 0.03
+    optim: Optim = "adamw"
     seed: Seed = 0
 
     def plan(self, default_rate: float) -> Schedule:
@@ -168,6 +188,7 @@ class OptimiserOptions(OptionGroup):
             learning_rate=default_rate if self.lr is None else self.lr,
             decay=self.schedule,
             warmup=self.warmup,
+            optimiser=self.optim,
             seed=self.seed,
         )
 

@@ -21,6 +21,7 @@ TargetPick = Literal["first", "best", "all"]
 LossKind = Literal["sigmoid", "hinge", "ipo", "robust", "sigmoid_norm"]
 Decay = Literal["linear", "cosine", "constant"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Optimiser = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 OnTooLong = Literal["drop", "stop"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 

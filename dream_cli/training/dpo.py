@@ -16,6 +16,7 @@ from dream_cli.training.preference.losses import PreferenceLoss
 from dream_cli.training.preflight import Preflight, Report, Take
 from dream_cli.training.rows import PAIR, Row, pair_of
 from dream_cli.training.settings import Job
+from dream_cli.training.updates import WarmedUpdates
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Dpo:
 
         from dream_cli.training.preference.preference_trainer import FastPath, PreferenceTrainer
 
-        class Trainer(ExactCheckpoints, WatchedLoss, PreferenceTrainer):
+        class Trainer(ExactCheckpoints, WatchedLoss, WarmedUpdates, PreferenceTrainer):
             pass
 
         way = FastPath(self.cache or Path(arguments["output_dir"]) / "cache", enabled=not self.plain, blocks=self.blocks)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from dream_cli import __version__
@@ -37,6 +37,9 @@ _FREE = (
     "model",
 )
 
+# Settings of the run, not of the model.
+_NOT_SHOWN = {"out", "allow_small_world_judge", "quiet", "overwrite"}
+
 
 def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
     """Return the content of `run.json`: settings, versions, rows and start; `identity` is equal for runs that learn the same."""
@@ -45,17 +48,32 @@ def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
     if job.reading.max_pixels is not None:
         learnt["max_pixels"] = job.reading.max_pixels
     known = {"settings": learnt, "method": method, "start": start.fingerprint, "rows": file_hash(rows)}
-    return {
+    run = {
         "identity": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
         "command": ["dream", *sys.argv[1:]],
         "method": method,
         "settings": settings,
-        "start": {"model": start.name, "folder": str(start.checkpoint.folder), "fingerprint": start.fingerprint},
+        "start": {"model": start.name, "fingerprint": start.fingerprint},
         "base": _base(start, job.out),
-        "rows": {"file": rows.name, "sha256": known["rows"]},
+        "rows": {"sha256": known["rows"]},
         "versions": {"dream": __version__, "python": sys.version.split()[0]} | {name: _version(name) for name in _LIBRARIES},
         "parent": read_run(start.checkpoint.folders[-1]),
     }
+    public: Json = without_places(run)
+    return public
+
+
+def without_places(value: Any) -> Any:
+    """Return a value of JSON in which absolute paths are cut to their last part: a published model does not name its author's folders."""
+    if isinstance(value, dict):
+        return {key: without_places(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_places(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    before, equals, path = value.rpartition("=")  # --model=/home/...
+    is_place = path.startswith(("/", "~", "file:")) or PureWindowsPath(path).is_absolute()
+    return before + equals + PureWindowsPath(path).name if is_place else value
 
 
 def read_run(folder: Path) -> Json | None:
@@ -102,14 +120,14 @@ def _clear(folder: Path) -> None:
 
 
 def card(run: Json, base: str) -> str:
-    """Return the model card of a finished run, as Markdown with the front matter that model hubs read."""
+    """Return the model card of a finished run, as Markdown with the front matter that model hubs read; `base` is the base's id there, or ""."""
     method, result = run["method"], run["result"]
     numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.items() if isinstance(value, int | float))
-    settings = "\n".join(f"| {name} | {value} |" for name, value in _flat(run["settings"] | method))
+    usage = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result["usage"].items())
+    settings = "\n".join(f"| {name} | {value} |" for name, value in _flat(run["settings"] | method) if name not in _NOT_SHOWN)
     steps = "\n".join(f"{i}. {line}" for i, line in enumerate(_lineage(run), 1))
     return f"""---
-base_model: {base}
-library_name: {"peft" if result.get("adapter") else "transformers"}
+{f"base_model: {base}{chr(10)}" if base else ""}library_name: {"peft" if result.get("adapter") else "transformers"}
 pipeline_tag: image-text-to-text
 tags: [dream, {method["name"]}, safety-alignment]
 ---
@@ -127,6 +145,11 @@ Trained with `dream {method["name"]}` (DREAM, arXiv 2504.18053). Safety and help
 {numbers}
 
 ![curves](curves.png)
+
+## Time and memory
+| figure | value |
+|---|---|
+{usage}
 
 ## Settings
 | setting | value |

@@ -33,8 +33,13 @@ class Start:
     @property
     def base(self) -> str:
         """What an adapter should name as its base: a hub id as it is, a folder by its whole path."""
+        return self.hub_name or str(self.checkpoint.folder.resolve())
+
+    @property
+    def hub_name(self) -> str:
+        """The id of the model on a hub, "" for one in a folder and for an adapter."""
         is_hub = not Path(self.name).expanduser().exists() and "/" in self.name and self.checkpoint.adapter is None
-        return self.name if is_hub else str(self.checkpoint.folder.resolve())
+        return self.name if is_hub else ""
 
     @property
     def config(self) -> dict[str, Any]:

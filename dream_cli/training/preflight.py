@@ -96,6 +96,12 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
     template = getattr(processor, "chat_template", None) or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     if not template:
         report.add_problem(f"{start.name} has no chat template, so no conversation can be shown to it; use its instruction-tuned version")
+    if job.lora is None and job.hardware.dtype == "bfloat16" and job.schedule.optimiser != "adamw_8bit":
+        report.add_problem(
+            f"--dtype bfloat16 rounds most updates of --optim {job.schedule.optimiser} away (its steps are 1/256 of a weight); use "
+            "--optim adamw_8bit, which rounds stochastically, --lora, or --dtype auto, which computes in bfloat16 on a GPU and keeps "
+            "32-bit weights"
+        )
     if job.lora is not None and start.checkpoint.adapter is not None:
         for plan in other_plans(start, job.lora):
             report.add_problem(

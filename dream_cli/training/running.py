@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from dream_cli.errors import DreamError, UsageError
 from dream_cli.records.record import Json
 from dream_cli.records.streams import read_records
-from dream_cli.training import checkpoints, lineage, models, reporting, sharding
+from dream_cli.training import checkpoints, lineage, measuring, models, reporting, sharding
 from dream_cli.training.export import export
 from dream_cli.training.launching import check_devices, check_world, first_does, is_first, is_started, launch, world_size
 from dream_cli.training.preflight import Preflight, Report, Take, check_model, checked
@@ -87,9 +87,10 @@ def train(job: Job, method: Method) -> Done:
     prepared = first_does(lambda: _prepare(job, method, start))
     if prepared.finished is not None:
         reporting.report(f"{method.name}: {job.out} is finished already; nothing to do")
-        return Done(prepared.finished, prepared.exit_code)
+        return Done(prepared.finished | {"model": str(job.out)}, prepared.exit_code)
     stop = checkpoints.stop_on_signal()
-    trainer = _trainer(job, method, start, stop)
+    meter = measuring.meter(job.out / "checkpoints", job.schedule.batch_size * job.schedule.accumulate * world_size())
+    trainer = _trainer(job, method, start, [stop, meter])
     with _out_of_memory_explained(job):
         last = checkpoints.last_checkpoint(job.out / "checkpoints")
         if last is not None:
@@ -100,7 +101,13 @@ def train(job: Job, method: Method) -> Done:
             return Done({}, 128 + stop.signal)
         if trainer.eval_dataset is not None:
             trainer.evaluate()
-    return Done(_finish(trainer, job, method=method, start=start, run=prepared.run), prepared.exit_code)
+    if meter.moved < measuring.FEW:
+        reporting.report(
+            f"{method.name}: only {meter.moved:.2%} of the trained weights changed, so little was learnt; raise --lr, or train in "
+            "--dtype float32 (auto on a GPU), whose steps are finer"
+        )
+    record = {"weights_moved": meter.moved, "usage": meter.usage}
+    return Done(_finish(trainer, job, method=method, start=start, run=prepared.run, measured=record), prepared.exit_code)
 
 
 def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
@@ -162,7 +169,7 @@ def _writing(out: Path | None, method: Method) -> Iterator[Any]:
         yield rows.write
 
 
-def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
+def _trainer(job: Job, method: Method, start: models.Start, callbacks: list[Any]) -> Any:
     policy = models.load_policy(start, job)
     sharding.prepare(policy.model)
     held_out = job.out / HELD_OUT
@@ -171,7 +178,7 @@ def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
         "eval_dataset": load_rows(held_out, job.reading.max_pixels) if job.held_out is not None else None,
         "processing_class": models.processor_of(start),
     }
-    callbacks = [stop, reporting.metrics_writer(job.out / METRICS)]
+    callbacks = [*callbacks, reporting.metrics_writer(job.out / METRICS)]
     if reporting.wants_bar(job.quiet):
         rows_per_step = job.schedule.batch_size * job.schedule.accumulate * world_size()
         callbacks.append(reporting.progress_bar(method.name, rows_per_step))
@@ -179,6 +186,14 @@ def _trainer(job: Job, method: Method, start: models.Start, stop: Any) -> Any:
     trainer.data_collator = checkpoints.WithRows(trainer.data_collator)
     reporting.remove_printers(trainer)
     return trainer
+
+
+# What transformers calls them.
+_OPTIMISERS: dict[str, Json] = {
+    "adamw": {},
+    "adamw_8bit": {"optim": "adamw_torch_8bit", "optim_args": "bf16_stochastic_round=True"},
+    "paged_adamw_8bit": {"optim": "paged_adamw_8bit"},
+}
 
 
 def arguments(job: Job) -> Json:
@@ -196,7 +211,9 @@ def arguments(job: Job) -> Json:
         "per_device_eval_batch_size": plan.batch_size,
         "gradient_accumulation_steps": plan.accumulate,
         "learning_rate": plan.learning_rate,
-        "lr_scheduler_type": plan.decay,
+        # transformers' own "constant" ignores the warm-up.
+        "lr_scheduler_type": "constant_with_warmup" if plan.decay == "constant" else plan.decay,
+        **_OPTIMISERS[plan.optimiser],
         "warmup_steps": plan.warmup,
         "seed": plan.seed,
         "logging_steps": 1,
@@ -217,17 +234,20 @@ def arguments(job: Job) -> Json:
     }
 
 
-def _finish(trainer: Any, job: Job, method: Method, start: models.Start, run: Json) -> Json:
+def _finish(trainer: Any, job: Job, method: Method, start: models.Start, run: Json, measured: Json) -> Json:
     export(trainer, start, job)
     record: Json = {"model": str(job.out), "method": method.name, "steps": trainer.state.global_step}
-    record |= {"rows": len(trainer.train_dataset), **reporting.final_metrics(job.out / METRICS), **method.result(trainer)}
+    record |= {"rows": len(trainer.train_dataset), **reporting.final_metrics(job.out / METRICS), **method.result(trainer), **measured}
     if is_first():
         reporting.draw_curves(job.out / METRICS, job.out / CURVES)
         record["adapter"] = (job.out / "adapter_config.json").exists()
-        (job.out / "README.md").write_text(lineage.card(run | {"result": record}, start.base))
+        run = lineage.without_places(run | {"result": record})
+        (job.out / "README.md").write_text(lineage.card(run, start.hub_name))
         # Written last: a folder with a result is a finished one.
-        lineage.write_run(job.out, run | {"result": record})
+        lineage.write_run(job.out, run)
         shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+        for name in (ROWS, HELD_OUT):  # the data are no part of the model
+            (job.out / name).unlink(missing_ok=True)
     return record
 
 
@@ -250,6 +270,7 @@ def _out_of_memory(job: Job) -> DreamError:
     half = max(1, job.schedule.batch_size // 2)
     ways = [f"--batch-size {half} --accumulate {2 * job.schedule.accumulate} (the same update)"] if job.schedule.batch_size > 1 else []
     ways += [
+        "--max-pixels",
         "--max-length",
         "--gradient-checkpointing",
         *([] if job.lora else ["--lora"]),

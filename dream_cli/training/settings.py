@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dream_cli.records.choices import Decay, Dtype, OnTooLong, Tracker
+from dream_cli.records.choices import Decay, Dtype, OnTooLong, Optimiser, Tracker
 from dream_cli.records.columns import DEFAULT_READING, Reading
 
 
@@ -28,7 +28,11 @@ class Lora:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and learning rate: per-device `batch_size`, `accumulate` micro-batches per update, `warmup` as a share of the steps."""
+    """Length, learning rate and optimiser: per-device `batch_size`, `accumulate` micro-batches per update, `warmup` as a share of the steps.
+
+    `adamw_8bit` is torchao's, which rounds bfloat16 weights stochastically; `paged_adamw_8bit` is bitsandbytes', with its states in
+    pages that move off a full GPU.
+    """
 
     epochs: float = 1.0
     max_steps: int | None = None
@@ -37,6 +41,7 @@ class Schedule:
     learning_rate: float = 1e-5
     decay: Decay = "cosine"
     warmup: float = 0.03
+    optimiser: Optimiser = "adamw"
     seed: int = 0
 
 

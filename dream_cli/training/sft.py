@@ -17,6 +17,7 @@ from dream_cli.training.preflight import Preflight, Report, Take, checked
 from dream_cli.training.rows import COMPLETION, Row
 from dream_cli.training.settings import Job
 from dream_cli.training.sft_targets import TAKEN, TargetRules, targets_of
+from dream_cli.training.updates import WarmedUpdates
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,13 @@ class Sft:
         """Return TRL's trainer with exact checkpoints."""
         from trl import SFTConfig, SFTTrainer
 
-        class Trainer(ExactCheckpoints, WatchedLoss, SFTTrainer):  # type: ignore[misc]
+        class Trainer(ExactCheckpoints, WatchedLoss, WarmedUpdates, SFTTrainer):  # type: ignore[misc]
             pass
 
-        return Trainer(policy.model, args=SFTConfig(**arguments), peft_config=policy.adapter, callbacks=callbacks, **data)
+        trainer = Trainer(policy.model, args=SFTConfig(**arguments), peft_config=policy.adapter, callbacks=callbacks, **data)
+        # TRL divides by the tokens of the whole update where it gets their number; transformers counts them for some families only.
+        trainer.model_accepts_loss_kwargs = True
+        return trainer
 
     def result(self, trainer: Any) -> Json:
         """Return nothing: the metrics are all."""

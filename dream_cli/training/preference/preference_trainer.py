@@ -1,7 +1,8 @@
 """TRL's `DPOTrainer`, with each pair in one sequence and everything that does not change computed once.
 
 The loop, the loss and the logs are TRL's. The layout of a batch, the forward pass over it, and the stores of the reference's
-log-probabilities and of the features of frozen towers are ours. Runs that cannot take this path take TRL's, and report why.
+log-probabilities and of the features of frozen towers are ours. Runs that cannot take this path take TRL's, and report why; the
+reference is scored once there too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dream_cli.engines.patches import private_part
 from dream_cli.errors import DreamError
 from dream_cli.training import sharding
 from dream_cli.training.launching import first_does, greatest
-from dream_cli.training.preference import image_features, prefix
+from dream_cli.training.preference import image_features, prefix, start
 from dream_cli.training.preference.prefix_batch import PairCollator, render
 from dream_cli.training.preference.reference_scores import ReferenceStore, reference_weights, short_hash, weights_hash
 
@@ -49,24 +50,35 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     """A `DPOTrainer` that takes the shared prefix where the model can: `path` names the path it takes, `reason` why that is the plain one.
 
     The reference is the policy as it is handed in (with an adapter: the base with a frozen copy of the adapter), never a second model.
+    It scores every pair once; `keeps_reference` is False where the arguments do not allow it, and all is TRL's then.
+    An update is the mean over its pairs (and over its chosen tokens for the SFT term), however they are split into micro-batches.
     """
 
     data_collator: Any
+    loss_weights: list[float]
 
     def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *, settings: FastPath | None = None, **others: Any) -> None:
         self.settings = settings or FastPath()
-        self.reason = next(_objections(self.settings, model, ref_model=ref_model, args=args, others=others), "")
+        given = {"ref_model": ref_model, "args": args, "others": others}
+        objection = next(_reference_objections(model, **given), "")
+        self.keeps_reference = not objection
+        self.reason = objection or ("" if self.settings.enabled else "switched off") or prefix.why_not(model.config)
         self.path = PLAIN if self.reason else SHARED
-        if self.path == SHARED:
+        if self.keeps_reference:
             _check_parts()
-        alone = self.path == SHARED and not hasattr(model, "peft_config") and others.get("peft_config") is None
+        alone = self.keeps_reference and not hasattr(model, "peft_config") and others.get("peft_config") is None
         super().__init__(model, _NoReference(model.config) if alone else ref_model, args, **others)
-        if self.path == SHARED:
+        self._weights: list[float] = list(self.loss_weights)
+        if self.keeps_reference:
             private_part(self, "precompute_ref_logps", "trl")
             self.ref_model, self.precompute_ref_logps = None, True
-            prefix.use_pair_attention(self._bare, self.settings.blocks)
+            start.remove_dropout(self.model)
+            image_token = None
+            if self.path == SHARED:
+                prefix.use_pair_attention(self._bare, self.settings.blocks)
+                image_token = self._bare.config.image_token_id
             _fit_tiles(self.accelerator.device)
-            self._pairs = PairCollator(self.processing_class, self._bare.config.image_token_id, self.args.max_length, self.data_collator)
+            self._pairs = PairCollator(self.processing_class, image_token, self.args.max_length, self.data_collator)
             self.data_collator = self._pairs
             self._reference: ReferenceStore | None = None
             self._features: image_features.FeatureStore | None = None
@@ -74,7 +86,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as TRL does, after the reference has scored every pair that is not in its store."""
-        if self.path == SHARED:
+        if self.keeps_reference:
             self._open_stores()
             if not sharding.strategy():
                 self._score_with_reference_at_start()
@@ -83,31 +95,63 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         # Sharded weights can be used only from here on, and super() loads the checkpoint.
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        if self.path == SHARED:
+        if self.keeps_reference:
             self._score_with_reference_at_start(moved=resume_from_checkpoint is not None)
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        if self.path == SHARED:
+        if self.keeps_reference:
             self._score_with_reference_at_start()
         super()._load_from_checkpoint(*args, **kwargs)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the micro-batches of an update as TRL does, after counting the pairs and chosen tokens of all processes in them."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        if self.keeps_reference:
+            sizes = [_size(batch) for batch in batches]
+            own = torch.tensor([[sum(pairs for pairs, _ in sizes), sum(tokens for _, tokens in sizes)]], device=self.accelerator.device)
+            self._update_size = self.accelerator.gather(own).sum(0).tolist()
+        return batches, items
+
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """Return TRL's loss of a batch, on the log-probabilities of the shared sequences where the batch has them."""
-        if self.path == PLAIN:
+        """Return TRL's loss of a batch, with the reference's kept log-probabilities, on shared sequences where the batch has them."""
+        if not self.keeps_reference:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         batch = dict(inputs)
+        self.loss_weights = self._shares_of_update(batch) if self.model.training else self._weights
         pairs, pictures = batch.pop("pairs"), batch.pop("pictures")
         chosen, rejected = self._reference_of(pairs, batch["input_ids"].device)
+        forward = model
+        if "answers" in batch:
+            scores = self._scores(model, batch, pictures)
+            batch, forward, return_outputs = prefix.as_trl_batch(batch), lambda **_: scores, False
+        if self.model.training and self.state.global_step == 0:
+            forward = self._held_to_reference(forward, torch.cat([chosen, rejected]), batch["completion_mask"][:, 1:].sum(1))
         reference = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-        if "answers" not in batch:
-            return super().compute_loss(model, {**batch, **reference}, return_outputs, num_items_in_batch)
-        scores = self._scores(model, batch, pictures)
-        return super().compute_loss(lambda **_: scores, {**prefix.as_trl_batch(batch), **reference}, False, num_items_in_batch)
+        return super().compute_loss(forward, {**batch, **reference}, return_outputs, num_items_in_batch)
+
+    def _shares_of_update(self, batch: Mapping[str, Any]) -> list[float]:
+        """Return the weights of TRL's loss terms, so that the mean of the micro-batches' means is the mean over the update."""
+        pairs, tokens = (
+            own * self.current_gradient_accumulation_steps * self.accelerator.num_processes / max(all_, 1)
+            for own, all_ in zip(_size(batch), self._update_size, strict=True)
+        )
+        return [weight * (tokens if kind == "sft" else pairs) for kind, weight in zip(self.loss_types, self._weights, strict=True)]
+
+    def _held_to_reference(self, forward: Any, reference: Any, tokens: Any) -> Any:
+        """Return a forward pass that raises DreamError where the policy does not equal its reference: nothing has been learnt yet."""
+        exact = self._bare.dtype == torch.float32 and self.accelerator.mixed_precision == "no" and not hasattr(self._bare, "hf_quantizer")
+
+        def checked(**inputs: Any) -> Any:
+            out = forward(**inputs)
+            start.check_equal(out.log_probs.detach().sum(1), reference, tokens, exact=exact)
+            return out
+
+        return checked
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluate as TRL does, after the reference has scored new rows; raises DreamError where the policy is no longer the reference."""
-        if self.path == SHARED and not isinstance(eval_dataset, str):
+        if self.keeps_reference and not isinstance(eval_dataset, str):
             self._score_sets_with_reference(self.eval_dataset if self._reference is None and eval_dataset is None else eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
@@ -273,14 +317,19 @@ class _NoReference(torch.nn.Module):  # type: ignore[misc]
         """Never called."""
 
 
-def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the reasons why a run must take TRL's path."""
+def _size(batch: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the number of pairs of a batch and of tokens in their chosen answers."""
+    pairs = len(batch["pairs"])
+    chosen = batch["answers"][:, 0] != -100 if "answers" in batch else batch["completion_mask"][:pairs, 1:]
+    return pairs, int(chosen.sum())
+
+
+def _reference_objections(model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the reasons why the reference cannot score the pairs once and for all."""
     from transformers import ProcessorMixin
 
     rows: Any = others.get("train_dataset")
     held_out, adapter = others.get("eval_dataset"), others.get("peft_config")
-    if not settings.enabled:
-        yield "switched off"
     if isinstance(model, str) or args is None or rows is None:
         yield "the model is given by name, or there are no arguments or rows"
     if ref_model is not None:
@@ -296,4 +345,3 @@ def _objections(settings: FastPath, model: Any, ref_model: Any, args: Any, other
     yield from filter(None, [sharding.why_not_shared(args)])
     if any(plan.is_prompt_learning for plan in (*getattr(model, "peft_config", {}).values(), *filter(None, [adapter]))):
         yield "there are virtual tokens before the prompt"
-    yield from filter(None, [prefix.why_not(model.config)])

@@ -56,11 +56,12 @@ class PairCollator:
     """Makes batches of rows: `answers` (B, 2, A) with -100 for padding, `input_ids` and `attention_mask` (B, L), the images once.
 
     `pairs` and `pictures` are the keys of the rows and of their images. Rows that cannot be laid out so (an image directly before the
-    answer, a prompt that fills `max_length`) send their batch to `plain`, TRL's own collator, which has no `answers`.
+    answer, a prompt that fills `max_length`) send their batch to `plain`, TRL's own collator, which has no `answers`. So do all rows
+    where `image_token_id` is None: the model cannot take the shared prefix.
     """
 
     processor: Any
-    image_token_id: int
+    image_token_id: int | None
     max_length: int | None
     plain: Callable[[list[dict[str, Any]]], Any]
 
@@ -68,7 +69,7 @@ class PairCollator:
         """Return the batch of these rows."""
         pairs = [render(row, self.processor) for row in rows]
         keys = {"pairs": [pair.key for pair in pairs], "pictures": [pair.picture_key for pair in pairs]}
-        batch = self.shared(pairs)
+        batch = None if self.image_token_id is None else self.shared(pairs)
         return {**(self.plain([dict(row) for row in rows]) if batch is None else batch), **keys}
 
     def shared(self, pairs: Sequence[RenderedPair]) -> dict[str, Any] | None:
