@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from dream_cli.cli.options import Limit, Quiet, ReadingOptions
 from dream_cli.records.choices import DialectName, ImageForm
+
+
+def _dialect(name: str | None) -> str | None:
+    if name is not None:
+        from dream_cli.formats.table import check_dialect
+
+        check_dialect(name)
+    return name
+
+
+def _dialects() -> list[str]:
+    return list(get_args(DialectName))
+
 
 Input = Annotated[
     str | None,
@@ -22,8 +35,18 @@ Output = Annotated[
     str | None,
     typer.Option("-o", "--out", metavar="OUT", help="Output file (format by suffix) or dataset folder: DIR/ (default: JSONL on stdout)."),
 ]
-From = Annotated[DialectName | None, typer.Option("--from", help="Input dialect (default: detected per row).")]
-To = Annotated[DialectName, typer.Option("--to", help="Output dialect.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="DIALECT", callback=_dialect, autocompletion=_dialects, help="Input dialect (default: detected per row)."
+    ),
+]
+To = Annotated[
+    str,
+    typer.Option(
+        "--to", metavar="DIALECT", callback=_dialect, autocompletion=_dialects, help=f"Output dialect: {', '.join(get_args(DialectName))}."
+    ),
+]
 Images = Annotated[
     ImageForm | None,
     typer.Option(

@@ -15,6 +15,7 @@ def run(
     ctx: typer.Context,
     what: evaluation.What = None,
     data: evaluation.Data = None,
+    benchmark_file: evaluation.BenchmarkFile = None,
     harmful_column: evaluation.HarmfulColumn = "harmful",
     judge: evaluation.Judges = None,
     judge_base_url: evaluation.JudgeUrls = None,
@@ -46,12 +47,14 @@ def run(
     Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
     """
     from dream_cli.benchmarks.loading import name_benchmarks, read_items
+    from dream_cli.benchmarks.registry import read_file
     from dream_cli.errors import UsageError
     from dream_cli.evaluation.evaluating import EvaluationPlan, judges, run_evaluation, with_keys
     from dream_cli.evaluation.reports import deliver, print_comparison
     from dream_cli.prompts.rendering import Prompts
 
-    words = what or []
+    defined = [read_file(benchmark_file).name] if benchmark_file else []
+    words = what or defined
     if compare:
         raise typer.Exit(print_comparison(words, rule=rule, agg=agg, as_json=summary, seed=seed, harmful_column=harmful_column))
     templates = Prompts.load(prompts)

@@ -67,6 +67,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     "sft": {"dream_cli.training.running:perform": lambda **_: SimpleNamespace(record={}, exit_code=0)},
     "dpo": {"dream_cli.training.running:perform": lambda **_: SimpleNamespace(record={}, exit_code=0)},
     "eval": {
+        "dream_cli.benchmarks.registry:read_file": lambda path: SimpleNamespace(name="mine"),
         "dream_cli.benchmarks.loading:read_items": no_items,
         "dream_cli.evaluation.evaluating:run_evaluation": no_items,
         "dream_cli.evaluation.reports:deliver": nothing,

@@ -224,6 +224,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     "eval": (
         Row("what", "suite --judge j", {"read_items.words": ["suite"]}, instead=True),
         Row("data", "--data folder", {"read_items.data": "folder"}),
+        Row("benchmark_file", "--benchmark-file mine.py", {"read_file.path": Path("mine.py")}),
         Row("harmful_column", "--harmful-column label", {"read_items.harmful_column": "label"}),
         Row("harmful_column", "--harmful-column label", {"print_comparison.harmful_column": "label"}, "a.jsonl b.jsonl --compare"),
         Row("judge", "nano_world --judge k", {f"{PLAN}.judges[0].model": "k"}, instead=True),

@@ -22,12 +22,12 @@ FLOORS = (
     ("evaluation", "api"),
     ("viewing", "formats", "training", "benchmarks", "method"),
     ("engines", "prompts", "nano"),
-    ("records", "stats"),
+    ("records", "stats", "plugins"),
     ("errors",),
 )
 FLOOR = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may import besides the standard library before a function of it runs.
-OUTSIDE = {"errors": set(), "stats": set(), "records": {"pyarrow", "PIL"}}
+OUTSIDE = {"errors": set(), "plugins": set(), "stats": set(), "records": {"pyarrow", "PIL"}}
 ENGINES = ("openai_server", "transformers", "vllm")
 
 Arrows = Mapping[str, set[str]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from dream_cli.benchmarks.benchmark import Benchmark, Item
 from dream_cli.benchmarks.files import Folder, open_files, read_table
 from dream_cli.benchmarks.own_data import own_items
-from dream_cli.benchmarks.registry import TABLE, every, get
+from dream_cli.benchmarks.registry import every, get, is_known
 from dream_cli.benchmarks.tables import OfficialFiles
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records.access import Access
@@ -30,7 +30,8 @@ def warn(message: str) -> None:
 
 def is_name(word: str) -> bool:
     """Whether a word names a benchmark (or all of them), with or without a subset."""
-    return _spelt(word).partition(":")[0] in (*TABLE, SUITE)
+    name = _spelt(word).partition(":")[0]
+    return name == SUITE or is_known(name)
 
 
 def name_benchmarks(words: Sequence[str]) -> bool:

@@ -1,11 +1,19 @@
-"""The table of benchmarks: the only place that names them."""
+"""The table of benchmarks: the only place that names them.
+
+A plug-in of the group `dream.benchmarks` leads to a `Benchmark`, and `--benchmark-file` reads one from a Python file for one run. Its name is
+in lower case, with underscores.
+"""
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
+from dream_cli import plugins
 from dream_cli.benchmarks.benchmark import Benchmark
 from dream_cli.errors import UsageError
 
@@ -25,24 +33,58 @@ TABLE = {
 }
 # Known in items, and not run by name: their items are in the user's files.
 ITEMS_ALONE = {"own": ("own_data", "OWN")}
+_FROM_FILES: dict[str, Benchmark] = {}
+
+
+def is_known(name: str) -> bool:
+    """Whether a benchmark of that name can be run: built in, installed as a plug-in, or read from a file."""
+    return name in TABLE or name in _FROM_FILES or name in plugins.names("benchmarks", (*TABLE, *ITEMS_ALONE))
 
 
 def get(name: str) -> Benchmark:
     """Return a benchmark by its name; raise UsageError, with the name that was probably meant, where there is none."""
     place = TABLE.get(name) or ITEMS_ALONE.get(name)
-    if place is None:
-        close = difflib.get_close_matches(name, TABLE, 1)
-        meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(TABLE)}, and suite for all of them"
-        raise UsageError(f"no benchmark {name!r} (nor a file of that name); {meant}")
-    return _loaded(*place)
+    if place is not None:
+        return _loaded(*place)
+    if name in _FROM_FILES:
+        return _FROM_FILES[name]
+    installed = plugins.names("benchmarks", (*TABLE, *ITEMS_ALONE))
+    if name in installed:
+        return _checked(plugins.load("benchmarks", name), f"the plug-in {name}")
+    names = (*TABLE, *installed)
+    close = difflib.get_close_matches(name, names, 1)
+    meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}, and suite for all that are built in"
+    raise UsageError(f"no benchmark {name!r} (nor a file of that name); {meant}")
+
+
+def read_file(path: Path) -> Benchmark:
+    """Run a Python file and return the benchmark that it defines, from then on known by its name; raise UsageError where there is not one."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"--benchmark-file: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own file may raise anything
+        raise UsageError(f"--benchmark-file: {path} cannot be run: {type(error).__name__}: {error}") from error
+    benchmarks = [value for value in vars(module).values() if isinstance(value, Benchmark)]
+    if len(benchmarks) != 1 or benchmarks[0].name in (*TABLE, *ITEMS_ALONE):
+        names = ", ".join(benchmark.name for benchmark in benchmarks) or "none"
+        raise UsageError(f"--benchmark-file: {path} must define one benchmark with a name of its own; it defines {names}")
+    _FROM_FILES[benchmarks[0].name] = benchmarks[0]
+    return benchmarks[0]
 
 
 def every() -> Iterator[Benchmark]:
-    """Yield all benchmarks in the order of a suite."""
+    """Yield all built-in benchmarks in the order of a suite."""
     return (_loaded(*place) for place in TABLE.values())
 
 
 def _loaded(file: str, constant: str) -> Benchmark:
-    benchmark = getattr(import_module(f"dream_cli.benchmarks.{file}"), constant)
-    assert isinstance(benchmark, Benchmark)
-    return benchmark
+    return _checked(getattr(import_module(f"dream_cli.benchmarks.{file}"), constant), file)
+
+
+def _checked(value: Any, where: str) -> Benchmark:
+    if not isinstance(value, Benchmark):
+        raise UsageError(f"{where} leads to a {type(value).__name__}, not to a dream_cli.benchmarks.benchmark.Benchmark")
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,9 @@ What = Annotated[
     ),
 ]
 Data = Annotated[str | None, typer.Option(metavar="DIR", help="Official benchmark files: a folder, a file, or hf://NAME.")]
+BenchmarkFile = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Python file that defines one more benchmark, which is run if no other is named.")
+]
 HarmfulColumn = Annotated[
     str,
     typer.Option(metavar="NAME", envvar="DREAM_HARMFUL_COLUMN", help="Column of your own records that says whether the prompt is harmful."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -51,6 +51,14 @@ def _model(ctx: typer.Context, model: str | None) -> str | None:
 
         check_model(model, ctx.params.get("engine"))
     return model
+
+
+def _engine(name: str | None) -> str | None:
+    if name is not None:
+        from dream_cli.engines.registry import check_engine
+
+        check_engine(name)
+    return name
 
 
 def _base_url(address: str | None) -> str | None:
@@ -234,11 +242,14 @@ ThinkingBudget = Annotated[
     typer.Option(min=0, help="Maximum reasoning tokens, in addition to those of the answer (0: no reasoning)."),
 ]
 Engine = Annotated[
-    LocalEngine | None,
+    str | None,
     typer.Option(
         envvar="DREAM_ENGINE",
+        metavar="NAME",
+        callback=_engine,
+        autocompletion=lambda: list(get_args(LocalEngine)),
         is_eager=True,
-        help="Engine for a local model (default: vllm where it is installed and there is a GPU, else transformers).",
+        help=f"Engine for a local model: {', '.join(get_args(LocalEngine))}, or a plug-in (default: vllm if installed and there is a GPU).",
     ),
 ]
 BatchSize = Annotated[int, typer.Option(envvar="DREAM_BATCH_SIZE", min=1, help="Batch size for a local model, in requests.")]

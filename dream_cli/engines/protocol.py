@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from dream_cli.engines.checkpoint import Checkpoint
 from dream_cli.errors import NoAnswer, UnreadableAnswer
-from dream_cli.records.choices import LocalEngine
 from dream_cli.records.record import Image
 
 
@@ -130,7 +129,7 @@ class EngineSpec:
     concurrency: int = 8
     batch_size: int = 8
     device: str | None = None
-    engine: LocalEngine | None = None  # runs a local model; default: the one that fits
+    engine: str | None = None  # runs a local model; default: the one that fits
     timeout: float = 120.0
     store: str | None = None
     key_names: tuple[str, ...] = ("DREAM_API_KEY",)  # the variables that may hold the key of the server, the first one that is set counts

@@ -1,4 +1,8 @@
-"""The registry of engines, and the choice of one for a model. No other module names the engines."""
+"""The registry of engines, and the choice of one for a model. No other module names the engines.
+
+A plug-in of the group `dream.engines` leads to a coroutine function that takes an `EngineSpec` and returns an `Engine`; `--engine NAME` chooses
+it. What it makes of the model name is its own matter.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
+from dream_cli import plugins
 from dream_cli.engines import checkpoint
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
@@ -16,11 +22,22 @@ from dream_cli.records.choices import EngineName, LocalEngine
 # The embedded models: a teacher and judge, which answers where no model is named, and a policy to align.
 DEFAULT_MODEL, EMBEDDED_POLICY = "nano", "nano-policy"
 _HOME = Path(__file__).parent.parent / "nano"
+_LOCAL: tuple[str, ...] = get_args(LocalEngine)
+_BUILT_IN: tuple[str, ...] = get_args(EngineName)
 EMBEDDED = {DEFAULT_MODEL: _HOME / "weights", EMBEDDED_POLICY: _HOME / "policy"}
 
 
-def check_model(model: str | None, engine: LocalEngine | None = None) -> None:
+def check_engine(name: str) -> None:
+    """Raise UsageError where no engine of that name runs models here, built in or as a plug-in."""
+    others = _plugins()
+    if name not in (*_LOCAL, *others):
+        raise UsageError(f"no engine {name!r} for models on this machine; there are {', '.join((*_LOCAL, *others))}")
+
+
+def check_model(model: str | None, engine: str | None = None) -> None:
     """Raise UsageError where a model cannot be run on this machine, as far as can be seen without loading it."""
+    if engine is not None and engine not in _LOCAL:
+        return
     _require_local(model or DEFAULT_MODEL, engine)
     if model is not None and model not in EMBEDDED:
         checkpoint.check_model(model)
@@ -60,12 +77,14 @@ async def open_engine(spec: EngineSpec) -> Engine:
 class EngineChoice:
     """The engine that answers, and why it is that one."""
 
-    engine: EngineName
+    engine: str
     why: str
 
 
 def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -> EngineChoice:
     """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is called only where it matters."""
+    if spec.engine is not None and spec.engine not in _LOCAL:
+        return EngineChoice(spec.engine, "it is a plug-in, named by --engine")
     if spec.base_url is not None:
         return EngineChoice("openai", f"a server is named, {public_address(spec.base_url)}")
     model = spec.model or DEFAULT_MODEL
@@ -93,10 +112,24 @@ async def _open(spec: EngineSpec) -> Engine:
         from dream_cli.engines.vllm import open_vllm
 
         return open_vllm(spec)
+    if choice.engine not in _BUILT_IN:
+        return await _open_plugin(choice.engine, spec)
     from dream_cli.engines.transformers import open_transformers
 
     model = spec.model or DEFAULT_MODEL
     return open_transformers(_embedded(spec, model) if model in EMBEDDED else spec)
+
+
+def _plugins() -> tuple[str, ...]:
+    return plugins.names("engines", _BUILT_IN)
+
+
+async def _open_plugin(name: str, spec: EngineSpec) -> Engine:
+    engine: Engine = await plugins.load("engines", name)(spec)
+    missing = [part for part in ("kind", "model", "fingerprint", "concurrency", "usage", "generate", "choose") if not hasattr(engine, part)]
+    if missing:
+        raise UsageError(f"the plug-in {name} returns no engine: it has no {', '.join(missing)} (see dream_cli.engines.protocol.Engine)")
+    return engine
 
 
 def _embedded(spec: EngineSpec, name: str) -> EngineSpec:

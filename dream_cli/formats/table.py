@@ -1,4 +1,7 @@
-"""The table of dialects, and the recognition of the dialect of a row."""
+"""The table of dialects, and the recognition of the dialect of a row.
+
+A plug-in of the group `dream.formats` leads to a `Dialect`. Its rows are recognised after those of the built-in dialects.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, get_args
 
-from dream_cli.errors import InvalidRecord
+from dream_cli import plugins
+from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.records.choices import ForeignDialect
 from dream_cli.records.record import Json
@@ -42,15 +46,36 @@ class Dialect(Protocol):
 
 @cache
 def dialect(name: str) -> Dialect:
-    """Return a dialect by its name."""
+    """Return a dialect by its name; raise UsageError where a plug-in is not one."""
+    if name not in DIALECTS:
+        return _checked(plugins.load("formats", name), name)
     module: Any = import_module(f"dream_cli.formats.{name.replace('-', '_')}")
     return module  # type: ignore[no-any-return]
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all dialects but ours: the built-in ones and those of plug-ins."""
+    return (*DIALECTS, *plugins.names("formats", (OURS, *DIALECTS)))
+
+
+def check_dialect(name: str) -> None:
+    """Raise UsageError where there is no dialect of that name."""
+    if name not in (OURS, *names()):
+        raise UsageError(f"no dialect {name!r}; there are {', '.join((OURS, *names()))}")
+
+
+def _checked(value: Any, name: str) -> Dialect:
+    missing = [part for part in ("FEATURES", "PATHS", "INLINE", "mismatch", "read", "write") if not hasattr(value, part)]
+    if missing:
+        raise UsageError(f"the plug-in {name} is not a dialect: it has no {', '.join(missing)} (see dream_cli.formats.table.Dialect)")
+    return value  # type: ignore[no-any-return]
 
 
 def recognise(row: Mapping[str, Any]) -> str:
     """Return the name of the dialect that a row is in; raise InvalidRecord with each dialect and why the row is not in it."""
     mismatches = {}
-    for name in DIALECTS:
+    for name in names():
         mismatches[name] = dialect(name).mismatch(row)
         if not mismatches[name]:
             return name
