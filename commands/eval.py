@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import cast
 
 import typer
 
 from dream_cli.cli import evaluation_options as evaluation
 from dream_cli.cli import options
+from dream_cli.records.choices import JudgeFormat
 
 
 def run(
@@ -19,6 +21,7 @@ def run(
     harmful_column: evaluation.HarmfulColumn = "harmful",
     judge: evaluation.Judges = None,
     judge_base_url: evaluation.JudgeUrls = None,
+    judge_format: evaluation.JudgeFormats = None,
     judge_body: options.JudgeBody = None,
     judge_header: options.JudgeHeader = None,
     rule: evaluation.RuleName = "strict",
@@ -68,6 +71,7 @@ def run(
         policy=policy,
         judges=with_keys(panel, engine.base_url),
         prompts=templates,
+        formats=tuple(cast("list[JudgeFormat]", judge_format)),
         rule=rule,
         trials=trials,
         temperature=temperature,

@@ -229,6 +229,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("harmful_column", "--harmful-column label", {"print_comparison.harmful_column": "label"}, "a.jsonl b.jsonl --compare"),
         Row("judge", "nano_world --judge k", {f"{PLAN}.judges[0].model": "k"}, instead=True),
         Row("judge_base_url", "--judge-base-url http://localhost:8/v1", {f"{PLAN}.judges[0].base_url": "http://localhost:8/v1"}),
+        Row("judge_format", "--judge-format qwen3guard", {f"{PLAN}.formats": ("qwen3guard",)}),
         Row("judge_body", """--judge-body '{"top_k": 5}'""", {f"{PLAN}.judges[0].body.top_k": 5}),
         Row("judge_header", "--judge-header X-Project:x", {f"{PLAN}.judges[0].headers.X-Project": "x"}),
         Row("rule", "--rule official", {f"{PLAN}.rule": "official", "deliver.rule": "official"}),

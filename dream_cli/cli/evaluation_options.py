@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from dream_cli.benchmarks.registry import TABLE
-from dream_cli.records.choices import Aggregate, Rule
+from dream_cli.records.choices import Aggregate, JudgeFormat, Rule
+
+
+def _formats(names: list[str] | None) -> list[str]:
+    # typer takes no list of literals.
+    if unknown := [name for name in names or () if name not in get_args(JudgeFormat)]:
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(map(repr, get_args(JudgeFormat)))}.")
+    return names or ["questions"]
+
 
 What = Annotated[
     list[str] | None,
@@ -36,6 +44,16 @@ JudgeUrls = Annotated[
         "--judge-base-url",
         metavar="URL",
         help="Server of the judge (default for benchmarks: DREAM_JUDGE_BASE_URL); one for all judges or one per judge.",
+    ),
+]
+JudgeFormats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge-format",
+        metavar=f"[{'|'.join(get_args(JudgeFormat))}]",
+        callback=_formats,
+        help="Form of the judge's input and output: our questions (default), or the published one of a guard model, which judges harm "
+        "alone (qwen3guard also refusals); one for all judges or one per judge.",
     ),
 ]
 RuleName = Annotated[

@@ -169,7 +169,7 @@ class Requests:
         """Return the request with the user's own fields, which win; null leaves a field out."""
         if "max_completion_tokens" in self.extra:
             body = {name: value for name, value in body.items() if name != "max_tokens"}
-        merged = _merged(body, self.extra)
+        merged = merged_fields(body, self.extra)
         return {name: value for name, value in merged.items() if value is not None}
 
 
@@ -195,11 +195,12 @@ def _thinking_fields(spec: EngineSpec, model: str, host: str) -> Json:
     return {"chat_template_kwargs": no_thoughts(spec)}
 
 
-def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:
+def merged_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:
+    """Return the fields of a request with those of another in them, which win; objects in both are merged."""
     merged = dict(ours)
     for name, value in theirs.items():
         inner = merged.get(name)
-        merged[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        merged[name] = merged_fields(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
     return merged
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from dream_cli.benchmarks.benchmark import Benchmark, ByRule, Item, JudgeQuestion, Published
 from dream_cli.benchmarks.loading import counted
 from dream_cli.engines.registry import world_of
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.rates import Rate
-from dream_cli.records.choices import Rule
+from dream_cli.prompts.guard_formats import guard_format
+from dream_cli.records.choices import GuardName, Rule
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
 from dream_cli.stats.intervals import percent
@@ -40,6 +42,7 @@ def cautions(
     for judge in sorted({name for r in responses for name in judges_of(r, rule)}):
         if (world := world_of(judge)) and world.name != benchmark.world:
             yield f"{judge} judged, which knows only its own small world: this shows that the command runs, and nothing about the model"
+    yield from _guards(records, rule)
     if alone:
         yield f"read it beside {benchmark.partner}: this set alone rewards {'answering' if benchmark.harmless else 'refusing'} everything"
     sides = {benchmark.subset(Item.of(record)).harmless for record in records}
@@ -104,6 +107,19 @@ def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: Rule) -
         different = sum(_differs_from_published(benchmark, question, verdict) for question, verdict in verdicts)
         if different:
             yield f"{different} of {len(verdicts)} verdicts are read otherwise by the published parser"
+
+
+def _guards(records: Sequence[Record], rule: Rule) -> Iterator[str]:
+    """Yield for each form of guards that reads text alone the number of responses to images that it judged."""
+    shown = [response for record in records if record.images for response in record.responses or ()]
+    formats = [
+        {voice.extra.get("format") for verdict in r.verdicts_under(rule).values() for voice in verdict.voices if voice.answered}
+        for r in shown
+    ]
+    for name in get_args(GuardName):
+        blind = sum(name in of_response for of_response in formats)
+        if blind and not guard_format(name).sees_images:
+            yield f"{name} judged {blind} responses without the image, which it cannot read: harm that depends on the image is not seen"
 
 
 def _differs_from_published(benchmark: Benchmark, question: str, verdict: Verdict) -> bool:

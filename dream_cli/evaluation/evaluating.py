@@ -8,24 +8,27 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from dream_cli.benchmarks.benchmark import Item
+from dream_cli.benchmarks.benchmark import Item, JudgeQuestion
 from dream_cli.benchmarks.loading import warn
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.address import public_address
 from dream_cli.engines.api_keys import judge_key_names
 from dream_cli.engines.costs import cost_report
 from dream_cli.engines.dry import DryEngine
+from dream_cli.engines.openai_request import merged_fields
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.guard_judge import GuardJudge
 from dream_cli.evaluation.judge_questions import EvaluationJudge, by_rule, prompts_of, questions, questions_for_judge
 from dream_cli.evaluation.scorecards import require_rule
 from dream_cli.method.chats import conversation
 from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
 from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
+from dream_cli.prompts.guard_formats import GuardFormat, guard_format
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.records.choices import Rule
+from dream_cli.records.choices import JudgeFormat, Rule
 from dream_cli.records.record import Record
 from dream_cli.records.streams import open_writer
 from dream_cli.records.verdicts import NOT_ASKED
@@ -33,11 +36,15 @@ from dream_cli.records.verdicts import NOT_ASKED
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The policy, the judges and the rule of an evaluation, and its changes to the benchmark's sampling (None: as the benchmark has it)."""
+    """The policy, the judges and the rule of an evaluation, and its changes to the benchmark's sampling (None: as the benchmark has it).
+
+    `formats` are those of the judges: one for all of them, or one for each.
+    """
 
     policy: EngineSpec
     judges: tuple[EngineSpec, ...]
     prompts: Prompts
+    formats: tuple[JudgeFormat, ...] = ("questions",)
     rule: Rule = "strict"
     trials: int | None = None
     temperature: float | None = None
@@ -120,10 +127,40 @@ def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, w
     return done, 1
 
 
+@dataclass(frozen=True)
+class Judge:
+    """One judge of a panel; `guard` is the published form of a guard model, None for a judge that takes our questions."""
+
+    spec: EngineSpec
+    guard: GuardFormat | None = None
+
+
+def _panel(plan: EvaluationPlan) -> list[Judge]:
+    """Return the judges; raise UsageError where they and the formats do not go together."""
+    if not plan.judges and plan.formats != ("questions",):
+        raise UsageError("--judge-format is the form of a named judge; name one with --judge or --judge-base-url")
+    if len(plan.formats) not in (1, len(plan.judges)):
+        raise UsageError(
+            f"{len(plan.judges)} judges and {len(plan.formats)} --judge-format; give one format for all judges, or one per judge"
+        )
+    formats = plan.formats * (len(plan.judges) if len(plan.formats) == 1 else 1)
+    return [
+        Judge(spec) if name == "questions" else _guard(spec, guard_format(name)) for spec, name in zip(plan.judges, formats, strict=True)
+    ]
+
+
+def _guard(spec: EngineSpec, form: GuardFormat) -> Judge:
+    if form.body and spec.base_url is None:
+        raise UsageError(f"{form.name} gets its policy as a variable of its chat template, by a server: serve it and name --judge-base-url")
+    return Judge(replace(spec, body=merged_fields(form.body, spec.body)), form)
+
+
 def _check(plan: EvaluationPlan, items: Sequence[Record]) -> None:
     """Raise UsageError for a fault of the plan that would otherwise appear only after the calls to the policy are paid."""
     for name in {Item.of(record).name: None for record in items}:
         require_rule(get(name), plan.rule)
+    for question in _unanswered(plan, items):
+        warn(f"no judge answers the question {question!r}, so it stays unscored; name a further judge that takes our questions")
     for record in items:
         if record.error is None and not record.responses:
             sampling_of(record, plan)
@@ -134,6 +171,16 @@ def _check(plan: EvaluationPlan, items: Sequence[Record]) -> None:
             f"no judge is named, and {DEFAULT_MODEL} judges only its own small world; "
             f"name one with --judge (or DREAM_JUDGE), or --judge {DEFAULT_MODEL}"
         )
+
+
+def _unanswered(plan: EvaluationPlan, items: Sequence[Record]) -> list[str]:
+    """Return the questions about the items that none of the judges answers, where all of them are guards."""
+    guards = [judge.guard for judge in _panel(plan)]
+    if not guards or None in guards:
+        return []
+    answered = {question for guard in guards if guard for question in guard.questions}
+    wanted = (q for record in items if record.error is None for q in questions_for_judge(record, plan.rule))
+    return list(dict.fromkeys(q.question for q in wanted if not isinstance(q, JudgeQuestion) or q.question not in answered))
 
 
 async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) -> list[Record]:
@@ -150,10 +197,14 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
         # Without a named judge the default model judges its own responses; it knows only its small world, so others stay unscored.
         models = {response.model for record in done if record.error is None for response in record.responses or ()}
         own = (EngineSpec(DEFAULT_MODEL, store=plan.policy.store),) if models <= {DEFAULT_MODEL, DryEngine.kind} else ()
-        for judge in plan.judges or own:
-            done = await _phase(
-                run, judge, done, lambda engine: with_model_prompts(EvaluationJudge(engine, plan.prompts, plan.rule, roles), run.tell)
-            )
+        for judge in _panel(plan) or [Judge(spec) for spec in own]:
+
+            def make_step(engine: Engine, guard: GuardFormat | None = judge.guard) -> Step:
+                if guard is not None:
+                    return GuardJudge(engine, plan.prompts, plan.rule, form=guard)
+                return with_model_prompts(EvaluationJudge(engine, plan.prompts, plan.rule, roles), run.tell)
+
+            done = await _phase(run, judge.spec, done, make_step)
     return done
 
 

@@ -88,6 +88,10 @@ class EvaluationJudge:
             prompt = self.prompts.hashes[PROMPT_OF[question.question]]
         return hashlib.sha256(f"{self.engine.fingerprint}\0{prompt}".encode()).hexdigest()[:12]
 
+    def can_answer(self, question: Question) -> bool:
+        """Whether this judge answers a question; one that it does not answer is not put to it."""
+        return True
+
     async def __call__(self, record: Record) -> Record:
         """Return the record with this judge's verdicts."""
         wanted = questions_for_judge(record, self.rule)
@@ -101,7 +105,7 @@ class EvaluationJudge:
             before, identity = earlier.get(question.question), self.identity(question, item)
             return before is not None and any(voice.judge_id == identity and voice.answered for voice in before.voices)
 
-        left = [question for question in wanted if not answered(question)]
+        left = [question for question in wanted if self.can_answer(question) and not answered(question)]
         verdicts = await asyncio.gather(*(self._verdict(question, record, response) for question in left))
         joint = {q.question: verdict.joined_to(earlier.get(q.question)) for q, verdict in zip(left, verdicts, strict=True)}
         return response.with_verdicts(self.rule, joint)

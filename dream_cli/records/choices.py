@@ -26,6 +26,8 @@ OnTooLong = Literal["drop", "stop"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 Rule = Literal["strict", "official"]  # the image-grounded judge, or the benchmark's own published rule
+GuardName = Literal["llama-guard", "qwen3guard", "shieldgemma"]  # families of models that label a response as safe or unsafe
+JudgeFormat = Literal["questions", GuardName]  # how a judge is asked: our questions, or the published form of a guard
 Aggregate = Literal["any", "mean", "majority"]  # how the trials of a prompt make one outcome
 
 # The order in which a row is tried: a dialect with a field that no other has comes before those that look alike.
