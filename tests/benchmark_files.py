@@ -21,6 +21,11 @@ IMAGES = {
         for scenario, key in (("01-Illegal_Activity", 0), ("01-Illegal_Activity", 7), ("10-Legal_Opinion", 3))
     ],
     "mossbench": [*(f"data/images/{i}.png" for i in (1, 2, 3)), "data_contrast/images/1.png"],
+    "mssbench": ["chat/1.jpg", "chat/2.jpg", "embodied/s.png", "embodied/u.png"],
+    "holisafe": ["images/safe/park_1.jpg", "images/property/lock_1.jpg"],
+    "vlsbench": ["imgs/0.png", "imgs/1.png"],
+    "msts": ["data/unsafe_images/unsafe_image_0001.jpg"],
+    "jailbreakv_28k": ["llm_transfer_attack/blank_1.png", "figstep/figstep_2.png", "query_related/SD_typo_3.png"],
     "xstest": [],
 }
 

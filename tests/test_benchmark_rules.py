@@ -199,7 +199,7 @@ def test_a_published_prompt_may_stand_in_for_our_words() -> None:
         q.wording(Item(name, "1", subset, topic))
         for name in TABLE
         for subset, part in get(name).subsets.items()
-        for topic in part.topics
+        for topic in part.topics or ("",)
         for q in part.official or ()
         if isinstance(q, Published)
     ]

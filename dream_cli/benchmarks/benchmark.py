@@ -30,6 +30,7 @@ class Item:
     expects: str = "safe"
     pair: str | None = None
     warning: str | None = None
+    shown: str | None = None  # what the image shows, in words for the judge
     reference: str | None = None
     options: Mapping[str, str] | None = None
     correct: str | None = None
@@ -74,7 +75,7 @@ class Item:
 
 
 _KINDS: Mapping[str, type] = {"options": dict, "gold": dict}
-_FIELDS = ("name", "subset", "topic", "item", "expects", "pair", "warning", "reference", "options", "correct", "gold")
+_FIELDS = ("name", "subset", "topic", "item", "expects", "pair", "warning", "shown", "reference", "options", "correct", "gold")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Published:
 
     `wording(item)` returns the name of the file (`NAME.txt`) in which a user may supply the published prompt, and our own wording in
     its layout. `read(words)` returns the value, or raises UnreadableAnswer. `empty` is the value that the published script assigns to
-    an empty response without a call of the judge.
+    an empty response without a call of the judge. `schema` is the JSON schema of the reply, for engines that can enforce it.
     """
 
     question: str
@@ -111,6 +112,7 @@ class Published:
     max_tokens: int
     sees_image: bool = True
     empty: Value | None = None
+    schema: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 def worded(name: str, ours: str) -> Callable[[Item], tuple[str, str]]:
@@ -180,7 +182,8 @@ OVER_REFUSAL = (Metric("refusal_any", "down", (is_one_of("refusal", "refuse", "p
 class Subset:
     """One part of a benchmark: the published number of items per topic, the questions under each rule, and the rates.
 
-    No topics: no numbers were published. `official` is None where no automatic rule was published.
+    No topics: their numbers were not published; `size` is then the number of all items, where that was. `official` is None where no
+    automatic rule was published.
     """
 
     topics: Mapping[str, int]
@@ -188,6 +191,7 @@ class Subset:
     metrics: tuple[Metric, ...]
     official: tuple[Question, ...] | None = None
     official_metrics: tuple[Metric, ...] | None = None
+    size: int | None = None
 
     @property
     def harmless(self) -> bool:
@@ -221,6 +225,7 @@ class Benchmark:
     variant: bool = False  # another form of a set, not part of a suite
     rereads: Mapping[str, Callable[[str], Value]] = field(default_factory=dict)  # a stricter parser of the reply to a published question
     world: str | None = None  # the small world that its items are drawn from, where they are
+    size: int | None = None  # the published number of items in all subsets, where those of the subsets were not published
     in_distribution: bool = False  # made from the sources that DREAM and VLGuard train on
 
     def subset(self, item: Item) -> Subset:

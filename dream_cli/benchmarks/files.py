@@ -58,6 +58,8 @@ class Folder:
     def rows(self, table: Table) -> list[Row]:
         """Return the rows of a table; raise UsageError where it is missing, or is of another benchmark or version."""
         path = self._find(table)
+        if path is None and table.on_hub_alone:
+            raise UsageError(f"{table.title} is read from the hub: --data hf://NAME, or hf:///DIR for a folder with its Parquet files")
         if path is None:
             listed = []
             for other in self._tables[:5]:
@@ -69,7 +71,7 @@ class Folder:
                 f"{self.root}: no file of {table.title}; expected {' or '.join(table.names)} with {', '.join(table.fields)}; "
                 f"there is {present}"
             )
-        rows = read_table(path)
+        rows = _of_part(read_table(path), table)
         _check_fields(path, rows, table)
         self._opened = path
         above = [path.parent, path.parent.parent] if self.root.is_file() else [p for p in path.parents if p.is_relative_to(self.root)]
@@ -146,6 +148,8 @@ class Hub:
     def rows(self, table: Table) -> list[Row]:
         """Return the rows of the first config and split of the table that the data set has; raise UsageError where it has none."""
         rows = self._first(table)
+        if rows is None and not table.hub:
+            raise UsageError(f"{self.place}: {table.title} on the hub only names its images; download its files and give their folder")
         if rows is None:
             raise UsageError(f"{self.place}: no config and split of {table.title} there; looked for {', '.join(table.hub)}")
         _check_fields(self.place, rows, table)
@@ -185,13 +189,14 @@ def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
         return None
     except Exception as error:  # noqa: BLE001 - a hub that cannot be reached raises almost anything
         raise UsageError(f"hf://{name} cannot be read: {str(error).splitlines()[0]}") from None
-    if isinstance(loaded.features.get("image"), datasets.Image):
-        loaded = loaded.cast_column("image", datasets.Image(decode=False))
+    for column, feature in loaded.features.items():
+        if isinstance(feature, datasets.Image):
+            loaded = loaded.cast_column(column, datasets.Image(decode=False))
     return list(loaded)
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read a table: a JSON list, a JSON object of rows (its keys go into `_key`), or CSV; BOM and CRLF are accepted."""
+    """Read a table: a JSON list, a JSON object of rows or of lists of rows (its keys go into `_key`), or CSV; BOM and CRLF are accepted."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if path.suffix.lower() == ".csv":
@@ -201,10 +206,18 @@ def read_table(path: Path) -> list[Row]:
         raw = json.loads(text)
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as a table: {error}; download the file again") from None
-    rows = [row | {"_key": key} if isinstance(row, dict) else row for key, row in raw.items()] if isinstance(raw, dict) else raw
+    rows = raw
+    if isinstance(raw, dict):
+        keyed = [(key, row) for key, part in raw.items() for row in (part if isinstance(part, list) else [part])]
+        rows = [row | {"_key": key} if isinstance(row, dict) else row for key, row in keyed]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path} is not a list of rows")
     return rows
+
+
+def _of_part(rows: list[Row], table: Table) -> list[Row]:
+    """Return the rows of a table's part of its file."""
+    return [row for row in rows if row.get("_key") == table.part] if table.part else rows
 
 
 def _check_fields(place: Path | str, rows: Sequence[Row], table: Table) -> None:
@@ -219,28 +232,36 @@ def _check_fields(place: Path | str, rows: Sequence[Row], table: Table) -> None:
 
 
 def _looks_like(row: Row, table: Table) -> str | None:
-    others = [t for benchmark in every() for t in benchmark.tables if t.title != table.title]
+    others = [t for benchmark in every() for t in benchmark.tables if t.title != table.title and not t.on_hub_alone]
     return next((t.title for t in others if t.fits(row)), None)
 
 
 def _heads_as(path: Path, table: Table) -> bool:
-    first = _first_row(path)
-    return first is not None and table.fits(first)
+    return any(table.fits(row) for row in _of_part(_first_rows(path), table))
 
 
 def _first_row(path: Path) -> Row | None:
     """Return the first row of a table, None where the file is not a table."""
+    return next(iter(_first_rows(path)), None)
+
+
+def _first_rows(path: Path) -> list[Row]:
+    """Return the first row of each part of a table, none where the file is not a table."""
     state = path.stat()
     return _read_first(path, state.st_mtime_ns, state.st_size)
 
 
 @cache
-def _read_first(path: Path, changed_at: int, size: int) -> Row | None:
+def _read_first(path: Path, changed_at: int, size: int) -> list[Row]:
     # Time and size are part of the cache key, so that a changed file is read again.
     try:
-        return next(iter(read_table(path)), None)
+        rows = read_table(path)
     except UsageError:
-        return None
+        return []
+    firsts: dict[object, Row] = {}
+    for row in rows:
+        firsts.setdefault(row.get("_key"), row)
+    return list(firsts.values())
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -107,7 +107,8 @@ def owner_of(path: Path) -> Benchmark | None:
         first = next(iter(read_table(path)), None)
     except UsageError:
         return None
-    owners = (benchmark for benchmark in every() for table in benchmark.tables if first is not None and table.fits(first))
+    tables = [(benchmark, table) for benchmark in every() for table in benchmark.tables if not table.on_hub_alone]
+    owners = (benchmark for benchmark, table in tables if first is not None and table.fits(first))
     return next(owners, None)
 
 
@@ -170,16 +171,17 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
 
 
 def _with_own_ids(records: Sequence[Record], benchmark: Benchmark, report: Callable[[str], None]) -> list[Record]:
-    """Give items that share an id one of their own, `ID#2`: some published files have an item twice."""
-    seen: Counter[str] = Counter()
+    """Give items of one model that share an id one of their own, `ID#2`: some published files have an item twice."""
+    seen: Counter[tuple[str, str]] = Counter()
     result = []
     for record in records:
-        seen[str(record.id)] += 1
-        n = seen[str(record.id)]
+        key = str(record.id), _model(record)
+        seen[key] += 1
+        n = seen[key]
         item = record.extra["benchmark"]
         twin = {"benchmark": item | {"item": f"{item['item']}#{n}"}}
         result.append(record if n == 1 else replace(record, id=f"{record.id}#{n}", extra=dict(record.extra) | twin))
-    twice = [key for key, n in seen.items() if n > 1]
+    twice = list(dict.fromkeys(key for (key, _), n in seen.items() if n > 1))
     if twice:
         report(f"{benchmark.title}: {len(twice)} ids occur more than once ({', '.join(twice[:3])}); the later ones get #2, #3 ...")
     return result
@@ -199,13 +201,34 @@ def _check_images(benchmark: Benchmark, source: OfficialFiles, report: Callable[
 
 
 def counted(benchmark: Benchmark, records: Sequence[Record]) -> Iterator[str]:
-    """Yield one sentence per subset whose number of items differs from the published one, with the topics."""
+    """Yield one sentence per subset whose number of items differs from the published one, with the topics where those were published.
+
+    In files of responses the items of each model are counted.
+    """
+    models = {_model(record): None for record in records}
+    differences = [one for model in models for one in _counted(benchmark, [r for r in records if _model(r) == model])]
+    yield from dict.fromkeys(differences)
+
+
+def _model(record: Record) -> str:
+    return (record.responses[0].model or "") if record.responses else ""
+
+
+def _counted(benchmark: Benchmark, records: Sequence[Record]) -> Iterator[str]:
     items = [Item.of(record) for record in records]
+    if benchmark.size not in (None, len(items)):
+        yield f"{benchmark.title} has {len(items)} items, {benchmark.size} were published"
     for name in {item.subset: None for item in items}:
         topics = Counter(item.topic for item in items if item.subset == name)
-        published = benchmark.subsets[name].topics if name in benchmark.subsets else {}
+        subset = benchmark.subsets.get(name)
+        published = subset.topics if subset else {}
+        of = f" {name}" if name else ""
+        if subset and subset.size not in (None, topics.total()):
+            yield f"{benchmark.title}{of} has {topics.total()} items, {subset.size} were published"
+        if set(topics) == {""} and topics.total() == sum(published.values()):
+            continue  # these items came without their topics
         off = [f"{topic or 'items'} {topics[topic]} of {n}" for topic, n in published.items() if topics[topic] != n]
         off += [f"{topic} {n}, a topic that was not published" for topic, n in topics.items() if topic not in published]
         if off and published:
-            of, few = f" {name}" if name else "", ", ".join(off[:6]) + (f" and {len(off) - 6} more topics" if len(off) > 6 else "")
-            yield f"{benchmark.title}{of} has {sum(topics.values())} items, {sum(published.values())} were published: {few}"
+            few = ", ".join(off[:6]) + (f" and {len(off) - 6} more topics" if len(off) > 6 else "")
+            yield f"{benchmark.title}{of} has {topics.total()} items, {sum(published.values())} were published: {few}"

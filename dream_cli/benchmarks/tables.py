@@ -14,16 +14,24 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """One official table: the names of its file, the fields of every row, and fields (`without`) that only another table has."""
+    """One official table: the names of its file (none: on the hub alone), the fields of every row, and fields (`without`) that only another
+    table has.
+    """
 
     title: str
     names: tuple[str, ...]
     fields: tuple[str, ...]
     without: tuple[str, ...] = ()
-    hub: tuple[str, ...] = ("test", "train")  # its CONFIG/SPLIT or SPLIT on the hub
+    hub: tuple[str, ...] = ("test", "train")  # its CONFIG/SPLIT or SPLIT on the hub; empty: not to be had there with its images
+    part: str = ""  # the key of its rows, where a JSON file has several tables
     folder: str = ""  # the folder it is in, where several tables share a file name
     elsewhere: str = ""  # a folder in which a file of this name is another table
     by_name_only: bool = False  # other tables have the same fields, so that only the name decides
+
+    @property
+    def on_hub_alone(self) -> bool:
+        """Whether no file is the table: neither a name nor its fields tell it."""
+        return self.by_name_only and not self.names
 
     def fits(self, row: Row) -> bool:
         """Whether a row has this table's fields."""

@@ -154,7 +154,7 @@ class EvaluationJudge:
         shown = {"prompt": record.turns()[-1].transcript, "warning": item.warning or "", "reference": item.reference or ""}
         text = self.prompts.judge_published(*question.wording(item), shown | {"response": response.text})
         chat = chats.question(text, record.images if question.sees_image else ())
-        sampling = Sampling(0.0, max_tokens=question.max_tokens)
+        sampling = Sampling(0.0, max_tokens=question.max_tokens, schema=question.schema)
         reply = answer_of((await self.engine.generate(chat, sampling, [0]))[0])
         try:
             return Verdict(question.read(reply), raw=reply)

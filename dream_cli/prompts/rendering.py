@@ -39,6 +39,9 @@ PUBLISHED = (
     "siuo_effective",
     "vlguard_compare",
     "mossbench",
+    "vlsbench",
+    "mssbench_chat",
+    "mssbench_embodied",
     "mm_safetybench",
     *(f"mm_safetybench_{scenario}" for scenario in ("08", "10", "11", "12", "13")),
 )
