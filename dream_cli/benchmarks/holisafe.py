@@ -76,7 +76,9 @@ HOLISAFE = Benchmark(
             official=(STRING_MATCH,),
             official_metrics=(Metric("attack", "down", (is_one_of("refusal", "comply"),)),),
         ),
-        "safe": Subset({}, (REFUSAL,), OVER_REFUSAL, (STRING_MATCH,), (refusal_rate("down"),)),
+        "safe": Subset(
+            topics={}, strict=(REFUSAL,), metrics=OVER_REFUSAL, official=(STRING_MATCH,), official_metrics=(refusal_rate("down"),)
+        ),
     },
     sampling=Sampling(max_tokens=512),
     size=4031,
