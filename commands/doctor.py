@@ -17,7 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 def run(model: Model = None, base_url: BaseUrl = None, deep: Deep = False, json: AsJson = False) -> None:
     """Check this installation.
 
-    Reports packages and versions, GPUs, and the engine that would run a model. Exits with 1 if something would break a command;
+    Reports packages and versions, plug-ins, GPUs, where calls are kept, and the engine that would run a model. Exits with 1 if something would break a command;
     packages that only some commands need may be absent.
 
     Example: dream doctor

@@ -24,12 +24,30 @@ def findings(work: Workdir, *args: str) -> dict[str, dict[str, str]]:
     return {f["name"]: f for f in json.loads(work.dream("doctor", "--json", *args).out)["findings"]}
 
 
-def test_the_text_has_three_parts_and_names_the_engine(work: Workdir) -> None:
+def test_the_text_has_its_parts_and_names_the_engine(work: Workdir) -> None:
     ran = work.dream("doctor", "--base-url", "http://127.0.0.1:9/v1")
     assert ran.code == 0 and ran.err == ""
     lines = ran.out.splitlines()
-    assert lines[0].startswith("dream ") and {"packages", "devices", "engine"} <= set(lines)
+    assert lines[0].startswith("dream ") and [line for line in lines if line and line[0] != " "][1:] == [
+        "packages",
+        "devices",
+        "files",
+        "engine",
+    ]
     assert lines[-1].split() == ["ok", "http://127.0.0.1:9/v1", "openai:", "a", "server", "is", "named,", "http://127.0.0.1:9/v1"]
+
+
+def test_plug_ins_and_the_call_store_are_named(work: Workdir) -> None:
+    points = "[dream.benchmarks]\nmine = mine:MINE\n[dream.formats]\nask = mine:ASK\n"
+    for package, text in (("mine", points), ("other", "[dream.formats]\nask = other:ASK\n")):
+        installed(work.path / "site", package, "1.0")
+        (work.path / "site" / f"{package}-1.0.dist-info" / "entry_points.txt").write_text(text)
+    work.env["PYTHONPATH"] = str(work.path / "site")
+    (work.path / "calls.sqlite").write_bytes(b"x" * 1_500_000)
+    seen = findings(work)
+    assert (seen["mine"]["state"], seen["mine"]["detail"]) == ("ok", "dream.benchmarks, of mine 1.0")
+    assert (seen["ask"]["state"], seen["ask"]["detail"]) == ("bad", "dream.formats, of mine 1.0 and other 1.0; uninstall one of them")
+    assert seen["calls"]["detail"] == f"{work.path}/calls.sqlite (1.5 MB; --store, DREAM_STORE)"
 
 
 def test_a_torchvision_for_cuda_beside_a_torch_for_cpu_is_told_with_the_mend(work: Workdir) -> None:

@@ -1,4 +1,4 @@
-"""The examination of an installation: packages that are missing or do not fit together, devices, and the engine of a model.
+"""The examination of an installation: packages that are missing or do not fit together, plug-ins, devices, folders, and the engine of a model.
 
 torch is not imported here: that takes seconds, and a broken torch must not break the command that diagnoses it.
 """
@@ -14,13 +14,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from dream_cli import __version__
+from dream_cli import __version__, plugins
 from dream_cli.engines.address import public_address
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model, choose_engine
+from dream_cli.engines.store import default_store
 from dream_cli.errors import UsageError
+from dream_cli.records.cache import cache_folder
 
 _OURS = "dream-cli"
 # Each is built against one build of torch, and transformers imports both wherever they are installed.
@@ -40,11 +43,17 @@ print(json.dumps(probe))
 """
 
 
+Part = Literal["packages", "plug-ins", "devices", "files", "engine"]
+
+
 @dataclass(frozen=True)
 class Finding:
-    """The state of one package, device or engine: `bad` breaks a command, `absent` is missing and needed by some commands only."""
+    """The state of one package, plug-in, device, folder or engine.
 
-    part: Literal["packages", "devices", "engine"]
+    `bad` breaks a command, `absent` is missing and needed by some commands only.
+    """
+
+    part: Part
     name: str
     state: Literal["ok", "absent", "bad"]
     detail: str
@@ -59,15 +68,16 @@ def examine(spec: EngineSpec, deep: bool = False) -> list[Finding]:
         Finding("packages", name, "bad", f"{installed(name)} does not load ({reason})")
         for name, reason in (probe or {"broken": {}})["broken"].items()
     ]
-    return [*_packages(), *_misfits(), *broken, *devices, _engine(spec, gpu)]
+    return [*_packages(), *_misfits(), *broken, *_plugins(), *devices, *_files(), _engine(spec, gpu)]
 
 
 def report(findings: list[Finding]) -> str:
-    """Return the findings as a text of three parts."""
+    """Return the findings as a text, part by part."""
     lines = [f"dream {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
     width = max(len(finding.name) for finding in findings)
-    for part in ("packages", "devices", "engine"):
-        lines += ["", part]
+    for part in get_args(Part):
+        if any(finding.part == part for finding in findings):
+            lines += ["", part]
         lines += [f"  {f.state:<6}  {f.name:<{width}}  {f.detail}" for f in findings if f.part == part]
     return "\n".join(lines) + "\n"
 
@@ -116,6 +126,24 @@ def installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _plugins() -> Iterator[Finding]:
+    for kind in get_args(plugins.Kind):
+        for name, points in sorted(plugins.offered(kind).items()):
+            packages = " and ".join(sorted(map(plugins.package_of, points)))
+            clash = "; uninstall one of them" if len(points) > 1 else ""
+            yield Finding("plug-ins", name, "bad" if clash else "ok", f"dream.{kind}, of {packages}{clash}")
+
+
+def _files() -> Iterator[Finding]:
+    """Yield where finished calls, notes and downloads are kept, and how large the call store is."""
+    store = Path(default_store())
+    size = f"{store.stat().st_size / 1e6:,.1f} MB" if store.is_file() else "not made yet"
+    yield Finding("files", "calls", "ok", f"{store} ({size}; --store, DREAM_STORE)")
+    yield Finding("files", "cache", "ok", f"{cache_folder()} (its images/ and origins/ are made again when needed)")
+    hub = os.environ.get("HF_HUB_CACHE") or f"{os.environ.get('HF_HOME') or Path.home() / '.cache' / 'huggingface'}/hub"
+    yield Finding("files", "hub", "ok", f"{hub} (models and data sets from the Hugging Face Hub)")
 
 
 def _misfits() -> Iterator[Finding]:
