@@ -5,6 +5,7 @@ DreamError                 a message for the user: what, where and the mend; the
 └── RowError               one record could not be handled; it goes on as a row with an `error`
     ├── InvalidRecord      the record itself is malformed
     ├── ImageError         an image is missing or cannot be decoded
+    ├── OutsideWorld       the record is outside of the small world that the model is confined to
     ├── EngineError        the model or the server gave no answer
     │   └── NoAnswer       a reply came, but it holds no answer: filtered or empty
     └── UnreadableAnswer   the model answered, but not in a form that can be read
@@ -41,6 +42,12 @@ class ImageError(RowError):
     """An image is missing, empty, truncated, too large or not an image."""
 
     kind = "image"
+
+
+class OutsideWorld(RowError):
+    """The model is confined to a small world, and its answer to this record would mean nothing."""
+
+    kind = "outside"
 
 
 class EngineError(RowError):

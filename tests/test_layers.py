@@ -21,7 +21,8 @@ FLOORS = (
     ("cli",),
     ("evaluation", "api"),
     ("viewing", "formats", "training", "benchmarks", "method"),
-    ("engines", "prompts", "nano"),
+    ("engines", "prompts"),
+    ("nano",),
     ("records", "stats", "plugins"),
     ("errors",),
 )

@@ -18,6 +18,7 @@ from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError
 from dream_cli.records.choices import EngineName, LocalEngine
+from dream_cli.records.record import Record
 
 # The embedded models: a teacher and judge, which answers where no model is named, and a policy to align.
 DEFAULT_MODEL, EMBEDDED_POLICY = "nano", "nano-policy"
@@ -51,6 +52,15 @@ def world_of(model: str) -> checkpoint.World | None:
     """
     folder = EMBEDDED.get(model, Path(model).expanduser())
     return checkpoint.Checkpoint(folder).world if folder.is_dir() else None
+
+
+def border_of(world: checkpoint.World) -> Callable[[Record], str | None]:
+    """Return the check of records against a small world: what of a record is outside, or None; of a world unknown here, nothing is."""
+    if world.name != DEFAULT_MODEL:
+        return lambda _: None
+    from dream_cli.nano.border import outside
+
+    return outside
 
 
 def check_address(base_url: str) -> None:

@@ -23,9 +23,10 @@ from dream_cli.evaluation.guard_judge import GuardJudge
 from dream_cli.evaluation.judge_questions import EvaluationJudge, by_rule, prompts_of, questions, questions_for_judge
 from dream_cli.evaluation.scorecards import require_rule
 from dream_cli.method.chats import conversation
+from dream_cli.method.confining import Step
 from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
-from dream_cli.method.stages import Run, Step, Tally, engine_for, mapped
+from dream_cli.method.stages import Run, Tally, engine_for, mapped
 from dream_cli.prompts.guard_formats import GuardFormat, guard_format
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.choices import JudgeFormat, Rule
@@ -211,7 +212,7 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
     engine = await engine_for(run, spec)
     try:
-        done = [record async for record in mapped(run, records, step=make_step(engine), window=2 * engine.concurrency, tally=Tally())]
+        done = [record async for record in mapped(run, records, step=make_step(engine), engine=engine, tally=Tally())]
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):

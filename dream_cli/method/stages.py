@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from dream_cli.engines.address import public_address
@@ -19,13 +19,12 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.errors import RowError
+from dream_cli.method.confining import Step, confined
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
 from dream_cli.records.record import Image, Record
 from dream_cli.records.streams import open_writer, read_records
-
-Step = Callable[[Record], Awaitable[Record]]
 
 
 @dataclass
@@ -95,7 +94,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
-            async for record in mapped(run, records, step=make_step(engine), window=2 * engine.concurrency, tally=tally):
+            async for record in mapped(run, records, step=make_step(engine), engine=engine, tally=tally):
                 await asyncio.to_thread(write, record)
                 see(record)
         finally:
@@ -115,10 +114,10 @@ def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:
         run.tell(f"{sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}); see their `error` field")
 
 
-async def mapped(run: Run, records: Iterable[Record], step: Step, window: int, tally: Tally) -> AsyncIterator[Record]:
-    """Yield the records as a step leaves them, in order, at most `window` in work; they are counted in `tally`."""
+async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine, tally: Tally) -> AsyncIterator[Record]:
+    """Yield the records as a step with an engine leaves them, in order; they are counted in `tally`."""
     with _progress(run, tally) as advance:
-        async for came, record in _in_order(records, _guarded(run, step), window):
+        async for came, record in _in_order(records, _guarded(run, confined(step, engine)), 2 * engine.concurrency):
             count(tally, came, record)
             yield record
             advance()

@@ -29,7 +29,7 @@ FACES = (
     *("STIXGeneral", "STIXGeneralBol", "cmtt10"),
 )
 FACED_SHARE = 0.7
-_TINTS = {"red": (210, 30, 30), "blue": (30, 60, 210), "green": (20, 140, 50), "black": (20, 20, 20)}
+TINTS = {"red": (210, 30, 30), "blue": (30, 60, 210), "green": (20, 140, 50), "black": (20, 20, 20)}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def draw(picture: Picture) -> Image:
             pen.text((left + (look.advance - font.getlength(letter)) / 2, top), letter, fill="black", font=font, stroke_width=stroke)
     if picture.sign:
         shape, colour, _ = SIGNS[picture.sign]
-        _draw_shape(pen, shape, _TINTS[colour], _box(picture.look))
+        _draw_shape(pen, shape, TINTS[colour], _box(picture.look))
     return image
 
 

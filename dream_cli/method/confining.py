@@ -1,0 +1,29 @@
+"""Models that are confined to a small world: their steps refuse the records that are outside of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from dream_cli.engines.protocol import Engine
+from dream_cli.engines.registry import border_of
+from dream_cli.errors import OutsideWorld
+from dream_cli.records.record import Record
+
+Step = Callable[[Record], Awaitable[Record]]
+
+
+def confined(step: Step, engine: Engine) -> Step:
+    """Return the step, which raises OutsideWorld for a record that is not of the world of the engine's model, before any call."""
+    world = engine.checkpoint.world if engine.checkpoint else None
+    if world is None:
+        return step
+    border = border_of(world)
+
+    async def one(record: Record) -> Record:
+        # Its images are prepared by now; to look at their pixels takes too long for the event loop.
+        if reason := await asyncio.to_thread(border, record):
+            raise OutsideWorld(f"{engine.model} answers in its own small world only: {reason}; name another model (--model, --base-url)")
+        return await step(record)
+
+    return one
