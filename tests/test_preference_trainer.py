@@ -19,6 +19,8 @@ pytest.importorskip("peft")
 pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore:.* will be removed in v6:FutureWarning")]
 
 FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl")
+# Of the same kinds; held to TRL with all weights and with an adapter.
+NEWER = ("llava_next", "llava_onevision", "idefics2", "mistral3", "glm4v", "qwen3_vl_moe")
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 LANGUAGE_MODEL = r".*(language|text)_model.*\.(q_proj|v_proj)"
 
@@ -269,3 +271,58 @@ def test_a_family_with_masks_of_its_own_goes_trls_way_and_says_so(folder_of: Any
     assert (ours.path, ours.reason.split(";")[0][:25]) == ("plain", "gemma3 is not one of the ")
     steps, _ = train(ours)
     assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4.1V's processor
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("family", NEWER)
+def test_newer_families_learn_on_the_shared_prefix_what_they_learn_with_trl(
+    folder_of: Any, tmp_path: Path, family: str, adapter: bool
+) -> None:
+    """Three steps; with an adapter the features of the frozen tower are kept. The router's loss has its own test."""
+    more = {"lora": adapter, "max_steps": 3, "router_aux_loss_coef": 0.0 if "moe" in family else None}
+    theirs, their_gradients = train(stock(folder_of(family), tmp_path, **more))
+    ours = fast(folder_of(family), tmp_path, **more)
+    own, own_gradients = train(ours)
+    assert (ours.path, ours._features is not None) == ("shared-prefix", adapter)
+    assert own[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert_equal(theirs, own)
+    assert difference(their_gradients, own_gradients) < 1e-4
+
+
+def test_the_loss_of_the_router_is_that_of_trl_but_for_the_last_token_of_each_answer(folder_of: Any, tmp_path: Path) -> None:
+    more = {"max_steps": 1, "router_aux_loss_coef": 0.5}
+    (theirs,), their_gradients = train(stock(folder_of("qwen3_vl_moe"), tmp_path, **more))
+    (own,), own_gradients = train(fast(folder_of("qwen3_vl_moe"), tmp_path, **more))
+    assert own["aux_loss"] == pytest.approx(theirs["aux_loss"], rel=1e-2)
+    assert own["loss"] == pytest.approx(math.log(2) + 0.5 * own["aux_loss"], abs=1e-5)
+    assert difference(their_gradients, own_gradients) < 0.05
+
+
+def test_the_loss_of_the_router_by_hand() -> None:
+    """One layer, two experts, one of them per token: prompt tokens count twice, padding not at all."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from dream_cli.training.preference.prefix import router_loss
+
+    config = SimpleNamespace(num_experts=2, num_experts_per_tok=1)
+    sure = torch.tensor([[100.0, 0.0], [100.0, 0.0], [0.0, 100.0], [0.0, 100.0]])  # padding, prompt, chosen, rejected
+    # Of 2 + 1 + 1 tokens two go to each expert, with a mean probability of 1/2: 2 * (1/2 * 1/2 + 1/2 * 1/2).
+    assert float(router_loss(config, [sure], torch.tensor([[0, 1, 1, 1]]), 1)) == pytest.approx(1.0)
+    # All to the first one: 2 * (1 * 1).
+    assert float(router_loss(config, [sure[:2].repeat(2, 1)], torch.tensor([[0, 1, 1, 1]]), 1)) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava"])
+def test_the_plain_path_keeps_reference_and_features_too(folder_of: Any, tmp_path: Path, family: str) -> None:
+    from dream_cli.training.preference.preference_trainer import FastPath
+
+    more = {"lora": True, "max_steps": 3}
+    theirs, their_gradients = train(stock(folder_of(family), tmp_path, **more))
+    ours = fast(folder_of(family), tmp_path, settings=FastPath(enabled=False), **more)
+    own, own_gradients = train(ours)
+    assert (ours.path, ours.keeps_reference, ours._features is not None) == ("plain", True, True)
+    assert_equal(theirs, own)
+    assert difference(their_gradients, own_gradients) < 1e-5

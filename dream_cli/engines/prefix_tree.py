@@ -21,7 +21,21 @@ if TYPE_CHECKING:
 Tokens = tuple[int, ...]
 TREE_ATTENTION = "prefix-tree"
 # Families that take a mask of four dimensions as it is and return the logits of named columns.
-FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl")
+FAMILIES = (
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "idefics2",
+    "idefics3",
+    "smolvlm",
+    "internvl",
+    "mistral3",
+    "glm4v",
+)
 
 
 @dataclass(frozen=True)
@@ -189,10 +203,10 @@ def why_not(config: Any) -> str:
     text = config.get_text_config()
     own_masks = {kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"}
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    if config.model_type not in FAMILIES:
-        return f"{config.model_type} is not one of the families whose masks are known ({', '.join(FAMILIES)})"
     if own_masks or window:
         return (
             f"layers with a mask of their own ({', '.join(sorted(own_masks)) or f'a window of {window} tokens'}) cannot take another mask"
         )
+    if config.model_type not in FAMILIES:
+        return f"{config.model_type} is not one of the families whose masks are known ({', '.join(FAMILIES)})"
     return ""

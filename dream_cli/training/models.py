@@ -17,8 +17,12 @@ from dream_cli.records.atomic import replacing_path
 from dream_cli.training.launching import first_does
 from dream_cli.training.settings import Job, Lora
 
-# TRL tokenizes the answers without the images, which this processor refuses.
-UNSUPPORTED = {"paligemma": "its processor cannot read an answer without its image"}
+UNSUPPORTED = {
+    # TRL tokenizes the answers without the images.
+    "paligemma": "its processor cannot read an answer without its image",
+    "mllama": "TRL's batches end its cross-attention mask at the prompt, so that the answer has none",
+}
+ON_CPU_UNSUPPORTED = {"llama4": "its processor makes bfloat16 pixels, which 32-bit weights do not take without a GPU's autocast"}
 RANK, ALPHA = 16, 32.0
 
 
@@ -109,7 +113,8 @@ def target_modules(start: Start, job: Job) -> str:
 
     model = _empty_model(start)
     wanted = job.lora.targets if job.lora is not None else None
-    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    head = model.get_output_embeddings()  # Llama 4 has it inside of the decoder; TRL adapts no head
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
     towers = [model.get_decoder(), *([model.get_encoder("image")] if job.learns_vision else [])]
     prefixes = [name for name, module in model.named_modules() if any(module is tower for tower in towers)]
     inside = sorted(name for name in linear if any(name.startswith(f"{prefix}.") for prefix in prefixes))
@@ -124,6 +129,11 @@ def target_modules(start: Start, job: Job) -> str:
     if not any(re.fullmatch(pattern, name) for name in linear):
         raise UsageError(f"--targets: no linear layer of {start.name} matches {pattern!r}; there are {', '.join(leaves)}")
     return pattern
+
+
+def has_fused_experts(start: Start) -> bool:
+    """Return whether the language model keeps its experts in one tensor, (experts, out, in), which no adapter of linear layers reaches."""
+    return any(weight.ndim == 3 for name, weight in _empty_model(start).get_decoder().named_parameters() if ".experts." in name)
 
 
 def other_plans(start: Start, lora: Lora) -> list[str]:

@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.images import open_rgb
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
-from dream_cli.training.models import UNSUPPORTED, Start, other_plans, target_modules
+from dream_cli.training.models import ON_CPU_UNSUPPORTED, UNSUPPORTED, Start, has_fused_experts, other_plans, target_modules
 from dream_cli.training.rows import Row, plain_messages, trl_messages
 from dream_cli.training.settings import Job
 
@@ -24,7 +24,7 @@ _MARKS = ("image_token", "boi_token", "video_token")
 
 @dataclass
 class Report:
-    """The result of the checks: counts (`pictured`: rows with images), the longest row in tokens, and the first problems in words."""
+    """The result of the checks: counts (`pictured`: rows with images), the longest row in tokens, the first problems and notes in words."""
 
     rows: int = 0
     pictured: int = 0
@@ -34,6 +34,7 @@ class Report:
     receipt: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     more_problems: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def add_problem(self, message: str) -> None:
         """Record a problem; those beyond the first few are only counted."""
@@ -89,9 +90,12 @@ class Preflight:
 
 def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
     """Record the problems of the model and of the adapter's configuration."""
+    import torch
+
     family = str(start.config.get("model_type"))
-    if family in UNSUPPORTED:
-        report.add_problem(f"{start.name} is of the family {family}, which cannot be trained here: {UNSUPPORTED[family]}")
+    unsupported = UNSUPPORTED | ({} if torch.accelerator.is_available() else ON_CPU_UNSUPPORTED)
+    if family in unsupported:
+        report.add_problem(f"{start.name} is of the family {family}, which cannot be trained here: {unsupported[family]}")
         return
     template = getattr(processor, "chat_template", None) or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     if not template:
@@ -112,6 +116,8 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
             target_modules(start, job)
         except UsageError as error:
             report.add_problem(str(error))
+        if has_fused_experts(start):
+            report.notes.append(f"the experts of {start.name} are not adapted: they are one tensor, not linear layers")
 
 
 def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:

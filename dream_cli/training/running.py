@@ -294,3 +294,5 @@ def _report_rows(job: Job, method: Method, report: Report, limit: int | None) ->
     if not job.quiet:
         most = f", the longest {report.longest} tokens of {limit or 'any number'} allowed"
         reporting.report(f"{method.name}: {report.rows} rows to train on{most}: {_in_words(report)}")
+        for note in report.notes:
+            reporting.report(f"{method.name}: {note}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Features = dict[str, "Tensor"]
+# Families that take the features of all images as one tensor, where the others take one tensor per image.
+_IN_ONE = ("internvl", "gemma3", "aya_vision")
 
 
 class FeatureStore:
@@ -75,6 +77,11 @@ def takes_features(model: Any) -> bool:
     return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
 
 
+def can_be_kept(model: Any) -> bool:
+    """Return whether the features of images are the same in every step, and can be given to the model and counted in its input."""
+    return is_frozen(model) and takes_features(model) and getattr(model.config, "image_token_id", None) is not None
+
+
 @contextmanager
 def recorded(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
     """Record the features of each row of a batch while the model computes them; `tokens` gives each row's number of image tokens.
@@ -122,8 +129,7 @@ def as_encoder_outputs(family: str, rows: Iterable[Features], device: Any) -> di
 
         depths = [[levels[name]] for name in sorted(levels)]
         return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=[pooled], deepstack_features=depths)}
-    # InternVL takes one tensor where the others take one per image
-    return {"image": BaseModelOutputWithPooling(pooler_output=pooled if family == "internvl" else [pooled])}
+    return {"image": BaseModelOutputWithPooling(pooler_output=pooled if family in _IN_ONE else [pooled])}
 
 
 def _flat(level: Any) -> Tensor:

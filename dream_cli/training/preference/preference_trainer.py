@@ -121,14 +121,17 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         self.loss_weights = self._shares_of_update(batch) if self.model.training else self._weights
         pairs, pictures = batch.pop("pairs"), batch.pop("pictures")
         chosen, rejected = self._reference_of(pairs, batch["input_ids"].device)
-        forward = model
-        if "answers" in batch:
-            scores = self._scores(model, batch, pictures)
-            batch, forward, return_outputs = prefix.as_trl_batch(batch), lambda **_: scores, False
-        if self.model.training and self.state.global_step == 0:
-            forward = self._held_to_reference(forward, torch.cat([chosen, rejected]), batch["completion_mask"][:, 1:].sum(1))
         reference = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-        return super().compute_loss(forward, {**batch, **reference}, return_outputs, num_items_in_batch)
+        with contextlib.ExitStack() as images:
+            forward = model
+            if "answers" in batch:
+                scores = self._scores(model, batch, pictures)
+                batch, forward, return_outputs = prefix.as_trl_batch(batch), lambda **_: scores, False
+            else:
+                batch = images.enter_context(self._images(batch, pictures))
+            if self.model.training and self.state.global_step == 0:
+                forward = self._held_to_reference(forward, torch.cat([chosen, rejected]), batch["completion_mask"][:, 1:].sum(1))
+            return super().compute_loss(forward, {**batch, **reference}, return_outputs, num_items_in_batch)
 
     def _shares_of_update(self, batch: Mapping[str, Any]) -> list[float]:
         """Return the weights of TRL's loss terms, so that the mean of the micro-batches' means is the mean over the update."""
@@ -162,20 +165,32 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return model.get_base_model() if hasattr(model, "peft_config") else model
 
     def _scores(self, model: Any, batch: Mapping[str, Any], pictures: Sequence[str]) -> SimpleNamespace:
-        """Return the model's output for a batch, from its pixels, or from the features of its images where the tower is frozen."""
-        pixels, bare = {name: value for name, value in batch.items() if name not in prefix.TEXT_KEYS}, self._bare
-        if not pixels or self._features is None:
-            return prefix.score(model, bare, batch, pixels)
-        known = [self._features.get(key) if key else {} for key in pictures]
+        """Return the model's output for a batch of shared sequences."""
+        with self._images(batch, pictures) as shown:
+            return prefix.score(model, self._bare, shown, router=self.aux_loss_enabled)
+
+    @contextlib.contextmanager
+    def _images(self, batch: Mapping[str, Any], pictures: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Give a batch with the kept features of its images in place of pixels; where one is missing, keep what the model computes.
+
+        A batch of TRL's own has the images twice, for the chosen and for the rejected rows.
+        """
+        shown, store, bare = dict(batch), self._features, self._bare
+        if store is None or "pixel_values" not in shown:
+            yield shown
+            return
+        rows = [*pictures] * (len(shown["input_ids"]) // len(pictures))
+        known = [store.get(key) if key else {} for key in rows]
         if None not in known:
-            given = image_features.as_encoder_outputs(bare.config.model_type, filter(None, known), batch["input_ids"].device)
-            return prefix.score(model, bare, batch, {"mm_encoder_outputs": given})
-        tokens = (batch["input_ids"] == bare.config.image_token_id).sum(1).tolist()
+            del shown["pixel_values"]
+            device = shown["input_ids"].device
+            yield shown | {"mm_encoder_outputs": image_features.as_encoder_outputs(bare.config.model_type, filter(None, known), device)}
+            return
+        tokens = (shown["input_ids"] == bare.config.image_token_id).sum(1).tolist()
         with image_features.recorded(bare.base_model, tokens) as seen:
-            scores = prefix.score(model, bare, batch, pixels)
-        for key, row in {key: row for key, row, old in zip(pictures, seen, known, strict=True) if old is None}.items():
-            self._features.put(key, row)
-        return scores
+            yield shown
+        for key, row in {key: row for key, row, old in zip(rows, seen, known, strict=True) if old is None}.items():
+            store.put(key, row)
 
     def _score_with_reference_at_start(self, moved: bool = False) -> None:
         """Score the rows of this run with the reference, once, while the policy still equals it (not where it has `moved`)."""
@@ -198,7 +213,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         folder = self.settings.folder
         reference, tower = first_does(self._fingerprints)
         self._reference = ReferenceStore(folder, reference, self.accelerator.process_index)
-        if image_features.is_frozen(self._bare) and image_features.takes_features(self._bare):
+        if image_features.can_be_kept(self._bare):
             self._features = image_features.FeatureStore(folder / f"features-{tower}" if folder else None, self.settings.feature_bytes)
 
     def _fingerprints(self) -> tuple[str, str]:
@@ -256,7 +271,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if "answers" in batch:
             scored = self._scores(model, batch, pictures).log_probs.sum(1).chunk(2)
         else:
-            scored = self.compute_ref_log_probs(model, batch)
+            with self._images(batch, pictures) as shown:
+                scored = self.compute_ref_log_probs(model, shown)
         chosen, rejected = (part.float().tolist() for part in scored)
         return dict(zip(pairs, zip(chosen, rejected, strict=True), strict=True))
 

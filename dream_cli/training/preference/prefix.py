@@ -9,13 +9,13 @@ it would be alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dream_cli.engines import prefix_tree
-from dream_cli.engines.patches import attention_of, set_attention
+from dream_cli.engines.patches import attention_of, private_part, set_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,39 +146,65 @@ def _prompt_positions(backbone: Any, batch: Mapping[str, Any], real: Tensor) -> 
     return backbone.get_rope_index(ids, kinds, image_grid_thw=batch.get("image_grid_thw"), attention_mask=real)[0]
 
 
-def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], vision: Mapping[str, Any]) -> SimpleNamespace:
+def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], *, router: bool = False) -> SimpleNamespace:
     """Return the outputs of TRL's fused head for the answers, each field of shape (2 B, A): the chosen rows, then the rejected ones.
 
-    `model` is called; `unwrapped` is the same without its wrappers, with TRL's fused head on it. `vision` is what the model gets
-    of the images: pixels, or features. Logits are made at the columns of the answers only.
+    `model` is called; `unwrapped` is the same without its wrappers, with TRL's fused head on it. What the batch has beside texts goes
+    to the model as it is: pixels, or features. Logits are made at the columns of the answers only. With `router` there is also
+    `aux_loss`, the load-balancing loss of the experts.
     """
     backbone, attention = unwrapped.base_model, unwrapped.get_decoder().config._attn_implementation
     answers = batch["answers"]
     rows, _, length = answers.shape
-    with last_columns(backbone, 2 * length):
+    with last_columns(backbone, 2 * length) as routed:
         out = model(
             input_ids=batch["input_ids"],
             attention_mask=attention_mask(batch["attention_mask"], length, attention, unwrapped.dtype),
             position_ids=positions(backbone, batch),
             shift_labels=answers.view(rows, 2 * length),
             fused_lm_head=True,
-            **vision,
+            **({"output_router_logits": True} if router else {}),
+            **{name: value for name, value in batch.items() if name not in TEXT_KEYS},
         )
-    by_answer = {k: v.view(rows, 2, length).transpose(0, 1).reshape(2 * rows, length) for k, v in out.items() if v.ndim == 2}
+    by_answer = {k: v.view(rows, 2, length).transpose(0, 1).reshape(2 * rows, length) for k, v in out.items() if getattr(v, "ndim", 0) == 2}
+    if router:
+        by_answer["aux_loss"] = router_loss(unwrapped.config.get_text_config(), routed, batch["attention_mask"], length)
     return SimpleNamespace(**by_answer)
 
 
+def router_loss(config: Any, logits: Sequence[Tensor], real: Tensor, answer_length: int) -> Tensor:
+    """Return the load-balancing loss of a mixture of experts (arXiv 2101.03961), as if each answer stood behind a prompt of its own.
+
+    `logits` are those of the routers, (B * L, experts) per layer; `real` (B, L) are the tokens that are not padding. A token of the
+    prompt counts twice. The last token of an answer, which predicts nothing, is not in the sequence and does not count.
+    """
+    from transformers.models.mixtral import modeling_mixtral
+
+    balance = private_part(modeling_mixtral, "load_balancing_loss_func", "transformers")
+    times = real.clone()
+    times[:, : -2 * answer_length] *= 2
+    loss: Tensor = balance(tuple(logits), config.num_experts, config.num_experts_per_tok, times)
+    return loss
+
+
 @contextmanager
-def last_columns(backbone: Any, count: int) -> Iterator[None]:
-    """Make the backbone return the hidden states of its last `count` columns only."""
+def last_columns(backbone: Any, count: int) -> Iterator[list[Tensor]]:
+    """Make the backbone return the hidden states of its last `count` columns only; give the logits of its routers, (B * L, experts) each.
+
+    They are taken out of the output, because what reads them there takes the mask of a pair for a row of tokens.
+    """
+    routed: list[Tensor] = []
 
     def narrow(module: Any, inputs: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state[:, -count:]
+        if getattr(output, "router_logits", None) is not None:
+            routed.extend(output.router_logits)
+            output.router_logits = None
         return output
 
     hook = backbone.register_forward_hook(narrow)
     try:
-        yield
+        yield routed
     finally:
         hook.remove()
 
