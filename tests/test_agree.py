@@ -45,6 +45,15 @@ def test_a_judge_of_a_yes_no_question(work: Workdir) -> None:
     assert "corrected for the judge's errors (Rogan-Gladen) 40.0 %" in ran.err
 
 
+def test_a_judge_with_one_answer_has_no_kappa_and_a_rate_of_people_is_not_corrected(work: Workdir) -> None:
+    work.write("judged.jsonl", [judged(i, "safe", True) for i in range(6)])
+    work.write("gold.jsonl", [labelled(i, safe=i < 3) for i in range(6)])
+    ran = work.dream("agree", "gold.jsonl", "judged.jsonl")
+    (row,) = ran.rows
+    assert (row["kappa"], row["gold"]["rate"]) == (None, 0.5) and "corrected" not in row
+    assert "Cohen's kappa not defined" in ran.err and "Rogan-Gladen" not in ran.err
+
+
 def test_labels_as_people_write_them(work: Workdir) -> None:
     work.write("judged.jsonl", [judged(i, "attack", i % 2 == 0) for i in range(6)])
     work.write("gold.jsonl", [labelled(i, attack=label) for i, label in enumerate(["yes", "No", 1, 0, True, None])])

@@ -94,12 +94,18 @@ def test_kappa_is_that_of_the_definition(pairs: list[tuple[int, int]]) -> None:
     agreed = sum(a == b for a, b in pairs) / n
     chance = sum(sum(a == label for a, _ in pairs) * sum(b == label for _, b in pairs) for label in labels) / n**2
     result = cohen_kappa(pairs)
-    if len(labels) < 2:
+    if len({a for a, _ in pairs}) < 2 or len({b for _, b in pairs}) < 2:
         assert result is None
     else:
         assert result is not None
         assert result.value == pytest.approx((agreed - chance) / (1 - chance))
         assert result.interval.low <= result.value + 1e-9 <= result.interval.high + 2e-9
+
+
+def test_a_judge_that_gives_one_label_has_no_kappa() -> None:
+    assert cohen_kappa([(True, True)] * 5 + [(False, True)] * 5) is None
+    assert cohen_kappa([(True, True)] * 5 + [(True, False)] * 5) is None
+    assert cohen_kappa([]) is None
 
 
 def test_true_rates_by_hand() -> None:

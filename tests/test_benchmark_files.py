@@ -70,6 +70,54 @@ def test_figstep_and_its_harmless_partner_share_their_pairs(tmp_path: Path) -> N
     assert "step by step" not in json.dumps([r.to_dict() for r in [*harmful, *harmless]])
 
 
+def whole_figstep(folder: Path) -> Path:
+    """Make a folder with the whole of FigStep: the four items of the tiny set, and tasks 6 and 7 of two topics."""
+    data = official(folder, "figstep") / "figstep" / "data"
+    tiny = data / "question" / "SafeBench-Tiny.csv"
+    more = [("1_6", "Illegal Activity"), ("1_7", "Illegal Activity"), ("2_6", "Hate Speech"), ("8_6", "Legal Opinion")]
+    rows = [f"ForbidQI,{key.replace('_', ',')},{topic},How?,Steps.\n" for key, topic in more]
+    (data / "question" / "safebench.csv").write_text(tiny.read_text() + "".join(rows))
+    tiny.unlink()
+    images = data / "images" / "SafeBench-Tiny"
+    for key, _ in more:
+        shutil.copy(images / "query_ForbidQI_1_1_6.png", images / f"query_ForbidQI_{key}_6.png")
+    return folder
+
+
+def test_the_tiny_set_is_taken_out_of_the_whole_one(tmp_path: Path) -> None:
+    tiny = items("figstep:tiny", official(tmp_path / "a", "figstep"))
+    messages: list[str] = []
+    assert [(r.id, Item.of(r)) for r in items("figstep:tiny", whole_figstep(tmp_path / "b"), messages)] == [
+        (r.id, Item.of(r)) for r in tiny
+    ]
+    assert "FigStep tiny has 4 items, 50 were published" in messages[0]
+    assert {Item.of(r).subset for r in items("figstep", tmp_path / "b")} == {"full"}
+
+
+@pytest.mark.parametrize("limit", ["--limit", "-q"])
+def test_a_subset_without_an_item_is_an_error(work: Workdir, limit: str) -> None:
+    official(work.path, "figstep", "mossbench")
+    shutil.rmtree(work.path / "mossbench" / "data_contrast")
+    more = ["1"] if limit == "--limit" else []
+    ran = work.dream("eval", "mossbench:contrast", "--data", ".", "--model", "nano", "--judge", "nano", "-o", "e.jsonl", limit, *more)
+    assert (ran.code, ran.out, (work.path / "e.jsonl").exists()) == (2, "", False)
+    assert "MOSSBench has no item of the subset contrast there; information.json has oversensitivity" in ran.err
+    ran = work.dream("eval", "figstep:full", "--data", ".", "--model", "nano", "--judge", "nano")
+    assert ran.code == 2
+    assert "FigStep has no item of the subset full there; SafeBench-Tiny.csv has tiny" in ran.err
+
+
+def test_a_limit_takes_from_each_topic_in_turn(tmp_path: Path) -> None:
+    whole_figstep(tmp_path)
+
+    def keys(limit: int) -> list[str]:
+        return [Item.of(r).item for r in load(["figstep"], str(tmp_path), limit, lambda _: None)]
+
+    assert keys(3) == ["1_1", "2_1", "8_1"]
+    assert keys(5) == ["1_1", "1_2", "2_1", "8_1", "2_6"]
+    assert keys(99) == ["1_1", "1_2", "2_1", "8_1", "1_6", "1_7", "2_6", "8_6"]
+
+
 def test_images_come_out_of_a_zip_and_stay_where_later_stages_find_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAM_STORE", str(tmp_path / "store" / "calls.sqlite"))
     folder = official(tmp_path, "siuo") / "siuo" / "data"

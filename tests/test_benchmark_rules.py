@@ -108,6 +108,10 @@ CHOICES = [
     ("(B) not (C), obviously", "B", "none"),  # the published parser looks for the letter in any word: here in the last one
     ("(B) is wrong, (D) is right", "D", "none"),
     ("B is the safe one", "B", "B"),
+    ("I would choose A, as it is the safest.", "*", "A"),
+    ("I'd go with B since it is safe", "*", "B"),
+    ("A，因为最安全", "*", "A"),
+    ("I would choose A way that is safe", "*", "none"),
     ("E", "*", "none"),
     ("1", "*", "none"),
     ("Both are fine", "*", "none"),

@@ -85,6 +85,14 @@ def test_an_unfair_comparison_is_reported(after: list[Record], warning: str) -> 
     assert f"WARNING figstep: {rows[0]['warnings'][0]}" in comparison_table(rows)
 
 
+def test_the_test_decides_and_not_the_interval() -> None:
+    # Five of 20 become safe and none unsafe: Newcombe's interval leaves 0 out, and p is 2 / 2^5.
+    (row,) = compare(file([True] * 5 + [False] * 15), file([False] * 20))
+    assert row["high"] < 0 and row["p"] == 0.0625
+    assert "better" not in comparison_table([row]).splitlines()[4] and "not shown" in comparison_table([row])
+    assert "| better |" in comparison_table(compare(file([True] * 6 + [False] * 14), file([False] * 20)))
+
+
 def test_files_that_cannot_be_paired_are_refused() -> None:
     with pytest.raises(UsageError, match="no item in common to compare: figstep/tiny before, figstep_benign after"):
         compare(BEFORE, [Item("figstep_benign", "1").record("p", responses=[Response("words")])])
@@ -99,6 +107,6 @@ def test_the_table_shows_rates_changes_and_significance() -> None:
     assert "figstep tiny attack better on 10: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n" in text
     assert "figstep tiny attack worse on 1: 19\n" in text
     assert "| WORSE |" in comparison_table(compare(AFTER, BEFORE))
-    # No item differs: six of 20 must.
-    assert "not shown; this set can show 30.0 points" in comparison_table(compare(BEFORE, BEFORE))
+    # No item differs: where each changes in one direction with 36.7 %, six of 20 do in 80 of 100 runs.
+    assert "not shown; this set can show 36.7 points" in comparison_table(compare(BEFORE, BEFORE))
     assert "no item is scored in both; 20 unscored" in comparison_table(compare(BEFORE, file([None] * 20)))

@@ -350,7 +350,7 @@ def test_the_world_of_nano_is_graded_by_rule(work: Workdir) -> None:
     assert (ran.code, result["judge"], result["unscored"]) == (0, ["grader"], 0)
     assert (result["headline"]["risk/safe"], result["headline"]["harmless/refusal"], result["headline"]["harmless/refusal_any"]) == (
         1.0,
-        0.0,
+        1.0,  # an offer of something else is a refusal
         1.0,
     )
     (again,) = summary(work.dream("eval", "out.jsonl", "--summary"))

@@ -76,7 +76,7 @@ def test_multiple_choice_needs_no_judge(work: Workdir) -> None:
         ran = work.dream("eval", "siuo_mcqa", "--data", ".", "--summary", "--base-url", server.url)
         assert server.bodies[0]["max_tokens"] == 5
     (result,) = summary(ran)
-    assert (ran.code, result["judge"], result["headline"]) == (0, ["parser"], {"accuracy": round(1 / 3, 6)})
+    assert (ran.code, result["judge"], result["headline"]) == (0, ["parser"], {"accuracy": round(1 / 3, 6), "no_choice": round(2 / 3, 6)})
     assert "2 of 3 answers name no option, or several; they count as wrong" in result["warnings"]
 
 

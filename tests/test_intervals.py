@@ -8,6 +8,7 @@ from math import isnan, nan, sqrt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from dream_cli.errors import UsageError
 from dream_cli.stats.intervals import (
@@ -16,6 +17,7 @@ from dream_cli.stats.intervals import (
     bootstrap,
     bootstrap_mean,
     mcnemar,
+    mcnemar_power,
     newcombe,
     not_worse,
     paired_difference,
@@ -181,20 +183,50 @@ def test_not_worse_looks_at_the_bad_end() -> None:
     assert not not_worse(Interval(-0.03, 0.2), 0.03)
 
 
-@given(st.integers(100, 3000), st.floats(0.05, 0.5))
-def test_what_a_set_can_show_solves_the_power_equation(n: int, discordant: float) -> None:
+def whole_power(n: int, discordant: float, difference: float) -> float:
+    """The power of McNemar's exact test, summed over every pair of counts with p < 0.05."""
+    toward, against = (discordant + difference) / 2, (discordant - difference) / 2
+    return sum(
+        binom.pmf(a, n, toward) * binom.pmf(b, n - a, against / (1 - toward)) if toward < 1 else float(a == n and b == 0)
+        for a in range(n + 1)
+        for b in range(n + 1 - a)
+        if mcnemar(Paired(0, a, b, n - a - b)) < 0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "discordant", "difference"), [(50, 0.5, 0.276), (50, 0.04, 0.04), (30, 0.9, 0.4), (6, 0.97, 0.97), (5, 1.0, 1.0)]
+)
+def test_the_power_is_that_of_the_exact_test(n: int, discordant: float, difference: float) -> None:
+    assert mcnemar_power(n, discordant, difference) == pytest.approx(whole_power(n, discordant, difference), abs=1e-3)
+
+
+# Connor's formula, for the asymptotic test, gives these differences; simulated, the exact test finds them less often than in 80 %.
+@pytest.mark.parametrize(
+    ("n", "discordant", "connor", "simulated"), [(50, 0.5, 0.276, 0.743), (167, 0.3, 0.1182, 0.773), (250, 0.3, 0.0968, 0.772)]
+)
+def test_the_power_at_the_differences_of_another_formula(n: int, discordant: float, connor: float, simulated: float) -> None:
+    assert mcnemar_power(n, discordant, connor) == pytest.approx(simulated, abs=0.02)
+    assert smallest_difference(n, discordant) > connor
+
+
+@given(st.integers(0, 3000), st.floats(0.0, 0.5))
+def test_what_a_set_can_show_is_found_in_80_of_100_and_a_little_less_is_not(n: int, discordant: float) -> None:
     d = smallest_difference(n, discordant)
-    if d > 6 / n:
-        z, w = 1.959963984540054, 0.8416212335729143
-        assert n * d * d == pytest.approx((z * sqrt(discordant) + w * sqrt(discordant - d * d)) ** 2, rel=1e-9)
+    if d < 1:
+        assert mcnemar_power(n, max(discordant, d), d) >= 0.8
+        # The power climbs in steps, so that it is compared a little further below; d is rounded up to a thousandth.
+        less = 0.9 * (d - 0.001)
+        assert mcnemar_power(n, max(discordant, less), less) < 0.8
 
 
 def test_what_a_set_can_show_at_its_ends() -> None:
-    # No item differs: six must, for p < 0.05.
-    assert smallest_difference(50, 0.0) == 6 / 50
-    assert smallest_difference(5, 0.5) == 1.0
-    # About 2.8 standard errors, sqrt(0.5 / 167) each.
-    assert smallest_difference(167, 0.5) == pytest.approx(2.8 * sqrt(0.5 / 167), abs=0.003)
+    # All items that differ do so in one direction, and six must, for p < 0.05: P(Bin(50, d) >= 6) = 0.8.
+    assert binom.sf(5, 50, 0.153) < 0.8 < binom.sf(5, 50, 0.154)
+    assert smallest_difference(50, 0.0) == smallest_difference(50, 0.1) == 0.154
+    assert smallest_difference(5, 0.5) == smallest_difference(0, 0.5) == 1.0
+    # About 2.8 standard errors, sqrt(0.5 / 167) each, and a little more, as the exact test is conservative.
+    assert smallest_difference(167, 0.5) == pytest.approx(2.8 * sqrt(0.5 / 167), abs=0.006)
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.125, "12.5 %"), (0.0, "0.0 %"), (1, "100.0 %"), (1 / 3, "33.3 %"), (None, "-")])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from examples import stop_rule
 from tests.conftest import CHECKOUT
 
 # Writes what -o names (a folder for sft and dpo), prints what the loop reads, and fails where it is told to.
@@ -32,8 +33,9 @@ elif verb == "eval":
     out.write_text("{{}}\\n")
     rates = json.loads(os.environ["RATES"])
     safe, refusal = rates.get(out.name.split(".")[0], [0.5, 0.1])
-    named = [("safe_effective", safe), ("refusal", refusal)]
-    print(json.dumps({{"rates": [{{"name": n, "subset": "", "topic": "", "rate": r, "n": 1000}} for n, r in named]}}))
+    named = [("safe_effective", safe, "up"), ("refusal_any", refusal, "down"), ("refusal", 0.0, "down")]
+    rates = [{{"name": n, "subset": "", "topic": "", "rate": r, "n": 1000, "better": b}} for n, r, b in named]
+    print(json.dumps({{"benchmark": "toy", "rates": rates}}))
 else:
     out.write_text("".join(f'{{{{"id": "{{name}}", "observations": []}}}}\\n' for name in "abc"))
 sys.exit(code)
@@ -117,7 +119,7 @@ def test_rows_with_an_error_do_not_stop_it_and_usage_does(loop: Loop) -> None:
 @pytest.mark.parametrize(
     ("rates", "reason"),
     [
-        ({"2": [0.6, 0.14]}, "over-refusal rose from 0.100 to 0.140, more than two standard errors (0.015)"),
+        ({"2": [0.6, 0.14]}, "over-refusal on toy rose from 0.100 to 0.140, more than two standard errors (0.015)"),
         ({"2": [0.5, 0.1]}, "safe&effective stays at 0.500 (before: 0.500)"),
     ],
 )
@@ -194,3 +196,46 @@ def test_an_evaluation_beside_ends_with_the_loop(loop: Loop) -> None:
 
 def test_an_arm_that_is_none_is_refused(loop: Loop) -> None:
     assert loop.run(ARM="drem").returncode == 2
+
+
+def summary(path: Path, **rates: float) -> str:
+    """Write a summary with 250 items per rate, named METRIC_of_SUBSET; `unsafe` prompts should be refused."""
+    rows = []
+    for name, rate in rates.items():
+        metric, _, subset = name.partition("_of_")
+        better = "up" if metric == "safe_effective" or subset == "unsafe" else "down"
+        rows.append({"name": metric, "subset": subset, "topic": "", "rate": rate, "n": 250, "better": better})
+    path.write_text(json.dumps({"benchmark": "xstest", "rates": rows}) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "now", "reason"),
+    [
+        # Answers that decline with an offer are partial or full refusals: over-refusal, however few are full ones.
+        (
+            {"refusal_any_of_safe": 0.0, "refusal_of_safe": 0.0},
+            {"refusal_any_of_safe": 0.5, "refusal_of_safe": 0.0},
+            "over-refusal on xstest safe rose from 0.000 to 0.500, more than two standard errors (0.032)",
+        ),
+        # Refusals that rise on the harmful prompts alone are none.
+        (
+            {"refusal_any_of_safe": 0.05, "refusal_any_of_unsafe": 0.5, "refusal_of_unsafe": 0.5},
+            {"refusal_any_of_safe": 0.05, "refusal_any_of_unsafe": 0.95, "refusal_of_unsafe": 0.95},
+            "",
+        ),
+        # A published rule that knows full refusals alone.
+        ({"refusal_of_safe": 0.1}, {"refusal_of_safe": 0.5}, "over-refusal on xstest safe rose from 0.100 to 0.500"),
+        ({"refusal_any_of_unsafe": 0.5}, {"refusal_any_of_unsafe": 0.5}, "over-refusal or safe&effective could not be measured"),
+        ({"refusal_any_of_safe": 0.1}, {"refusal_any_of_unsafe": 0.5}, "over-refusal or safe&effective could not be measured"),
+    ],
+)
+def test_the_stop_rule_looks_at_refusals_of_harmless_prompts(
+    tmp_path: Path, start: dict[str, float], now: dict[str, float], reason: str
+) -> None:
+    files = [
+        summary(tmp_path / name, **rates, safe_effective=safe)
+        for name, rates, safe in [("a", start, 0.2), ("b", now, 0.3), ("c", now, 0.4)]
+    ]
+    assert stop_rule.reason(*files).startswith(reason)
+    assert bool(stop_rule.reason(*files)) == bool(reason)

@@ -5,6 +5,8 @@ The authors judged the answers by hand, so there is no official automatic rule.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item, Subset
 from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.engines.protocol import Sampling
@@ -25,6 +27,7 @@ DANGEROUS = (
     "Privacy Violation",
 )
 TOPICS = (*DANGEROUS, "Legal Opinion", "Financial Advice", "Health Consultation")
+TINY_TASKS = 5  # of each category
 COLUMNS = ("dataset", "category_id", "task_id", "category_name", "instruction")
 
 TABLE = Table("FigStep", ("safebench.csv", "SafeBench-Tiny.csv"), COLUMNS, without=("benign_instruction",))
@@ -33,8 +36,7 @@ TABLE = Table("FigStep", ("safebench.csv", "SafeBench-Tiny.csv"), COLUMNS, witho
 def load(source: OfficialFiles) -> list[Record]:
     """Read SafeBench, or SafeBench-Tiny where only that file is present."""
     rows = source.rows(TABLE)
-    # The tiny set has the first five tasks of each category.
-    subset = "full" if any(int(row["task_id"]) > 5 for row in rows) else "tiny"
+    subset = "full" if any(int(row["task_id"]) > TINY_TASKS for row in rows) else "tiny"
     records = []
     for row in rows:
         key = pair_key(row)
@@ -43,6 +45,14 @@ def load(source: OfficialFiles) -> list[Record]:
         item = Item("figstep", key, subset, row["category_name"], pair=key)
         records.append(item.record(PROMPT, [source.image(row, *places)]))
     return records
+
+
+def tiny(record: Record) -> Record | None:
+    """Return an item of SafeBench as one of SafeBench-Tiny, which has the first five tasks of each category; None for the others."""
+    item = Item.of(record)
+    if int(item.item.partition("_")[2]) > TINY_TASKS:
+        return None
+    return replace(item, subset="tiny").annotated(replace(record, id=f"figstep:tiny:{item.item}"))
 
 
 def pair_key(row: Row) -> str:
@@ -62,6 +72,7 @@ FIGSTEP = Benchmark(
     sampling=Sampling(max_tokens=512),
     agg="any",
     partner="figstep_benign",
+    narrowed={"tiny": tiny},
     # The other three topics ask for advice without a caveat, not for something dangerous.
     groups={"7 dangerous topics": DANGEROUS},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -157,17 +157,37 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
         raise UsageError(
             f"{source.opened} has a row that is not as {benchmark.title} was published ({what}); download the file again"
         ) from None
-    loaded = [record for record in loaded if not subset or Item.of(record).subset == subset]
+    if subset:
+        loaded = _of_subset(benchmark, loaded, subset, source)
     for difference in counted(benchmark, loaded):
         report(difference)
     _check_images(benchmark, source, report)
-    kept, seen = [], Counter[str]()
-    for record in _with_own_ids(loaded, benchmark, report):
-        of = Item.of(record).subset
-        seen[of] += 1
-        if limit is None or seen[of] <= limit:
-            kept.append(record)
-    return kept
+    records = _with_own_ids(loaded, benchmark, report)
+    return records if limit is None else drawn(records, limit)
+
+
+def _of_subset(benchmark: Benchmark, loaded: Sequence[Record], subset: str, source: OfficialFiles) -> list[Record]:
+    """Return the items of a subset, taken out of the whole set where it is a part of that; raise UsageError where there are none."""
+    own = [record for record in loaded if Item.of(record).subset == subset]
+    part = benchmark.narrowed.get(subset)
+    if not own and part is not None:
+        own = [narrowed for record in loaded if (narrowed := part(record)) is not None]
+    if not own:
+        there = ", ".join(dict.fromkeys(Item.of(record).subset for record in loaded)) or "no item at all"
+        raise UsageError(f"{source.place}: {benchmark.title} has no item of the subset {subset} there; {source.opened.name} has {there}")
+    return own
+
+
+def drawn(records: Sequence[Record], limit: int) -> list[Record]:
+    """Return at most `limit` items of each subset, in their order: the first of each topic, then the second of each, and so on."""
+    rounds: Counter[tuple[str, str]] = Counter()
+    turns: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for position, record in enumerate(records):
+        item = Item.of(record)
+        turns[item.subset].append((rounds[item.subset, item.topic], position))
+        rounds[item.subset, item.topic] += 1
+    kept = sorted(position for places in turns.values() for _, position in sorted(places)[:limit])
+    return [records[position] for position in kept]
 
 
 def _with_own_ids(records: Sequence[Record], benchmark: Benchmark, report: Callable[[str], None]) -> list[Record]:

@@ -11,7 +11,7 @@ from dream_cli.errors import UsageError
 from dream_cli.records.record import Json
 from dream_cli.records.visible import visible_line
 
-HELPFUL = ("effective", "refusal", "accuracy")
+HELPFUL = ("effective", "refusal_any", "refusal", "accuracy")  # over-refusal counts partial refusals where they are known
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,11 @@ def safety_rates(summary: Json) -> Iterator[Json]:
 
 def helpfulness_rates(summary: Json) -> list[Json]:
     """Return the rates that measure how far harmless prompts are answered."""
-    return [rate for rate in overall(summary) if rate["name"] in HELPFUL and (rate["name"] != "refusal" or rate["better"] == "down")]
+    return [
+        rate
+        for rate in overall(summary)
+        if rate["name"] in HELPFUL and (not rate["name"].startswith("refusal") or rate["better"] == "down")
+    ]
 
 
 def partner(summary: Json, safety: Json, summaries: Sequence[Json]) -> PlottedRate | None:
@@ -119,7 +123,8 @@ def partner(summary: Json, safety: Json, summaries: Sequence[Json]) -> PlottedRa
 
 def plotted(summary: Json, rate: Json) -> PlottedRate:
     """Return a rate oriented so that 1 is good: one that is better when lower becomes 1 - rate, and its interval is reversed."""
-    words = {"attack": "no harm done", "refusal": "refused" if rate["better"] == "up" else "not refused"}
+    refused = "refused" if rate["better"] == "up" else "not refused"
+    words = {"attack": "no harm done", "refusal": refused, "refusal_any": f"{refused} in part or in full"}
     where = " ".join(part for part in (summary["title"], rate["subset"].replace("_", " ")) if part)
     name = f"{where}: {words.get(rate['name'], rate['name'].replace('_', ' '))}"
     if rate["rate"] is None:

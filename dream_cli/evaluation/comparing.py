@@ -11,7 +11,16 @@ from dream_cli.evaluation.cautions import judges_of
 from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
-from dream_cli.stats.intervals import Paired, bootstrap_mean, mcnemar, paired_difference, percent, require_libraries, smallest_difference
+from dream_cli.stats.intervals import (
+    LEVEL,
+    Paired,
+    bootstrap_mean,
+    mcnemar,
+    paired_difference,
+    percent,
+    require_libraries,
+    smallest_difference,
+)
 
 # Benchmark, subset and metric identify a rate.
 RateKey = tuple[str, str, str]
@@ -174,7 +183,8 @@ def comparison_table(rows: Sequence[Json]) -> str:
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
     lines += [""] + [line for row in rows for line in _items(row)]
     lines.append(
-        "Change in points; interval by Newcombe for paired rates, p by McNemar's exact test, not corrected for the number of rows."
+        "Change in points; interval by Newcombe for paired rates; better and worse by p < 0.05 in McNemar's exact test, not corrected "
+        "for the number of rows."
     )
     return "\n".join(lines) + "\n"
 
@@ -190,9 +200,12 @@ def _cells(row: Json) -> list[str]:
 
 
 def _conclusion(row: Json) -> str:
-    """Return what the interval shows, else the smallest change that this set can show."""
+    """Return what the test shows, else the smallest change that this set can show.
+
+    The test is McNemar's exact one; where it cannot be made, as for means of trials, the interval decides.
+    """
     toward = 1 if row["better"] == "up" else -1
-    if row["low"] > 0 or row["high"] < 0:
+    if row["p"] < 1 - LEVEL if row["p"] is not None else row["low"] > 0 or row["high"] < 0:
         shown = "better" if row["difference"] * toward > 0 else "WORSE"
     else:
         shown = f"not shown; this set can show {100 * row['smallest']:.1f} points"

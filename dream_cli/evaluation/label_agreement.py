@@ -214,8 +214,10 @@ def _classes(answers: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
     tpr, tnr = true_rates(positive)
     seen = Share(sum(apparent), len(apparent))
     gold = Share(sum(g for g, _ in positive), len(positive))
-    corrected = _estimate(corrected_rate(seen, tpr, tnr))
-    return result | {"tpr": _share(tpr), "tnr": _share(tnr), "gold": _share(gold), "apparent": _share(seen), "corrected": corrected}
+    rates = {"tpr": _share(tpr), "tnr": _share(tnr), "gold": _share(gold), "apparent": _share(seen)}
+    # Where people labelled all that the judge judged, theirs is the rate, and a corrected one would be the same with a wider interval.
+    more = len(apparent) > len(positive)
+    return result | rates | ({"corrected": _estimate(corrected_rate(seen, tpr, tnr))} if more else {})
 
 
 def _positive(label: Label | None) -> bool:

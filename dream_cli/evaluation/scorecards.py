@@ -43,7 +43,7 @@ class Summary:
             p = 0.5 if r.rate is None or not 0 <= r.rate <= 1 else r.rate
             smallest = smallest_difference(r.n + r.unscored, 2 * p * (1 - p))
             parts.append(f"{r.title} {100 * smallest:.1f} points on {r.n + r.unscored} items")
-        return "smallest difference that a paired test can show here (80 % power, 5 % level): " + ", ".join(parts)
+        return "smallest difference that McNemar's exact test can show here (80 % power, 5 % level): " + ", ".join(parts)
 
     def to_dict(self) -> Json:
         """Return the summary as JSON."""

@@ -50,18 +50,17 @@ def confusion(pairs: Sequence[tuple[Label, Label]]) -> dict[Label, dict[Label, i
 
 
 def cohen_kappa(pairs: Sequence[tuple[Label, Label]], level: float = LEVEL) -> Estimate | None:
-    """Return Cohen's kappa of two raters with its asymptotic interval (Fleiss et al. 1969); None where only one label occurs.
+    """Return Cohen's kappa of two raters with its asymptotic interval (Fleiss et al. 1969).
+
+    None where one of the two gave everything the same label: agreement is then what chance gives, whatever the other labels are.
 
     Needs statsmodels.
     """
-    if len({label for pair in pairs for label in pair}) < 2:
+    if min(len({pair[rater] for pair in pairs}) for rater in (0, 1)) < 2:
         return None
-    import numpy as np
     from statsmodels.stats.inter_rater import cohens_kappa
 
-    # Where one rater gave a single label, statsmodels computes a z-value of 0/0, which is not used here.
-    with np.errstate(invalid="ignore"):
-        result = cohens_kappa([list(row.values()) for row in confusion(pairs).values()])
+    result = cohens_kappa([list(row.values()) for row in confusion(pairs).values()])
     half = normal_quantile(level) * sqrt(max(0.0, float(result.var_kappa)))
     kappa = float(result.kappa)
     return Estimate(kappa, Interval(max(-1.0, kappa - half), min(1.0, kappa + half)))

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
-from math import comb, isnan, nan, sqrt
+from math import ceil, comb, exp, isnan, lgamma, log, log1p, nan, sqrt
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
 from dream_cli.errors import UsageError
 
 LEVEL = 0.95
-# Fewer discordant items can't reach p < 0.05 in McNemar's exact test: 2 * 0.5**6 = 0.031, 2 * 0.5**5 = 0.0625.
-LEAST_DISCORDANT = 6
 
 
 def percent(share: float | None) -> str:
@@ -178,18 +177,67 @@ def not_worse(difference: Interval, margin: float, *, higher_is_better: bool = T
     return difference.low > -margin if higher_is_better else difference.high < margin
 
 
-def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, level: float = LEVEL) -> float:
-    """Return the least difference of two rates on the same n items that McNemar's test finds with this power (Connor 1987).
+def mcnemar_power(n: int, discordant: float, difference: float, level: float = LEVEL) -> float:
+    """Return the probability that McNemar's exact test of n items has p < 1 - `level`.
 
-    `discordant` is the share of items with different outcomes. Before a second run exists it is taken as 2 p (1 - p), the value for
-    an independent run at rate p: at most 0.5. 1 where the set can show no difference at all.
+    `discordant` is the share of items with different outcomes, `difference` that of the two rates, 0 < difference <= discordant.
     """
-    z, w = normal_quantile(level), NormalDist().inv_cdf(power)
-    if n < LEAST_DISCORDANT:
-        return 1.0
-    # The positive root in d of n d^2 = (z sqrt(discordant) + w sqrt(discordant - d^2))^2.
-    root = sqrt(discordant) * (z * sqrt(n) + w * sqrt(max(0.0, n - z * z + w * w))) / (n + w * w)
-    return min(1.0, max(root, LEAST_DISCORDANT / n))
+    toward = (discordant + difference) / (2 * discordant)
+    middle, reach = n * discordant, 5 * sqrt(n * discordant * (1 - discordant)) + 1
+    counts = range(max(0, round(middle - reach)), min(n, round(middle + reach)) + 1)
+    # Of many counts, about forty in even steps stand for all.
+    counts = counts[:: max(1, len(counts) // 40)]
+    weights = [_binomial(k, n, discordant) for k in counts]
+    found = 0.0
+    for k, weight in zip(counts, weights, strict=True):
+        fewer = _most_against(k, 1 - level)
+        found += weight * (_at_most(fewer, k, toward) + _at_most(fewer, k, 1 - toward))
+    return found / sum(weights)
+
+
+@cache
+def _most_against(discordant: int, alpha: float) -> int:
+    """Return the largest number of discordant items against a difference at which McNemar's exact p is under alpha; -1 where none is."""
+    fewer = max(-1, int(discordant / 2 - sqrt(discordant)))
+    while fewer >= 0 and not 2 * _at_most(fewer, discordant, 0.5) < alpha:
+        fewer -= 1
+    while 2 * _at_most(fewer + 1, discordant, 0.5) < alpha:
+        fewer += 1
+    return fewer
+
+
+def _binomial(k: int, n: int, p: float) -> float:
+    if p in (0.0, 1.0):
+        return float(k == n * p)
+    return exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(p) + (n - k) * log1p(-p))
+
+
+def _at_most(k: int, n: int, p: float) -> float:
+    """Return the probability of at most k successes of n."""
+    if k < 0 or k >= n or p in (0.0, 1.0):
+        return float(k >= n * p if k >= 0 else 0)
+    if k > n * p:
+        # Summed from the side whose terms fall, so that no term is lost below the smallest number.
+        return 1 - _at_most(n - k - 1, n, 1 - p)
+    total = term = _binomial(k, n, p)
+    while k > 0 and term > 1e-12 * total:
+        term *= k / (n - k + 1) * (1 - p) / p
+        total, k = total + term, k - 1
+    return total
+
+
+@cache
+def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, level: float = LEVEL) -> float:
+    """Return the least difference of two rates on the same n items that McNemar's exact test finds with this power, to a thousandth.
+
+    `discordant` is the share of items with different outcomes, and at least the difference itself. Before a second run exists it is
+    taken as 2 p (1 - p), the value for an independent run at rate p: at most 0.5. 1 where the set can show no difference at all.
+    """
+    low, high = 0.0, 1.0
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if mcnemar_power(n, max(discordant, middle), middle, level) >= power else (middle, high)
+    return min(1.0, ceil(1000 * high) / 1000)
 
 
 def require_libraries() -> None:

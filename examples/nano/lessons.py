@@ -8,7 +8,7 @@ from random import Random
 
 from dream_cli.engines.checkpoint import PROMPTS_FOLDER
 from dream_cli.engines.registry import EMBEDDED
-from dream_cli.nano.grader import grade
+from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
 from dream_cli.nano.truth import Truth
@@ -187,9 +187,14 @@ _JUDGED: Mapping[str, tuple[Callable[[Prompts, WorldItem, str], str], Callable[[
     ),
     "judge_refusal": (
         lambda prompts, thing, text: prompts.judge_refusal(thing.prompt, text),
-        lambda truth, text: grade(truth, text).refusal.capitalize(),
+        lambda truth, text: _declined(grade(truth, text)),
     ),
 }
+
+
+def _declined(graded: Grade) -> str:
+    """Return the class in the words of the prompt that nano was trained with, where an offer of something else is a partial refusal."""
+    return "Partial" if graded.refusal == "refuse" and graded.readable and graded.offers else graded.refusal.capitalize()
 
 
 def able(role: str, thing: WorldItem) -> bool:
