@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 import typer
 
 from dream_cli.cli.options import Limit, Quiet, ReadingOptions
-from dream_cli.records.choices import DialectName, ImageForm
+from dream_cli.records.choices import ImageForm, SourceName, TargetName
 
 
 def _dialect(name: str | None) -> str | None:
@@ -20,15 +20,26 @@ def _dialect(name: str | None) -> str | None:
     return name
 
 
+def _target(name: str) -> str:
+    from dream_cli.formats.table import check_dialect
+
+    check_dialect(name, written=True)
+    return name
+
+
 def _dialects() -> list[str]:
-    return list(get_args(DialectName))
+    return list(get_args(SourceName))
+
+
+def _targets() -> list[str]:
+    return list(get_args(TargetName))
 
 
 Input = Annotated[
     str | None,
     typer.Argument(
         metavar="[IN]",
-        help="A file (.jsonl, .jsonl.gz, .json, .parquet, .csv), a dataset folder or hf://datasets/ORG/NAME (default: stdin).",
+        help="A file (.jsonl, .jsonl.gz, .json, .parquet, .csv, .tsv, .tar), a folder of a dataset or of pictures, or hf://datasets/ORG/NAME (default: stdin).",
     ),
 ]
 Output = Annotated[
@@ -44,7 +55,7 @@ From = Annotated[
 To = Annotated[
     str,
     typer.Option(
-        "--to", metavar="DIALECT", callback=_dialect, autocompletion=_dialects, help=f"Output dialect: {', '.join(get_args(DialectName))}."
+        "--to", metavar="DIALECT", callback=_target, autocompletion=_targets, help=f"Output dialect: {', '.join(get_args(TargetName))}."
     ),
 ]
 Images = Annotated[
@@ -56,6 +67,7 @@ Images = Annotated[
 ImageFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder for --images extract (default: images/ beside OUT; in it, if OUT is a folder).")
 ]
+Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="Prompt of the rows that have none, such as a folder of pictures.")]
 Split = Annotated[str | None, typer.Option(help="Dataset split to read.")]
 Push = Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Upload the folder OUT to the Hugging Face Hub as a private dataset.")]
 Explode = Annotated[Literal["turns"] | None, typer.Option(help="Make one record per conversation turn.")]
@@ -75,6 +87,7 @@ def run(
     images: Images = None,
     image_folder: ImageFolder = None,
     split: Split = None,
+    prompt: Prompt = None,
     push: Push = None,
     explode: Explode = None,
     fix_flags: FixFlags = False,
@@ -100,7 +113,7 @@ def run(
     beside = Path(out) if out and is_folder(out) else Path(out or "").parent
     folder = image_folder or beside / "images"
     how = Conversion(source=from_, target=to, images=images, image_folder=folder, by_turn=explode == "turns", fix_flags=fix_flags)
-    receipt = convert(Source(source, columns.reading, split, limit), out, how)
+    receipt = convert(Source(source, columns.reading, split=split, limit=limit, prompt=prompt), out, how)
     if not quiet:
         sys.stderr.write(receipt.report(to))
     if push and out:

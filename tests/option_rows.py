@@ -283,6 +283,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("images", "--images paths", {"convert.how.images": "paths"}),
         Row("image_folder", "--image-folder folder", {"convert.how.image_folder": Path("folder")}),
         Row("split", "--split test", {"convert.source.split": "test"}),
+        Row("prompt", "--prompt 'What is this?'", {"convert.source.prompt": "What is this?"}),
         Row(
             "push",
             "--push me/data",

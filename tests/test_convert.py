@@ -113,10 +113,11 @@ def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:
     assert ran.code == 1
     assert [row["id"] for row in work.read("out.jsonl")] == [7]
     beside = work.read("out.jsonl.errors.jsonl")
-    assert [row["error"]["message"].split(";")[0] for row in beside] == [
-        "in.jsonl:2: 2 responses are not a single answer",
-        "in.jsonl:3: a row of no known form (dream: no 'prompt' and no 'messages'",
-        "in.jsonl:4: a row of answers in a file of chosen, rejected",
+    assert [row["error"]["message"].split("; rlhf-v: ")[0] for row in beside] == [
+        "in.jsonl:2: 2 responses are not a single answer; make pairs of them first (dream pair)",
+        "in.jsonl:3: a row of no known form, with 'question'; 'question' may be the prompt: --prompt-column question"
+        " (dream: no 'prompt' and no 'messages'",
+        "in.jsonl:4: a row of answers in a file of chosen, rejected; its reader takes one kind per file",
     ]
     assert "3 rows have an error (3 invalid), see out.jsonl.errors.jsonl; the first: in.jsonl:2: 2 responses" in ran.err
 

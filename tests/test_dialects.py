@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.converting import Conversion, understood
 from dream_cli.formats.dialogue import dialogue
-from dream_cli.formats.table import DIALECTS, dialect
+from dream_cli.formats.table import WRITTEN, dialect
 from dream_cli.records.access import Base
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.record import Json, Record
@@ -60,7 +60,7 @@ def seen(record: Json, plain: bool) -> tuple[Any, ...]:
     return (example.plain() if plain else example.texts(), example.images, example.answer, sides)
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("name", WRITTEN)
 @settings(max_examples=40, deadline=None)
 @given(record=records)
 def test_a_record_comes_back_but_for_what_was_named(name: str, record: Json) -> None:
@@ -79,7 +79,7 @@ def test_a_record_comes_back_but_for_what_was_named(name: str, record: Json) -> 
     assert form.write(back)[0] == row
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("name", WRITTEN)
 @settings(max_examples=40, deadline=None)
 @given(record=records)
 def test_a_row_is_recognised_by_its_fields(name: str, record: Json) -> None:

@@ -41,6 +41,8 @@ def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is."""
     if not isinstance(row.get("instruction"), str):
         return "no 'instruction'"
+    if isinstance(row.get("chosen"), list):
+        return "'chosen' is a conversation"
     return "" if "output" in row or "chosen" in row else "no 'output' and no 'chosen'"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.formats.dataset_info import Naming, naming_of
@@ -12,8 +14,10 @@ from dream_cli.formats.llava import explode, fix_flags
 from dream_cli.formats.sources import Source, open_source
 from dream_cli.formats.table import OURS, dialect, is_ours, recognise
 from dream_cli.formats.targets import Target, open_target
+from dream_cli.formats.webdataset import TEXT
 from dream_cli.records.access import Base
 from dream_cli.records.choices import ImageForm
+from dream_cli.records.columns import UnreadColumns
 from dream_cli.records.image_paths import is_inline, locate
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.images import checked_bytes, extracted
@@ -21,6 +25,7 @@ from dream_cli.records.record import Image, Record
 
 # How many field names a receipt lists; data may bring any number of them.
 _MOST = 30
+_PROMPTS = {"prompt", "messages"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Receipt:
     left_out: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     first: str = ""
+    skipped: int = 0
+    first_skipped: str = ""
     paths_left: int = 0
     first_left: str = ""
     written: int = 0
@@ -72,6 +79,8 @@ class Receipt:
             lines.append(f"{target} has no place for " + ", ".join(f"{name} ({n} rows)" for name, n in self.left_out.most_common()))
         if self.paths_left:
             lines.append(f"images that are not embedded and stay paths: {self.paths_left}; the first: {self.first_left}")
+        if self.skipped:
+            lines.append(f"files that are skipped: {self.skipped}; the first: {self.first_skipped}")
         if self.errors:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
             where = self.rejects or "their `error` field"
@@ -86,10 +95,13 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
 
     Among our records a row with an error stays in its place; the readers of other dialects would fail on it, so it goes to a file beside.
     """
-    receipt, naming = Receipt(), naming_of(source.name)
+    receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading.prompt_column)
     with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
-        for row in open_source(source):
-            name, record = understood(row, how, source.base, naming)
+        opened = open_source(source)
+        for row in opened.rows:
+            name, record = understood(row, how, source.base, naming=naming, prompt=source.prompt)
+            if not record.images and not record.came_with_error:
+                unread.report(record.extra, record.place)
             receipt.read[name] += 1
             for one in explode(record) if how.by_turn else (record,):
                 done = _written(one, target, how, receipt)
@@ -99,6 +111,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
                     if not row.came_with_error:
                         receipt.fail(done)
         receipt.rejects = target.rejects
+        receipt.skipped, receipt.first_skipped = len(opened.skipped), next(iter(opened.skipped), "")
         receipt.paths_left, receipt.first_left = target.rows.paths_left, target.rows.first_left
     return receipt
 
@@ -115,34 +128,42 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
     return record
 
 
-def understood(row: Record, how: Conversion, base: Base, naming: Naming | None = None) -> tuple[str, Record]:
+def understood(row: Record, how: Conversion, base: Base, naming: Naming | None = None, prompt: str | None = None) -> tuple[str, Record]:
     """Return the dialect of a row and its record; a row that cannot be read stays as it is, with its error.
 
-    Relative image paths start at `base`.
+    Relative image paths start at `base`; `prompt` is the prompt of a row that has none.
     """
     if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
         return "error" if row.came_with_error else row.error.kind, row
-    if how.source == OURS:
-        return OURS if row.error is None else "invalid", row.renamed()
     raw = row.extra if row.error is not None else to_row(row, None)
-    if how.source is None and naming is None and row.error is None and is_ours(raw):
+    if row.error is None and (how.source == OURS or (how.source is None and naming is None and is_ours(raw))):
         return OURS, row.renamed()
+    # The text beside the images of a WebDataset sample is its prompt, unless one is given.
+    added = raw.get(TEXT) if prompt is None else prompt
     try:
-        name = how.source or (naming.dialect if naming else recognise(raw))
-    except InvalidRecord as error:
-        # A record of ours with a fault: that is the cause, not the dialects it is not in.
-        ours = row.error is not None and raw.keys() & {"prompt", "messages"}
-        cause = InvalidRecord(row.error.message.removeprefix(f"{row.place}: ")) if ours and row.error else error
-        return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", cause)
-    try:
+        name = how.source or (naming.dialect if naming else _recognised(raw, added is not None))
+        if name == OURS:
+            complete = raw if added is None or raw.keys() & _PROMPTS else {"prompt": added, **raw}
+            record = Record.from_dict(complete, image_column=row.image_column, prompt_column=row.prompt_column, access=base.access)
+            return OURS, replace(record, place=row.place).renamed()
         known = dialect(name).read(raw if naming is None else naming.renamed(raw))
         if how.fix_flags:
             fix_flags(known)
         if known.get("images") is not None:
             known["images"] = [locate(image, base) for image in known["images"]]
-        return name, Record.from_dict(known, row.place, access=base.access)
+        return name, replace(Record.from_dict(known, access=base.access), place=row.place)
     except InvalidRecord as error:
         return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
+
+
+def _recognised(raw: Mapping[str, Any], has_prompt: bool) -> str:
+    """Return the dialect of a row; a row of none is a record of ours where it has a prompt: its fault is then the cause."""
+    try:
+        return recognise(raw)
+    except InvalidRecord:
+        if has_prompt or raw.keys() & _PROMPTS:
+            return OURS
+        raise
 
 
 def _with_images(record: Record, how: Conversion) -> Record:

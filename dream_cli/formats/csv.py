@@ -1,11 +1,18 @@
-"""CSV: the first line names the columns; a text is its cell, every other value is JSON in its cell."""
+"""CSV: the first line names the columns; a text is its cell, every other value is JSON in its cell.
+
+Files of tabs (.tsv) are read in the same way, as VLMEvalKit writes them: a cell of images may be a list as Python writes it, or the
+`index` of a row that holds them.
+"""
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
+import string
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from dream_cli.errors import UsageError
@@ -18,6 +25,9 @@ _HEAD = 1000
 _MORE = "extra"
 # Cells of these columns are never read as JSON: an answer may well be `7` or `null`.
 _TEXTS = {"prompt", "response", "chosen", "rejected", "instruction", "input", "output", "question"}
+_CHOICES = {"hint", "answer", *string.ascii_uppercase}
+# The images of VLMEvalKit are longer in base64; a shorter cell names the row that holds them.
+_LONGEST_INDEX = 64
 
 
 def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
@@ -27,10 +37,7 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
     with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = csv.reader(file)
         columns = next(lines, [])
-        if not any(columns) or len(set(columns)) < len(columns):
-            raise UsageError(
-                f"{source}: the first line of a CSV file names its columns, each once; this one has {', '.join(map(repr, columns)) or 'none'}"
-            )
+        _check_columns(source, columns)
         for number, cells in enumerate(lines, 2):
             if not cells:
                 continue
@@ -41,6 +48,52 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
                 continue
             more = row.pop(_MORE, None)
             yield rows.record(row | (more if isinstance(more, dict) else {} if more is None else {_MORE: more}), number)
+
+
+def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
+    """Yield the records of a file of tabs, read by `rows`; raise UsageError for a file without columns."""
+    csv.field_size_limit(MAX_LINE)
+    with open(source, "rb") as file, open(source, "rb") as again:
+        places: dict[str, int] = {}
+        lines = csv.reader(_decoded(file), delimiter="\t")
+        columns = next(lines, [])
+        _check_columns(source, columns)
+        start = file.tell()
+        for number, cells in enumerate(lines, 2):
+            place, start = start, file.tell()
+            if not cells:
+                continue
+            if len(cells) > len(columns):
+                message = f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a tab in quotes"
+                yield Record(error=Failure("read", "unreadable", message), extra={"cells": cells}, order=("cells",))
+                continue
+            row: Json = {name: cell for name, cell in zip(columns, cells, strict=False) if cell != ""}
+            if len(row.get("image", "")) > _LONGEST_INDEX:
+                places.setdefault(row.get("index", ""), place)
+            elif row.get("image") in places:
+                again.seek(places[row["image"]])
+                row["image"] = next(csv.reader(_decoded(again), delimiter="\t"))[columns.index("image")]
+            yield rows.record({name: _tab_value(name, cell) for name, cell in row.items()}, number)
+
+
+def _tab_value(name: str, cell: str) -> Any:
+    if name == "image" and cell[:1] == "[":
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            images = ast.literal_eval(cell)
+            return images if isinstance(images, list) else cell
+    return cell if name in _CHOICES else _value(name, cell)
+
+
+def _decoded(file: IO[bytes]) -> Iterator[str]:
+    # Line by line, so that the place of the file is the start of the next row.
+    while line := file.readline():
+        yield line.decode("utf-8-sig", "surrogateescape")
+
+
+def _check_columns(source: str, columns: list[str]) -> None:
+    if not any(columns) or len(set(columns)) < len(columns):
+        names = ", ".join(map(repr, columns)) or "none"
+        raise UsageError(f"{source}: the first line of a CSV file names its columns, each once; this one has {names}")
 
 
 def _value(name: str, cell: str) -> Any:

@@ -19,26 +19,34 @@ _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # A split's files are named SPLIT.parquet, SPLIT-00000-of-00002.parquet or SPLIT/anything.parquet.
 _SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
 _PLACES = ("data", "default", "")
+# The files that mark a folder of `save_to_disk`.
+SAVED = ("dataset_dict.json", "state.json")
 
 
-def open_folder(source: str, split: str | None) -> Iterator[Json | RowError]:
+def open_dataset(source: str, split: str | None) -> Iterator[Json | RowError]:
     """Return the rows of a data set's folder; raise UsageError where it is not one, or has several splits and none is named."""
     folder = Path(source)
     if (folder / "dataset_dict.json").is_file():
         names = json.loads((folder / "dataset_dict.json").read_text())["splits"]
-        return _saved(folder / _chosen(names, split, source))
+        return _saved(folder / chosen_split(names, split, source))
     if (folder / "state.json").is_file():
         return _saved(folder)
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.parquet")):
-        parent = path.relative_to(folder).parent.name
-        files.setdefault(parent if parent not in _PLACES else _SHARD.sub("", path.stem), []).append(path)
+        files.setdefault(split_of(str(path.relative_to(folder))), []).append(path)
     if not files:
         raise UsageError(f"{source} is a folder without .parquet files and without the state.json of save_to_disk; name a file in it")
-    return (row for path in files[_chosen(list(files), split, source)] for row in open_rows(str(path)))
+    return (row for path in files[chosen_split(list(files), split, source)] for row in open_rows(str(path)))
 
 
-def _chosen(names: list[str], split: str | None, source: str) -> str:
+def split_of(file: str, by_folder: bool = False) -> str:
+    """Return the split that a file of a data set belongs to, which its folder or its name gives."""
+    parent = Path(file).parent.name
+    return parent if by_folder or parent not in _PLACES else _SHARD.sub("", Path(file).stem)
+
+
+def chosen_split(names: list[str], split: str | None, source: str) -> str:
+    """Return the split to read: the only one, or the one that is named; raise UsageError for any other."""
     if split is None and len(names) == 1:
         return names[0]
     if split not in names:
@@ -71,7 +79,7 @@ def open_hub(name: str, split: str | None) -> Iterator[Json]:
         splits = load_dataset(name.removeprefix(HUB), streaming=True)
     except Exception as error:  # noqa: BLE001 - a hub fails in many ways, and the user should see which one
         raise UsageError(f"{name} cannot be read from the hub ({type(error).__name__}: {str(error).splitlines()[0]})") from None
-    rows = splits[_chosen(list(splits), split, name)].decode(False)
+    rows = splits[chosen_split(list(splits), split, name)].decode(False)
     return map(to_json, rows)
 
 

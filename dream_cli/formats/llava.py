@@ -1,7 +1,11 @@
-"""The LLaVA (ShareGPT) dialect, in which the data of DREAM were released, converted to our records and back without loss."""
+"""The LLaVA (ShareGPT) dialect, in which the data of DREAM were released, converted to our records and back without loss.
+
+Conversations of {role, content} and those of Qwen-VL, with paths in `<img>` marks, are read too.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -10,12 +14,17 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import is_placed, placed, unplaced
-from dream_cli.formats.reading import PathsFrom
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, part_images, record_of, row_images
 from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records.parts import IMAGE
 from dream_cli.records.record import OBSERVATION, Json, Record, Turn
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()} | {"developer": "system"}
+# Further names of the speakers, which are not kept.
+_READ_ROLES = _ROLES | {"user": "user", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant"}
+# An image in a text of Qwen-VL.
+_NAMED = re.compile(r"<img>([^<>]+)</img>")
 
 
 FEATURES: Mapping[str, Any] = {}
@@ -30,6 +39,10 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    turns = row.get("conversations")
+    if isinstance(turns, list) and turns and all(isinstance(turn, Mapping) and "role" in turn and "from" not in turn for turn in turns):
+        images = part_images(turns) or row_images(row)
+        return record_of(messages_of(turns, "conversations"), other_fields(row, "conversations", "image", "images"), images, "\n")
     return from_llava(row, "", _taxonomy())
 
 
@@ -56,11 +69,11 @@ def from_llava(row: Mapping[str, Any], place: str, taxonomy: Taxonomy) -> Json:
         record = {name: value for name, value in row.items() if name != "conversations"}
         if record.get("image") is not None:
             image = record.pop("image")
-            images = image if isinstance(image, list) else [image]
-            if not all(isinstance(path, str) and path for path in images):
-                raise InvalidRecord("'image' is not a path or a list of paths")
-            record |= {"images": images} | ({"image_is_list": True} if isinstance(image, list) else {})
+            record |= {"images": images_of(image, "image")} | ({"image_is_list": True} if isinstance(image, list) else {})
         messages = [_read_message(turn, f"conversations[{i}]", taxonomy) for i, turn in enumerate(turns)]
+        if not record.get("images") and (named := [path for m in messages for path in _NAMED.findall(m["content"])]):
+            record["images"] = named
+            messages = [m | {"content": _NAMED.sub(IMAGE, m["content"])} for m in messages]
     except InvalidRecord as error:
         raise InvalidRecord(f"{place}: {error}" if place else str(error)) from None
     if record.get("images") and not is_placed(messages):
@@ -122,12 +135,12 @@ def fix_flags(record: Json) -> bool:
 
 
 def _read_message(raw: Any, where: str, taxonomy: Taxonomy) -> Json:
-    if not isinstance(raw, Mapping) or raw.get("from") not in _ROLES or not isinstance(raw.get("value"), str):
+    if not isinstance(raw, Mapping) or str(raw.get("from")) not in _READ_ROLES or not isinstance(raw.get("value"), str):
         raise InvalidRecord(f"{where} is not {{from: human, gpt or system, value: a text}}")
     rest = {name: value for name, value in raw.items() if name not in ("from", "value", "observe")}
     if overlap := {"role", "content", "observations", "image_tag"} & rest.keys():
         raise InvalidRecord(f"{where} mixes two forms: it has both 'from' and {', '.join(map(repr, sorted(overlap)))}")
-    message = {"role": _ROLES[raw["from"]], "content": raw["value"]} | rest
+    message = {"role": _READ_ROLES[raw["from"]], "content": raw["value"]} | rest
     if raw.get("observe") is None:
         return message
     if not isinstance(raw["observe"], list):

@@ -1,4 +1,7 @@
-"""The dialect of OpenAI's chat messages: content in parts, images as `image_url`; pairs as `preferred_output` and `non_preferred_output`."""
+"""The dialect of OpenAI's chat messages: content in parts, images as `image_url`; pairs as `preferred_output` and `non_preferred_output`.
+
+Lines of a batch file (`custom_id`, `body`) are read too.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ INLINE = True
 
 def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is."""
-    if "preferred_output" in row:
+    if "preferred_output" in row or _is_request(row):
         return ""
     if not isinstance(row.get("messages"), list):
         return "no 'messages' and no 'preferred_output'"
@@ -27,6 +30,11 @@ def mismatch(row: Mapping[str, Any]) -> str:
         return ""
     plain = all(isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in row["messages"])
     return "plain 'messages' are records of ours" if plain or "images" in row or "image" in row else ""
+
+
+def _is_request(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a line of a batch file: a request with its id."""
+    return isinstance(row.get("body"), Mapping) and isinstance(row["body"].get("messages"), list)
 
 
 def _names_images(messages: Any) -> bool:
@@ -38,6 +46,10 @@ def _names_images(messages: Any) -> bool:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    if _is_request(row):
+        body, rest = row["body"], other_fields(row, "body", "custom_id")
+        rest = ({"id": row["custom_id"]} if row.get("custom_id") is not None else {}) | rest | {"body": other_fields(body, "messages")}
+        return record_of(messages_of(body["messages"], "body.messages"), rest, _images(body["messages"]))
     if "preferred_output" not in row:
         messages = messages_of(row.get("messages"), "messages")
         return record_of(messages, other_fields(row, "messages"), _images(row["messages"]))

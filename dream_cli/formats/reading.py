@@ -81,3 +81,8 @@ def images_of(raw: Any, where: str) -> list[Any] | None:
         if not (isinstance(image, str) and image) and not (isinstance(image, Mapping) and (image.get("bytes") or image.get("path"))):
             raise InvalidRecord(f"{where!r} is not a path, a data: URI, {{bytes, path}} or a list of these")
     return images
+
+
+def row_images(row: Mapping[str, Any]) -> list[Any] | None:
+    """Return the images of a row in `images`, or in `image` where it has none; None where it has neither."""
+    return images_of(row.get("images") or row.get("image"), "images" if row.get("images") else "image")

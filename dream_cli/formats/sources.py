@@ -1,26 +1,30 @@
-"""The sources of rows: a file of records, CSV, the folder of a data set, or a hub."""
+"""The sources of rows: a file of records, a table, a tar file, the folder of a data set or of pictures, or a hub."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
-from dream_cli.records.streams import RowReader, base_of, read_records, read_rows
+from dream_cli.records.streams import METADATA, TARS, RowReader, base_of, read_rows, read_with
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, a folder, a name on a hub (`hf://datasets/ORG/NAME`), or stdin; `split` is for data sets with several."""
+    """A file, a folder, a name on a hub (`hf://datasets/ORG/NAME`), or stdin; `split` is for data sets with several.
+
+    `prompt` is the prompt of rows that have none, such as pictures.
+    """
 
     name: str | None
     reading: Reading = DEFAULT_READING
     split: str | None = None
     limit: int | None = None
+    prompt: str | None = None
 
     @property
     def base(self) -> Base:
@@ -30,23 +34,43 @@ class Source:
         return base_of(self.name, self.reading)
 
 
-def open_source(source: Source) -> Iterator[Record]:
-    """Return the rows of a source, read lazily; raise UsageError where it cannot be one."""
+@dataclass(frozen=True)
+class Opened:
+    """The rows of a source, read lazily; `skipped` gets the reason for each file that is passed over."""
+
+    rows: Iterator[Record]
+    skipped: list[str] = field(default_factory=list)
+
+
+def open_source(source: Source) -> Opened:
+    """Open a source; raise UsageError where it cannot be one. Columns that are not read are not reported: a dialect may read them."""
     name = source.name or "-"
     reader = RowReader(name, source.base, source.reading)
-    rows: Iterator[Record]
+    reader.unread = None
+    skipped: list[str] = []
+    return Opened(islice(_open(source, name, reader, skipped), source.limit), skipped)
+
+
+def _open(source: Source, name: str, reader: RowReader, skipped: list[str]) -> Iterator[Record]:
     if name.startswith("hf://"):
         from dream_cli.formats.hub_datasets import open_hub
 
-        rows = read_rows(open_hub(name, source.split), reader)
-    elif os.path.isdir(name):
-        from dream_cli.formats.hub_datasets import open_folder
+        return read_rows(open_hub(name, source.split), reader)
+    if os.path.isdir(name):
+        from dream_cli.formats.folders import open_folder
 
-        rows = read_rows(open_folder(name, source.split), reader)
-    elif name.lower().endswith(".csv") and os.path.isfile(name):
-        from dream_cli.formats.csv import read_csv
+        return open_folder(name, reader, skipped, split=source.split, prompt=source.prompt)
+    if os.path.isfile(name):
+        if os.path.basename(name) in METADATA:
+            from dream_cli.formats.pictures import read_image_folder
 
-        rows = read_csv(name, reader)
-    else:
-        rows = read_records(source.name, source.reading)
-    return islice(rows, source.limit)
+            return read_image_folder(name, reader)
+        if name.lower().endswith((".csv", ".tsv")):
+            from dream_cli.formats.csv import read_csv, read_tsv
+
+            return read_csv(name, reader) if name.lower().endswith(".csv") else read_tsv(name, reader)
+        if name.lower().endswith(TARS):
+            from dream_cli.formats.webdataset import read_tar
+
+            return read_tar(name, reader, skipped)
+    return read_with(source.name, reader)

@@ -1,6 +1,6 @@
 """The table of dialects, and the recognition of the dialect of a row.
 
-A plug-in of the group `dream.formats` leads to a `Dialect`. Its rows are recognised after those of the built-in dialects.
+A plug-in of the group `dream.formats` leads to a `Written` dialect. Its rows are recognised after those of the built-in dialects.
 """
 
 from __future__ import annotations
@@ -13,18 +13,32 @@ from typing import Any, Protocol, get_args
 from dream_cli import plugins
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.formats.reading import PathsFrom
-from dream_cli.records.choices import ForeignDialect
+from dream_cli.records.choices import ForeignDialect, WrittenDialect
+from dream_cli.records.columns import prompt_like
 from dream_cli.records.record import Json
 
 OURS = "dream"
 DIALECTS: tuple[ForeignDialect, ...] = get_args(ForeignDialect)
+WRITTEN: tuple[WrittenDialect, ...] = get_args(WrittenDialect)
 
 # A row of these can also be a valid record of ours; their `mismatch` is empty only where a field settles that it is theirs.
-_NEAR = ("openai", "swift", "trl")
+_NEAR = ("vlfeedback", "beavertails-v", "openai", "swift", "trl")
+# How many field names a message lists; data may bring any number of them.
+_LISTED = 10
 
 
 class Dialect(Protocol):
-    """One file beside this one: a form of rows that others read and write.
+    """One file beside this one: a form of rows that others write."""
+
+    def mismatch(self, row: Mapping[str, Any]) -> str:
+        """Return why a row is not in this dialect; empty where it is."""
+
+    def read(self, row: Mapping[str, Any]) -> Json:
+        """Return a row as one of our records (as JSON); raise InvalidRecord where it is malformed."""
+
+
+class Written(Dialect, Protocol):
+    """A dialect that is written too.
 
     `FEATURES` are its columns in the types of Hugging Face datasets, empty where rows may have any; `PATHS` is how its reader takes
     the path of an image in JSON, and `INLINE` whether it takes a `data:` URI.
@@ -34,19 +48,13 @@ class Dialect(Protocol):
     PATHS: PathsFrom
     INLINE: bool
 
-    def mismatch(self, row: Mapping[str, Any]) -> str:
-        """Return why a row is not in this dialect; empty where it is."""
-
-    def read(self, row: Mapping[str, Any]) -> Json:
-        """Return a row as one of our records (as JSON); raise InvalidRecord where it is malformed."""
-
     def write(self, record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
         """Return one of our records (as JSON) as a row, and the fields that it has no place for; raise InvalidRecord where there is none."""
 
 
 @cache
-def dialect(name: str) -> Dialect:
-    """Return a dialect by its name; raise UsageError where a plug-in is not one."""
+def dialect(name: str) -> Written:
+    """Return a dialect by its name, one that is written where `check_dialect` says so; raise UsageError where a plug-in is not one."""
     if name not in DIALECTS:
         return _checked(plugins.load("formats", name), name)
     module: Any = import_module(f"dream_cli.formats.{name.replace('-', '_')}")
@@ -59,16 +67,22 @@ def names() -> tuple[str, ...]:
     return (*DIALECTS, *plugins.names("formats", (OURS, *DIALECTS)))
 
 
-def check_dialect(name: str) -> None:
-    """Raise UsageError where there is no dialect of that name."""
-    if name not in (OURS, *names()):
-        raise UsageError(f"no dialect {name!r}; there are {', '.join((OURS, *names()))}")
+def check_dialect(name: str, written: bool = False) -> None:
+    """Raise UsageError where there is no dialect of that name, or none that is written."""
+    offered = (OURS, *(other for other in names() if not written or not is_only_read(other)))
+    if name not in offered:
+        raise UsageError(f"no dialect {name!r}{' that is written' if written else ''}; there are {', '.join(offered)}")
 
 
-def _checked(value: Any, name: str) -> Dialect:
+def is_only_read(name: str) -> bool:
+    """Whether a dialect is not written. Plug-ins are."""
+    return name in DIALECTS and name not in WRITTEN
+
+
+def _checked(value: Any, name: str) -> Written:
     missing = [part for part in ("FEATURES", "PATHS", "INLINE", "mismatch", "read", "write") if not hasattr(value, part)]
     if missing:
-        raise UsageError(f"the plug-in {name} is not a dialect: it has no {', '.join(missing)} (see dream_cli.formats.table.Dialect)")
+        raise UsageError(f"the plug-in {name} is not a dialect: it has no {', '.join(missing)} (see dream_cli.formats.table.Written)")
     return value  # type: ignore[no-any-return]
 
 
@@ -80,7 +94,12 @@ def recognise(row: Mapping[str, Any]) -> str:
         if not mismatches[name]:
             return name
     tried = "; ".join(f"{name}: {why}" for name, why in mismatches.items())
-    raise InvalidRecord(f"a row of no known form (dream: no 'prompt' and no 'messages'; {tried})")
+    names = [*map(repr, list(row)[:_LISTED]), *(["..."] if len(row) > _LISTED else [])]
+    prompt = prompt_like(row)
+    hint = f"{prompt!r} may be the prompt: --prompt-column {prompt}" if prompt else "--prompt TEXT adds a prompt"
+    raise InvalidRecord(
+        f"a row of no known form, with {', '.join(names) or 'no fields'}; {hint} (dream: no 'prompt' and no 'messages'; {tried})"
+    )
 
 
 def is_ours(row: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import IO, Protocol
 
 from dream_cli.errors import ImageError, InvalidRecord, UsageError
 from dream_cli.formats.dataset_info import LISTED, enter
-from dream_cli.formats.table import OURS, Dialect, dialect
+from dream_cli.formats.table import OURS, Written, dialect
 from dream_cli.records.atomic import as_usage_error
 from dream_cli.records.image_paths import is_inline, without_bytes
 from dream_cli.records.image_rows import ImageRows
@@ -117,7 +117,7 @@ class _Theirs:
     """Rows of another dialect, all of one kind. On stdout a row with an error stays in its place; with a file it goes to `OUT.errors.jsonl`."""
 
     def __init__(
-        self, sink: Sink, out: str | None, rows: ImageRows, form: Dialect, typed: bool, label: str | None, later: ExitStack
+        self, sink: Sink, out: str | None, rows: ImageRows, form: Written, typed: bool, label: str | None, later: ExitStack
     ) -> None:
         self.sink, self.name, self.rows = sink, str(out), rows
         self.form, self.typed, self.later = form, typed, later

@@ -1,5 +1,6 @@
 """The TRL dialect: messages; prompt and completion; prompt, chosen and rejected; each with `images`.
 
+A pair may be two whole conversations, also beside their prompt and the conversation with the chosen answer, as in UltraFeedback.
 Source: the dataset formats of TRL 1.16 (`docs/source/dataset_formats.md`); the vision trainers need the prompt in a column of its own.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.hf_features import IMAGES, MESSAGES, TEXT
-from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, part_images, record_of
+from dream_cli.formats.reading import PathsFrom, messages_of, other_fields, part_images, record_of, row_images
 from dream_cli.records.record import Json
 
 _OWN = ("messages", "prompt", "completion", "chosen", "rejected", "images", "image")
@@ -34,23 +35,34 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
-    images = images_of(row.get("images", row.get("image")), "images")
+    whole = all(isinstance(row.get(name), list) and len(row[name]) > 1 for name in ("chosen", "rejected"))
+    images = row_images(row)
     if images is None:
-        named = [m for name in ("messages", "prompt", "chosen") for m in row.get(name) or () if isinstance(m, Mapping)]
-        images = part_images(named) or None
+        lists = [row.get(name) for name in (("chosen",) if whole else ("messages", "prompt", "chosen"))]
+        images = part_images([m for messages in lists for m in messages or () if isinstance(m, Mapping)]) or None
     rest = other_fields(row, *_OWN)
+    if whole:
+        return _whole_pair(row, rest, images)
     if row.get("messages") is not None:
         return record_of(messages_of(row["messages"], "messages"), rest, images)
     if row.get("prompt") is None:
-        # A pair with an implicit prompt: what both conversations begin with.
-        chosen, rejected = (_messages(row.get(name), name, "assistant") for name in ("chosen", "rejected"))
-        if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
-            raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt")
-        return record_of(chosen[:-1], rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+        raise InvalidRecord("no 'prompt', and 'chosen' and 'rejected' are not two conversations")
     prompt = _messages(row["prompt"], "prompt", "user")
     if row.get("chosen") is None and row.get("rejected") is None:
         return record_of(prompt, rest, images, response=_text(row, "completion"))
     return record_of(prompt, rest, images, chosen=_text(row, "chosen", True), rejected=_text(row, "rejected", True))
+
+
+def _whole_pair(row: Mapping[str, Any], rest: Json, images: list[Any] | None) -> Json:
+    """Return the pair of two conversations, whose prompt is what both begin with."""
+    chosen, rejected = (messages_of(row[name], name) for name in ("chosen", "rejected"))
+    prompt = chosen[:-1]
+    if prompt != rejected[:-1] or chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
+        raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt, or do not end with the assistant")
+    beside = row.get("prompt")
+    if isinstance(beside, str) and beside not in (message["content"] for message in prompt):
+        raise InvalidRecord("'prompt' is no message of 'chosen'")
+    return record_of(prompt, rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
 
 
 def _messages(raw: Any, name: str, role: str) -> list[Json]:

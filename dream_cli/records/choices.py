@@ -31,8 +31,12 @@ JudgeFormat = Literal["questions", GuardName]  # how a judge is asked: our quest
 Aggregate = Literal["any", "mean", "majority"]  # how the trials of a prompt make one outcome
 
 # The order in which a row is tried: a dialect with a field that no other has comes before those that look alike.
-ForeignDialect = Literal["llamafactory", "llava", "alpaca", "openai", "swift", "trl", "rlaif-v", "spa-vl"]
-DialectName = Literal["dream", ForeignDialect]
+WrittenDialect = Literal["llamafactory", "llava", "alpaca", "openai", "swift", "trl", "rlaif-v", "spa-vl"]
+ForeignDialect = Literal[
+    "rlhf-v", "vlfeedback", "beavertails-v", "vlguard", "distilabel", "argilla", "openrlhf", WrittenDialect, "vlmevalkit"
+]
+SourceName = Literal["dream", ForeignDialect]
+TargetName = Literal["dream", WrittenDialect]
 ImageForm = Literal["inline", "extract", "paths"]  # how a converted row holds its images
 
 Shell = Literal["bash", "zsh", "fish"]

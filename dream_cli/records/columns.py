@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from dream_cli.records.access import Access, Base
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "screenshot"}
 _FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".heic", ".svg")
-_PROMPT_LIKE = ("question", "query", "instruction", "text", "input", "problem", "user", "request", "caption")
+_PROMPT_LIKE = ("question", "query", "instruction", "prompt_text", "text", "input", "problem", "user", "request", "caption")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ DEFAULT_READING = Reading()
 
 
 def image_like(row: Mapping[str, Any]) -> str | None:
-    """Return the first column that is not read and holds what looks like an image: a path, a URL, bytes or {bytes, path}."""
-    return next((name for name, value in row.items() if name not in ("image", "images") and _may_be_image(name, value)), None)
+    """Return the first column that is not read and holds what looks like an image: bytes, {bytes, path} or a path, else a URL, which is not fetched."""
+    columns = [name for name, value in row.items() if name not in ("image", "images") and _may_be_image(name, value)]
+    return next((name for name in columns if "://" not in str(row[name])[:9]), next(iter(columns), None))
 
 
 def _may_be_image(name: str, value: Any) -> bool:
@@ -76,6 +78,20 @@ def _may_be_image(name: str, value: Any) -> bool:
 def unread(place: str, column: str) -> str:
     """Return the warning for a column that looks like an image and is not read."""
     return f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {column} reads it\n"
+
+
+class UnreadColumns:
+    """The columns of one source that look like an image and are not read: each is named once on stderr."""
+
+    def __init__(self, prompt_column: str | None = None) -> None:
+        self.reported = {prompt_column}
+
+    def report(self, row: Mapping[str, Any], place: str) -> None:
+        """Name such a column of a row that has no images, if it is not named yet."""
+        column = image_like(row)
+        if column is not None and column not in self.reported:
+            self.reported.add(column)
+            sys.stderr.write(unread(place, column))
 
 
 def prompt_like(row: Mapping[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol, cast
 from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.access import Base
 from dream_cli.records.atomic import as_usage_error, check_place, replacing
-from dream_cli.records.columns import DEFAULT_READING, Reading, each_image, image_like, unread
+from dream_cli.records.columns import DEFAULT_READING, Reading, UnreadColumns, each_image
 from dream_cli.records.image_paths import locate, without_bytes
 from dream_cli.records.image_rows import ImageRows, with_messages
 from dream_cli.records.json_array import items
@@ -31,6 +31,11 @@ from dream_cli.records.record import Failure, Json, Record, unreadable
 from dream_cli.records.strict_json import dumps, loads
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+# Files that only `dream convert` reads.
+TARS = (".tar", ".tar.gz", ".tgz")
+CONVERTED = (".csv", ".tsv", *TARS)
+# The files of an image folder, whose columns name images.
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 MAX_LINE = 64 * 1024 * 1024
 _SKIP = 1024 * 1024
 
@@ -38,13 +43,14 @@ _SKIP = 1024 * 1024
 def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: int | None = None) -> Iterator[Record]:
     """Return the records of a file or of stdin, read lazily; raise UsageError for a file that cannot hold records."""
     rows = RowReader("stdin" if source is None or source == "-" else source, base_of(source, reading), reading)
+    return islice(read_with(source, rows), limit)
+
+
+def read_with(source: str | None, rows: RowReader) -> Iterator[Record]:
+    """Return the records of a file or of stdin, made by `rows`, as `read_records` does."""
     if source is None or source == "-":
-        records = _read_lines(sys.stdin.buffer, rows)
-    elif is_pipe(source):
-        records = _read_file(source, rows)
-    else:
-        records = _open_file(source, rows)
-    return islice(records, limit)
+        return _read_lines(sys.stdin.buffer, rows)
+    return _read_file(source, rows) if is_pipe(source) else _open_file(source, rows)
 
 
 def base_of(source: str | None, reading: Reading) -> Base:
@@ -88,9 +94,12 @@ def check_source(source: str | None) -> None:
     if source is None or source == "-" or is_pipe(source):
         return
     if os.path.isdir(source):
-        raise UsageError(f"{source} is a directory; name a file in it{_did_you_mean(source + '/')}")
+        near = _did_you_mean(source + "/")
+        raise UsageError(f"{source} is a directory; name a file in it{near or f', or make records of it: dream convert {source}'}")
     if not os.path.exists(source):
         raise UsageError(f"{source} does not exist{_did_you_mean(source)}")
+    if source.lower().endswith(CONVERTED):
+        raise UsageError(f"{source} is not a file of records; make one of it: dream convert {source} -o FILE.jsonl")
     suffix = suffix_of(source)
     if not os.access(source, os.R_OK):
         raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
@@ -190,14 +199,14 @@ def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Reco
 
 
 class RowReader:
-    """Makes records of the rows of one source; an unread column that looks like an image is named once on stderr.
+    """Makes records of the rows of one source; a column that looks like an image and is not read is reported to `unread`.
 
     `name` is the source's name for messages; relative image paths start at `base`.
     """
 
     def __init__(self, name: str, base: Base, reading: Reading = DEFAULT_READING) -> None:
         self.name, self.base, self.reading = name, base, reading
-        self.reported: set[str] = set()
+        self.unread: UnreadColumns | None = UnreadColumns(reading.prompt_column)
 
     def record(self, raw: Any, number: int, odd: str | None = None) -> Record:
         """Return the record of row `number`; a malformed value, or the message `odd` about its text, becomes its error."""
@@ -207,10 +216,8 @@ class RowReader:
             error = unreadable(self.name, number, f"{place}: {odd}").error
             return Record(error=error, extra=fields, order=tuple(fields), place=place, access=self.base.access)
         record = to_record(raw, self.name, number=number, base=self.base, reading=self.reading)
-        column = image_like(raw) if isinstance(raw, dict) and not record.images else None
-        if column is not None and column != self.reading.prompt_column and column not in self.reported:
-            self.reported.add(column)
-            sys.stderr.write(unread(place, column))
+        if self.unread is not None and isinstance(raw, dict) and not record.images:
+            self.unread.report(raw, place)
         return record
 
 

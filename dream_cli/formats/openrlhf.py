@@ -1,0 +1,56 @@
+"""The dialects of OpenRLHF and of the responses API: `input` with `output`, `context_messages`, and `message` as JSON text with images in its parts.
+
+Source: `openrlhf/datasets` of OpenRLHF 0.8, the columns of https://huggingface.co/datasets/OpenRLHF/prompt-collection-v0.1, and OpenRLHF-M.
+Its pairs are two conversations, as TRL has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats.reading import messages_of, other_fields, part_images, record_of, row_images
+from dream_cli.records.record import Json
+from dream_cli.records.strict_json import loads
+
+_PROMPTS = ("message", "context_messages", "input")
+
+
+def mismatch(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is."""
+    name = _prompt_of(row)
+    return "" if name else "no messages in 'message', 'context_messages' or 'input', no 'input' with 'output'"
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    name = _prompt_of(row)
+    if name is None:
+        raise InvalidRecord(f"no messages in {', '.join(_PROMPTS)}")
+    raw = _messages(row[name]) or [{"role": "user", "content": row[name]}]
+    messages, images = messages_of(raw, name), part_images(raw) or row_images(row)
+    rest = other_fields(row, name, "images", "image", *(["output"] if name == "input" else []))
+    output = row.get("output") if name == "input" else None
+    if isinstance(output, list):
+        return record_of(messages + messages_of(output, "output"), rest, images)
+    return record_of(messages, rest, images, response=output)
+
+
+def _prompt_of(row: Mapping[str, Any]) -> str | None:
+    """Return the column of the prompt: one that holds messages, or the text `input` beside its `output`."""
+    if name := next((name for name in _PROMPTS if _messages(row.get(name))), None):
+        return name
+    answered = isinstance(row.get("input"), str) and isinstance(row.get("output"), str)
+    return "input" if answered and "instruction" not in row else None
+
+
+def _messages(raw: Any) -> list[Any]:
+    """Return a list of messages, also where it came as JSON text; an empty list for anything else."""
+    if isinstance(raw, str) and raw.lstrip().startswith("["):
+        with suppress(ValueError):
+            raw, odd = loads(raw)
+            raw = [] if odd else raw
+    fits = isinstance(raw, list) and all(isinstance(message, Mapping) and "role" in message for message in raw)
+    return raw if fits else []

@@ -1,0 +1,37 @@
+"""The RLHF-V dialect: pairs of one image, whose question and two answers are JSON in the column `text`.
+
+Source: the columns of https://huggingface.co/datasets/openbmb/RLHF-V-Dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from dream_cli.errors import InvalidRecord
+from dream_cli.formats import spa_vl
+from dream_cli.records.record import Json
+from dream_cli.records.strict_json import loads
+
+
+def mismatch(row: Mapping[str, Any]) -> str:
+    """Return why a row is not in this dialect; empty where it is."""
+    return "" if _texts(row) else "no JSON of 'question', 'chosen' and 'rejected' in 'text'"
+
+
+def read(row: Mapping[str, Any]) -> Json:
+    """Return a row as one of our pairs; the columns of its origin stay beside. Raise InvalidRecord where it is malformed."""
+    texts = _texts(row)
+    if not texts:
+        raise InvalidRecord("'text' is not JSON of 'question', 'chosen' and 'rejected'")
+    return spa_vl.read({name: value for name, value in row.items() if name != "text"} | texts)
+
+
+def _texts(row: Mapping[str, Any]) -> Json:
+    text = row.get("text")
+    if isinstance(text, str) and text.lstrip().startswith("{"):
+        with suppress(ValueError):
+            text, odd = loads(text)
+            text = None if odd else text
+    return dict(text) if isinstance(text, Mapping) and {"question", "chosen", "rejected"} <= text.keys() else {}

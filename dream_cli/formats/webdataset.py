@@ -1,0 +1,85 @@
+"""WebDataset: tar files whose members of one key (key.jpg, key.json, key.txt) are one sample.
+
+Source: the format of the package webdataset. A tar is read from front to back and never unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from dream_cli.errors import UsageError
+from dream_cli.records.record import Json, Record, unreadable
+from dream_cli.records.streams import MAX_LINE, RowReader
+from dream_cli.records.strict_json import loads
+
+# The member of a sample that is its text; its prompt, where nothing else of the sample is one.
+TEXT = "txt"
+_TEXTS = (TEXT, "text", "caption", "cls", "id", "url")
+_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm")
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
+
+
+def read_tar(source: str, rows: RowReader, skipped: list[str]) -> Iterator[Record]:
+    """Yield the records of a tar file; members that are no picture, JSON or text are added to `skipped`. Raises UsageError where it is no tar."""
+    number = 0
+    try:
+        with tarfile.open(source, "r|*") as tar:
+            for key, members in groupby(_members(tar, source, skipped), key=lambda member: member[0]):
+                number += 1
+                row, odd = _row(tar, key, members)
+                if odd is None:
+                    yield rows.record(row, number)
+                else:
+                    error = unreadable(rows.name, number, f"{rows.name}:{number}: {odd}").error
+                    yield Record(error=error, extra=row, order=tuple(row), place=f"{rows.name}:{number}")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        if not number and not isinstance(error, OSError):
+            raise UsageError(f"{source} is not a tar file ({error})") from None
+        yield unreadable(rows.name, number + 1, f"{rows.name}:{number + 1}: the file breaks off here ({error}); make it anew")
+
+
+def _members(tar: tarfile.TarFile, source: str, skipped: list[str]) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield (key, extension, member) of the files that are read."""
+    for member in tar:
+        named = _NAME.fullmatch(member.name)
+        kind = named[2].lower().rpartition(".")[2] if named else ""
+        if named and member.isfile() and kind in (*_IMAGES, *_TEXTS, "json"):
+            yield named[1], named[2].lower(), member
+        elif not member.isdir():
+            skipped.append(f"{source}: {member.name} is no picture, JSON or text")
+
+
+def _row(tar: tarfile.TarFile, key: str, members: Iterator[tuple[str, str, tarfile.TarInfo]]) -> tuple[Json, str | None]:
+    """Return a sample as a row, and what is wrong with it, if anything."""
+    row: Json = {"id": key}
+    images: list[Any] = []
+    odd, held = None, 0
+    for _, extension, member in members:
+        held += member.size
+        if held > MAX_LINE:
+            odd = f"the sample {key} is larger than {MAX_LINE // 2**20} MB; scale its images down"
+            continue
+        file = tar.extractfile(member)
+        data = b"" if file is None else file.read()
+        kind = extension.rpartition(".")[2]
+        if kind in _IMAGES:
+            images.append({"bytes": data, "path": os.path.basename(member.name)})
+            continue
+        try:
+            text = data.decode("utf-8-sig")
+            value, wrong = loads(text) if kind == "json" else (text.removesuffix("\n"), None)
+        except ValueError as error:
+            value, wrong = None, str(error)
+        if wrong is not None:
+            odd = f"{member.name} is not {'JSON' if kind == 'json' else 'UTF-8'}: {wrong}"
+        row |= value if isinstance(value, dict) else {extension: value}
+    if images:
+        row = {name: value for name, value in row.items() if name not in ("image", "images")}
+        row |= {"image": images[0]} if len(images) == 1 else {"images": images}
+    return row, odd
