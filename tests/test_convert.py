@@ -104,6 +104,11 @@ def test_a_parquet_file_of_other_types_is_read_as_far_as_it_goes(work: Workdir) 
     assert ran.code == 1 and ran.rows[0]["error"]["kind"] == "invalid"
 
 
+UNKNOWN = (
+    "a row of no known form, with 'question'; 'question' may be the prompt: --prompt-column question (dream: no 'prompt' and no 'messages'"
+)
+
+
 def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:
     work.write(
         "in.jsonl",
@@ -115,8 +120,7 @@ def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:
     beside = work.read("out.jsonl.errors.jsonl")
     assert [row["error"]["message"].split("; rlhf-v: ")[0] for row in beside] == [
         "in.jsonl:2: 2 responses are not a single answer; make pairs of them first (dream pair)",
-        "in.jsonl:3: a row of no known form, with 'question'; 'question' may be the prompt: --prompt-column question"
-        " (dream: no 'prompt' and no 'messages'",
+        f"in.jsonl:3: {UNKNOWN}",
         "in.jsonl:4: a row of answers in a file of chosen, rejected; its reader takes one kind per file",
     ]
     assert "3 rows have an error (3 invalid), see out.jsonl.errors.jsonl; the first: in.jsonl:2: 2 responses" in ran.err

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from dream_cli.errors import InvalidRecord
 from dream_cli.formats.reading import messages_of, other_fields, part_images, record_of, row_images
 from dream_cli.records.record import Json
 from dream_cli.records.strict_json import loads
@@ -20,15 +19,12 @@ _PROMPTS = ("message", "context_messages", "input")
 
 def mismatch(row: Mapping[str, Any]) -> str:
     """Return why a row is not in this dialect; empty where it is."""
-    name = _prompt_of(row)
-    return "" if name else "no messages in 'message', 'context_messages' or 'input', no 'input' with 'output'"
+    return "" if _prompt_of(row) else "no messages in 'message', 'context_messages' or 'input', no 'input' with 'output'"
 
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our records; raise InvalidRecord where it is malformed."""
-    name = _prompt_of(row)
-    if name is None:
-        raise InvalidRecord(f"no messages in {', '.join(_PROMPTS)}")
+    name = str(_prompt_of(row))
     raw = _messages(row[name]) or [{"role": "user", "content": row[name]}]
     messages, images = messages_of(raw, name), part_images(raw) or row_images(row)
     rest = other_fields(row, name, "images", "image", *(["output"] if name == "input" else []))

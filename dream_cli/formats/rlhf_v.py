@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from dream_cli.errors import InvalidRecord
 from dream_cli.formats import spa_vl
 from dream_cli.records.record import Json
 from dream_cli.records.strict_json import loads
@@ -22,10 +21,7 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as one of our pairs; the columns of its origin stay beside. Raise InvalidRecord where it is malformed."""
-    texts = _texts(row)
-    if not texts:
-        raise InvalidRecord("'text' is not JSON of 'question', 'chosen' and 'rejected'")
-    return spa_vl.read({name: value for name, value in row.items() if name != "text"} | texts)
+    return spa_vl.read({name: value for name, value in row.items() if name != "text"} | _texts(row))
 
 
 def _texts(row: Mapping[str, Any]) -> Json:

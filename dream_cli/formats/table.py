@@ -28,7 +28,7 @@ _LISTED = 10
 
 
 class Dialect(Protocol):
-    """One file beside this one: a form of rows that others write."""
+    """One file beside this one: a form of rows that others write. A dialect that is only read gets rows without a mismatch alone."""
 
     def mismatch(self, row: Mapping[str, Any]) -> str:
         """Return why a row is not in this dialect; empty where it is."""

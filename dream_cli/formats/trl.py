@@ -39,7 +39,7 @@ def read(row: Mapping[str, Any]) -> Json:
     images = row_images(row)
     if images is None:
         lists = [row.get(name) for name in (("chosen",) if whole else ("messages", "prompt", "chosen"))]
-        images = part_images([m for messages in lists for m in messages or () if isinstance(m, Mapping)]) or None
+        images = part_images([m for messages in lists if isinstance(messages, list) for m in messages if isinstance(m, Mapping)]) or None
     rest = other_fields(row, *_OWN)
     if whole:
         return _whole_pair(row, rest, images)

@@ -55,8 +55,9 @@ DEFAULT_READING = Reading()
 
 def image_like(row: Mapping[str, Any]) -> str | None:
     """Return the first column that is not read and holds what looks like an image: bytes, {bytes, path} or a path, else a URL, which is not fetched."""
-    columns = [name for name, value in row.items() if name not in ("image", "images") and _may_be_image(name, value)]
-    return next((name for name in columns if "://" not in str(row[name])[:9]), next(iter(columns), None))
+    columns = {name: value for name, value in row.items() if name not in ("image", "images") and _may_be_image(name, value)}
+    local = (name for name, value in columns.items() if not isinstance(value, str) or "://" not in value[:9])
+    return next(local, next(iter(columns), None))
 
 
 def _may_be_image(name: str, value: Any) -> bool:

@@ -1,0 +1,213 @@
+"""What `dream convert` reads besides files of rows: folders of pictures, image folders, WebDataset and tables of tabs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream_cli.errors import UsageError
+from dream_cli.formats.converting import Conversion, Receipt, convert
+from dream_cli.formats.sources import Source
+from dream_cli.records.images import size
+from dream_cli.records.record import Record
+from dream_cli.records.streams import read_records
+from tests.conftest import Workdir
+
+Json = dict[str, Any]
+
+
+def converted(source: Path | str, **options: Any) -> tuple[list[Record], Receipt]:
+    """Convert a source in this process and return its records and the receipt."""
+    out = f"{source}.records.jsonl"
+    receipt = convert(Source(str(source), **options), out, Conversion())
+    return list(read_records(out)), receipt
+
+
+def sizes(records: list[Record]) -> list[list[tuple[int, int]]]:
+    return [[size(image) for image in record.images] for record in records]
+
+
+# Pictures
+
+
+@pytest.fixture
+def folder(work: Workdir) -> Path:
+    """A folder of pictures with other files among them."""
+    for place in ("img/more", "img/.cache"):
+        (work.path / place).mkdir(parents=True)
+    for name in ("img/b.png", "img/a.png", "img/more/c.jpg", "img/.cache/d.png"):
+        work.picture(name)
+    (work.path / "img" / "notes.txt").write_text("To do.")
+    (work.path / "img" / "late.png").write_text("version https://git-lfs.github.com/spec/v1\n")
+    return work.path / "img"
+
+
+def test_a_folder_of_pictures_becomes_a_record_for_each(work: Workdir, folder: Path) -> None:
+    ran = work.dream("convert", "img/", "--prompt", "What is this?", "-o", "set/records.jsonl")
+    assert ran.code == 2 and "set does not exist" in ran.err
+    ran = work.dream("convert", "img/", "--prompt", "What is this?", "-o", "records.jsonl")
+    assert ran.code == 0
+    assert work.read("records.jsonl") == [
+        {"id": name, "prompt": "What is this?", "images": [f"img/{name}"]} for name in ("a.png", "b.png", "more/c.jpg")
+    ]
+    assert ran.err.splitlines() == [
+        "dream convert: rows read: 3 dream; written as dream: 3",
+        "dream convert: files that are skipped: 2; the first: image img/late.png is a Git LFS pointer, not the image itself;"
+        " fetch the file with git lfs pull".replace("img/late.png", str(folder / "late.png")),
+    ]
+
+
+def test_pictures_need_a_prompt_and_a_folder_without_any_is_an_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"or the prompt of its pictures with --prompt TEXT"):
+        converted(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="is a folder without pictures"):
+        converted(tmp_path / "empty", prompt="What is this?")
+
+
+def test_a_picture_behind_a_link_that_leaves_the_folder_is_skipped(folder: Path, work: Workdir) -> None:
+    os.symlink(work.path / work.picture("outside.png"), folder / "link.png")
+    records, receipt = converted(folder, prompt="What is this?")
+    assert [record.id for record in records] == ["a.png", "b.png", "more/c.jpg"]
+    assert receipt.skipped == 3
+
+
+# Image folders
+
+
+ROWS = [{"file_name": "a.png", "text": "A leaf."}, {"file_name": "more/c.jpg", "text": "A fern, seen from below."}]
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_an_image_folder_names_its_pictures(folder: Path, name: str) -> None:
+    lines = ["file_name,text", "a.png,A leaf.", 'more/c.jpg,"A fern, seen from below."'] if name.endswith("csv") else map(json.dumps, ROWS)
+    (folder / name).write_text("\n".join(lines))
+    for source in (folder, folder / name):
+        (record, _), receipt = converted(source)
+        assert record.error is not None and "'text' may be the prompt: --prompt-column text" in record.error.message
+        records, receipt = converted(source, prompt="What is this?")
+        assert not receipt.errors
+        assert [(record.prompt, record.extra["text"]) for record in records] == [("What is this?", row["text"]) for row in ROWS]
+        assert sizes(records) == [[(16, 16)], [(16, 16)]]
+
+
+def test_the_splits_of_an_image_folder_are_folders(work: Workdir) -> None:
+    for split in ("train", "test"):
+        (work.path / "set" / split).mkdir(parents=True)
+        work.picture(f"set/{split}/{split}.png")
+        work.write(f"set/{split}/metadata.jsonl", [{"file_name": f"{split}.png", "prompt": split}])
+    with pytest.raises(UsageError, match="has the splits test, train; name one with --split"):
+        converted(work.path / "set")
+    records, _ = converted(work.path / "set", split="train")
+    assert [record.prompt for record in records] == ["train"] and sizes(records) == [[(16, 16)]]
+
+
+# WebDataset
+
+
+def packed(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def png(work: Workdir) -> bytes:
+    return (work.path / work.picture("one.png")).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["shard-000.tar", "shard-000.tar.gz"])
+def test_the_members_of_one_key_are_one_record(tmp_path: Path, png: bytes, name: str) -> None:
+    members = {
+        "a/1.png": png,
+        "a/1.json": json.dumps({"prompt": "What is this?", "source": "toy"}).encode(),
+        "a/2.json": json.dumps({"conversations": [{"from": "human", "value": "Look: <image> and <image>"}], "image": "gone.png"}).encode(),
+        "a/2.0.png": png,
+        "a/2.1.png": png,
+        "a/3.txt": b"What grows here?\n",
+        "a/3.png": png,
+        "a/4.mp4": b"\0",
+        "a/5.png": png,
+        "a/5.json": b"{",
+    }
+    records, receipt = converted(packed(tmp_path / name, members))
+    assert [(record.id, record.prompt) for record in records[:3:2]] == [("a/1", "What is this?"), ("a/3", "What grows here?")]
+    assert records[0].extra["source"] == "toy"
+    assert [(place.image, place.at) for place in records[1].messages[0].places] == [(0, 6), (1, 11)]
+    assert sizes(records[:3]) == [[(16, 16)], [(16, 16)] * 2, [(16, 16)]]
+    assert records[3].error is not None and records[3].error.message.startswith(f"{tmp_path / name}:4: a/5.json is not JSON: ")
+    assert len(records) == 4 and receipt.errors.total() == 1
+    assert (receipt.skipped, receipt.first_skipped) == (1, f"{tmp_path / name}: a/4.mp4 is no picture, JSON or text")
+
+
+def test_a_prompt_replaces_the_texts_of_samples(tmp_path: Path, png: bytes) -> None:
+    tar = packed(tmp_path / "a.tar", {"1.png": png, "1.txt": b"A fern."})
+    records, _ = converted(tar, prompt="What is this?")
+    assert [(record.prompt, record.extra["txt"]) for record in records] == [("What is this?", "A fern.")]
+
+
+def test_a_tar_that_breaks_off_gives_its_samples_and_an_error(tmp_path: Path, png: bytes) -> None:
+    tar = packed(tmp_path / "a.tar", {"1.txt": b"One?", "1.png": png, "2.txt": b"Two?", "2.png": os.urandom(40_000)})
+    tar.write_bytes(tar.read_bytes()[:20_000])
+    records, _ = converted(tar)
+    assert records[0].prompt == "One?" and records[-1].error is not None
+    assert "the file breaks off here" in records[-1].error.message
+    (tmp_path / "b.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(UsageError, match=r"b.tar is not a tar file"):
+        converted(tmp_path / "b.tar")
+
+
+def test_a_folder_of_shards_is_read_in_order(work: Workdir, png: bytes) -> None:
+    (work.path / "set").mkdir()
+    for number in (1, 0):
+        packed(work.path / "set" / f"{number}.tar", {f"{number}.png": png, f"{number}.txt": b"Which?"})
+    records, _ = converted(work.path / "set")
+    assert [record.id for record in records] == ["0", "1"]
+
+
+# Tables of tabs
+
+
+def test_a_cell_of_images_is_base64_a_list_or_the_index_of_another_row(tmp_path: Path, png: bytes) -> None:
+    image = base64.b64encode(png).decode()
+    lines = [
+        "index\timage\tquestion\tanswer",
+        f"0\t{image}\tWhat is this?\t7",
+        f'1\t{[image, image]}\t"Which of\nthe two?"\tnull',
+        "2\t0\tAnd this?\t",
+        "3\t99\tAnd that?\t",
+    ]
+    (tmp_path / "set.tsv").write_text("\n".join(lines) + "\n")
+    records, _ = converted(tmp_path / "set.tsv")
+    assert [(record.id, record.prompt) for record in records[:3]] == [
+        ("0", "What is this?"),
+        ("1", "Which of\nthe two?"),
+        ("2", "And this?"),
+    ]
+    assert [record.extra.get("answer") for record in records[:3]] == ["7", "null", None]
+    assert sizes(records[:3]) == [[(16, 16)], [(16, 16)] * 2, [(16, 16)]]
+
+
+# In a stage
+
+
+@pytest.mark.parametrize("name", ["set.tsv", "set.csv", "set.tar", "set.tar.gz"])
+def test_a_stage_names_the_command_that_reads_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match=rf"{name} is not a file of records; make one of it: dream convert .*{name} -o FILE.jsonl"):
+        read_records(str(tmp_path / name))
+
+
+def test_a_stage_names_the_command_that_reads_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a directory; name a file in it, or make records of it: dream convert "):
+        read_records(str(tmp_path))
