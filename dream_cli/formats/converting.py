@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.formats.dataset_info import Naming, naming_of
 from dream_cli.formats.llava import explode, fix_flags
 from dream_cli.formats.sources import Source, open_source
-from dream_cli.formats.table import OURS, WRITTEN, dialect, is_ours, recognise
+from dream_cli.formats.table import OURS, dialect, is_only_read, is_ours, recognise
 from dream_cli.formats.targets import Target, open_target
 from dream_cli.formats.webdataset import TEXT
 from dream_cli.records.access import Base
@@ -147,7 +147,7 @@ def understood(row: Record, how: Conversion, base: Base, naming: Naming | None =
             record = Record.from_dict(complete, image_column=row.image_column, prompt_column=row.prompt_column, access=base.access)
             return OURS, replace(record, place=row.place).renamed()
         # Others are also read where a row alone does not settle that it is theirs.
-        if name not in WRITTEN and (why := dialect(name).mismatch(raw)):
+        if is_only_read(name) and (why := dialect(name).mismatch(raw)):
             raise InvalidRecord(f"not a row of {name}: {why}")
         known = dialect(name).read(raw if naming is None else naming.renamed(raw))
         if how.fix_flags:

@@ -94,11 +94,11 @@ def recognise(row: Mapping[str, Any]) -> str:
         if not mismatches[name]:
             return name
     tried = "; ".join(f"{name}: {why}" for name, why in mismatches.items())
-    names = [*map(repr, list(row)[:_LISTED]), *(["..."] if len(row) > _LISTED else [])]
+    columns = [*map(repr, list(row)[:_LISTED]), *(["..."] if len(row) > _LISTED else [])]
     prompt = prompt_like(row)
     hint = f"{prompt!r} may be the prompt: --prompt-column {prompt}" if prompt else "--prompt TEXT adds a prompt"
     raise InvalidRecord(
-        f"a row of no known form, with {', '.join(names) or 'no fields'}; {hint} (dream: no 'prompt' and no 'messages'; {tried})"
+        f"a row of no known form, with {', '.join(columns) or 'no fields'}; {hint} (dream: no 'prompt' and no 'messages'; {tried})"
     )
 
 
