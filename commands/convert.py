@@ -27,14 +27,6 @@ def _target(name: str) -> str:
     return name
 
 
-def _dialects() -> list[str]:
-    return list(get_args(SourceName))
-
-
-def _targets() -> list[str]:
-    return list(get_args(TargetName))
-
-
 Input = Annotated[
     str | None,
     typer.Argument(
@@ -49,13 +41,21 @@ Output = Annotated[
 From = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="DIALECT", callback=_dialect, autocompletion=_dialects, help="Input dialect (default: detected per row)."
+        "--from",
+        metavar="DIALECT",
+        callback=_dialect,
+        autocompletion=lambda: [*get_args(SourceName)],
+        help="Input dialect (default: detected per row).",
     ),
 ]
 To = Annotated[
     str,
     typer.Option(
-        "--to", metavar="DIALECT", callback=_target, autocompletion=_targets, help=f"Output dialect: {', '.join(get_args(TargetName))}."
+        "--to",
+        metavar="DIALECT",
+        callback=_target,
+        autocompletion=lambda: [*get_args(TargetName)],
+        help=f"Output dialect: {', '.join(get_args(TargetName))}.",
     ),
 ]
 Images = Annotated[
