@@ -13,18 +13,15 @@ from dream_cli.records.choices import ImageForm, SourceName, TargetName
 
 
 def _dialect(name: str | None) -> str | None:
-    if name is not None:
-        from dream_cli.formats.table import check_dialect
+    from dream_cli.formats.table import checked_name
 
-        check_dialect(name)
-    return name
+    return None if name is None else checked_name(name)
 
 
 def _target(name: str) -> str:
-    from dream_cli.formats.table import check_dialect
+    from dream_cli.formats.table import checked_name
 
-    check_dialect(name, written=True)
-    return name
+    return checked_name(name, written=True)
 
 
 Input = Annotated[

@@ -54,7 +54,7 @@ class Written(Dialect, Protocol):
 
 @cache
 def dialect(name: str) -> Written:
-    """Return a dialect by its name, one that is written where `check_dialect` says so; raise UsageError where a plug-in is not one."""
+    """Return a dialect by its name, one that is written where `checked_name` says so; raise UsageError where a plug-in is not one."""
     if name not in DIALECTS:
         return _checked(plugins.load("formats", name), name)
     module: Any = import_module(f"dream_cli.formats.{name.replace('-', '_')}")
@@ -67,11 +67,12 @@ def names() -> tuple[str, ...]:
     return (*DIALECTS, *plugins.names("formats", (OURS, *DIALECTS)))
 
 
-def check_dialect(name: str, written: bool = False) -> None:
-    """Raise UsageError where there is no dialect of that name, or none that is written."""
+def checked_name(name: str, written: bool = False) -> str:
+    """Return the name of a dialect; raise UsageError where there is none of that name, or none that is written."""
     offered = (OURS, *(other for other in names() if not written or not is_only_read(other)))
     if name not in offered:
         raise UsageError(f"no dialect {name!r}{' that is written' if written else ''}; there are {', '.join(offered)}")
+    return name
 
 
 def is_only_read(name: str) -> bool:
