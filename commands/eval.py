@@ -19,6 +19,7 @@ def run(
     data: evaluation.Data = None,
     benchmark_file: evaluation.BenchmarkFile = None,
     harmful_column: evaluation.HarmfulColumn = "harmful",
+    answers: evaluation.Answers = None,
     judge: evaluation.Judges = None,
     judge_base_url: evaluation.JudgeUrls = None,
     judge_format: evaluation.JudgeFormats = None,
@@ -49,7 +50,8 @@ def run(
 
     Example: dream eval nano_world --limit 20 --summary -o judged.jsonl
     """
-    from dream_cli.benchmarks.loading import name_benchmarks, read_items
+    from dream_cli.benchmarks.answers import read_answers, with_answers
+    from dream_cli.benchmarks.loading import name_benchmarks, read_items, warn
     from dream_cli.benchmarks.registry import read_file
     from dream_cli.errors import UsageError
     from dream_cli.evaluation.evaluating import EvaluationPlan, judges, run_evaluation, with_keys
@@ -61,7 +63,10 @@ def run(
     if compare:
         raise typer.Exit(print_comparison(words, rule=rule, agg=agg, as_json=summary, seed=seed, harmful_column=harmful_column))
     templates = Prompts.load(prompts)
-    running = name_benchmarks(words) or options.by_hand(ctx, "model", "base_url")
+    by_policy = options.by_hand(ctx, "model", "base_url")
+    if answers and by_policy:
+        raise UsageError("--answers and --model both name where the responses come from; give one of them")
+    running = name_benchmarks(words) or by_policy or bool(answers)
     named = judges(judge, judge_base_url, from_environment=running)
     # The published limits of tokens hold for the policy; the budget for thoughts is the judges'.
     policy = replace(engine.spec("eval"), thinking=None)
@@ -79,6 +84,8 @@ def run(
         seed=seed,
     )
     items, lost = read_items(words, data, reading=run.reading, limit=limit, quiet=run.quiet, harmful_column=harmful_column)
+    if answers:
+        items = with_answers(items, read_answers(answers, warn), warn)
     code, asks = 0, bool(running or named)
     if run.out is not None and not asks:
         raise UsageError("-o is for items that are answered or judged here; name --model or --judge, or write the card with --card")

@@ -69,6 +69,8 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     "eval": {
         "dream_cli.benchmarks.registry:read_file": lambda path: SimpleNamespace(name="mine"),
         "dream_cli.benchmarks.loading:read_items": no_items,
+        "dream_cli.benchmarks.answers:read_answers": lambda **_: [],
+        "dream_cli.benchmarks.answers:with_answers": lambda **_: [],
         "dream_cli.evaluation.evaluating:run_evaluation": no_items,
         "dream_cli.evaluation.reports:deliver": nothing,
         "dream_cli.evaluation.reports:print_comparison": lambda **_: 0,

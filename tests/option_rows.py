@@ -227,6 +227,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("benchmark_file", "--benchmark-file mine.py", {"read_file.path": Path("mine.py")}),
         Row("harmful_column", "--harmful-column label", {"read_items.harmful_column": "label"}),
         Row("harmful_column", "--harmful-column label", {"print_comparison.harmful_column": "label"}, "a.jsonl b.jsonl --compare"),
+        Row("answers", "--answers a.json", {"read_answers.file": "a.json", "with_answers.items": [], "with_answers.answers": []}),
         Row("judge", "nano_world --judge k", {f"{PLAN}.judges[0].model": "k"}, instead=True),
         Row("judge_base_url", "--judge-base-url http://localhost:8/v1", {f"{PLAN}.judges[0].base_url": "http://localhost:8/v1"}),
         Row("judge_format", "--judge-format qwen3guard", {f"{PLAN}.formats": ("qwen3guard",)}),

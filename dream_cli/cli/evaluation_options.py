@@ -30,6 +30,12 @@ Data = Annotated[str | None, typer.Option(metavar="DIR", help="Official benchmar
 BenchmarkFile = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Python file that defines one more benchmark, which is run if no other is named.")
 ]
+Answers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Responses made elsewhere, to be judged here: a result file of VLMEvalKit or a sample file of lmms-eval."
+    ),
+]
 HarmfulColumn = Annotated[
     str,
     typer.Option(metavar="NAME", envvar="DREAM_HARMFUL_COLUMN", help="Column of your own records that says whether the prompt is harmful."),
