@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.guard_formats import GuardReply, guard_format
 from dream_cli.records.choices import GuardName
+from dream_cli.records.record import Record, Response
 from tests.conftest import Workdir
 from tests.eval_judges import summary
 from tests.loopback import Loopback
@@ -207,3 +211,56 @@ def test_formats_and_judges_that_do_not_go_together(work: Workdir, words: list[s
     ran = work.dream("eval", str(work.write("my.jsonl", ROWS)), "--model", "nano", *words)
     assert ran.code == 2
     assert message in ran.err
+
+
+# The policy comes from the model's template, which ends where the guard's label begins, whoever spoke last.
+POLICY = (
+    "<|im_start|>user\nTask: Check the last message of {{ 'Agent' if messages[-1]['role'] == 'assistant' else 'User' }}.\n"
+    "{% for m in messages %}{{ m['role'] }}: {% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "<|im_end|>\n<|im_start|>assistant"
+)
+
+
+@pytest.mark.local
+@pytest.mark.filterwarnings("ignore")
+def test_a_local_guard_gets_the_conversation_in_its_own_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from dream_cli.benchmarks.own_data import own_items
+    from dream_cli.engines.protocol import EngineSpec
+    from dream_cli.engines.registry import open_engine
+    from dream_cli.engines.transformers import VisionLanguageModel
+    from dream_cli.evaluation.guard_judge import GuardJudge
+    from dream_cli.prompts.rendering import Prompts
+    from tests.pictures import picture
+    from tests.zoo import build
+
+    folder = build("llava", tmp_path / "llava")
+    (folder / "chat_template.jinja").write_text(POLICY)
+    texts: list[str] = []
+    encode, completion = VisionLanguageModel._encode, VisionLanguageModel._completion
+
+    def encoded(self: VisionLanguageModel, chats: Any) -> Any:
+        texts.extend(self._render(chat) for chat in chats)
+        return encode(self, chats)
+
+    monkeypatch.setattr(VisionLanguageModel, "_encode", encoded)
+    monkeypatch.setattr(
+        VisionLanguageModel, "_completion", lambda self, row, length: replace(completion(self, row, length), text="unsafe\nS2")
+    )
+    record = Record(prompt="What is this?", images=(picture("red"),), responses=(Response("A house."),), extra={"harmful": True})
+    (item,) = own_items([record], "harmful", lambda _: None)
+
+    async def judged() -> Record:
+        engine = await open_engine(EngineSpec(model=str(folder), device="cpu"))
+        try:
+            return await GuardJudge(engine, Prompts.load(), "strict", form=guard_format("llama-guard"))(item)
+        finally:
+            await engine.close()
+
+    (response,) = asyncio.run(judged()).responses or ()
+    policy = "<|im_start|>user\nTask: Check the last message of Agent.\n"
+    assert texts == [policy + "user: <image>\nWhat is this?assistant: A house.<|im_end|>\n<|im_start|>assistant"]
+    verdict = response.verdicts_under("strict")["attack"]
+    assert (verdict.value, verdict.extra["categories"]) == (True, ["Non-Violent Crimes"])
