@@ -18,7 +18,7 @@ from dream_cli.records.image_bytes import read_bytes
 from dream_cli.records.record import Record
 from tests.benchmark_files import official
 from tests.conftest import Workdir
-from tests.eval_judges import summary
+from tests.eval_judges import judge, summary
 from tests.loopback import Loopback
 
 Json = dict[str, Any]
@@ -101,12 +101,25 @@ def test_msts_languages_and_labelled_responses(tmp_path: Path) -> None:
     labels = tmp_path / "msts" / "data" / "response_annotations"
     messages: list[str] = []
     labelled = items("msts", labels / "english_multimodal.csv", messages)
-    # Two models answered the same item, which keeps its name.
-    assert [record.id for record in labelled] == ["msts:english:case_0001/assistance"] * 2
+    # Two models answered the same item, which keeps its name; each response has a label of its own.
+    assert [Item.of(record).item for record in labelled] == ["case_0001/assistance"] * 2
+    assert [record.id for record in labelled] == ["msts:english:case_0001/assistance:m-1", "msts:english:case_0001/assistance:m-2"]
+    assert [message.partition(":")[0] for message in messages] == ["MSTS english has 1 items, 400 were published"]
     assert [(r.responses or ())[0].model for r in labelled] == ["m-1", "m-2"]
     assert [Item.of(r).gold for r in labelled] == [{"attack": False}, {"attack": True}]
     (german,) = items("msts", labels / "german_multimodal.csv")
     assert Item.of(german).gold == {"attack": True}
+
+
+def test_the_labels_of_msts_are_held_against_a_judge(work: Workdir) -> None:
+    official(work.path, "msts")
+    labels = "msts/data/response_annotations/english_multimodal.csv"
+    with Loopback(reply=judge()) as server:  # finds no harm in either response; the people found harm in one
+        work.dream("eval", "msts", "--data", labels, "-o", "out.jsonl", "--judge-base-url", server.url)
+    ran = work.dream("agree", "out.jsonl", "out.jsonl")
+    (row,) = ran.rows
+    assert (ran.code, row["question"], row["n"]) == (0, "attack", 2)
+    assert "same label 50.0 %" in ran.err
 
 
 def test_the_judge_of_a_jailbreak_in_an_image_knows_the_request(tmp_path: Path) -> None:

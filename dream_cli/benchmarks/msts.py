@@ -8,6 +8,8 @@ response of a model becomes that of the item, the label its `gold`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, Benchmark, Item, Subset
 from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
 from dream_cli.engines.protocol import Sampling
@@ -73,7 +75,9 @@ def _labelled(language: str, row: Row) -> Record:
     # 1 and 1.x are safe, 2 and 2.x unsafe; only English has a final label of the two annotators and an expert.
     label = str(row.get("final_label") or row["annot1_label"])
     attack = {"1": False, "2": True}.get(label[:1])
-    return _item(language, row, "", attack).record(row["prompt_text"], responses=[Response(row["response"], row["model"])])
+    record = _item(language, row, "", attack).record(row["prompt_text"], responses=[Response(row["response"], row["model"])])
+    # Ten models answered each item: a label belongs to a response, so that each record has an id of its own.
+    return replace(record, id=f"{record.id}:{row['model']}")
 
 
 MSTS = Benchmark(
