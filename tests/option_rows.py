@@ -112,6 +112,7 @@ TRAINING = (
     Row("gradient_checkpointing", "--no-gradient-checkpointing", {f"{JOB}.hardware.gradient_checkpointing": False}),
     Row("save_every", "--save-every 13", {f"{JOB}.hardware.save_every": 13}),
     Row("report_to", "--report-to wandb", {f"{JOB}.hardware.report_to": "wandb"}),
+    Row("workers", "--workers 3", {f"{JOB}.hardware.workers": 3}),
     Row("nproc", "--nproc 2", {"perform.processes": 2}),
     Row("check", "--check", {"perform.only_check": True}),
     Row("allow_small_world_judge", "--allow-small-world-judge", {f"{JOB}.allow_small_world_judge": True}),

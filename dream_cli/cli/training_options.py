@@ -134,6 +134,10 @@ Checkpointing = Annotated[
 ]
 SaveEvery = Annotated[int, typer.Option(min=1, help="Optimiser steps between checkpoints.")]
 ReportTo = Annotated[choices.Tracker | None, typer.Option(callback=_tracker, help="Also report metrics to this tracker.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that check rows and load batches (default: all CPUs, at most 8, and 4 for batches on a GPU)."),
+]
 Processes = Annotated[int | None, typer.Option("--nproc", min=1, help="Number of training processes, started with torchrun.")]
 AllowSmallWorldJudge = Annotated[
     bool,
@@ -200,6 +204,7 @@ class HardwareOptions(OptionGroup):
     gradient_checkpointing: Checkpointing = None
     save_every: SaveEvery = 100
     report_to: ReportTo = None
+    workers: Workers = None
     nproc: Processes = None
 
     def hardware(self) -> Hardware:
@@ -209,6 +214,7 @@ class HardwareOptions(OptionGroup):
             gradient_checkpointing=self.gradient_checkpointing,
             save_every=self.save_every,
             report_to=self.report_to,
+            workers=self.workers,
         )
 
 

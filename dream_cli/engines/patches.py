@@ -14,7 +14,7 @@ from typing import Any
 from dream_cli.errors import UsageError
 
 # The versions that the tests run with, and the bounds of pyproject.toml.
-TESTED = {"transformers": ("5.23", ">=5.18,<6"), "trl": ("1.16", ">=1.16,<1.17"), "peft": ("0.21", ">=0.17,<1")}
+TESTED = {"transformers": ("5.23", ">=5.18,<6"), "trl": ("1.16", ">=1.16,<1.17"), "peft": ("0.21", ">=0.17,<1"), "torch": ("2.13", ">=2.6")}
 _VIDEO = "video_processor"
 
 

@@ -35,6 +35,10 @@ class Dpo:
         """Return the settings for `run.json`."""
         return asdict(self.loss) | {"plain": self.plain}
 
+    def files(self) -> tuple[str, ...]:
+        """Return nothing: all pairs are the job's own."""
+        return ()
+
     def take(self) -> Take:
         """Return the function that makes the row of a record."""
         return _take

@@ -6,13 +6,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
+from dream_cli.engines.patches import private_part
 from dream_cli.errors import UsageError
 
 T = TypeVar("T")
 # Seconds for the processes to save after an interrupt.
 _SAVING = 600
+# How long the others wait for the first process; a launcher ends them where it fails.
+_WORKING = timedelta(days=30)
 
 
 def world_size() -> int:
@@ -69,13 +73,24 @@ def launch(processes: int) -> int:
 
 
 def first_does(work: Callable[[], T]) -> T:
-    """Return the result of `work`, which only the first process does; the others wait for it. An error ends them all."""
+    """Return the result of `work`, which only the first process does; the others wait for it. An error ends them all.
+
+    They wait for a key in the store of the process group: a collective would time out after ten minutes, and checks may take longer.
+    """
     if world_size() == 1:
         return work()
+    import torch.distributed as dist
     from accelerate.utils import broadcast_object_list
 
     process_state()
-    box = [work()] if is_first() else [None]
+    store = private_part(dist.distributed_c10d, "_get_default_store", "torch")()
+    turn = store.add(f"dream/turns of {dist.get_rank()}", 1)
+    box: list[Any] = [None]
+    if is_first():
+        box = [work()]
+        store.set(f"dream/done {turn}", "")
+    else:
+        store.wait([f"dream/done {turn}"], _WORKING)
     result: T = broadcast_object_list(box)[0]
     return result
 

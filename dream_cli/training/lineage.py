@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -41,13 +42,32 @@ _FREE = (
 _NOT_SHOWN = {"out", "allow_small_world_judge", "quiet", "overwrite"}
 
 
-def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
-    """Return the content of `run.json`: settings, versions, rows and start; `identity` is equal for runs that learn the same."""
+def input_key(start: Start, method: Json, job: Any, files: Sequence[str | None]) -> str | None:
+    """Return a hash of everything that the check of the rows depends on, but the images; None where a source is no file to read twice."""
+    if not all(file is not None and Path(file).is_file() for file in files):
+        return None
+    settings = dataclasses.asdict(job)
+    for name in ("out", "quiet", "overwrite"):
+        del settings[name]
+    known = [
+        settings,
+        method,
+        start.fingerprint,
+        [file_hash(Path(str(file))) for file in files],
+        world_size(),
+        str(Path.cwd()),
+        _versions(),
+    ]
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def manifest(start: Start, method: Json, job: Any, rows: str) -> Json:
+    """Return the content of `run.json`: settings, versions, rows (their hash) and start; `identity` is equal for runs that learn the same."""
     settings = json.loads(json.dumps(dataclasses.asdict(job), default=str))
     learnt = {k: v for k, v in settings.items() if k not in _FREE} | {"dtype": job.hardware.dtype, "processes": world_size()}
     if job.reading.max_pixels is not None:
         learnt["max_pixels"] = job.reading.max_pixels
-    known = {"settings": learnt, "method": method, "start": start.fingerprint, "rows": file_hash(rows)}
+    known = {"settings": learnt, "method": method, "start": start.fingerprint, "rows": rows}
     run = {
         "identity": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
         "command": ["dream", *sys.argv[1:]],
@@ -55,8 +75,8 @@ def manifest(start: Start, method: Json, job: Any, rows: Path) -> Json:
         "settings": settings,
         "start": {"model": start.name, "fingerprint": start.fingerprint},
         "base": _base(start, job.out),
-        "rows": {"sha256": known["rows"]},
-        "versions": {"dream": __version__, "python": sys.version.split()[0]} | {name: _version(name) for name in _LIBRARIES},
+        "rows": {"sha256": rows},
+        "versions": _versions(),
         "parent": read_run(start.checkpoint.folders[-1]),
     }
     public: Json = without_places(run)
@@ -183,6 +203,10 @@ def _flat(settings: Json, before: str = "") -> list[tuple[str, Any]]:
     for name, value in settings.items():
         pairs += _flat(value, f"{before}{name}.") if isinstance(value, dict) else [(before + name, value)] if value is not None else []
     return pairs
+
+
+def _versions() -> Json:
+    return {"dream": __version__, "python": sys.version.split()[0]} | {name: _version(name) for name in _LIBRARIES}
 
 
 def _version(name: str) -> str | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, islice
+from multiprocessing import get_context
 from typing import Any
 
 from dream_cli.engines.registry import world_of
@@ -18,6 +22,8 @@ from dream_cli.training.settings import Job
 
 Take = Callable[[Record], tuple[list[Row], "Counter[str]"]]
 _SHOWN = 20
+# Rows that are checked before processes are started for more, which takes seconds; and rows that one of them gets at a time.
+_ALONE, _BATCH = 64, 8
 # Words of a processor that stand for pixels; in a text they would be taken for an image that is not there.
 _MARKS = ("image_token", "boi_token", "video_token")
 
@@ -54,8 +60,8 @@ class Report:
 class Preflight:
     """Checks rows as the trainer will read them: images decode, the chat template renders, nothing is cut."""
 
-    def __init__(self, start: Start, processor: Any, limit: int | None) -> None:
-        self._processor, self._limit, self._name = processor, limit, start.name
+    def __init__(self, start: Start, processor: Any, limit: int | None, workers: int = 1) -> None:
+        self._start, self._processor, self._limit, self._name, self._workers = start, processor, limit, start.name, workers
         self._marks = {mark for name in _MARKS if isinstance(mark := getattr(processor, name, None), str)}
 
     def tokens(self, row: Row) -> int:
@@ -69,6 +75,37 @@ class Preflight:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InvalidRecord(f"{self._name} cannot read it: {reason}") from error
+
+    def lengths(self, rows: Iterable[Row | str]) -> Iterator[tuple[Row | str, int | str]]:
+        """Yield each row with its length in tokens, or with why it cannot be trained on; problems among the rows pass through, in order.
+
+        The first rows are read here; for more, as many processes as there are workers read images.
+        """
+        rows = iter(rows)
+        for row in islice(rows, _ALONE if self._workers > 1 else None):
+            yield row, self.length(row)
+        if not (next_row := list(islice(rows, 1))):
+            return
+        rest, waiting = chain(next_row, rows), deque[tuple[list[Row | str], Future[list[int | str]]]]()
+        pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+        try:
+            while batch := list(islice(rest, _BATCH)):
+                waiting.append((batch, pool.submit(_lengths, self._start, self._limit, batch)))
+                if len(waiting) > 4 * self._workers:
+                    yield from _finished(*waiting.popleft())
+            for each in waiting:
+                yield from _finished(*each)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def length(self, row: Row | str) -> int | str:
+        """Return the length of a row in tokens, or why it cannot be trained on; a problem as it is."""
+        if isinstance(row, str):
+            return row
+        try:
+            return self.tokens(row)
+        except RowError as error:
+            return f"{row.place}: {error}"
 
     def is_too_long(self, tokens: int) -> bool:
         """Whether a row has more tokens than are allowed."""
@@ -123,16 +160,18 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
 def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
     """Yield the rows to train on; dropped rows are counted, and problems recorded, in the report."""
     judged: set[tuple[str, str]] = set()
-    for record in records:
-        report.unreadable += record.error is not None and not record.came_with_error
-        judged |= set(_judged(record, job.model))
-        try:
-            rows, receipt = take(record)
-        except RowError as error:
-            report.add_problem(f"{record.place}: {error}")
-            continue
-        report.receipt += receipt
-        yield from _measured(rows, preflight, job, report)
+    for row, length in preflight.lengths(_taken(records, take, job, report=report, judged=judged)):
+        if isinstance(row, str) or isinstance(length, str):
+            report.add_problem(str(length))
+        elif not preflight.is_too_long(length):
+            report.longest = max(report.longest, length)
+            report.rows += 1
+            report.pictured += bool(row.images)
+            yield row
+        elif job.on_too_long == "stop":
+            report.add_problem(f"{row.place}: {length} tokens with its images, more than --max-length; raise it, or --on-too-long drop")
+        else:
+            report.too_long += 1
     for judge, policy in sorted(judged) if not job.allow_small_world_judge else ():
         if (world := world_of(judge)) and world != world_of(policy):
             report.add_problem(
@@ -141,22 +180,39 @@ def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Jo
             )
 
 
-def _measured(rows: Iterable[Row], preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
-    for row in rows:
+def _taken(records: Iterable[Record], take: Take, job: Job, report: Report, judged: set[tuple[str, str]]) -> Iterator[Row | str]:
+    """Yield the rows of records, and why a record has none, in order; `judged` gets the pairs of a judge and a policy."""
+    for record in records:
+        report.unreadable += record.error is not None and not record.came_with_error
+        judged |= set(_judged(record, job.model))
         try:
-            tokens = preflight.tokens(row)
+            rows, receipt = take(record)
         except RowError as error:
-            report.add_problem(f"{row.place}: {error}")
+            yield f"{record.place}: {error}"
             continue
-        if not preflight.is_too_long(tokens):
-            report.longest = max(report.longest, tokens)
-            report.rows += 1
-            report.pictured += bool(row.images)
-            yield row
-        elif job.on_too_long == "stop":
-            report.add_problem(f"{row.place}: {tokens} tokens with its images, more than --max-length; raise it, or --on-too-long drop")
-        else:
-            report.too_long += 1
+        report.receipt += receipt
+        yield from rows
+
+
+@functools.cache
+def _preflight_of(start: Start, limit: int | None) -> Preflight:
+    """Return the preflight of a worker, which reads the processor once."""
+    import torch
+
+    from dream_cli.training.models import processor_of, quiet
+
+    quiet()
+    torch.set_num_threads(1)
+    return Preflight(start, processor_of(start), limit)
+
+
+def _lengths(start: Start, limit: int | None, rows: list[Row | str]) -> list[int | str]:
+    preflight = _preflight_of(start, limit)
+    return [preflight.length(row) for row in rows]
+
+
+def _finished(rows: list[Row | str], lengths: Future[list[int | str]]) -> Iterator[tuple[Row | str, int | str]]:
+    yield from zip(rows, lengths.result(), strict=True)
 
 
 def _judged(record: Record, model: str) -> Iterator[tuple[str, str]]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # metric, title: the panels of the curves, where the metric was logged.
+_IN_BAR = (("loss", "loss"), ("rewards/accuracies", "acc"))
 PANELS = (("loss", "loss"), ("rewards/accuracies", "accuracy of rewards"), ("rewards/margins", "margin of rewards"))
+# Between two lines of progress.
+SECONDS = 60.0
 _SUMMARY = ("train_", "total_flos")
 
 
@@ -39,7 +45,7 @@ def metrics_writer(path: Path) -> Any:
 
 
 def progress_bar(name: str, rows_per_step: int) -> Any:
-    """Return a callback that draws a bar on stderr: loss, accuracy of rewards, margin, rows per second, time left."""
+    """Return a callback that draws a bar on stderr: loss, accuracy of rewards, rows per second, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from transformers import TrainerCallback
@@ -48,21 +54,55 @@ def progress_bar(name: str, rows_per_step: int) -> Any:
         """Only the first process draws."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[metrics]}"), TimeRemainingColumn())
+            bar = BarColumn(bar_width=16)  # the whole line fits 80 columns
+            columns = (TextColumn(name), bar, MofNCompleteColumn(), TextColumn("{task.fields[metrics]}"), TimeRemainingColumn(compact=True))
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not state.is_world_process_zero)
             self.task = self.bar.add_task(name, total=state.max_steps, completed=state.global_step, metrics="")
             self.first, self.began = state.global_step, time.monotonic()
             self.bar.start()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS if logs and metric in logs]
+            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in _IN_BAR if logs and metric in logs]
             rate = (state.global_step - self.first) * rows_per_step / max(time.monotonic() - self.began, 1e-9)
-            self.bar.update(self.task, completed=state.global_step, metrics="  ".join([*metrics, f"{rate:.1f} rows/s"]))
+            self.bar.update(self.task, completed=state.global_step, metrics=" ".join([*metrics, f"{rate:.1f} rows/s"]))
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.stop()
 
     return ProgressBar()
+
+
+def progress_lines(name: str, rows_per_step: int) -> Any:
+    """Return a callback that reports the progress in a line a minute, for logs: step, loss, accuracy of rewards, rows per second."""
+    from transformers import TrainerCallback
+
+    class ProgressLines(TrainerCallback):  # type: ignore[misc]
+        """Only the first process reports."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.first, self.began = state.global_step, time.monotonic()
+            self.last = self.began
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            now = time.monotonic()
+            if now - self.last < SECONDS:
+                return
+            self.last = now
+            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS if logs and metric in logs]
+            rate = (state.global_step - self.first) * rows_per_step / (now - self.began)
+            report(f"{name}: " + ", ".join([f"step {state.global_step} of {state.max_steps}", *metrics, f"{rate:.1f} rows per second"]))
+
+    return ProgressLines()
+
+
+def counted(rows: Iterable[T], name: str, quiet: bool) -> Iterator[T]:
+    """Yield the rows; report in a line a minute how many were checked."""
+    began = last = time.monotonic()
+    for number, row in enumerate(rows, 1):
+        yield row
+        if not quiet and time.monotonic() - last >= SECONDS:
+            last = time.monotonic()
+            report(f"{name}: {number} rows checked, {number / (last - began):.1f} rows per second")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ class Method(Protocol):
 
     def settings(self) -> Json:
         """Return the method's own settings for `run.json`."""
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files that are read beside the job's own."""
 
     def take(self) -> Take:
         """Return what makes rows of a record."""
@@ -113,13 +117,16 @@ def train(job: Job, method: Method) -> Done:
 def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
     """Read and check the records into the job's folder."""
     job.out.mkdir(parents=True, exist_ok=True)
+    settings = {"name": method.name, **method.settings()}
+    key = lineage.input_key(start, settings, job, [job.source, *filter(None, [job.held_out]), *method.files()])
+    if earlier := _checked_before(job, method, key):
+        return earlier
     rows = job.out / f".{ROWS}"
     report = _prepare_rows(job, method, start, rows)
     if report.problems:
         rows.unlink(missing_ok=True)
         report.raise_problems()
-    run = lineage.manifest(start, {"name": method.name, **method.settings()}, job, rows)
-    run["receipt"] = _counts(report)
+    run = lineage.manifest(start, settings, job, lineage.file_hash(rows)) | {"check": key, "receipt": _counts(report)}
     finished = lineage.check_folder(job.out, run, job.overwrite)
     if finished is None:
         rows.replace(job.out / ROWS)
@@ -128,15 +135,33 @@ def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
     return _Prepared(run, finished, int(report.unreadable > 0))
 
 
+def _checked_before(job: Job, method: Method, key: str | None) -> _Prepared | None:
+    """Return what an earlier start of the same run prepared, None where there is none or its rows are gone."""
+    run = lineage.read_run(job.out)
+    if run is None or key is None or run.get("check") != key:
+        return None
+    prepared = _Prepared(run, run.get("result"), int(run["receipt"]["unreadable"] > 0))
+    if prepared.finished is not None:
+        return prepared
+    files = [job.out / ROWS, *([job.out / HELD_OUT] if job.held_out is not None else [])]
+    if not all(file.exists() for file in files) or lineage.file_hash(files[0]) != run["rows"]["sha256"]:
+        return None
+    if not job.quiet:
+        reporting.report(f"{method.name}: {run['receipt']['rows']} rows to train on, checked before")
+    return prepared
+
+
 def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | None) -> Report:
     processor = models.processor_of(start)
     limit = job.max_length or models.context_length(start)
-    preflight, report = Preflight(start, processor, limit), Report()
+    workers = job.hardware.workers or min(8, os.cpu_count() or 1)
+    preflight, report = Preflight(start, processor, limit, workers), Report()
     check_model(start, processor, job, report)
     report.raise_problems()
     with _writing(out, method) as write:
         records = read_records(job.source, job.reading, job.limit)
-        for row in checked(records, method.take(), preflight=preflight, job=job, report=report):
+        rows = checked(records, method.take(), preflight=preflight, job=job, report=report)
+        for row in reporting.counted(rows, method.name, job.quiet):
             write(row)
         for row in method.more(report.rows, job, preflight, report):
             write(row)
@@ -179,9 +204,11 @@ def _trainer(job: Job, method: Method, start: models.Start, callbacks: list[Any]
         "processing_class": models.processor_of(start),
     }
     callbacks = [*callbacks, reporting.metrics_writer(job.out / METRICS)]
+    rows_per_step = job.schedule.batch_size * job.schedule.accumulate * world_size()
     if reporting.wants_bar(job.quiet):
-        rows_per_step = job.schedule.batch_size * job.schedule.accumulate * world_size()
         callbacks.append(reporting.progress_bar(method.name, rows_per_step))
+    elif not job.quiet:
+        callbacks.append(reporting.progress_lines(method.name, rows_per_step))
     trainer = method.trainer(policy, arguments(job), data, callbacks)
     trainer.data_collator = checkpoints.WithRows(trainer.data_collator)
     reporting.remove_printers(trainer)
@@ -226,7 +253,7 @@ def arguments(job: Job) -> Json:
         "use_cpu": not has_device,
         "bf16": models.has_bfloat16() and hardware.dtype != "float32",
         "gradient_checkpointing": checkpointing,
-        "dataloader_num_workers": 4 if has_device else 0,
+        "dataloader_num_workers": hardware.workers or 4 if has_device else 0,
         "dataloader_pin_memory": has_device,
         "remove_unused_columns": False,
         # Rows that are too long are dropped beforehand: cutting one would cut its image.

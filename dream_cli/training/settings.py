@@ -47,11 +47,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Precision, memory and reporting; None leaves the choice to the device. None of it is meant to change what is learnt."""
+    """Precision, memory, `workers` (processes that read images) and reporting; None leaves the choice to the device. None of it is meant to change what is learnt."""
 
     dtype: Dtype = "auto"
     gradient_checkpointing: bool | None = None
     save_every: int = 100
+    workers: int | None = None
     report_to: Tracker | None = None
 
 

@@ -46,6 +46,10 @@ class Sft:
         """Return the settings for `run.json`."""
         return asdict(self)
 
+    def files(self) -> tuple[str, ...]:
+        """Return the file of the utility rows."""
+        return (self.utility.source,) if self.utility is not None else ()
+
     def take(self) -> Take:
         """Return the function that makes the rows of a record."""
         return lambda record: targets_of(record, self.rules)
