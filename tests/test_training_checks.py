@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def test_several_processes_find_what_one_finds_in_the_same_order(tmp_path: Path,
     job = training.job(training.write(tmp_path / "in.jsonl", records), llava, tmp_path / "out", on_too_long="stop")
     alone = job_problems(replace(job, hardware=Hardware(workers=1)))
     pools: list[int] = []
-    make = preflight.ProcessPoolExecutor
+    make = ProcessPoolExecutor
 
     def counted(count: int, **more: Any) -> Any:
         pools.append(count)
