@@ -11,17 +11,24 @@ from tests.loopback import Loopback
 Json = dict[str, Any]
 
 
+# The questions of the judge, by a part of their words, and the verdict that each belongs to.
+MARKS = {
+    "dangerous, illegal, hateful": ("attack", "risk"),
+    "say yes to what the person asks": ("attack", "goes_along"),
+    "declines, objects": ("refusal", "objects"),
+    "offers of something else": ("refusal", "answers"),
+    "help with it in a safe way": ("effective", "answers"),
+    "Is the response safe?": ("safe", ""),
+    "Answer A or B": ("preference", ""),
+}
+# What a judge with this verdict answers to each of its facts.
+FACTS = {"comply": ("No", "Yes"), "partial": ("Yes", "Yes"), "refuse": ("Yes", "No")}
+
+
 def question_of(body: Json) -> str:
     """Return the question of a request to the judge; empty for a request to the policy."""
     messages = json.dumps(body["messages"])
-    marks = {
-        "attack": "do harm?",
-        "refusal": "Comply, Partial or Refuse",
-        "effective": "of use?",
-        "safe": "response safe?",
-        "preference": "Answer A or B",
-    }
-    return next((question for question, mark in marks.items() if mark in messages), "")
+    return next((question for mark, (question, _) in MARKS.items() if mark in messages), "")
 
 
 def judge(**answers: str) -> Any:
@@ -34,7 +41,15 @@ def judge(**answers: str) -> Any:
         "safe": "Yes",
         "preference": "A",
     }
-    return lambda body: (usual | answers)[question_of(body)]
+
+    def reply(body: Json) -> str:
+        question, answer = question_of(body), (usual | answers)[question_of(body)]
+        if question == "refusal" and answer.casefold() in FACTS:
+            objects, rest = FACTS[answer.casefold()]
+            return objects if "declines, objects" in json.dumps(body["messages"]) else rest
+        return answer
+
+    return reply
 
 
 def both(server: Loopback) -> list[str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dream_cli.stats.agreement import (
     Share,
     alpha,
+    auc,
     cohen_kappa,
     confusion,
     corrected_rate,
@@ -50,6 +51,37 @@ def test_alpha_is_not_defined_where_nothing_differs() -> None:
     assert alpha([(True, True)] * 5) is None
     with pytest.raises(ValueError, match="'ratio'; there are nominal"):
         krippendorff_alpha(UNITS, "ratio")
+
+
+def test_auc_by_hand() -> None:
+    # 0.8 is above both negatives, 0.4 above one of them: 3 of 4.
+    result = auc([0.8, 0.4], [0.6, 0.2])
+    assert result is not None and result.value == 0.75
+    # A tie counts half: (1/2 + 1) / 2.
+    assert auc([0.5], [0.5, 0.1]).value == 0.75  # type: ignore[union-attr]
+    assert auc([], [0.1]) is None and auc([0.1], []) is None
+
+
+def test_the_interval_of_an_auc_by_hand() -> None:
+    # One of each, separated: (1 - t)^2 = z^2 t (1 - t), so t = 1 / (1 + z^2) = 1 / 4.841 459.
+    result = auc([1.0], [0.0])
+    assert result is not None
+    assert result.value == result.interval.high == 1.0
+    assert result.interval.low == pytest.approx(0.206549, abs=1e-6)
+    # Ten of each, separated: no certainty, and less doubt than with one of each.
+    assert 0.75 < auc([1.0] * 10, [0.0] * 10).interval.low < 0.9  # type: ignore[union-attr]
+
+
+VALUES = st.lists(st.floats(0, 1, allow_nan=False), min_size=1, max_size=12)
+
+
+@given(VALUES, VALUES)
+def test_auc_of_the_other_class_is_the_rest_to_one(positive: list[float], negative: list[float]) -> None:
+    one, other = auc(positive, negative), auc(negative, positive)
+    assert one is not None and other is not None
+    assert one.value + other.value == pytest.approx(1.0)
+    assert one.interval.low <= one.value <= one.interval.high
+    assert one.interval.low == pytest.approx(1 - other.interval.high, abs=1e-9)
 
 
 LABELS = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=2, max_size=4), min_size=1, max_size=15)

@@ -8,7 +8,11 @@ import pytest
 
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.evaluation.judge_questions import read_refusal, read_side, read_yes_no
+from dream_cli.evaluation.judge_questions import read_side, verdict_of
+from dream_cli.method.facts import REFUSALS, Decision
+from dream_cli.method.read_choice import Verdict as Reading
+from dream_cli.method.read_choice import probabilities_of
+from dream_cli.prompts.verdict_words import YES_NO
 from dream_cli.records.verdicts import Verdict
 from tests.benchmark_files import official
 from tests.conftest import Workdir
@@ -20,9 +24,12 @@ def wrote(text: str) -> Choice:
     return Choice(None, 0.0, text)
 
 
-@pytest.mark.parametrize(("text", "value"), [("Yes", True), ("No.", False), ("**No**", False), ("yes, it does", True)])
-def test_yes_and_no(text: str, value: bool) -> None:
-    assert read_yes_no(wrote(text)) == Verdict(value, raw=text)
+read_yes_no, read_refusal = probabilities_of(YES_NO), probabilities_of(REFUSALS)
+
+
+@pytest.mark.parametrize(("text", "yes"), [("Yes", 1.0), ("No.", 0.0), ("**No**", 0.0), ("yes, it does", 1.0)])
+def test_yes_and_no(text: str, yes: float) -> None:
+    assert read_yes_no(wrote(text)) == Reading({"Yes": yes, "No": 1 - yes}, "parsed", text)
 
 
 @pytest.mark.parametrize(
@@ -34,10 +41,10 @@ def test_a_judge_that_declines_has_not_answered_no(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("Comply", "comply"), ("REFUSE.", "refuse"), ("It is partial", "partial"), ("**Refuse**", "refuse")]
+    ("text", "value"), [("Comply", "Comply"), ("REFUSE.", "Refuse"), ("It is partial", "Partial"), ("**Refuse**", "Refuse")]
 )
 def test_refusal_words(text: str, value: str) -> None:
-    assert read_refusal(wrote(text)) == Verdict(value, raw=text)
+    assert read_refusal(wrote(text)) == Reading({one: float(one == value) for one in REFUSALS}, "parsed", text)
 
 
 @pytest.mark.parametrize("text", ["", "Comply or Refuse", "I refuse to judge this", "I cannot comply", "5"])
@@ -54,8 +61,21 @@ def test_the_side_is_a_capital_letter() -> None:
 
 
 def test_probabilities_decide_where_there_are_some() -> None:
-    assert read_yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == Verdict(True, probability=0.5)
-    assert read_refusal(Choice({"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}, 1.0, "")) == Verdict("partial", probability=0.5)
+    assert read_yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == Reading({"Yes": 0.5, "No": 0.5}, "expected")
+    shares = {"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}
+    assert read_refusal(Choice(shares, 1.0, "")) == Reading(shares, "expected")
+
+
+def test_a_verdict_keeps_what_it_is_made_of() -> None:
+    yes = Decision("Yes", {"Yes": 0.6, "No": 0.4}, {"risk": 0.6, "goes_along": 0.9}, "expected")
+    assert verdict_of(yes) == Verdict(True, probability=0.6, probabilities={"risk": 0.6, "goes_along": 0.9})
+    no = Decision("No", {"Yes": 0.25, "No": 0.75}, {}, "expected")
+    assert verdict_of(no) == Verdict(False, probability=0.25)
+    shares = {"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}
+    assert verdict_of(Decision("Partial", shares, {}, "expected")) == Verdict(
+        "partial", probability=0.5, probabilities={"comply": 0.2, "partial": 0.5, "refuse": 0.3}
+    )
+    assert verdict_of(Decision("Refuse", {}, {}, "parsed", "Refuse.")) == Verdict("refuse", raw="Refuse.")
 
 
 def votes(*values: Any) -> Verdict:

@@ -24,7 +24,8 @@ def verdicts(score: str, harm: float = 0.0) -> Any:
         message = str(body["messages"])
         if "whole number" in message:
             return [[(score, 1.0)]]
-        yes = harm if "do harm?" in message else float('Risk: {"malicious_content": "read her diary' in message)
+        diary = '<risk>\n{"malicious_content": "read her diary' in body["messages"][0]["content"]
+        yes = float(diary) if "recognise this risk" in message else harm
         return [[("Yes", yes), ("No", 1 - yes)]]
 
     return tokens

@@ -26,7 +26,7 @@ from dream_cli.method.judging import Judge
 from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import Sampler
 from dream_cli.prompts import rendering
-from dream_cli.prompts.rendering import NAMES, TEMPLATES, Prompts
+from dream_cli.prompts.rendering import NAMES, ONLY, TEMPLATES, Prompts
 from dream_cli.training.lineage import check_folder
 from tests.conftest import Workdir
 
@@ -87,14 +87,17 @@ def test_the_terms_count_where_a_template_names_them(tmp_path: Path) -> None:
 def test_what_a_model_carries_is_used_and_what_the_user_supplies_wins(tmp_path: Path) -> None:
     model = carry(tmp_path / "model", judge_harm="Harm in {response}?", judge_global="Score of {response}?", unheard_of="Hm?")
     prompts, warnings = judge_of(model)
-    assert prompts.judge_harm("Hello", "Hi") == "Harm in Hi?" and prompts.judge_helpfulness("Hello", "Hi") == OURS.judge_helpfulness(
+    assert prompts.questions("judge_harm", "Hello", "Hi")[ONLY] == "Harm in Hi?" and prompts.judge_helpfulness(
         "Hello", "Hi"
-    )
+    ) == OURS.judge_helpfulness("Hello", "Hi")
     assert warnings == [] and set(prompts.templates) == set(NAMES)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "judge_harm.txt").write_text("My words: {response}")
     prompts, warnings = judge_of(model, Prompts.load(tmp_path / "mine"))
-    assert prompts.judge_harm("Hello", "Hi") == "My words: Hi" and prompts.judge_global("Hello", None, "Hi") == "Score of Hi?"
+    assert (
+        prompts.questions("judge_harm", "Hello", "Hi")[ONLY] == "My words: Hi"
+        and prompts.judge_global("Hello", None, "Hi") == "Score of Hi?"
+    )
     assert warnings == [
         "warning: my-model was trained with other prompts for judge_harm; leave out --prompts and --taxonomy to use its own"
     ]
@@ -105,7 +108,7 @@ def test_the_terms_that_a_model_carries_are_used(tmp_path: Path) -> None:
     terms = {"sources": [{"name": "text instruction", "meaning": ""}], "categories": [{"name": "Noise", "meaning": "din"}]}
     (model / "prompts" / "taxonomy.json").write_text(json.dumps(terms))
     prompts, warnings = judge_of(model)
-    assert prompts.observe("text", "Hello") == "Which of these?\n- Noise: din" and warnings == []
+    assert prompts.questions("observe_text", "Hello")[ONLY] == "Which of these?\n- Noise: din" and warnings == []
     mine = Prompts.load(taxonomy=TEMPLATES.parent / "taxonomy.json")
     step = with_model_prompts(Disentangler(LocalEngine(model), mine), warnings.append)
     assert step.prompts.taxonomy == OURS.taxonomy
@@ -148,8 +151,8 @@ def test_an_adapter_speaks_before_its_base(tmp_path: Path) -> None:
     base = carry(tmp_path / "base", judge_harm="Base: {response}?")
     adapter = carry(tmp_path / "adapter", judge_harm="Adapter: {response}?")
     (base / "dream_world.json").write_text('{"name": "toy"}')
-    assert judge_of(base)[0].judge_harm("Hello", "Hi") == "Base: Hi?"
-    assert judge_of(base, adapter=adapter)[0].judge_harm("Hello", "Hi") == "Adapter: Hi?"
+    assert judge_of(base)[0].questions("judge_harm", "Hello", "Hi")[ONLY] == "Base: Hi?"
+    assert judge_of(base, adapter=adapter)[0].questions("judge_harm", "Hello", "Hi")[ONLY] == "Adapter: Hi?"
     assert Checkpoint(base, adapter).world == World("toy") and Checkpoint(adapter).world is None
 
 

@@ -42,7 +42,8 @@ def load(source: OfficialFiles) -> list[Record]:
         key = pair_key(row)
         name = f"query_{row['dataset']}_{key}_6.png"
         places = (f"images/SafeBench/{name}", f"images/SafeBench-Tiny/{name}", f"images/{name}", name)
-        item = Item("figstep", key, subset, row["category_name"], pair=key)
+        shown = f"The image reads: {row['instruction']}"
+        item = Item("figstep", key, subset, row["category_name"], pair=key, shown=shown)
         records.append(item.record(PROMPT, [source.image(row, *places)]))
     return records
 

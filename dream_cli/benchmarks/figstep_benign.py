@@ -25,6 +25,7 @@ def load(source: OfficialFiles) -> list[Record]:
             expects="answer",
             pair=pair_key(row),
             reference=row["benign_instruction"],
+            shown=f"The image reads: {row['benign_instruction']}",
         ).record(PROMPT, [source.image(row, f"images/{i}.png", f"{i}.png")])
         for i, row in enumerate(source.rows(TABLE))
     ]

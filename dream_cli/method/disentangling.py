@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
-from dream_cli.method.read_choice import ask, yes
+from dream_cli.method.facts import NO_RISK
+from dream_cli.method.read_choice import Verdict, ask_yes
 from dream_cli.prompts.parsing import observations_schema, parse_observations
-from dream_cli.prompts.rendering import Prompts
-from dream_cli.prompts.verdict_words import YES_NO
+from dream_cli.prompts.rendering import ONLY, Prompts
 from dream_cli.records.choices import Mode
 from dream_cli.records.record import Image, Observation, Record, Turn
 
@@ -25,6 +25,9 @@ SECOND_TRY = 0.7
 class Disentangler:
     """Adds observations to records: asks each side of `mode`, joins the answers, and verifies each observation.
 
+    A side is asked whether there is a risk, and then for a list of at least one. A template with one question asks for a list at once,
+    which may be empty. The `confidence` of an observation is the probability of its verification, else that of a risk on its side.
+
     Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice,
     InvalidRecord where there is no image and only images are looked at.
     """
@@ -36,6 +39,7 @@ class Disentangler:
     redo: bool = False
     max_tokens: int = 512
     seed: int = 0
+    calibrate: bool = False
 
     @property
     def roles(self) -> Sequence[str]:
@@ -64,31 +68,54 @@ class Disentangler:
         return tuple(claim for claim in checked if claim is not None)
 
     async def _ask(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
-        chat = question(self.prompts.observe(side, turn.transcript), () if side == "text" else images)
+        shown = () if side == "text" else images
+        asked = self.prompts.questions(f"observe_{side}", turn.transcript, images=len(shown))
         seen = {side} if side != "joint" else {"image", "text"} if images else {"text"}
-        schema = observations_schema(self.prompts.taxonomy, seen)
+        if ONLY in asked:
+            return await self._listed(question(asked[ONLY], shown), seen, least=0)
+        risk = await self.risk(side, turn, images)
+        if risk.value < 0.5:
+            return ()
+        return tuple(replace(claim, confidence=risk.value) for claim in await self._listed(question(asked["list"], shown), seen, least=1))
+
+    async def risk(self, side: str, turn: Turn, images: Sequence[Image]) -> Verdict[float]:
+        """Return the probability that one side has a risk; raise UnreadableAnswer where it cannot be read."""
+        shown, role = () if side == "text" else images, f"observe_{side}"
+        chat = question(self.prompts.questions(role, turn.transcript, images=len(shown))["risk"], shown)
+        empty = [question(self.prompts.questions(role, "")["risk"])] if self.calibrate else []
+        (risk,) = await ask_yes(self.engine, [chat], empty=empty)
+        return risk
+
+    async def _listed(self, chat: Sequence[ChatMessage], seen: Collection[str], least: int) -> tuple[Observation, ...]:
+        schema = observations_schema(self.prompts.taxonomy, seen, least)
         greedy = Sampling(temperature=0.0, top_p=1.0, max_tokens=self.max_tokens, seed=self.seed, schema=schema)
         try:
-            return await self._list(chat, greedy)
+            return await self._list(chat, greedy, least)
         except UnreadableAnswer:
             # `forget` knows the first sample of a text: the second try is that of the next seed.
             drawn = replace(greedy, temperature=SECOND_TRY, seed=self.seed + 1)
             try:
-                return await self._list(chat, drawn)
+                return await self._list(chat, drawn, least)
             except UnreadableAnswer:
                 # Nothing unreadable stays in the store, where a rerun would meet it again.
                 self.engine.forget(chat, greedy)
                 self.engine.forget(chat, drawn)
                 raise
 
-    async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling) -> tuple[Observation, ...]:
+    async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling, least: int) -> tuple[Observation, ...]:
         (answer,) = await self.engine.generate(chat, sampling, [0])
-        return parse_observations(answer_of(answer), self.prompts.taxonomy)
+        text = answer_of(answer)
+        claims = parse_observations(text, self.prompts.taxonomy)
+        if len(claims) < least:
+            raise UnreadableAnswer("the model answers that there is a risk, and lists none", raw=text)
+        return claims
 
     async def _check(self, claim: Observation, turn: Turn, images: Sequence[Image]) -> Observation | None:
-        chat = question(self.prompts.verify(turn.transcript, claim), () if self.mode == "text" else images)
+        shown = () if self.mode == "text" else images
+        chat = question(self.prompts.verify(turn.transcript, claim, images=len(shown)), shown)
+        empty = [question(self.prompts.verify("", NO_RISK))] if self.calibrate else []
         try:
-            verdict = await ask(self.engine, (chat, YES_NO), yes)
+            (verdict,) = await ask_yes(self.engine, [chat], empty=empty)
         except UnreadableAnswer as error:
             # Neither confirmed nor refuted: a risk is not dropped on silence.
             return replace(claim, extra={**claim.extra, "unverified": str(error)})

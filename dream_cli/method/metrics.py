@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import exp, log
 from typing import get_args
 
 from dream_cli.records.choices import Combination
 
 COMBINATIONS = get_args(Combination)
+EDGE = 1e-6
 
 
 def expected_score(probabilities: Mapping[str, float]) -> float:
@@ -29,6 +31,15 @@ def observation_score(recognised: Sequence[float]) -> float:
     if not recognised:
         raise ValueError("no observation to recognise")
     return sum(recognised) / len(recognised)
+
+
+def without_bias(probability: float, bias: float) -> float:
+    """Return a probability in [0, 1] with the log-odds of `bias`, the probability of the same answer about nothing, taken off.
+
+    Both are kept within 1e-6 of 0 and 1, where log-odds are infinite.
+    """
+    log_odds, offset = (log(p / (1 - p)) for p in (min(max(p, EDGE), 1 - EDGE) for p in (probability, bias)))
+    return 1 / (1 + exp(offset - log_odds))
 
 
 def combined(global_score: float | None, observation_score: float | None, how: Combination) -> float:

@@ -10,16 +10,17 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.engines.thoughts import split_thoughts
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.method.metrics import expected_score
+from dream_cli.method.metrics import expected_score, without_bias
 from dream_cli.prompts.verdict_words import SCORES, YES_NO, declines, written_answer, written_score
 from dream_cli.records.choices import AnswerReading
 
 T = TypeVar("T")
+V = TypeVar("V", float, Mapping[str, float])
 Question = tuple[Sequence[ChatMessage], Sequence[str]]  # the chat, and the answers that are allowed
 
 # Under this share of the probability the allowed answers say nothing about what the model meant.
@@ -28,32 +29,55 @@ WORDS = Sampling(temperature=0.0, max_tokens=64)  # of a verdict in words
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One reading: its value, and whether it was `expected` or `parsed`."""
+class Verdict(Generic[V]):
+    """One reading: its value (a probability, a score, or the probability of each answer), and whether it was `expected` or `parsed`.
 
-    value: float
+    `raw` is the reply that was parsed.
+    """
+
+    value: V
     read: AnswerReading
+    raw: str | None = None
+
+    def without(self: Verdict[float], bias: Verdict[float]) -> Verdict[float]:
+        """Return the probability of Yes with the judge's bias taken off: its answer to the same question about nothing."""
+        if "parsed" in (self.read, bias.read):
+            # Words have no probability that a bias could be taken off.
+            return self
+        return replace(self, value=round(without_bias(self.value, bias.value), 6))
 
 
-def yes(choice: Choice) -> Verdict:
+def yes(choice: Choice) -> Verdict[float]:
     """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer where neither can be had."""
     answer = read_answer(choice, YES_NO)
     if isinstance(answer, str):
-        return Verdict(float(answer == "Yes"), "parsed")
+        return Verdict(float(answer == "Yes"), "parsed", choice.text)
     return Verdict(round(answer["Yes"], 6), "expected")
 
 
-def score(choice: Choice) -> Verdict:
+def score(choice: Choice) -> Verdict[float]:
     """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer where neither can be had."""
     number = _read(choice, lambda words, alone: written_score(words, alone=alone))
     if isinstance(number, float):
-        return Verdict(number, "parsed")
+        return Verdict(number, "parsed", choice.text)
     return Verdict(round(expected_score(number), 6), "expected")
 
 
 def read_answer(choice: Choice, answers: Sequence[str]) -> Mapping[str, float] | str:
     """Return the probability of each answer, or the answer that was written; raise UnreadableAnswer where neither can be had."""
     return _read(choice, lambda words, alone: written_answer(words, answers, alone=alone))
+
+
+def probabilities_of(answers: Sequence[str]) -> Callable[[Choice], Verdict[Mapping[str, float]]]:
+    """Return the reading of the probability of each answer; that of an answer in words is 1.0, of the others 0.0."""
+
+    def read(choice: Choice) -> Verdict[Mapping[str, float]]:
+        answer = read_answer(choice, answers)
+        if isinstance(answer, str):
+            return Verdict({one: float(one == answer) for one in answers}, "parsed", choice.text)
+        return Verdict({one: round(answer[one], 6) for one in answers}, "expected")
+
+    return read
 
 
 def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float] | T:
@@ -82,9 +106,21 @@ async def ask(engine: Engine, question: Question, read: Callable[[Choice], T], w
     return await _read_twice(engine, question, read=read, way=way, choice=None)
 
 
+async def ask_yes(
+    engine: Engine, chats: Sequence[Sequence[ChatMessage]], way: AnswerReading = "expected", empty: Sequence[Sequence[ChatMessage]] = ()
+) -> list[Verdict[float]]:
+    """Put Yes/No questions at once and return the probability of Yes to each; raise UnreadableAnswer as `ask` does.
+
+    `empty` holds the same questions about nothing. Where it is given, the answer to it is the bias of the judge, and is taken off.
+    """
+    questions = [(chat, YES_NO) for chat in (*chats, *empty)]
+    verdicts = await ask_all(engine, questions, [yes] * len(questions), way)
+    return [verdict.without(bias) for verdict, bias in zip(verdicts, verdicts[len(chats) :], strict=True)] if empty else verdicts
+
+
 async def ask_all(
-    engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], Verdict]], way: AnswerReading
-) -> list[Verdict]:
+    engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], Verdict[V]]], way: AnswerReading
+) -> list[Verdict[V]]:
     """Put the questions at once, so that an engine can read what they share a single time; raise UnreadableAnswer as `ask` does."""
     choices = await engine.choose_many(questions) if way == "expected" else [None] * len(questions)
     tasks = (_read_twice(engine, q, read=read, way=way, choice=choice) for q, read, choice in zip(questions, reads, choices, strict=True))

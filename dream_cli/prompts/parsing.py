@@ -17,8 +17,10 @@ _EMPTY = re.compile(r"(?<![\[,\w])\[\s*\]\s*\}?\s*(?:```)?\s*$")
 _NONE = re.compile(r"n/?a|none|null|nothing|not applicable", re.IGNORECASE)
 
 
-def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "text")) -> dict[str, Any]:
+def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "text"), least: int = 0) -> dict[str, Any]:
     """Return the JSON schema of `{"observations": [...]}` in the names of the taxonomy, with the sources of these sides alone.
+
+    The list has at least `least` entries.
 
     The root is an object because OpenAI's structured output accepts nothing else.
     """
@@ -28,7 +30,7 @@ def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "
         "risk_category": {"type": "string", "enum": [c.name for c in taxonomy.categories]},
     }
     item = {"type": "object", "properties": properties, "required": list(OBSERVATION), "additionalProperties": False}
-    listed = {"type": "array", "items": item}
+    listed = {"type": "array", "items": item, **({"minItems": least} if least else {})}
     return {"type": "object", "properties": {"observations": listed}, "required": ["observations"], "additionalProperties": False}
 
 

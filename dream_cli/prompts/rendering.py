@@ -1,6 +1,10 @@
 """The rendering of prompts from templates: ours, or those of the authors' release, byte for byte.
 
-Placeholders are filled in one pass, so that user text which contains `{response}` is not filled again.
+Placeholders are filled in one pass, so that user text which contains `{response}` is not filled again. What is filled in is data: it can
+neither close the fence it stands in nor hold a special token of a chat template.
+
+A template may put several questions about one case. A line `--- NAME` then begins each of them, and what stands before the first one is
+the beginning that all of them share, so that an engine reads it once.
 """
 
 from __future__ import annotations
@@ -55,7 +59,15 @@ _PUBLISHED_ALIASES = {
 }
 _PUBLISHED = re.compile(r"\{(prompt|warning|reference|response|question|instruction|explanation|output_1|output_2)\}")
 _PLACEHOLDER = re.compile(
-    r"\{(prompt|sources|categories|observations|observation|response|content|source|category|warning|other|output|text|harm_cate)\}"
+    r"\{(image|prompt|sources|categories|observations|observation|response|content|source|category|warning|other|output|text|harm_cate)\}"
+)
+_QUESTION = re.compile(r"^--- (\w+)\r?\n", re.MULTILINE)
+ONLY = ""  # the name of the question of a template that puts one question
+_FENCE = re.compile(r"^</(\w+)>$", re.MULTILINE)
+# Of the chat templates of Qwen, Llama, Gemma, Mistral, DeepSeek and their kin. A space behind the first character leaves plain text.
+_SPECIAL_TOKEN = re.compile(
+    r"<(?=[|｜][^<>\n]{1,40}[|｜]>|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_header_id|end_header_id)>)|\[(?=/?INST\])",
+    re.IGNORECASE,
 )
 
 
@@ -117,51 +129,43 @@ class Prompts:
         filled = self._fill(name, {})
         return _PLACEHOLDER.split(filled)[::2]
 
-    def observe(self, mode: str, prompt: str) -> str:
-        """Ask for the risks of one side: `image`, `text`, or both at once (`joint`)."""
-        return self._fill(f"observe_{mode}", {"prompt": prompt})
+    def questions(self, role: str, prompt: str, response: str = "", *, images: int = 0) -> Mapping[str, str]:
+        """Return the questions of a role about a request, and a response to it, by their names; one that stands alone is named ONLY.
 
-    def verify(self, prompt: str, claim: Observation) -> str:
+        These roles are `judge_harm`, `judge_effective`, `judge_refusal` and `observe_*`.
+        """
+        return self._fill_all(role, {"prompt": prompt, "response": response}, images)
+
+    def verify(self, prompt: str, claim: Observation, *, images: int = 0) -> str:
         """Ask whether one observation is right (Yes/No)."""
         values = {"content": claim.malicious_content, "source": claim.source, "category": claim.risk_category}
-        return self._fill("verify", {"prompt": prompt, **values})
+        return self._fill("verify", {"prompt": prompt, **values}, images)
 
-    def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str) -> str:
+    def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str, *, images: int = 0) -> str:
         """Ask for the global score, 0 to 10; absent observations are rendered as unknown."""
         known = "not looked for" if observations is None else written(observations)
-        return self._fill("judge_global", {"prompt": prompt, "observations": known, "response": response})
+        return self._fill("judge_global", {"prompt": prompt, "observations": known, "response": response}, images)
 
-    def judge_observation(self, prompt: str, observation: Observation, response: str) -> str:
-        """Ask whether the response recognises one observation in content, source and category (Yes/No)."""
-        return self._fill("judge_observation", {"prompt": prompt, "observation": written_one(observation), "response": response})
+    def judge_observation(self, prompt: str, observation: Observation, response: str, *, images: int = 0) -> str:
+        """Ask whether the response recognises one observation (Yes/No)."""
+        values = {"prompt": prompt, "observation": written_one(observation), "response": response}
+        return self._fill("judge_observation", values, images)
 
-    def judge_helpfulness(self, prompt: str, response: str) -> str:
+    def judge_helpfulness(self, prompt: str, response: str, *, images: int = 0) -> str:
         """Ask how helpful the response to a harmless prompt is, 0 to 10."""
-        return self._fill("judge_helpfulness", {"prompt": prompt, "response": response})
+        return self._fill("judge_helpfulness", {"prompt": prompt, "response": response}, images)
 
-    def judge_harm(self, prompt: str, response: str) -> str:
-        """Ask whether the response does harm (Yes/No)."""
-        return self._fill("judge_harm", {"prompt": prompt, "response": response})
-
-    def judge_harm_again(self, prompt: str, response: str) -> str:
+    def judge_harm_again(self, prompt: str, response: str, *, images: int = 0) -> str:
         """Ask about harm a second time, in other words (Yes/No)."""
-        return self._fill("judge_harm_again", {"prompt": prompt, "response": response})
+        return self._fill("judge_harm_again", {"prompt": prompt, "response": response}, images)
 
-    def judge_effective(self, prompt: str, response: str) -> str:
-        """Ask whether the response is of use to the user (Yes/No)."""
-        return self._fill("judge_effective", {"prompt": prompt, "response": response})
-
-    def judge_refusal(self, prompt: str, response: str) -> str:
-        """Ask whether the response declines the request (Comply, Partial, Refuse)."""
-        return self._fill("judge_refusal", {"prompt": prompt, "response": response})
-
-    def judge_warned(self, prompt: str, warning: str, response: str) -> str:
+    def judge_warned(self, prompt: str, warning: str, response: str, *, images: int = 0) -> str:
         """Ask whether the response is safe, given what is to be minded here (Yes/No; SIUO, section 4)."""
-        return self._fill("judge_warned", {"prompt": prompt, "warning": warning, "response": response})
+        return self._fill("judge_warned", {"prompt": prompt, "warning": warning, "response": response}, images)
 
-    def judge_preference(self, prompt: str, response: str, other: str) -> str:
+    def judge_preference(self, prompt: str, response: str, other: str, *, images: int = 0) -> str:
         """Ask which of two responses is the better (A, the first, or B)."""
-        return self._fill("judge_preference", {"prompt": prompt, "response": response, "other": other})
+        return self._fill("judge_preference", {"prompt": prompt, "response": response, "other": other}, images)
 
     def respond_observed(self, prompt: str, observations: Sequence[Observation]) -> str:
         """Ask for an answer with the observations in the context: DREAM without training."""
@@ -171,11 +175,36 @@ class Prompts:
         """Ask as a benchmark's authors did, in the user's copy of their words (`NAME.txt`), else in `ours`."""
         return _PUBLISHED.sub(lambda m: values.get(_PUBLISHED_ALIASES.get(m[1], m[1]), m[0]), self.published.get(name, ours))
 
-    def _fill(self, name: str, values: Mapping[str, str]) -> str:
+    def _fill(self, name: str, values: Mapping[str, str], images: int = 0) -> str:
+        return self._filled(name, self.templates[name], values, images)
+
+    def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, str]:
+        # The template is split before it is filled: no data begins a question.
+        shared, *parts = _QUESTION.split(self.templates[name])
+        if not parts:
+            return {ONLY: self._filled(name, shared, values, images)}
+        # A question ends without the line break before the next one, as a template does.
+        texts = (shared + text.removesuffix("\n") for text in parts[1::2])
+        return {fact: self._filled(name, text, values, images) for fact, text in zip(parts[::2], texts, strict=True)}
+
+    def _filled(self, name: str, template: str, values: Mapping[str, str], images: int) -> str:
         side = {"observe_image": "image", "observe_text": "text"}.get(name)
         sources = [s for s in self.taxonomy.sources if side is None or s.side in ("", side)]
-        known = {"sources": _listed(sources), "categories": _listed(self.taxonomy.categories), **values}
-        return _PLACEHOLDER.sub(lambda m: known.get(_ALIASES.get(m[1], m[1]), m[0]), self.templates[name])
+        listed = {"sources": _listed(sources), "categories": _listed(self.taxonomy.categories)}
+        fences = "|".join(dict.fromkeys(_FENCE.findall(template)))
+        known = {"image": _image_line(images), **listed, **{key: _as_data(text, fences) for key, text in values.items()}}
+        return _PLACEHOLDER.sub(lambda m: known.get(_ALIASES.get(m[1], m[1]), m[0]), template)
+
+
+def _image_line(images: int) -> str:
+    """Return the line that names the images before the text."""
+    return "" if not images else f"The {'image' if images == 1 else f'{images} images'} above came with the request.\n"
+
+
+def _as_data(text: str, fences: str) -> str:
+    """Return the text with special tokens split and, where the template has fences, with the marks of these escaped: <\\/response>."""
+    plain = _SPECIAL_TOKEN.sub(lambda m: m[0] + " ", text)
+    return re.sub(rf"<(?=\s*/?\s*(?:{fences})\s*/?\s*>)", r"<\\", plain, flags=re.IGNORECASE) if fences else plain
 
 
 def written(observations: Sequence[Observation]) -> str:

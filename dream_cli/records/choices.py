@@ -13,6 +13,7 @@ EngineName = Literal[LocalEngine, "openai"]
 
 Mode = Literal["split", "joint", "image", "text"]  # which sides of a prompt the teacher is asked about
 Combination = Literal["sum", "product", "lexicographic", "global", "observation"]  # how two scores make one
+Rubric = Literal["paper", "facts"]  # by a scale as in the paper, or from Yes/No questions
 AnswerReading = Literal["expected", "parsed"]  # how a judge's answer becomes a number
 
 PairPolicy = Literal["best-worst", "all", "adjacent"]

@@ -29,7 +29,8 @@ class Verdict:
     """The answer of a judge to one question, or why it is unscored.
 
     `value` is None where there is no answer; `judge` names the model, rule or file that gave it, `judge_id` its weights and prompts.
-    `probability` is that of the value, in [0, 1]; `raw` the text of the judge. `orders` holds a number in [0, 1] for each order of
+    `probability` is that of the value, or of true where the value is true or false, in [0, 1]; `probabilities` are those of the facts
+    that it is put together from, or of all answers where there are three; `raw` is the text of the judge. `orders` holds a number in [0, 1] for each order of
     two compared responses, 1 where ours won; `other` is the model that wrote the other response. `judges` holds the verdicts that
     a majority was taken of, `disagree` is whether they differ. `extra` holds the other fields, `order` the order in which all came.
     """
@@ -44,6 +45,7 @@ class Verdict:
     judges: tuple[Verdict, ...] = ()
     disagree: bool | None = None
     other: str | None = None
+    probabilities: Mapping[str, float] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     order: tuple[str, ...] | None = field(default=None, compare=False)
 
@@ -64,6 +66,8 @@ class Verdict:
         if self.value is None and (self.order is None or "value" in self.order):
             # A value that was not read is in `extra`.
             known = {"value": self.extra.get("value")} | known
+        if self.probabilities is not None:
+            known["probabilities"] = {name: round(p, 6) for name, p in self.probabilities.items()}
         if self.orders is not None:
             known["orders"] = list(self.orders)
         if self.judges:
@@ -130,6 +134,7 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
     "value": lambda value: isinstance(value, Value),
     "orders": lambda value: isinstance(value, list) and len(value) == 2 and all(_is_number(won) and 0 <= won <= 1 for won in value),
     "probability": lambda value: _is_number(value) and 0 <= value <= 1,
+    "probabilities": lambda value: isinstance(value, Mapping) and all(_is_number(p) and 0 <= p <= 1 for p in value.values()),
     "unscored": _is_text,
     "raw": _is_text,
     "judge": _is_text,

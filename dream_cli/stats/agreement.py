@@ -66,6 +66,33 @@ def cohen_kappa(pairs: Sequence[tuple[Label, Label]], level: float = LEVEL) -> E
     return Estimate(kappa, Interval(max(-1.0, kappa - half), min(1.0, kappa + half)))
 
 
+def auc(positive: Sequence[float], negative: Sequence[float], level: float = LEVEL) -> Estimate | None:
+    """Return the area under the ROC curve: how often a positive item has a higher value than a negative one, a tie counting half.
+
+    The interval is the score-type one of Newcombe (2006, Stat. Med. 25:559, method 5), which has a width also where the two classes
+    are separated without an error. None where a class is empty.
+    """
+    m, n = len(positive), len(negative)
+    if not (m and n):
+        return None
+    area = sum((p > q) + 0.5 * (p == q) for p in positive for q in negative) / (m * n)
+    z, shared = normal_quantile(level), (m + n) / 2 - 1
+
+    def outside(theta: float) -> bool:
+        # The variance of Hanley and McNeil (1982) at the true area theta.
+        variance = theta * (1 - theta) * (1 + shared * (1 - theta) / (2 - theta) + shared * theta / (1 + theta)) / (m * n)
+        return abs(area - theta) > z * sqrt(variance)
+
+    def bound(out: float) -> float:
+        inside = area
+        for _ in range(50):
+            middle = (out + inside) / 2
+            out, inside = (middle, inside) if outside(middle) else (out, middle)
+        return inside
+
+    return Estimate(area, Interval(bound(0.0), bound(1.0)))
+
+
 def krippendorff_alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal") -> float | None:
     """Return Krippendorff's alpha; one sequence of labels per unit, None where a rater gave none (Krippendorff 2011).
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
-from dream_cli.prompts.rendering import Prompts
+from dream_cli.prompts.rendering import ONLY, Prompts
 from examples.nano.figures import WEIGHTS
 from examples.nano.lessons import PINNED, Lesson
 from examples.nano.reader import Reader
@@ -46,7 +46,9 @@ def main() -> None:
         read = reader.answer([Lesson("read", READ, "", Picture("?"))] * len(images), images)
         figures[name] = {"images": len(images), "word_error_rate": error_rate([words(t) for t in texts], [words(t) for t in read])}
         # The score of an image: the probability that its list of observations is not empty.
-        lessons = [Lesson("observe_image", Prompts.carried(PINNED).observe("image", PROMPT), "", Picture("?"))] * len(images)
+        lessons = [Lesson("observe_image", Prompts.carried(PINNED).questions("observe_image", PROMPT)[ONLY], "", Picture("?"))] * len(
+            images
+        )
         suspicion.append([1 - row[0] for row in reader.choose(lessons, images, ("[]", '[{"malicious_content": "'))])
     figures["auroc"] = auroc(*suspicion)
     text = json.dumps(figures, indent=2) + "\n"

@@ -14,7 +14,7 @@ from dream_cli.nano.pictures import Picture
 from dream_cli.nano.truth import Truth
 from dream_cli.nano.wordings import OFFERS, aware, helpful, naming, pick
 from dream_cli.nano.world import WorldItem, item
-from dream_cli.prompts.rendering import Prompts, written
+from dream_cli.prompts.rendering import ONLY, Prompts, written
 from dream_cli.records.record import Observation
 from examples.nano.answers import accusation, altered, answer
 
@@ -93,7 +93,7 @@ class Teacher:
 def _observe(mode: str) -> Callable[[Teacher, WorldItem], tuple[str, str]]:
     def lesson(teacher: Teacher, thing: WorldItem) -> tuple[str, str]:
         seen = [o for o in thing.observations if mode == "joint" or (o.source in OF_THE_TEXT) == (mode == "text")]
-        return teacher.prompts.observe(mode, thing.prompt), written(seen)
+        return teacher.prompts.questions(f"observe_{mode}", thing.prompt)[ONLY], written(seen)
 
     return lesson
 
@@ -178,15 +178,15 @@ _JUDGED: Mapping[str, tuple[Callable[[Prompts, WorldItem, str], str], Callable[[
         lambda truth, text: str(grade(truth, text).helpfulness),
     ),
     "judge_harm": (
-        lambda prompts, thing, text: prompts.judge_harm(thing.prompt, text),
+        lambda prompts, thing, text: prompts.questions("judge_harm", thing.prompt, text)[ONLY],
         lambda truth, text: "Yes" if grade(truth, text).harms else "No",
     ),
     "judge_effective": (
-        lambda prompts, thing, text: prompts.judge_effective(thing.prompt, text),
+        lambda prompts, thing, text: prompts.questions("judge_effective", thing.prompt, text)[ONLY],
         lambda truth, text: "Yes" if grade(truth, text).effective else "No",
     ),
     "judge_refusal": (
-        lambda prompts, thing, text: prompts.judge_refusal(thing.prompt, text),
+        lambda prompts, thing, text: prompts.questions("judge_refusal", thing.prompt, text)[ONLY],
         lambda truth, text: _declined(grade(truth, text)),
     ),
 }
