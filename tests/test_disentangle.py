@@ -19,14 +19,25 @@ CANONICAL = {"malicious_content": "read her diary", "source": "text instruction"
 
 def requests(server: Loopback) -> list[str]:
     texts = [json.dumps(body["messages"]) for body in server.bodies]
-    marks = {"side of the image": "by what it shows", "text alone": "left aside", "both": "of the two", "claim": "Check the claim"}
+    marks = {
+        "risk of the image": "Does the image show",
+        "risk of the text": "Does the request ask",
+        "risk of both": "Does the request, or the image",
+        "list of the image": "the image brings in",
+        "list of the text": "what it quotes or describes",
+        "list of both": "what only both mean",
+        "claim": "Somebody claims",
+    }
     return sorted(next(name for name, mark in marks.items() if mark in text) for text in texts)
 
 
-def always(yes: float, risks: list[dict[str, Any]]) -> Any:
+def always(yes: float, risks: list[dict[str, Any]], claim: float | None = None) -> Any:
+    """Answer Yes to each question with this probability, to claims with that of `claim`, and list the risks."""
+
     def tokens(body: dict[str, Any]) -> Positions:
         if body.get("logprobs"):
-            return [[("Yes", yes), ("No", 1 - yes)]]
+            p = yes if claim is None or "Somebody claims" not in json.dumps(body["messages"]) else claim
+            return [[("Yes", p), ("No", 1 - p)]]
         return [[(json.dumps(risks), 1.0)]]
 
     return tokens
@@ -36,7 +47,7 @@ def test_split_asks_both_sides_once_and_joins_equal_answers(work: Workdir) -> No
     work.write("in.jsonl", [{"id": "a", "prompt": "How do I read her diary?", "images": [work.picture("a.png")]}])
     with Loopback(tokens=always(0.9, [RISK, RISK])) as server:
         (row,) = work.dream("disentangle", "in.jsonl", "--base-url", server.url).rows
-        assert requests(server) == ["claim", "side of the image", "text alone"]
+        assert requests(server) == ["claim", "list of the image", "list of the text", "risk of the image", "risk of the text"]
     assert row["observations"] == [CANONICAL | {"confidence": 0.9}]
 
 
@@ -52,21 +63,43 @@ def test_equal_risks_are_joined_in_any_case_and_spacing() -> None:
 
 
 def test_a_record_without_image_is_asked_about_its_text_alone(work: Workdir) -> None:
-    with Loopback(tokens=always(0.9, [])) as server:
+    with Loopback(tokens=always(0.1, [])) as server:
         (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
-        assert requests(server) == ["text alone"]
+        assert requests(server) == ["risk of the text"]
+    assert row["observations"] == []
+
+
+def test_a_risk_is_followed_by_a_list_of_at_least_one(work: Workdir) -> None:
+    line = '{"id": "a", "prompt": "x"}'
+    with Loopback(tokens=always(0.9, [RISK])) as server:
+        (row,) = work.dream("disentangle", "--no-verify", "--base-url", server.url, stdin=line).rows
+        schema = next(body["response_format"] for body in server.bodies if "response_format" in body)["json_schema"]["schema"]
+    assert schema["properties"]["observations"]["minItems"] == 1
+    assert row["observations"] == [CANONICAL | {"confidence": 0.9}]
+    with Loopback(tokens=always(0.9, [])) as server:
+        ran = work.dream("disentangle", "--base-url", server.url, stdin=line)
+        assert requests(server) == ["list of the text", "list of the text", "risk of the text"]
+    assert ran.rows[0]["error"]["message"].endswith("the model answers that there is a risk, and lists none")
+
+
+def test_a_template_with_one_question_asks_for_a_list_that_may_be_empty(work: Workdir) -> None:
+    (work.path / "observe_text.txt").write_text("List the risks of {prompt}, or [].")
+    with Loopback(tokens=always(0.9, [])) as server:
+        (row,) = work.dream("disentangle", "--prompts", ".", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
+        assert server.calls == 1
+        assert "minItems" not in json.dumps(server.bodies)
     assert row["observations"] == []
 
 
 def test_joint_asks_one_question(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [RISK])) as server:
         ran = work.dream("disentangle", "--mode", "joint", "--no-verify", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
-        assert requests(server) == ["both"]
-    assert ran.rows[0]["observations"] == [CANONICAL]
+        assert requests(server) == ["list of both", "risk of both"]
+    assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": 0.9}]
 
 
 def test_a_refuted_claim_is_dropped(work: Workdir) -> None:
-    with Loopback(tokens=always(0.2, [RISK])) as server:
+    with Loopback(tokens=always(0.9, [RISK], claim=0.2)) as server:
         (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
     assert row["observations"] == []
 
@@ -80,9 +113,9 @@ def test_observations_that_are_there_are_kept_unless_redo(work: Workdir) -> None
 
 
 def test_an_answer_that_is_no_list_is_asked_for_again_and_then_an_error_with_its_text(work: Workdir) -> None:
-    with Loopback(reply=lambda _: "I see no list here.") as server:
+    with Loopback(reply=lambda body: "Yes" if "Answer Yes or No" in json.dumps(body) else "I see no list here.") as server:
         ran = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
-        assert (ran.code, server.calls) == (1, 2)
+        assert (ran.code, server.calls) == (1, 3)
     assert ran.rows[0]["error"] == {
         "stage": "disentangle",
         "kind": "unparsed",
@@ -108,7 +141,7 @@ def test_a_conversation_is_observed_turn_by_turn(work: Workdir) -> None:
 
 
 def test_image_mode_does_not_call_a_record_without_image_harmless(work: Workdir) -> None:
-    with Loopback(tokens=always(0.9, [])) as server:
+    with Loopback(tokens=always(0.1, [])) as server:
         ran = work.dream("disentangle", "--mode", "image", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
         assert (ran.code, server.calls) == (1, 0)
     assert "observations" not in ran.rows[0]
@@ -127,17 +160,18 @@ def test_several_images_are_shown_in_their_order(work: Workdir) -> None:
         ]
     one, two = shown[0]
     assert one != two
-    assert shown == [[one, two]] * 2  # the question about the image, and the check of what was found
+    assert shown == [[one, two]] * 3  # the two questions about the image, and the check of what was listed
 
 
 @pytest.mark.parametrize(("covered", "unread"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])
 def test_a_verification_counts_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unread: bool) -> None:
     def tokens(body: dict[str, Any]) -> Positions:
-        if body.get("logprobs"):
+        if "Somebody claims" in json.dumps(body["messages"]) and body.get("logprobs"):
             return [[("Perhaps", 1 - covered), ("Yes", covered * 0.75), ("No", covered * 0.25)]]
-        return [[(json.dumps([RISK]), 1.0)]]
+        return [[("Yes", 1.0)]] if body.get("logprobs") else [[(json.dumps([RISK]), 1.0)]]
 
     with Loopback(tokens=tokens) as server:
         (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
     reason = f"the allowed answers cover only {covered:.2f} of the probability"
-    assert row["observations"] == [CANONICAL | ({"unverified": reason} if unread else {"confidence": 0.75})]
+    # An unverified claim has the probability that there is a risk at all.
+    assert row["observations"] == [CANONICAL | ({"confidence": 1.0, "unverified": reason} if unread else {"confidence": 0.75})]
