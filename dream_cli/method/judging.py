@@ -151,8 +151,7 @@ class Judge:
 
     def _rubric(self, way: str, verdict: Verdict[float]) -> str:
         """Return the name of what the score means: scores of two names are not compared."""
-        facts = "facts-" if self.rubric == "facts" else ""
-        return f"{facts}{way}/{verdict.read}" + ("/calibrated" if self.calibrate else "")
+        return "/".join([way, verdict.read, *(["facts"] if self.rubric == "facts" else []), *(["calibrated"] if self.calibrate else [])])
 
     def _global(self, turn: Turn, case: Case) -> list[ChatMessage]:
         text = self.prompts.judge_global(case.prompt, turn.observations, case.response, images=len(case.images))

@@ -115,7 +115,9 @@ async def ask_yes(
     """
     questions = [(chat, YES_NO) for chat in (*chats, *empty)]
     verdicts = await ask_all(engine, questions, [yes] * len(questions), way)
-    return [verdict.without(bias) for verdict, bias in zip(verdicts, verdicts[len(chats) :], strict=True)] if empty else verdicts
+    return (
+        [verdict.without(bias) for verdict, bias in zip(verdicts[: len(chats)], verdicts[len(chats) :], strict=True)] if empty else verdicts
+    )
 
 
 async def ask_all(
