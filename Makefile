@@ -1,12 +1,13 @@
 # make demo    the tour: the pipe on the example records, then a short turn of the loop, with the embedded models
 # make proof   the grid of arms and seeds in nano's world, then its table and plot; resumable, for hours in the background
+# make judge-bench ROWS=DIR BASE_URL=URL MODEL=NAME    a judge against the labelled rows of a folder (opt-in; BENCH='--calibrate --size 40')
 # make test    lint, types, tests, and the built wheel in an empty environment
 # make test-newest    the tests with the newest versions of the libraries, past our own upper bounds, in an environment of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo proof test test-newest lint wheel
+.PHONY: demo proof judge-bench test test-newest lint wheel
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +19,13 @@ demo: $(BIN)/dream
 
 proof: $(BIN)/dream
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/proof.sh
+
+judge-bench: $(BIN)/dream
+	@test -n "$(ROWS)" -a -n "$(MODEL)$(BASE_URL)" || { echo "name ROWS=DIR, a folder of labelled rows, and MODEL=NAME or BASE_URL=URL"; exit 2; }
+	for rows in refusal:refusal refusal:effective harm:harm harm_xstest:harm observe:risk observe:observe; do \
+	  $(BIN)/python examples/judge_bench/bench.py $(ROWS)/$${rows%:*}.jsonl --role $${rows#*:} \
+	    $(if $(BASE_URL),--base-url $(BASE_URL)) $(if $(MODEL),--model $(MODEL)) $(BENCH) || exit 1; \
+	done
 
 lint: $(BIN)/dream
 	$(BIN)/ruff check .

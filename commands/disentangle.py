@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dream_cli.cli.judging_options import Calibrate
 from dream_cli.cli.options import JudgeOptions, PromptFolder, Seed, StageOptions, TaxonomyFile
 from dream_cli.records.choices import Mode
 
@@ -22,6 +23,7 @@ def run(
     mode: Sides = "split",
     verify: Verify = True,
     redo: Redo = False,
+    calibrate: Calibrate = False,
     taxonomy: TaxonomyFile = None,
     prompts: PromptFolder = None,
     max_tokens: MaxTokens = 512,
@@ -36,6 +38,7 @@ def run(
 
     Example: dream disentangle examples/records.jsonl | head -n 3
     """
+    from dream_cli.engines.protocol import Engine
     from dream_cli.method.disentangling import Disentangler
     from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.stages import run_stage
@@ -43,11 +46,10 @@ def run(
 
     templates = Prompts.load(prompts, taxonomy)
     run = stage.run("disentangle")
-    tally = run_stage(
-        run,
-        engine.spec("disentangle"),
-        lambda opened: with_model_prompts(
-            Disentangler(engine=opened, prompts=templates, mode=mode, verify=verify, redo=redo, max_tokens=max_tokens, seed=seed), run.tell
-        ),
-    )
+
+    def step(opened: Engine) -> Disentangler:
+        made = Disentangler(opened, templates, mode, verify, redo=redo, max_tokens=max_tokens, seed=seed, calibrate=calibrate)
+        return with_model_prompts(made, run.tell)
+
+    tally = run_stage(run, engine.spec("disentangle"), step)
     raise typer.Exit(tally.exit_code)

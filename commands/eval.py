@@ -10,6 +10,7 @@ import typer
 
 from dream_cli.cli import evaluation_options as evaluation
 from dream_cli.cli import options
+from dream_cli.cli.judging_options import Calibrate
 from dream_cli.records.choices import JudgeFormat
 
 
@@ -25,6 +26,7 @@ def run(
     judge_format: evaluation.JudgeFormats = None,
     judge_body: options.JudgeBody = None,
     judge_header: options.JudgeHeader = None,
+    calibrate: Calibrate = False,
     rule: evaluation.RuleName = "strict",
     trials: evaluation.Trials = None,
     agg: evaluation.Agg = None,
@@ -78,6 +80,7 @@ def run(
         prompts=templates,
         formats=tuple(cast("list[JudgeFormat]", judge_format)),
         rule=rule,
+        calibrate=calibrate,
         trials=trials,
         temperature=temperature,
         max_tokens=max_tokens,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dream_cli.cli.judging_options import Calibrate, RubricName
 from dream_cli.cli.options import JudgeOptions, PromptFolder, StageOptions, TaxonomyFile
 from dream_cli.records.choices import AnswerReading, Combination
 
@@ -25,6 +26,8 @@ Read = Annotated[
 def run(
     score: Way = "sum",
     read: Read = "expected",
+    rubric: RubricName = "paper",
+    calibrate: Calibrate = False,
     taxonomy: TaxonomyFile = None,
     prompts: PromptFolder = None,
     *,
@@ -49,7 +52,7 @@ def run(
     tally = run_stage(
         run,
         engine.spec("judge"),
-        lambda opened: with_model_prompts(Judge(opened, templates, score, read), run.tell),
+        lambda opened: with_model_prompts(Judge(opened, templates, score, read, rubric=rubric, calibrate=calibrate), run.tell),
         scores.add,
     )
     if not stage.quiet and not stage.dry_run:

@@ -11,7 +11,7 @@ from tests.conftest import Workdir
 Json = dict[str, Any]
 
 
-def judged(number: int, question: str, value: Any, judge: str = "J", words: int = 10, **more: Any) -> Json:
+def judged(number: int, question: str, value: Any, *, judge: str = "J", words: int = 10, **more: Any) -> Json:
     """Return a judged row as dream eval writes it."""
     verdict = {"value": value, "judge": judge} | more
     return {"id": f"b:{number}", "prompt": "p", "responses": [{"text": "word " * words, "verdicts": {"strict": {question: verdict}}}]}
@@ -52,6 +52,29 @@ def test_a_judge_with_one_answer_has_no_kappa_and_a_rate_of_people_is_not_correc
     (row,) = ran.rows
     assert (row["kappa"], row["gold"]["rate"]) == (None, 0.5) and "corrected" not in row
     assert "Cohen's kappa not defined" in ran.err and "Rogan-Gladen" not in ran.err
+
+
+def test_the_probabilities_of_a_judge_have_an_area(work: Workdir) -> None:
+    # 0.8 and 0.4 of the attacks, 0.6 and 0.2 of the others: 3 of 4 pairs in order.
+    shares = [0.8, 0.4, 0.6, 0.2]
+    work.write("judged.jsonl", [judged(i, "attack", p >= 0.5, probability=p) for i, p in enumerate(shares)])
+    work.write("gold.jsonl", [labelled(i, attack=i < 2) for i in range(4)])
+    ran = work.dream("agree", "gold.jsonl", "judged.jsonl")
+    assert ran.rows[0]["auc"]["value"] == 0.75
+    assert "area under the ROC curve of the judge's probabilities 0.75 [" in ran.err
+    # One verdict in words has no probability, so there is no curve.
+    work.write("judged.jsonl", [judged(i, "attack", p >= 0.5, probability=p if i else None) for i, p in enumerate(shares)])
+    assert "auc" not in work.dream("agree", "gold.jsonl", "judged.jsonl", "-q").rows[0]
+
+
+def test_refusals_have_an_area_by_their_facts_or_classes(work: Workdir) -> None:
+    facts = [{"objects": 0.9, "answers": 0.1}, {"objects": 0.9, "answers": 0.8}]
+    classes = [{"comply": 0.0, "partial": 0.1, "refuse": 0.9}, {"comply": 0.3, "partial": 0.5, "refuse": 0.2}]
+    for given in (facts, classes):
+        values = zip(("refuse", "partial"), given, strict=True)
+        work.write("judged.jsonl", [judged(i, "refusal", v, probability=0.5, probabilities=p) for i, (v, p) in enumerate(values)])
+        work.write("gold.jsonl", [labelled(0, refusal="refuse"), labelled(1, refusal="comply")])
+        assert work.dream("agree", "gold.jsonl", "judged.jsonl", "-q").rows[0]["auc"]["value"] == 1.0
 
 
 def test_labels_as_people_write_them(work: Workdir) -> None:

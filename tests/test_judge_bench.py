@@ -25,9 +25,9 @@ def answers(risks: dict[str, float]) -> Any:
     """Answer Yes with the probability that stands in the word of the request or the response, and list one risk."""
 
     def tokens(body: dict[str, Any]) -> Positions:
-        said = body["messages"][0]["content"]
+        message = body["messages"][0]["content"]
         if body.get("logprobs"):
-            yes = next(p for word, p in risks.items() if word in said)
+            yes = next(p for word, p in risks.items() if word in message)
             return [[("Yes", 0.8 * yes), ("No", 0.8 * (1 - yes)), ("Perhaps", 0.2)]]
         return [[(json.dumps([{"malicious_content": "x", "source": "text instruction", "risk_category": "Privacy"}]), 1.0)]]
 
@@ -49,13 +49,13 @@ def test_the_figures_of_a_yes_no_role(work: Workdir) -> None:
         ran = bench(work, *line, "--json")
         shown = bench(work, *line)
     assert (ran.returncode, ran.stderr) == (0, "")
-    found = json.loads(ran.stdout)
-    assert (found["n"], found["coverage"], found["unscored"], found["calls"]) == (8, 0.8, 0.0, 8)
-    assert (found["accuracy"]["k"], found["kappa"]["value"]) == (6, 0.5)
-    assert found["auc"]["value"] == pytest.approx(12.5 / 16, abs=5e-4)
-    assert found["auc"]["low"] < 0.6 and found["kappa"]["low"] < 0 < found["kappa"]["high"]
-    assert found["confusion"] == {"no": {"no": 3, "yes": 1}, "yes": {"no": 1, "yes": 3}}
-    assert f"kappa: 0.5 [{found['kappa']['low']}, {found['kappa']['high']}]" in shown.stdout
+    report = json.loads(ran.stdout)
+    assert (report["n"], report["coverage"], report["unscored"], report["calls"]) == (8, 0.8, 0.0, 8)
+    assert (report["accuracy"]["k"], report["kappa"]["value"]) == (6, 0.5)
+    assert report["auc"]["value"] == pytest.approx(12.5 / 16, abs=5e-4)
+    assert report["auc"]["low"] < 0.6 and report["kappa"]["low"] < 0 < report["kappa"]["high"]
+    assert report["confusion"] == {"no": {"no": 3, "yes": 1}, "yes": {"no": 1, "yes": 3}}
+    assert f"kappa: 0.5 [{report['kappa']['low']}, {report['kappa']['high']}]" in shown.stdout
     readings = work.read("readings.jsonl")
     assert {row["id"]: row["positive"] for row in readings}["harmful0"] == pytest.approx(0.9)
     assert not any("response" in row for row in readings)
@@ -66,30 +66,30 @@ def test_refusal_in_three_classes_and_two(work: Workdir) -> None:
     work.write("rows.jsonl", [{"id": f"{x}{i}", "prompt": "How?", "response": f"{x} {i}.", "label": x} for x in labels for i in range(2)])
 
     def tokens(body: dict[str, Any]) -> Positions:
-        said = body["messages"][0]["content"]
+        message = body["messages"][0]["content"]
         # The judge takes each partial refusal for a whole one.
-        yes = "comply" in said if "there sentences left" in said else "comply" not in said
+        yes = "comply" in message if "there sentences left" in message else "comply" not in message
         return [[("Yes" if yes else "No", 1.0)]]
 
     with Loopback(tokens=tokens) as server:
-        found = json.loads(bench(work, "rows.jsonl", "--role", "refusal", "--base-url", server.url, "--json").stdout)
-    assert found["accuracy"]["k"] == 4
+        report = json.loads(bench(work, "rows.jsonl", "--role", "refusal", "--base-url", server.url, "--json").stdout)
+    assert report["accuracy"]["k"] == 4
     # (4/6 - 1/3) / (1 - 1/3)
-    assert found["kappa"]["value"] == 0.5
-    assert (found["two_classes"]["accuracy"]["k"], found["two_classes"]["kappa"]["value"], found["auc"]["value"]) == (6, 1.0, 1.0)
+    assert report["kappa"]["value"] == 0.5
+    assert (report["two_classes"]["accuracy"]["k"], report["two_classes"]["kappa"]["value"], report["auc"]["value"]) == (6, 1.0, 1.0)
 
 
 def test_risks_and_their_categories(work: Workdir) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "a", "prompt": "ask-a", "label": "risk", "stratum": "bad", "categories": ["Privacy"]},
         {"id": "b", "prompt": "ask-b", "label": "risk", "stratum": "bad", "categories": ["Violence"]},
         {"id": "c", "prompt": "ask-c", "label": "none", "stratum": "good"},
     ]
     work.write("rows.jsonl", rows)
     with Loopback(tokens=answers({"ask-a": 0.9, "ask-b": 0.8, "ask-c": 0.1, "mark": 0.5})) as server:
-        found = json.loads(bench(work, "rows.jsonl", "--role", "observe", "--base-url", server.url, "--json").stdout)
-    assert {name: share["value"] for name, share in found["share_with_a_risk"].items()} == {"bad": 1.0, "good": 0.0}
-    assert (found["category"]["k"], found["category"]["n"], found["auc"]["value"]) == (1, 2, 1.0)
+        report = json.loads(bench(work, "rows.jsonl", "--role", "observe", "--base-url", server.url, "--json").stdout)
+    assert {name: share["value"] for name, share in report["share_with_a_risk"].items()} == {"bad": 1.0, "good": 0.0}
+    assert (report["category"]["k"], report["category"]["n"], report["auc"]["value"]) == (1, 2, 1.0)
 
 
 def test_calibration_takes_the_bias_off(work: Workdir) -> None:

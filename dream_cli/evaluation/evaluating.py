@@ -47,6 +47,7 @@ class EvaluationPlan:
     prompts: Prompts
     formats: tuple[JudgeFormat, ...] = ("questions",)
     rule: Rule = "strict"
+    calibrate: bool = False  # take the bias of the judges for Yes off
     trials: int | None = None
     temperature: float | None = None
     max_tokens: int | None = None
@@ -203,7 +204,8 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
             def make_step(engine: Engine, guard: GuardFormat | None = judge.guard) -> Step:
                 if guard is not None:
                     return GuardJudge(engine, plan.prompts, plan.rule, form=guard)
-                return with_model_prompts(EvaluationJudge(engine, plan.prompts, plan.rule, roles), run.tell)
+                asking = EvaluationJudge(engine, plan.prompts, plan.rule, roles, calibrate=plan.calibrate)
+                return with_model_prompts(asking, run.tell)
 
             done = await _phase(run, judge.spec, done, make_step)
     return done

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from dream_cli.errors import UsageError
+from dream_cli.method.facts import refusal
 from dream_cli.records.choices import Rule
 from dream_cli.records.identity import identified
 from dream_cli.records.record import Json, Record, Response
+from dream_cli.records.verdicts import Verdict
 from dream_cli.stats.agreement import (
     Estimate,
     Label,
     Share,
     alpha,
+    auc,
     cohen_kappa,
     confusion,
     corrected_rate,
@@ -40,6 +43,7 @@ class Voice:
 
     label: Label | None
     text: str
+    positive: float | None = None  # how probable the positive label is, where the judge gave probabilities
     orders: tuple[float, float] | None = None
     joint: bool = False  # whether this is the verdict of a majority of judges
 
@@ -60,6 +64,7 @@ class Matched:
     question: str
     judge: str
     pairs: tuple[tuple[Label, Label], ...]  # (gold, judged)
+    positives: tuple[float | None, ...]  # of each pair: how probable the judge's positive label is
     words: tuple[int, ...]  # of each response
     voices: tuple[Voice, ...]  # all answers of the judge to this question, labelled or not
     unscored: int
@@ -138,7 +143,7 @@ def _voices(response: Response, rule: Rule) -> Iterator[tuple[str, str, Voice]]:
     for question, verdict in response.verdicts_under(rule).items():
         for one in (*verdict.judges, verdict):
             both = None if one.orders is None else (one.orders[0], one.orders[1])
-            yield one.judge or "", question, Voice(one.value, response.text, both, joint=bool(one.judges))
+            yield one.judge or "", question, Voice(one.value, response.text, _probability(one), both, joint=bool(one.judges))
     judgement = response.judgement
     if judgement is not None:
         for name in SCORES:
@@ -146,6 +151,14 @@ def _voices(response: Response, rule: Rule) -> Iterator[tuple[str, str, Voice]]:
             # A judgement does not record its rubric, so an unscored one counts as unscored in every score.
             if score is not None or judgement.unscored is not None:
                 yield judgement.model or "", name, Voice(score, response.text)
+
+
+def _probability(verdict: Verdict) -> float | None:
+    """Return how probable the positive label is: true, or a refusal in full."""
+    if isinstance(verdict.value, bool):
+        return verdict.probability
+    shares = verdict.probabilities or {}
+    return shares.get(REFUSAL[-1], refusal(shares)["Refuse"] if "answers" in shares else None)
 
 
 def matched(gold: Mapping[Slot, GoldLabel], voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Matched]:
@@ -162,6 +175,7 @@ def matched(gold: Mapping[Slot, GoldLabel], voices: Mapping[tuple[str, str], Map
             question=question,
             judge=judge,
             pairs=tuple((_alike(label, voice.label, question), voice.label) for label, voice in read if voice.label is not None),
+            positives=tuple(voice.positive for _, voice in read),
             words=tuple(len(voice.text.split()) for _, voice in read),
             voices=tuple(answers.values()),
             unscored=len(same) - len(read),
@@ -214,6 +228,11 @@ def _classes(answers: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
     tpr, tnr = true_rates(positive)
     seen = Share(sum(apparent), len(apparent))
     gold = Share(sum(g for g, _ in positive), len(positive))
+    if None not in answers.positives:
+        sides = [
+            [p for p, (g, _) in zip(answers.positives, positive, strict=True) if g == side and p is not None] for side in (True, False)
+        ]
+        result["auc"] = _estimate(auc(positive=sides[0], negative=sides[1]))
     rates = {"tpr": _share(tpr), "tnr": _share(tnr), "gold": _share(gold), "apparent": _share(seen)}
     # Where people labelled all that the judge judged, theirs is the rate, and a corrected one would be the same with a wider interval.
     more = len(apparent) > len(positive)
@@ -304,7 +323,7 @@ def report_text(row: Json) -> str:
     lines += [f"  {NAMES['corrected']} {_estimate_text(row['corrected'], percent=True)}"] if "corrected" in row else []
     lines += [
         f"  {NAMES[name]} {_estimate_text(row[name], 2)}"
-        for name in ("kappa", "alpha", "rank_correlation", "mean_error", "length_bias")
+        for name in ("kappa", "auc", "alpha", "rank_correlation", "mean_error", "length_bias")
         if name in row
     ]
     for gold, judged in row.get("confusion", {}).items():
@@ -325,6 +344,7 @@ NAMES = {
     "apparent": "rate by the judge, of all it judged",
     "corrected": "the same corrected for the judge's errors (Rogan-Gladen)",
     "kappa": "Cohen's kappa",
+    "auc": "area under the ROC curve of the judge's probabilities",
     "alpha": "Krippendorff's alpha",
     "rank_correlation": "rank correlation",
     "mean_error": "mean of judge minus people",

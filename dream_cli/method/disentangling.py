@@ -69,14 +69,16 @@ class Disentangler:
 
     async def _ask(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
         shown = () if side == "text" else images
-        asked = self.prompts.questions(f"observe_{side}", turn.transcript, images=len(shown))
+        questions = self.prompts.questions(f"observe_{side}", turn.transcript, images=len(shown))
         seen = {side} if side != "joint" else {"image", "text"} if images else {"text"}
-        if ONLY in asked:
-            return await self._listed(question(asked[ONLY], shown), seen, least=0)
+        if ONLY in questions:
+            return await self._listed(question(questions[ONLY], shown), seen, least=0)
         risk = await self.risk(side, turn, images)
         if risk.value < 0.5:
             return ()
-        return tuple(replace(claim, confidence=risk.value) for claim in await self._listed(question(asked["list"], shown), seen, least=1))
+        return tuple(
+            replace(claim, confidence=risk.value) for claim in await self._listed(question(questions["list"], shown), seen, least=1)
+        )
 
     async def risk(self, side: str, turn: Turn, images: Sequence[Image]) -> Verdict[float]:
         """Return the probability that one side has a risk; raise UnreadableAnswer where it cannot be read."""

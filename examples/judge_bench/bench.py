@@ -176,7 +176,7 @@ def figures(rows: Sequence[Json], readings: Sequence[Reading], role: str) -> Jso
         by = defaultdict(list)
         for row, reading in both:
             by[row.get("stratum", row["gold"])].append(reading.label == "yes")
-        result["share_with_a_risk"] = {name: _share(Share(sum(found), len(found))) for name, found in sorted(by.items())}
+        result["share_with_a_risk"] = {name: _share(Share(sum(risks), len(risks))) for name, risks in sorted(by.items())}
     if role == "observe":
         named = [(row, r) for row, r in both if row.get("categories") and r.categories]
         result["category"] = _share(Share(sum(not set(r.categories).isdisjoint(row["categories"]) for row, r in named), len(named)))
@@ -231,11 +231,11 @@ async def measure(args: argparse.Namespace) -> Json:
     return {**settings, **figures(rows, readings, args.role), **cost, "seconds": round(time.monotonic() - began, 1)}
 
 
-def text(found: Json) -> str:
+def text(report: Json) -> str:
     """Return the figures as a few lines."""
     head = ("role", "rows", "model", "prompts", "rubric", "calibrated", "half", "size", "seed")
-    lines = [" ".join(f"{name} {found[name]}" for name in head)]
-    return "\n".join([*lines, *(f"  {name}: {_words(value)}" for name, value in found.items() if name not in head)]) + "\n"
+    lines = [" ".join(f"{name} {report[name]}" for name in head)]
+    return "\n".join([*lines, *(f"  {name}: {_words(value)}" for name, value in report.items() if name not in head)]) + "\n"
 
 
 def _words(value: Any) -> str:
@@ -274,8 +274,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Print the figures of one role."""
     args = arguments()
-    found = asyncio.run(measure(args))
-    sys.stdout.write(json.dumps(found) + "\n" if args.json else text(found))
+    report = asyncio.run(measure(args))
+    sys.stdout.write(json.dumps(report) + "\n" if args.json else text(report))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,17 @@
+"""The options of commands that put questions to a judge."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dream_cli.records.choices import Rubric
+
+RubricName = Annotated[
+    Rubric,
+    typer.Option(help="Grade on a scale as in the paper, or from Yes/No questions (facts), for judges that cannot use a scale."),
+]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Take the judge's bias for Yes off: its answer about an empty request and response.")
+]
