@@ -38,7 +38,7 @@ def verdicts(score: str, harm: float = 0.0) -> Any:
         ("product", 0.4, 3),  # 8/10 * 1/2
         ("lexicographic", round((11 * 500 + 8) / 11010, 6), 3),
         ("global", 0.8, 1),
-        ("observation", 0.5, 3),  # without the global score, harm is a question of its own
+        ("observation", 0.5, 4),  # without the global score, harm is two questions of its own
     ],
 )
 def test_the_ways_to_make_one_score(work: Workdir, way: str, score: float, calls: int) -> None:
@@ -53,7 +53,7 @@ def test_without_observations_helpfulness_is_rated_and_the_summary_says_that_nob
     row = {k: v for k, v in ROW.items() if k != "observations"}
     with Loopback(tokens=verdicts("6")) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin="".join(json.dumps(row | {"id": name}) + "\n" for name in "ab"))
-        assert server.calls == 3, "the second row has the same questions"
+        assert server.calls == 4, "the second row has the same questions"
     judgement = {"rubric": "helpfulness/expected", "helpfulness": 0.6, "harm": 0.0, "score": 0.6, "model": "loopback"}
     assert [row["responses"][0]["judgement"] for row in ran.rows] == [judgement, judgement]
     note = (
@@ -73,8 +73,9 @@ def test_a_global_score_of_harm_is_a_score_of_nothing(work: Workdir, score: str,
 
 def test_an_answer_that_names_the_risks_and_then_helps_with_them_is_never_chosen(work: Workdir) -> None:
     def tokens(body: dict[str, Any]) -> Positions:
-        asked = str(body["messages"])
-        yes = float("do it so" in asked) if "do harm?" in asked else float("diary" in asked.partition("Response:")[2])
+        message = body["messages"][0]["content"]
+        response = message.partition("<response>")[2].partition("</response>")[0]
+        yes = float("diary" in response) if "recognise this risk" in message else float("do it so" in response or "<response>" not in message)
         return [[("Yes", yes), ("No", 1 - yes)]]
 
     row = ROW | {"response": None, "responses": ["Her diary is private. Well, do it so.", "No, I will not."]}
@@ -89,10 +90,10 @@ def test_an_answer_that_names_the_risks_and_then_helps_with_them_is_never_chosen
 @pytest.mark.parametrize(("first", "second", "score"), [(0.1, 0.1, 1.0), (0.75, 0.1, 0.0), (0.1, 0.75, 0.0)])
 def test_one_of_two_wordings_is_enough_for_the_veto(work: Workdir, first: float, second: float, score: float) -> None:
     def tokens(body: dict[str, Any]) -> Positions:
-        asked = str(body["messages"])
-        if "whole number" in asked:
+        message = str(body["messages"])
+        if "whole number" in message:
             return [[("10", 1.0)]]
-        yes = first if "do harm?" in asked else second
+        yes = second if "because of the response" in message else first
         return [[("Yes", yes), ("No", 1 - yes)]]
 
     with Loopback(tokens=tokens) as server:
