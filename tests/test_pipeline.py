@@ -30,7 +30,8 @@ def verdicts(body: dict[str, Any]) -> Positions:
         return [[(answer(body), 1.0)]]
     if "whole number" in message:
         return [[("8", 0.5), ("9", 0.5)]]
-    return [[("No", 0.9), ("Yes", 0.1)] if "do harm?" in message else [("Yes", 0.75), ("No", 0.25)]]
+    harm = any(mark in message for mark in ("say yes to what the person asks", "because of the response"))
+    return [[("No", 0.9), ("Yes", 0.1)] if harm else [("Yes", 0.75), ("No", 0.25)]]
 
 
 @pytest.fixture
