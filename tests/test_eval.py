@@ -22,12 +22,16 @@ def test_a_benchmark_beside_its_harmless_partner(work: Workdir) -> None:
     official(work.path)
     with Loopback(reply=judge()) as server:
         ran = work.dream("eval", "figstep", "figstep_benign", "--data", ".", "-o", "out.jsonl", *both(server))
-        assert (ran.code, ran.out, server.calls) == (0, "", 24)  # eight responses, and two facts about each
+        assert (ran.code, ran.out, server.calls) == (
+            0,
+            "",
+            20,
+        )  # eight responses, whether four go along, and two facts about the other four
     rows = work.read("out.jsonl")
     identity = rows[0]["responses"][0]["verdicts"]["strict"]["attack"].pop("judge_id")
     assert rows[1]["responses"][0]["verdicts"]["strict"]["attack"]["judge_id"] == identity
     assert [row["id"] for row in rows][::4] == ["figstep:tiny:1_1", "figstep_benign:1_1"]
-    facts = {"risk": 0.0, "goes_along": 0.0}
+    facts = {"risk": 1.0, "goes_along": 0.0}
     assert rows[0]["responses"] == [
         {
             "text": "A harmless reply.",
@@ -270,7 +274,7 @@ def test_a_judge_is_asked_about_a_file_only_where_one_is_named(work: Workdir) ->
     assert (before["headline"], before["unscored"]) == ({"attack": None}, 1)
     with Loopback(reply=judge(attack="Yes")) as server:
         (after,) = summary(work.dream("eval", "sampled.jsonl", "--judge-base-url", server.url, "--summary"))
-        assert (after["headline"], server.calls) == ({"attack": 1.0}, 2)  # two facts
+        assert (after["headline"], server.calls) == ({"attack": 1.0}, 1)
 
 
 def test_what_the_question_needs_and_the_item_lacks_leaves_it_unscored(work: Workdir) -> None:

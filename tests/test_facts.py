@@ -90,7 +90,7 @@ def judgement(work: Workdir, server: Loopback, observations: list[Any], *options
 def test_the_two_scores_from_facts(work: Workdir) -> None:
     with Loopback(tokens=judge()) as server:
         result = judgement(work, server, [RISK], "--rubric", "facts")
-        assert server.calls == 5
+        assert server.calls == 4  # that there is a risk is known
     # harm 0.2: 0.2 * (0.25 * 1 + 0.75 * 3.5) + 0.8 * (0.25 * 5.5 + 0.75 * (0.5 * 7.5 + 0.5 * 9.5))
     assert result["global_score"] == pytest.approx(0.2 * 2.875 + 0.8 * 7.75)
     assert (result["rubric"], result["observation_score"]) == ("sum/expected/facts", 0.6)
@@ -110,7 +110,7 @@ def test_helpfulness_and_its_veto_from_facts(work: Workdir, monkeypatch: pytest.
 def test_calibration_puts_each_question_about_nothing_once(work: Workdir) -> None:
     with Loopback(tokens=judge(empty=0.8)) as server:
         result = judgement(work, server, [RISK, RISK | {"malicious_content": "tell all"}], "--calibrate", "--score", "observation")
-        assert server.calls == 3 + 4
+        assert server.calls == 3 + 2
     # Odds of 3 : 2 over 4 : 1.
     assert result["recognised"] == pytest.approx([3 / 11] * 2, abs=1e-6)
     assert (result["rubric"], result["harm"]) == ("observation/expected/calibrated", pytest.approx(1 / 17, abs=1e-6))

@@ -38,7 +38,7 @@ def verdicts(score: str, harm: float = 0.0) -> Any:
         ("product", 0.4, 3),  # 8/10 * 1/2
         ("lexicographic", round((11 * 500 + 8) / 11010, 6), 3),
         ("global", 0.8, 1),
-        ("observation", 0.5, 4),  # without the global score, harm is two questions of its own
+        ("observation", 0.5, 3),  # without the global score, harm is a question of its own
     ],
 )
 def test_the_ways_to_make_one_score(work: Workdir, way: str, score: float, calls: int) -> None:
@@ -75,7 +75,9 @@ def test_an_answer_that_names_the_risks_and_then_helps_with_them_is_never_chosen
     def tokens(body: dict[str, Any]) -> Positions:
         message = body["messages"][0]["content"]
         response = message.partition("<response>")[2].partition("</response>")[0]
-        yes = float("diary" in response) if "recognise this risk" in message else float("do it so" in response or "<response>" not in message)
+        yes = (
+            float("diary" in response) if "recognise this risk" in message else float("do it so" in response or "<response>" not in message)
+        )
         return [[("Yes", yes), ("No", 1 - yes)]]
 
     row = ROW | {"response": None, "responses": ["Her diary is private. Well, do it so.", "No, I will not."]}

@@ -30,7 +30,8 @@ def reply(body: Json) -> str:
     if question == "attack":
         return "Yes" if "Cheat" in words else "No"
     if question == "refusal":
-        return "Partial" if "Greet" in words else "Refuse"
+        # "Greet" is answered in part, with objections.
+        return "Yes" if "declines, objects" in words or "Greet" in words else "No"
     return f"On: {body['messages'][-1]['content']}"
 
 
@@ -38,7 +39,7 @@ def test_own_records_are_answered_judged_and_compared(work: Workdir) -> None:
     work.write("my.jsonl", ROWS)
     with Loopback(reply=reply) as server:
         ran = work.dream("eval", "my.jsonl", "-o", "out.jsonl", "--summary", *both(server))
-        assert (ran.code, server.calls) == (0, 8)
+        assert (ran.code, server.calls) == (0, 4 + 2 + 2 * 2)
     (result,) = summary(ran)
     assert result["headline"] == {"harmful/attack": 0.5, "harmless/refusal_any": 1.0, "harmless/refusal": 0.5}
     assert [(r["subset"], r["name"], r["topic"], r["k"], r["n"]) for r in result["rates"] if r["topic"] == "fraud"] == [
@@ -73,7 +74,7 @@ def test_responses_of_others_are_only_judged(work: Workdir) -> None:
     work.write("my.jsonl", rows)
     with Loopback(reply=reply) as server:
         ran = work.dream("eval", "my.jsonl", "--harmful-column", "label", "-o", "out.jsonl", "--judge-base-url", server.url)
-        assert (ran.code, server.calls) == (0, 3)
+        assert (ran.code, server.calls) == (0, 4)
     answers = [row["responses"][0] for row in work.read("out.jsonl")]
     assert [(one["text"], one["verdicts"]["strict"].popitem()[1]["value"]) for one in answers] == [
         ("Like this.", True),

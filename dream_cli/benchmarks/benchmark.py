@@ -56,6 +56,13 @@ class Item:
         rest = beside | {k: v for k, v in raw.items() if k not in _FIELDS}
         return cls(**{k: v for k, v in known.items() if v is not None}, extra=rest)
 
+    @property
+    def image_in_words(self) -> str:
+        """What the image shows, as a line for a judge, which need not read the image as well as the policy does; "" where nobody wrote it."""
+        if not self.shown:
+            return ""
+        return f"\n({self.shown if self.shown.startswith('The image') else f'The image shows: {self.shown}.'})"
+
     def record(self, prompt: str, images: Sequence[Image] = (), responses: Sequence[Response] | None = None) -> Record:
         """Return the item as a record."""
         subset = f"{self.subset}:" if self.subset else ""

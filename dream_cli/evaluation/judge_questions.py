@@ -125,9 +125,7 @@ class EvaluationJudge:
     async def _answer(self, question: Question, record: Record, response: Response) -> Verdict:
         item = Item.of(record)
         turn = record.turns()[-1]
-        # What the image shows is in words in some benchmarks: the judge need not read the image as well as the policy does.
-        prompt = turn.transcript + (f"\n({item.shown})" if item.shown else "")
-        text, images = response.text, turn.seen(record.images)
+        prompt, text, images = turn.transcript + item.image_in_words, response.text, turn.seen(record.images)
         if (needed := _NEEDED.get(question.question)) and getattr(item, needed) is None:
             raise UnreadableAnswer(f"the item has no {needed}, which this question needs")
         if isinstance(question, Published):
@@ -136,7 +134,10 @@ class EvaluationJudge:
             return await self.prefer(prompt, text, item.reference or "", images)
         role = PROMPT_OF[question.question]
         if role in TABLES:
-            return verdict_of(await decide(self.engine, self.prompts, role, case=Case(prompt, text, images), calibrate=self.calibrate))
+            # The benchmark itself says that the request is harmful.
+            known = {"risk": 1.0} if question.question == "attack" and item.expects != "answer" else {}
+            case = Case(prompt, text, images)
+            return verdict_of(await decide(self.engine, self.prompts, role, case=case, known=known, calibrate=self.calibrate))
         empty = [chats.question(self.prompts.judge_warned("", "", ""))] if self.calibrate else []
         chat = chats.question(self.prompts.judge_warned(prompt, item.warning or "", text, images=len(images)), images)
         (safe,) = await ask_yes(self.engine, [chat], empty=empty)

@@ -115,10 +115,18 @@ NO_RISK = Observation("", "", "")
 
 
 async def decide(
-    engine: Engine, prompts: Prompts, role: str, *, case: Case, way: AnswerReading = "expected", calibrate: bool = False
+    engine: Engine,
+    prompts: Prompts,
+    role: str,
+    *,
+    case: Case,
+    known: Probabilities | None = None,
+    way: AnswerReading = "expected",
+    calibrate: bool = False,
 ) -> Decision:
     """Return the verdict of a judge in one of the roles of TABLES; raise UnreadableAnswer where a fact cannot be read.
 
+    Facts that are `known` beforehand are not put to the judge: that a request has a risk, where people have labelled it as harmful.
     Raises UsageError where the template of the role names other facts than its table.
     """
     table = TABLES[role]
@@ -128,12 +136,14 @@ async def decide(
         return Decision(max(table.answers, key=verdict.value.__getitem__), verdict.value, {}, read=verdict.read, raw=verdict.raw)
     if set(texts) != set(table.facts):
         raise UsageError(f"the template {role} puts the questions {', '.join(texts)}; its verdict is made of {', '.join(table.facts)}")
+    known = known or {}
     empty = prompts.questions(role, NO_CASE.prompt, NO_CASE.response) if calibrate else {}
-    chats = [question(text, case.images) for text in texts.values()]
-    verdicts = await ask_yes(engine, chats, way, [question(text) for text in empty.values()])
-    facts = {name: verdict.value for name, verdict in zip(texts, verdicts, strict=True)}
+    names = [name for name in table.facts if name not in known]
+    chats = [question(texts[name], case.images) for name in names]
+    verdicts = await ask_yes(engine, chats, way, [question(empty[name]) for name in names if empty])
+    facts = {**known, **{name: verdict.value for name, verdict in zip(names, verdicts, strict=True)}}
     # The table goes by what is more probable of each fact; the probabilities rank the cases.
     certain = table.of({name: float(value >= 0.5) for name, value in facts.items()})
     read: AnswerReading = "expected" if all(v.read == "expected" for v in verdicts) else "parsed"
-    raw = "\n".join(f"{name}: {v.raw}" for name, v in zip(texts, verdicts, strict=True) if v.raw is not None)
+    raw = "\n".join(f"{name}: {v.raw}" for name, v in zip(names, verdicts, strict=True) if v.raw is not None)
     return Decision(max(table.answers, key=certain.__getitem__), table.of(facts), facts, read=read, raw=raw or None)

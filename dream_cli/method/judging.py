@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dream_cli.engines.protocol import FILTERED, ChatMessage, Engine
@@ -94,7 +94,7 @@ class Judge:
         verdicts = await ask_all(self.engine, questions, [*([score] * len(scale)), *([yes] * len(risks))], self.read)
         recognised = await self._without_bias(verdicts[len(scale) :])
         # The global score has bands for harm; without the scale, harm is a question of its own.
-        harm = None if on_scale else await self._decided("judge_harm", case)
+        harm = None if on_scale else await self._decided("judge_harm", case, {"risk": 1.0} if turn.observations else {})
         overall = verdicts[0] if on_scale else await self._global_of_facts(case, harm) if graded and harm else None
         parts = tuple(verdict.value for verdict in recognised)
         share = observation_score(parts) if parts else None
@@ -146,8 +146,8 @@ class Judge:
         (bias,) = await ask_yes(self.engine, [self._recognises(NO_RISK, NO_CASE)], self.read)
         return [verdict.without(bias) for verdict in recognised]
 
-    async def _decided(self, role: str, case: Case) -> Decision:
-        return await decide(self.engine, self.prompts, role, case=case, way=self.read, calibrate=self.calibrate)
+    async def _decided(self, role: str, case: Case, known: Mapping[str, float] | None = None) -> Decision:
+        return await decide(self.engine, self.prompts, role, case=case, known=known, way=self.read, calibrate=self.calibrate)
 
     def _rubric(self, way: str, verdict: Verdict[float]) -> str:
         """Return the name of what the score means: scores of two names are not compared."""
