@@ -15,6 +15,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -91,8 +92,13 @@ class Loopback:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self.stop()
         self._thread.join(10)
+
+    def stop(self) -> None:
+        """Close the port, from any thread; once more is no error."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -111,6 +117,11 @@ class Loopback:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+        # Requests that nobody waits for any more.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _list(self, request: web.Request) -> web.Response:
         self.paths.append(request.path_qs)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from PIL import Image as Pillow
 
-from dream_cli.engines import openai_wire
+from dream_cli.engines import openai_attempt
 from dream_cli.engines.openai_answers import read_answers
 from dream_cli.engines.openai_server import open_openai
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, EngineSpec, Sampling
@@ -30,7 +30,7 @@ SCHEMA = {"type": "array", "items": {"type": "string"}}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_wire, "BACKOFF", 0.001)
+    monkeypatch.setattr(openai_attempt, "BACKOFF", 0.001)
     for name in ("DREAM_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -118,10 +118,12 @@ def test_retry_after_is_waited_for() -> None:
 
 def test_retry_after_is_read_as_seconds_or_date() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    assert 55 < openai_wire._pause(1, soon) < 61
-    assert 7 <= openai_wire._pause(1, "7") < 8
-    assert openai_wire._pause(1, "86400") == 120
-    assert openai_wire._pause(1, "later") < 1
+    assert 55 < openai_attempt.Attempt(429, "", soon).wait < 61
+    assert openai_attempt.Attempt(429, "", "7").wait == 7
+    assert openai_attempt.Attempt(429, "", "later").wait == 0
+    assert openai_attempt.is_passing(openai_attempt.Attempt(429, "", "300"))
+    assert not openai_attempt.is_passing(openai_attempt.Attempt(429, "", "301"))
+    assert 7 <= openai_attempt.pause(1, 7) < 8
 
 
 def test_a_slow_server_is_a_fault() -> None:
@@ -324,19 +326,7 @@ def test_refused_logprobs_are_dropped() -> None:
         assert choice(server, ["Yes", "No"]) == Choice(None, 0.0, "Yes")
 
 
-def test_a_server_that_is_gone_is_tried_once_by_each_further_request() -> None:
-    state = {"gone": True}
-
-    async def work(engine: Engine) -> list[int]:
-        counts = []
-        for gone in (True, True, False, True):
-            before, state["gone"] = server.calls, gone
-            try:
-                await engine.generate(CHAT, Sampling(), [0])
-            except EngineError:
-                assert gone
-            counts.append(server.calls - before)
-        return counts
-
-    with Loopback(refuse=lambda _: Fault(0) if state["gone"] else None) as server:
-        assert using(server, work) == [5, 1, 1, 5]
+def test_a_request_gets_two_tries_within_its_time_limit() -> None:
+    with Loopback(latency=5) as server, pytest.raises(EngineError, match=r"no answer within 0.1 s \(2 times\)"):
+        using(server, lambda engine: engine.generate(CHAT, DRAWN, [0]), timeout=0.1)
+    assert server.calls == 2

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dream_cli.engines import openai_wire
+from dream_cli.engines import openai_attempt
+from dream_cli.engines.openai_attempt import Refused
 from dream_cli.engines.openai_request import blamed_parameters
-from dream_cli.engines.openai_wire import Refused
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
 from dream_cli.errors import EngineError, UsageError
 from tests.conftest import Workdir
@@ -25,7 +25,7 @@ Refusal = Callable[[Json], Fault | None]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_wire, "BACKOFF", 0.001)
+    monkeypatch.setattr(openai_attempt, "BACKOFF", 0.001)
 
 
 def parameters(body: Json) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -14,7 +15,8 @@ from typer.core import TyperGroup
 from dream_cli import __version__
 from dream_cli.cli.arguments import Command, expanded
 from dream_cli.cli.completion import VARIABLE, answer
-from dream_cli.errors import DreamError, UsageError
+from dream_cli.cli.signals import ignore_signals, occupy_closed_streams, raise_interrupts
+from dream_cli.errors import DreamError, RunFailure, UsageError
 
 COMMANDS = (
     "disentangle",
@@ -89,7 +91,12 @@ def dream(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 def main() -> None:
-    """Run `dream`: 0 all rows, 1 some rows have an error, 2 the command could not go on, 130 interrupted; a closed pipe ends quietly."""
+    """Run `dream`; a closed pipe ends quietly.
+
+    Exit codes: 0 all rows, 1 some rows have an error, 2 the command could not go on, 128 + the signal where one ended it (Ctrl-C: 130).
+    """
+    occupy_closed_streams()
+    signals, context = raise_interrupts(), None
     try:
         if instruction := os.environ.get(VARIABLE):
             answer(typer.main.get_command(app), instruction)
@@ -103,8 +110,12 @@ def main() -> None:
     except typer.Exit as stop:
         _leave(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("dream: interrupted; run the same command again to continue: calls in the store are not repeated\n")
-        _leave(130)
+        ignore_signals()
+        sys.stderr.write(f"dream: interrupted{_continuation(context)}\n")
+        _leave(128 + (signals or [signal.SIGINT])[0])
+    except RunFailure as error:
+        sys.stderr.write(f"dream: {error}{_continuation(context)}\n")
+        _leave(2)
     except (DreamError, OSError) as error:
         sys.stderr.write(f"dream: {error}\n")
         _leave(2)
@@ -116,6 +127,15 @@ def main() -> None:
             # Python's own exit code is 1, which here means that some rows have an error; a calling loop would go on.
             sys.excepthook(*sys.exc_info())
         _leave(2)
+
+
+def _continuation(context: Any) -> str:
+    """Return how a run that stopped is continued; empty where the command makes no calls."""
+    options = {} if context is None else context.params
+    if "no_store" not in options:
+        return ""
+    kept = "" if options["no_store"] or options.get("dry_run") else ": calls in the store are not repeated"
+    return f"; run the same command again{' to continue' if kept else ''}{kept}"
 
 
 def _context(args: list[str]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dream_cli.engines.openai_wire import Refused, error_message
+from dream_cli.engines.openai_attempt import Refused, error_message
 from dream_cli.engines.protocol import ChatMessage, EngineSpec, Sampling
 from dream_cli.engines.thoughts import no_thoughts
 

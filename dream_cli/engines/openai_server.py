@@ -11,17 +11,17 @@ import difflib
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from dream_cli.engines.address import Address, read_address
 from dream_cli.engines.openai_answers import Positions, read_answers, read_positions
+from dream_cli.engines.openai_attempt import Refused
 from dream_cli.engines.openai_reply import read_choices, read_completions, token_count
 from dream_cli.engines.openai_request import LOGPROBS, Dropped, requests_for
-from dream_cli.engines.openai_wire import Refused, Wire, open_wire
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage, answer_of
+from dream_cli.engines.openai_wire import Wire, open_wire
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.thoughts import ROOM, cut_in_thoughts, with_room
 from dream_cli.errors import EngineError, NoAnswer, UnreadableAnswer, UsageError
 
@@ -39,36 +39,32 @@ async def open_openai(spec: EngineSpec) -> Engine:
     address = read_address(spec.base_url or "")
     wire = open_wire(spec, address)
     try:
-        card = _pick(await wire.models(), spec.model, wire.place)
+        card = _pick(await wire.models(), spec.model, wire)
     except BaseException:
         await wire.session.close()
         raise
     return OpenAIEngine(wire, card, spec)
 
 
-def _pick(cards: list[Json], model: str | None, place: str) -> Json:
+def _pick(cards: list[Json], model: str | None, wire: Wire) -> Json:
     """Return the server's entry for the named model, or for the only model it has."""
     names = [card["id"] for card in cards]
     if model is None:
         if len(cards) == 1:
             return cards[0]
         served = f"serves {_listed(names)}" if names else "serves no list of models (a base URL usually ends in /v1)"
-        raise UsageError(f"{place} {served}; name one with --model")
+        raise UsageError(f"{wire.place} {served}; name one with --model")
     if cards and model not in names:
         # Gateways list patterns, prefixes or dated names and take others: only the reply to a request decides.
         close = difflib.get_close_matches(model, names, 1)
         hint = f"; did you mean {close[0]}?" if close else "."
-        _warn(place, f"the server does not list the model {model!r} and may refuse it{hint} It lists: {_listed(names)}")
+        wire.warn(f"the server does not list the model {model!r} and may refuse it{hint} It lists: {_listed(names)}")
     return next((card for card in cards if card["id"] == model), {"id": model})
 
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(names[:20]) + more
-
-
-def _warn(place: str, message: str) -> None:
-    sys.stderr.write(f"dream: {place}: {message}\n")
 
 
 class OpenAIEngine(Engine):
@@ -80,11 +76,11 @@ class OpenAIEngine(Engine):
         self.model: str = card["id"]
         self.concurrency = spec.concurrency
         self.fingerprint = _fingerprint(wire.address, card, spec)
-        self.usage = Usage()
+        self.usage = wire.usage
         self._wire = wire
         self._requests = requests_for(spec, card, wire.address.host)
         self._continues = card.get("owned_by") == "vllm"
-        self._dropped = Dropped(lambda message: _warn(wire.place, message))
+        self._dropped = Dropped(wire.warn)
         self._room = spec.thinking or 0  # tokens for thoughts, on top of those of the answer
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:

@@ -1,4 +1,4 @@
-"""HTTP to one OpenAI-compatible server: bounded replies, retries, no redirects, and messages without secrets."""
+"""HTTP to one OpenAI-compatible server: bounded replies, retries, no redirects, an end to outages, and messages without secrets."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ import asyncio
 import json
 import math
 import os
-import random
-import re
 import ssl
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dream_cli.engines.address import Address, public_address
 from dream_cli.engines.api_keys import api_key, authorization, key_advice
-from dream_cli.engines.protocol import EngineSpec
-from dream_cli.errors import EngineError, UsageError
+from dream_cli.engines.breaker import Outage
+from dream_cli.engines.openai_attempt import (
+    UNREASONABLE_WAIT,
+    Attempt,
+    Refused,
+    embedded_failure,
+    error_message,
+    is_of_account,
+    is_passing,
+    pause,
+)
+from dream_cli.engines.protocol import EngineSpec, Usage
+from dream_cli.errors import EngineError, RunFailure, UsageError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -29,44 +39,29 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 FAULTS = 5  # tries of one request that meets a 5xx or a broken connection
+TIMEOUTS = 2  # tries of one request that gets no answer in time
 PATIENCE = 10  # tries of one request that a working server puts off
-BACKOFF = 0.5
-LONGEST_WAIT = 120.0
-UNREASONABLE_WAIT = 300.0  # seconds; a longer Retry-After ends the call
+REPORT_EVERY = 60.0  # seconds between two reports of requests that are tried again
 LARGEST_REPLY = 16 << 20  # bytes
 CA_BUNDLE = "REQUESTS_CA_BUNDLE"  # OpenSSL reads SSL_CERT_FILE by itself
 
 
-class Refused(EngineError):
-    """The server answered with a status that is not worth trying again; `reply` is its body."""
-
-    def __init__(self, status: int, message: str, reply: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.reply = reply
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """What one attempt gave; status 0 is a connection that failed, with the reason as text."""
-
-    status: int
-    text: str
-    retry_after: str | None = None
-    location: str = ""
-
-
 @dataclass
 class Wire:
-    """One server: requests with their retries."""
+    """One server: requests with their retries, and one end to all of them where the server fails for good."""
 
     session: aiohttp.ClientSession = field(repr=False)
     address: Address
     slots: asyncio.Semaphore
     secrets: tuple[str, ...] = field(repr=False)
+    outage: Outage
     key_names: tuple[str, ...] = ()
     proxy: str | None = field(default=None, repr=False)
-    gone: bool = False  # no request has reached the server since one gave up on it
+    usage: Usage = field(default_factory=Usage)
+    failure: str | None = None  # why no request is made any more
+    _limits: set[asyncio.Timeout] = field(default_factory=set, repr=False)
+    _watch: asyncio.TimerHandle | None = field(default=None, repr=False)
+    _reported: float = 0.0
 
     @property
     def place(self) -> str:
@@ -89,31 +84,95 @@ class Wire:
         return [m for m in data if isinstance(m, dict) and isinstance(m.get("id"), str)] if isinstance(data, list) else []
 
     async def send(self, method: str, path: str, body: Json | None = None, faults: int = FAULTS) -> Json:
-        """Return the reply to one request; raise Refused or, after the retries, EngineError."""
-        failures = {True: 0, False: 0}
+        """Return the reply to one request; raise Refused or, after the retries, EngineError.
+
+        Raises RunFailure, like every other request in flight, once the server fails for good.
+        """
+        failures = {"busy": 0, "timeout": 0, "fault": 0}
+        tries = {"busy": PATIENCE, "timeout": TIMEOUTS, "fault": faults}
+        began: float | None = None
         # The slot is kept while waiting: a server in trouble sees fewer of us.
-        async with self.slots:
+        async with self._until_failure(), self.slots:
             while True:
+                sent = time.monotonic()
+                began = began or sent
                 attempt = await self._once(method, path, body)
-                self.gone = self.gone and attempt.status == 0
                 if 200 <= attempt.status < 300:
                     reply = self._read(attempt.text)
                     # Routers report the failure of the server behind them in a reply of status 200.
-                    attempt = _embedded_failure(reply) or attempt
+                    attempt = embedded_failure(reply) or attempt
                     if 200 <= attempt.status < 300:
+                        self.outage.success()
                         return reply
-                if not _is_passing(attempt):
+                if not is_passing(attempt):
                     raise self._refusal(attempt)
-                busy = attempt.status in (408, 409, 429)
-                failures[busy] += 1
-                # A server that is gone is not waited for by each of thousands of rows; one try finds out whether it is back.
-                allowed = PATIENCE if busy else 1 if self.gone else faults
-                if failures[busy] >= allowed:
-                    self.gone = attempt.status == 0
-                    raise self._given_up(attempt, failures[busy])
-                await asyncio.sleep(_pause(sum(failures.values()), attempt.retry_after))
+                sort = "busy" if attempt.status in (408, 409, 429) else "timeout" if attempt.timed_out else "fault"
+                failures[sort] += 1
+                self._note(attempt, sent)
+                if failures[sort] >= tries[sort]:
+                    given_up = self._given_up(attempt, failures[sort])
+                    # No reply to any request since this one began: the server is gone.
+                    if not attempt.connected and body is not None and self.outage.began is not None and self.outage.began <= began:
+                        raise self._fail(str(given_up))
+                    raise given_up
+                self._report_retry(attempt)
+                await asyncio.sleep(pause(sum(failures.values()), attempt.wait))
 
-    async def _once(self, method: str, path: str, body: Json | None) -> _Attempt:
+    @asynccontextmanager
+    async def _until_failure(self) -> AsyncIterator[None]:
+        """End the body, wherever it waits, with RunFailure once the server fails for good."""
+        if self.failure is not None:
+            raise RunFailure(self.failure)
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._limits.add(limit)
+                try:
+                    yield
+                finally:
+                    self._limits.discard(limit)
+        except TimeoutError:
+            if self.failure is None:
+                raise
+            raise RunFailure(self.failure) from None
+
+    def _fail(self, reason: str) -> RunFailure:
+        """Stop all requests, now and later; return the error."""
+        self.failure = self.failure or reason
+        for limit in self._limits:
+            limit.reschedule(0)
+        return RunFailure(self.failure)
+
+    def _note(self, attempt: Attempt, sent: float) -> None:
+        """Count an attempt that failed, and watch that no outage lasts too long."""
+        self.outage.failure(sent, self.name(f"{attempt.kind}: {self.quote(attempt.text)}"), attempt.wait)
+        if self._watch is None:
+            self._end_long_outage()
+
+    def _end_long_outage(self) -> None:
+        """Stop all requests if the outage lasts too long, else look again when it would."""
+        left = self.outage.left(time.monotonic())
+        if left <= 0:
+            self._fail(f"{self.outage.first}; no request was answered for {self.outage.patience:.0f} s")
+        # A request in flight may be all that is waited for: only a timer sees the time pass.
+        self._watch = asyncio.get_running_loop().call_later(left, self._end_long_outage) if 0 < left < math.inf else None
+
+    def _report_retry(self, attempt: Attempt) -> None:
+        """Report the first request of each kind of failure that is tried again, and their number once a minute."""
+        new, now = attempt.kind not in self.usage.retries, time.monotonic()
+        self.usage.retries[attempt.kind] += 1
+        if new:
+            self.warn(f"{attempt.kind}: {self.quote(attempt.text)}; the request is tried again, like others that meet this")
+        elif now - self._reported < REPORT_EVERY:
+            return
+        else:
+            self.warn(f"requests tried again so far: {self.usage.retry_counts}")
+        self._reported = now
+
+    def warn(self, message: str) -> None:
+        """Write one line about the server to stderr."""
+        sys.stderr.write(f"dream: {self.name(message)}\n")
+
+    async def _once(self, method: str, path: str, body: Json | None) -> Attempt:
         import aiohttp
 
         try:
@@ -126,34 +185,43 @@ class Wire:
                 # JSON is UTF-8 whatever the header declares; a byte order mark is not part of it.
                 text = bytes(data).decode("utf-8-sig", errors="replace")
                 headers = response.headers
-                return _Attempt(response.status, text, headers.get("Retry-After"), headers.get("Location", ""))
+                return Attempt(response.status, text, headers.get("Retry-After"), headers.get("Location", ""))
         except TimeoutError:
-            return _Attempt(0, f"no answer within {self.session.timeout.total:g} s")
+            return Attempt(0, f"no answer within {self.session.timeout.total:g} s", timed_out=True)
         except aiohttp.ClientConnectorCertificateError as error:
             # Not a fault that passes.
             raise EngineError(self.name(f"{self.quote(str(error))}; name its CA with SSL_CERT_FILE or {CA_BUNDLE}")) from None
         except aiohttp.ClientPayloadError as error:
-            return _Attempt(0, f"the reply is damaged: {error}")
+            return Attempt(0, f"the reply is damaged: {error}")
+        except aiohttp.ClientConnectorError as error:
+            return Attempt(0, str(error), connected=False)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return _Attempt(0, str(error) or type(error).__name__)
+            return Attempt(0, str(error) or type(error).__name__)
 
-    def _refusal(self, attempt: _Attempt) -> Refused:
-        """Return the error of a request that is not tried again."""
+    def _refusal(self, attempt: Attempt) -> Refused:
+        """Return the error of a request that is not tried again; raise RunFailure where several in a row are about the account."""
         status = attempt.status
         if 300 <= status < 400:
             target = public_address(attempt.location)[:200]
             return Refused(status, self.name(f"{status}: the server redirects to {target}; name that server with --base-url"))
-        wait = _seconds(attempt.retry_after)
-        if wait is not None and wait > UNREASONABLE_WAIT:
-            return Refused(
-                status, self.name(f"{status}: the server asks to wait for {wait:.0f} s: {self.quote(attempt.text)}"), attempt.text
-            )
-        hint = " (a base URL usually ends in /v1)" if status == 404 and not self.place.endswith("/v1") else ""
-        return Refused(status, self.name(f"{status}: {self.quote(attempt.text)}{hint}"), attempt.text)
+        hint = ""
+        if attempt.wait > UNREASONABLE_WAIT:
+            message = f"{status}: the server asks to wait for {attempt.wait:.0f} s: {self.quote(attempt.text)}"
+        else:
+            hint = " (a base URL usually ends in /v1)" if status == 404 and not self.place.endswith("/v1") else ""
+            message = f"{status}: {self.quote(attempt.text)}{hint}"
+        refusal = Refused(status, self.name(message), attempt.text)
+        if not is_of_account(attempt):
+            # The server works, and so does the key.
+            self.outage.success()
+            return refusal
+        if self.outage.refused():
+            advice = f". {key_advice(self.key_names)}" if status == 401 else ""
+            raise self._fail(f"{refusal} ({self.outage.refusals} replies in a row){advice}")
+        return refusal
 
-    def _given_up(self, attempt: _Attempt, times: int) -> EngineError:
-        failure = f"{attempt.status}" if attempt.status else "cannot be reached"
-        message = self.name(f"{failure}: {self.quote(attempt.text)} ({times} times)")
+    def _given_up(self, attempt: Attempt, times: int) -> EngineError:
+        message = self.name(f"{attempt.kind}: {self.quote(attempt.text)} ({times} times)")
         return Refused(attempt.status, message, attempt.text) if attempt.status else EngineError(message)
 
     def _read(self, text: str) -> Json:
@@ -194,7 +262,13 @@ def open_wire(spec: EngineSpec, address: Address) -> Wire:
     # The longest first: one may be a part of another.
     secrets = tuple(sorted({secret for secret in spoken if len(secret) > 2}, key=len, reverse=True))
     return Wire(
-        session=session, address=address, slots=asyncio.Semaphore(spec.concurrency), secrets=secrets, key_names=spec.key_names, proxy=proxy
+        session=session,
+        address=address,
+        slots=asyncio.Semaphore(spec.concurrency),
+        secrets=secrets,
+        outage=Outage(spec.timeout),
+        key_names=spec.key_names,
+        proxy=proxy,
     )
 
 
@@ -215,62 +289,3 @@ def _tls() -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise UsageError(f"{CA_BUNDLE}={bundle} cannot be read as certificates: {error}") from None
     return context
-
-
-def _embedded_failure(reply: Mapping[str, Any]) -> _Attempt | None:
-    """Return the failure reported by an `error` in a reply of status 200, or None."""
-    error = reply.get("error")
-    if not error:
-        return None
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 400
-    return _Attempt(status, json.dumps({"error": error}))
-
-
-def _is_passing(attempt: _Attempt) -> bool:
-    """Whether the same request may be answered a little later."""
-    status = attempt.status
-    if (_seconds(attempt.retry_after) or 0) > UNREASONABLE_WAIT:
-        return False
-    if status == 429:
-        # A quota that is spent does not come back within minutes.
-        return not re.search(r"insufficient_quota|exceeded your current quota", attempt.text)
-    if status >= 500 and status != 501:
-        # llama.cpp answers so to an image for a model that reads none.
-        return not re.search(r"\bnot supported\b|\bunsupported\b", error_message(attempt.text), re.IGNORECASE)
-    return status in (0, 408, 409)
-
-
-def _pause(attempt: int, retry_after: str | None) -> float:
-    """Return the seconds to wait: full jitter, after the server's Retry-After."""
-    jitter = random.uniform(0, min(60.0, BACKOFF * 2 ** (attempt - 1)))
-    return min(LONGEST_WAIT, (_seconds(retry_after) or 0.0) + jitter)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read a Retry-After header: seconds or an HTTP date; None where it is neither."""
-    if retry_after is None:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def error_message(text: str, longest: int = 300) -> str:
-    """Return the message in the body of an error, in at most `longest` characters."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        content = text
-    if isinstance(content, list) and len(content) == 1:
-        content = content[0]
-    for name in ("error", "message", "detail"):
-        if isinstance(content, dict) and content.get(name):
-            content = content[name]
-    content = content if isinstance(content, str) else json.dumps(content)
-    return " ".join(content.split())[:longest] or "no message"

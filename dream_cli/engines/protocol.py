@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -98,12 +99,22 @@ class Choice:
 
 @dataclass
 class Usage:
-    """The use of an engine so far: replies that the model made (`calls`) or that came from the store (`reused`), and the model's tokens."""
+    """The use of an engine so far: replies that the model made (`calls`) or that came from the store (`reused`), and the model's tokens.
+
+    `retries` counts the requests to a server that were tried again, by the kind of failure; `unkept` the calls that the store did not keep.
+    """
 
     calls: int = 0
     reused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    unkept: int = 0
+
+    @property
+    def retry_counts(self) -> str:
+        """The number of requests that were tried again, and the kinds of failure."""
+        return f"{self.retries.total()} ({', '.join(f'{n} {kind}' for kind, n in self.retries.most_common())})"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 
 from dream_cli.benchmarks.benchmark import Item, JudgeQuestion
@@ -18,7 +18,7 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.openai_request import merged_fields
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, as_row_error
 from dream_cli.evaluation.guard_judge import GuardJudge
 from dream_cli.evaluation.judge_questions import EvaluationJudge, by_rule, prompts_of, questions, questions_for_judge
 from dream_cli.evaluation.scorecards import require_rule
@@ -193,7 +193,7 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
     done = list(records)
     if any(not record.responses for record in done if record.error is None):
         done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan))
-    done = [by_rule(record) for record in done]
+    done = [_by_rule(run, record) for record in done]
     if any(questions_for_judge(record, plan.rule) for record in done if record.error is None):
         roles = prompts_of(done, plan.rule)
         # Without a named judge the default model judges its own responses; it knows only its small world, so others stay unscored.
@@ -211,10 +211,18 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
     return done
 
 
+def _by_rule(run: Run, record: Record) -> Record:
+    try:
+        return by_rule(record)
+    except Exception as error:  # noqa: BLE001 - no single row may end a run
+        return record.failed(run.stage, as_row_error(error))
+
+
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
     engine = await engine_for(run, spec)
     try:
-        done = [record async for record in mapped(run, records, step=make_step(engine), engine=engine, tally=Tally())]
+        async with aclosing(mapped(run, records, step=make_step(engine), engine=engine, tally=Tally())) as rows:
+            done = [record async for record in rows]
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):

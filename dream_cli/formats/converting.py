@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dream_cli.errors import InvalidRecord, RowError
+from dream_cli.errors import InvalidRecord, as_row_error
 from dream_cli.formats.dataset_info import Naming, naming_of
 from dream_cli.formats.llava import explode, fix_flags
 from dream_cli.formats.sources import Source, open_source
@@ -122,8 +122,8 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
         return record
     try:
         receipt.leave_out(target.write(_with_images(record, how)))
-    except RowError as error:
-        return record.failed("convert", error)
+    except Exception as error:  # noqa: BLE001 - no single row may end a run
+        return record.failed("convert", as_row_error(error))
     receipt.written += 1
     return record
 
@@ -155,8 +155,9 @@ def understood(row: Record, how: Conversion, base: Base, naming: Naming | None =
         if known.get("images") is not None:
             known["images"] = [locate(image, base) for image in known["images"]]
         return name, replace(Record.from_dict(known, access=base.access), place=row.place)
-    except InvalidRecord as error:
-        return "invalid", Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", error)
+    except Exception as error:  # noqa: BLE001 - no single row may end a run
+        failure = as_row_error(error)
+        return failure.kind, Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", failure)
 
 
 def _recognised(raw: Mapping[str, Any], has_prompt: bool) -> str:

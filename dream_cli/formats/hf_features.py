@@ -66,9 +66,9 @@ class TypedRows:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        batches, self.held = self.held, []
-        if batches:
-            self.writer.write_table(pa.Table.from_batches(batches))
+        if self.held:
+            self.writer.write_table(pa.Table.from_batches(self.held))
+        self.held = []
 
 
 TEXT = {"dtype": "string", "_type": "Value"}

@@ -9,22 +9,25 @@ import stat
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from dream_cli.engines.address import public_address
+from dream_cli.engines.breaker import BreakingEngine
 from dream_cli.engines.costs import Prices, cost_report
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
-from dream_cli.errors import RowError
+from dream_cli.errors import InternalError, RowError, as_row_error
 from dream_cli.method.confining import Step, confined
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
 from dream_cli.records.record import Image, Record
 from dream_cli.records.streams import open_writer, read_records
+from dream_cli.records.visible import visible_line
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Tally:
     rows: int = 0
     passed_on: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    first: str = ""  # error, in words
 
     @property
     def exit_code(self) -> int:
@@ -64,7 +68,8 @@ class Run:
 def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None] = lambda _: None) -> Tally:
     """Map every record of a stream through a step that calls an engine; `see` looks at each finished record.
 
-    A RowError of the step becomes the record's `error`; rows that came with one pass through untouched.
+    Whatever a step raises becomes the record's `error`; rows that came with one pass through untouched. Raises RunFailure, with the
+    finished rows written to stdout, where the engine fails for the run as a whole.
     """
     return asyncio.run(_run(run, spec, make_step, see))
 
@@ -83,7 +88,7 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
             f"{engine.kind}{where}, model {engine.model}, fingerprint {engine.fingerprint[:16]}, ready in {time.monotonic() - began:.1f} s"
         )
         run.tell(f"calls are kept in {spec.store}" if spec.store else "no calls are kept")
-    return engine
+    return BreakingEngine(engine)
 
 
 async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
@@ -94,9 +99,12 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
-            async for record in mapped(run, records, step=make_step(engine), engine=engine, tally=tally):
-                await asyncio.to_thread(write, record)
-                see(record)
+            rows = mapped(run, records, step=make_step(engine), engine=engine, tally=tally)
+            # Closed before the engine: a row in work must not meet a closed connection.
+            async with contextlib.aclosing(rows):
+                async for record in rows:
+                    await asyncio.to_thread(write, record)
+                    see(record)
         finally:
             await engine.close()
     _report(run, tally, engine, time.monotonic() - began)
@@ -109,18 +117,29 @@ def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:
     elif run.verbose:
         run.tell(f"{tally.rows} rows in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} per second)")
         run.tell(cost_report(engine.usage, run.prices))
-    if tally.errors and not run.quiet:
+    if run.quiet:
+        return
+    if engine.usage.retries:
+        run.tell(f"requests tried again: {engine.usage.retry_counts}")
+    if tally.errors:
         kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
-        run.tell(f"{sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}); see their `error` field")
+        run.tell(
+            f"{sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}), see their `error` field; the first: {tally.first}"
+        )
 
 
-async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine, tally: Tally) -> AsyncIterator[Record]:
-    """Yield the records as a step with an engine leaves them, in order; they are counted in `tally`."""
+async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine, tally: Tally) -> AsyncGenerator[Record, None]:
+    """Yield the records as a step with an engine leaves them, in order; they are counted in `tally`.
+
+    To be closed (`contextlib.aclosing`), which ends the work on further records.
+    """
+    rows = _in_order(records, _guarded(run, confined(step, engine)), 2 * engine.concurrency)
     with _progress(run, tally) as advance:
-        async for came, record in _in_order(records, _guarded(run, confined(step, engine)), 2 * engine.concurrency):
-            count(tally, came, record)
-            yield record
-            advance()
+        async with contextlib.aclosing(rows):
+            async for came, record in rows:
+                count(tally, came, record)
+                yield record
+                advance()
 
 
 @contextlib.contextmanager
@@ -141,6 +160,8 @@ def count(tally: Tally, came: Record, record: Record) -> None:
         tally.passed_on += 1
     else:
         tally.errors[record.error.kind] += 1
+        # The words come from servers and data: a terminal would obey the control characters in them.
+        tally.first = tally.first or visible_line(record.error.message)
 
 
 def _guarded(run: Run, step: Step) -> Step:
@@ -154,18 +175,18 @@ def _guarded(run: Run, step: Step) -> Step:
                 record = record.retried()
             except RowError:
                 return record
-        if record.images:
-            record = await asyncio.to_thread(identified, record)
-        else:
-            record = identified(record)
-        # Each record is a task of its own, so that this is seen by the calls of this record alone.
-        PURPOSE.set(Purpose(run.stage, tuple(turn.prompt for turn in record.turns())))
         try:
+            record = await asyncio.to_thread(identified, record) if record.images else identified(record)
+            # Each record is a task of its own, so that this is seen by the calls of this record alone.
+            PURPOSE.set(Purpose(run.stage, tuple(turn.prompt for turn in record.turns())))
             record.require_images()
             async with _shown(record, alone) as shown:
                 return replace(await step(shown), images=record.images)
-        except RowError as error:
-            return record.failed(run.stage, error)
+        except Exception as error:  # noqa: BLE001 - no single row may end a run
+            cause = as_row_error(error)
+            if run.verbose and isinstance(cause, InternalError):
+                traceback.print_exc()
+            return record.failed(run.stage, cause)
 
     return one
 
@@ -198,14 +219,29 @@ def _prepared(image: Image) -> Image:
         return image
 
 
-async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncIterator[tuple[Record, Record]]:
-    """Yield (record as it came, record as the step left it) in input order, at most `window` of them in work."""
+async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncGenerator[tuple[Record, Record], None]:
+    """Yield (record as it came, record as the step left it) in input order, at most `window` of them in work.
+
+    What a step raises is raised at once: whatever stops the run does not wait for the rows before it.
+    """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[tuple[Record, asyncio.Task[Record]] | BaseException | None] = asyncio.Queue()
     room = threading.Semaphore(window)
+    working: set[asyncio.Task[Record]] = set()
+    failure: asyncio.Future[Record] = loop.create_future()
+    closed = False
 
     def accept(record: Record) -> None:
-        queue.put_nowait((record, asyncio.ensure_future(step(record))))
+        if not closed:
+            task = asyncio.ensure_future(step(record))
+            working.add(task)
+            task.add_done_callback(finish)
+            queue.put_nowait((record, task))
+
+    def finish(task: asyncio.Task[Record]) -> None:
+        working.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not failure.done():
+            failure.set_exception(error)
 
     def feed() -> None:
         # The loop is gone after an interrupt or a closed pipe; then no more results are needed.
@@ -220,11 +256,21 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
 
     # A thread of its own, and a daemon: a read that waits on stdin must hold up neither the rows in flight nor the exit.
     threading.Thread(target=feed, daemon=True).start()
-    while (item := await queue.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        yield item[0], await item[1]
-        room.release()
+    try:
+        while (item := await queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            came, task = item
+            await asyncio.wait({task, failure}, return_when=asyncio.FIRST_COMPLETED)
+            yield came, (task if task.done() else failure).result()
+            room.release()
+    finally:
+        closed = True
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+        if not failure.cancel():
+            failure.exception()  # looked at, so that nobody reports it as lost
 
 
 def _crowded(run: Run) -> bool:

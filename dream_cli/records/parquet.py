@@ -183,9 +183,10 @@ class ParquetRows:
             self.writer.close()
 
     def _flush(self) -> None:
-        rows, self.rows, self.held = self.rows, [], 0
-        if rows:
-            self.writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+        if self.rows:
+            self.writer.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA))
+        # Not before: rows that could not be written stay, and the file cannot be closed as if it were whole.
+        self.rows, self.held = [], 0
 
 
 def _to_columns(row: Json) -> Json:

@@ -49,8 +49,15 @@ def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: 
 def read_with(source: str | None, rows: RowReader) -> Iterator[Record]:
     """Return the records of a file or of stdin, made by `rows`, as `read_records` does."""
     if source is None or source == "-":
-        return _read_lines(sys.stdin.buffer, rows)
+        return _read_lines(standard_input(), rows)
     return _read_file(source, rows) if is_pipe(source) else _open_file(source, rows)
+
+
+def standard_input() -> IO[bytes]:
+    """Return stdin; raise UsageError where the shell has closed it."""
+    if sys.stdin is None:
+        raise UsageError("stdin is closed; name a file, or read records from a pipe")
+    return sys.stdin.buffer
 
 
 def base_of(source: str | None, reading: Reading) -> Base:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from dream_cli.records.streams import check_source, is_pipe, open_writer, read_records, suffix_of
+from dream_cli.records.streams import check_source, is_pipe, open_writer, read_records, standard_input, suffix_of
 
 
 @contextmanager
 def file_of(source: str | None) -> Iterator[str]:
     """Yield the path of a file that holds the source."""
     if source is None or source == "-":
-        with _spooled(sys.stdin.buffer) as path:
+        with _spooled(standard_input()) as path:
             yield path
     elif is_pipe(source):
         with open(source, "rb") as pipe, _spooled(pipe) as path:

@@ -1,0 +1,122 @@
+"""The circuit breaker: when failed calls are a fault of the whole run, which then stops instead of failing row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.errors import DreamError, EngineError, NoAnswer, RunFailure, UnreadableAnswer
+
+T = TypeVar("T")
+
+IN_A_ROW = 20  # calls that fail without one that succeeds
+FINAL = 3  # replies in a row that refuse the account: its key, its quota, or its rate for minutes
+SILENCE = 150.0  # seconds without a success while calls fail
+OF_THE_TIMEOUT = 1.25  # the same for a longer time limit of a request: a share of it
+OF_THE_WAIT = 2.0  # the same where the server names a wait: a multiple of it
+
+
+@dataclass
+class Streak:
+    """The calls that failed in a row, in the order of their ends."""
+
+    failed_calls: int = 0
+    first: str = ""
+    answered: bool = False  # some call was, at any time
+
+    def success(self) -> None:
+        """Count a call that the model answered, in whatever way."""
+        self.failed_calls, self.answered = 0, True
+
+    def failure(self, error: Exception) -> None:
+        """Count a failed call; raise RunFailure with the first error of the streak where there are too many.
+
+        An input that is refused counts only until some call is answered: after that it is a fault of its row.
+        """
+        if self.answered and isinstance(error, EngineError) and error.of_input:
+            return
+        if not self.failed_calls:
+            self.first = str(error) if isinstance(error, DreamError) else f"{type(error).__name__}: {error}"
+        self.failed_calls += 1
+        if self.failed_calls >= IN_A_ROW:
+            raise RunFailure(f"{self.first}; {self.failed_calls} calls in a row failed")
+
+
+@dataclass
+class Outage:
+    """The attempts at one server since it last answered; times are in seconds of one clock."""
+
+    timeout: float  # of a request
+    began: float | None = None  # when the first failed attempt was sent
+    first: str = ""
+    longest_wait: float = 0.0  # that the server named
+    refusals: int = 0  # of the account
+
+    def success(self) -> None:
+        """Count an attempt that the server answered."""
+        self.began, self.longest_wait, self.refusals = None, 0.0, 0
+
+    def failure(self, sent: float, reason: str, wait: float = 0.0) -> None:
+        """Count an attempt, sent at this time, that failed for this reason; `wait` is what the server asked for."""
+        if self.began is None:
+            self.began, self.first = sent, reason
+        self.longest_wait = max(self.longest_wait, wait)
+
+    def refused(self) -> bool:
+        """Count a refusal of the account; return whether it is final for the run."""
+        self.refusals += 1
+        return self.refusals >= FINAL
+
+    @property
+    def patience(self) -> float:
+        """The seconds that an outage may last."""
+        return max(SILENCE, OF_THE_TIMEOUT * self.timeout, OF_THE_WAIT * self.longest_wait)
+
+    def left(self, now: float) -> float:
+        """Return the seconds until the outage lasts too long; endless where there is none."""
+        return float("inf") if self.began is None else self.began + self.patience - now
+
+
+class BreakingEngine(Engine):
+    """An engine that raises RunFailure once too many calls in a row have failed; replies from a store count as answers."""
+
+    def __init__(self, inner: Engine) -> None:
+        self.kind, self.model, self.fingerprint = inner.kind, inner.model, inner.fingerprint
+        self.concurrency, self.usage, self.checkpoint = inner.concurrency, inner.usage, inner.checkpoint
+        self._inner, self._streak = inner, Streak()
+
+    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        """Return the completions of the engine."""
+        return await self._counted(self._inner.generate(chat, sampling, samples))
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        """Return the choice of the engine."""
+        return await self._counted(self._inner.choose(chat, answers))
+
+    async def choose_many(self, requests: Sequence[tuple[Sequence[ChatMessage], Sequence[str]]]) -> list[Choice]:
+        """Return the choices of the engine, which count as one call."""
+        return await self._counted(self._inner.choose_many(requests))
+
+    def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
+        """Drop what the engine keeps of a reply."""
+        self._inner.forget(chat, about)
+
+    async def close(self) -> None:
+        """Close the engine."""
+        await self._inner.close()
+
+    async def _counted(self, call: Awaitable[T]) -> T:
+        try:
+            answer = await call
+        except RunFailure:
+            raise
+        except (NoAnswer, UnreadableAnswer):
+            self._streak.success()
+            raise
+        except Exception as error:
+            self._streak.failure(error)
+            raise
+        self._streak.success()
+        return answer
