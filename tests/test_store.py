@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +19,8 @@ from typing import Any
 import pytest
 
 from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Engine, Purpose, Sampling, Usage
-from dream_cli.engines.store import CallStore, StoredEngine, calls_about, default_store, subject_of, subject_of_image
+from dream_cli.engines.store import LEASE, CallStore, calls_about, default_store, subject_of, subject_of_image
+from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
 
@@ -291,3 +295,188 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_store() == Path("/cache/dream/calls.sqlite")
     monkeypatch.setenv("DREAM_STORE", "/here.sqlite")
     assert default_store() == Path("/here.sqlite")
+
+
+async def drawn(path: Path, inner: Counting, *samples: int) -> list[str]:
+    """Return what one run draws with this store."""
+    engine = StoredEngine(inner, CallStore(path))
+    try:
+        return await draw(engine, ask(), *samples)
+    finally:
+        await engine.close()
+
+
+def test_two_stores_make_one_call(path: Path) -> None:
+    async def run() -> None:
+        first, second = Counting(), Counting()
+        first.latency = second.latency = 0.2
+        calls = (drawn(path, inner, *samples) for inner, samples in ((first, [0, 1]), (second, [1, 2])))
+        assert await asyncio.gather(*calls) == [["hello 0", "hello 1"], ["hello 1", "hello 2"]]
+        assert [first.calls, second.calls] == [[[0, 1], "closed"], [[2], "closed"]]
+
+    asyncio.run(run())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM claims").fetchone() == (0,)
+
+
+def test_a_call_that_fails_elsewhere_is_made_here(path: Path) -> None:
+    async def run() -> None:
+        first, second = Counting(), Counting()
+        first.latency, first.broken = 0.2, True
+        failed = asyncio.create_task(drawn(path, first, 0))
+        await asyncio.sleep(0.05)
+        assert await drawn(path, second, 0) == ["hello 0"]
+        with pytest.raises(EngineError):
+            await failed
+
+    asyncio.run(run())
+
+
+def test_the_first_reply_stays_and_both_get_it(path: Path) -> None:
+    one, other = CallStore(path), CallStore(path)
+    assert one.put("generate", "m", [("k", {}, {"text": "first"})]) == {}
+    assert other.put("generate", "m", [("k", {}, {"text": "second"}), ("l", {}, {"text": "new"})]) == {"k": {"text": "first"}}
+    assert (other.get("k"), other.get("l")) == ({"text": "first"}, {"text": "new"})
+    one.close()
+    other.close()
+
+
+def test_the_claim_of_a_dead_process_or_of_an_ended_lease_counts_no_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from dream_cli.engines.store import CallStore
+assert CallStore(Path(sys.argv[1])).claim(["a", "b"]) == {"a", "b"}
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False, cwd=Path(__file__).parent.parent).returncode == -9
+    store = CallStore(path)
+    assert store.claim(["a"]) == {"a"}
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE claims SET host = 'elsewhere'")
+    assert store.claim(["a", "b", "c"]) == {"c"}
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + LEASE + 1)
+    assert store.claim(["a", "b", "c"]) == {"a", "b", "c"}
+    store.close()
+
+
+@pytest.mark.parametrize("reply", ["not json", '{"nope": 1}', "[1]", '{"text": 5, "finish_reason": "stop"}', "[" * 100_000, "7"])
+def test_a_damaged_reply_is_requested_again_and_replaced(path: Path, reply: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(drawn(path, Counting(), 0))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE calls SET reply = ?", (reply,))
+    for calls in ([[0], "closed"], ["closed"]):
+        inner = Counting()
+        assert asyncio.run(drawn(path, inner, 0)) == ["hello 0"]
+        assert inner.calls == calls
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "reply", ['{"probabilities": {"Yes": "a"}, "covered": 1, "text": ""}', '{"probabilities": [1], "covered": 1, "text": ""}']
+)
+def test_a_damaged_choice_is_requested_again(path: Path, reply: str) -> None:
+    async def choose(inner: Counting) -> Choice:
+        engine = StoredEngine(inner, CallStore(path))
+        choice = await engine.choose(ask(), ["Yes", "No"])
+        await engine.close()
+        return choice
+
+    asyncio.run(choose(Counting()))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE calls SET reply = ?", (reply,))
+    assert asyncio.run(choose(Counting())).probabilities == {"Yes": 0.5, "No": 0.5}
+
+
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no store be opened for writing."""
+    real = os.open
+
+    def refuse(name: Any, flags: int, *rest: Any) -> int:
+        if str(name).endswith("calls.sqlite"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(name, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def test_a_read_only_store_still_answers(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(drawn(path, Counting(), 0))
+    read_only(monkeypatch)
+    inner = Counting()
+    assert asyncio.run(drawn(path, inner, 0, 1)) == ["hello 0", "hello 1"]
+    assert inner.calls == [[1], "closed"]
+    assert capsys.readouterr().err == (
+        f"dream: the store of calls at {path} cannot be written: [Errno 30] Read-only file system; "
+        "what it holds is used, and calls that are not kept are made again by a rerun\n"
+    )
+
+
+def test_without_a_usable_store_the_run_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    read_only(monkeypatch)
+    inner = Counting()
+
+    async def run() -> None:
+        engine = StoredEngine(inner, CallStore(path))
+        assert await draw(engine, ask(), 0) == await draw(engine, ask(), 0) == ["hello 0"]
+        engine.forget(ask(), DRAWN)
+        assert engine.usage.unkept == 2
+        await engine.close()
+
+    asyncio.run(run())
+    assert inner.calls == [[0], [0], "closed"]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_store_of_a_newer_version_is_left_alone(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    CallStore(path).close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("ALTER TABLE calls ADD COLUMN extra TEXT")
+    before = path.read_bytes()
+    inner = Counting()
+    assert asyncio.run(drawn(path, inner, 0)) == ["hello 0"]
+    assert "was made by a newer version of dream" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_full_or_locked_store_costs_no_reply_and_is_reported_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dream_cli.engines.store.BUSY", 0.2)
+
+    async def run() -> None:
+        inner = Counting()
+        engine = StoredEngine(inner, CallStore(path))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert await draw(engine, ask(), 0) == ["hello 0"]
+            assert await draw(engine, ask("more"), 0) == ["more 0"]
+            assert engine.usage.unkept == 2
+        # Free again: what comes now is kept.
+        assert await draw(engine, ask(), 0) == ["hello 0"]
+        assert engine.usage.unkept == 2
+        assert await draw(engine, ask(), 0) == ["hello 0"]
+        assert len(inner.calls) == 3
+        await engine.close()
+
+    asyncio.run(run())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"dream: the store of calls at {path} cannot be written: database is locked; calls that are not kept are made again by a rerun"
+    ]
+
+
+def test_a_disk_that_fills_up_costs_no_reply(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def run() -> None:
+        store = CallStore(path)
+        engine = StoredEngine(Counting(), store)
+        assert store._db is not None
+        store._db.execute("PRAGMA max_page_count = 12")
+        for i in range(40):
+            assert await draw(engine, ask(f"{i} " + "w" * 3000), 0) == [f"{i} " + "w" * 3000 + " 0"]
+        assert 0 < engine.usage.unkept < 40
+        await engine.close()
+
+    asyncio.run(run())
+    assert capsys.readouterr().err.count("database or disk is full") == 1

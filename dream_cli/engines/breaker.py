@@ -41,7 +41,7 @@ class Streak:
             self.first = str(error) if isinstance(error, DreamError) else f"{type(error).__name__}: {error}"
         self.failed_calls += 1
         if self.failed_calls >= IN_A_ROW:
-            raise RunFailure(f"{self.first}; {self.failed_calls} calls in a row failed")
+            raise RunFailure(f"{self.first}; {IN_A_ROW} calls in a row failed")
 
 
 @dataclass

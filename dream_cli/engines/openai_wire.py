@@ -144,7 +144,7 @@ class Wire:
 
     def _note(self, attempt: Attempt, sent: float) -> None:
         """Count an attempt that failed, and watch that no outage lasts too long."""
-        self.outage.failure(sent, self.name(f"{attempt.kind}: {self.quote(attempt.text)}"), attempt.wait)
+        self.outage.failure(sent, self.name(self._reason(attempt)), attempt.wait)
         if self._watch is None:
             self._end_long_outage()
 
@@ -161,12 +161,15 @@ class Wire:
         new, now = attempt.kind not in self.usage.retries, time.monotonic()
         self.usage.retries[attempt.kind] += 1
         if new:
-            self.warn(f"{attempt.kind}: {self.quote(attempt.text)}; the request is tried again, like others that meet this")
+            self.warn(f"{self._reason(attempt)}; the request is tried again, like others that meet this")
         elif now - self._reported < REPORT_EVERY:
             return
         else:
             self.warn(f"requests tried again so far: {self.usage.retry_counts}")
         self._reported = now
+
+    def _reason(self, attempt: Attempt) -> str:
+        return self.quote(attempt.text) if attempt.timed_out else f"{attempt.kind}: {self.quote(attempt.text)}"
 
     def warn(self, message: str) -> None:
         """Write one line about the server to stderr."""
@@ -221,7 +224,7 @@ class Wire:
         return refusal
 
     def _given_up(self, attempt: Attempt, times: int) -> EngineError:
-        message = self.name(f"{attempt.kind}: {self.quote(attempt.text)} ({times} times)")
+        message = self.name(f"{self._reason(attempt)} ({times} times)")
         return Refused(attempt.status, message, attempt.text) if attempt.status else EngineError(message)
 
     def _read(self, text: str) -> Json:

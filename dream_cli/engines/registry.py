@@ -72,7 +72,8 @@ async def open_engine(spec: EngineSpec) -> Engine:
     """Return the engine for `spec`, answering from its store where it has one; raise UsageError if there is none."""
     if spec.store is None:
         return await _open(spec)
-    from dream_cli.engines.store import CallStore, StoredEngine
+    from dream_cli.engines.store import CallStore
+    from dream_cli.engines.stored_engine import StoredEngine
 
     # The store first: one that cannot be used must not cost the loading of a model.
     store = CallStore(Path(spec.store))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import hashlib
+import itertools
 import json
 import os
+import socket
 import sqlite3
+import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, closing, contextmanager
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
-from dream_cli.engines.protocol import NO_PURPOSE, PURPOSE, ChatMessage, Choice, Completion, Engine, Purpose, Sampling
-from dream_cli.errors import EngineError, UsageError
+from dream_cli.engines.protocol import NO_PURPOSE, Purpose
+from dream_cli.errors import UsageError
 from dream_cli.records.cache import cache_folder
-from dream_cli.records.record import Image
 
 Json = dict[str, Any]
 
@@ -35,6 +35,14 @@ _CALLS = """CREATE TABLE IF NOT EXISTS calls (
 )"""
 # The calls by what they are about, `subject_of` a prompt or an image. Where nothing is known of a call, its subject is ''.
 _SUBJECTS = "CREATE TABLE IF NOT EXISTS subjects (subject TEXT NOT NULL, call INTEGER NOT NULL, PRIMARY KEY (subject, call)) WITHOUT ROWID"
+# The calls that some process is making, so that others wait for the reply: who makes it, and until when that counts.
+_CLAIMS = """CREATE TABLE IF NOT EXISTS claims (
+    key TEXT PRIMARY KEY, host TEXT NOT NULL, process INTEGER NOT NULL, began TEXT NOT NULL, until REAL NOT NULL
+)"""
+LEASE = 900.0  # seconds that a claim from another machine counts, whose processes cannot be seen
+# Errors of a place where a store may be, but may not be written.
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_owners = itertools.count()
 
 
 def default_store() -> Path:
@@ -47,83 +55,226 @@ def check_store(path: str) -> None:
     """Raise UsageError where calls cannot be kept in a file of this name; nothing is made."""
     if os.path.isdir(path):
         raise UsageError(f"--store {path} is a directory; name a file in it")
+    if os.path.exists(path):
+        return  # one that may not be written to is read
     folder = next((folder for folder in Path(path).absolute().parents if folder.exists()), Path("/"))
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"--store {path}: {folder} may not be written to; name another place with --store or DREAM_STORE")
 
 
 class CallStore:
-    """The replies on disk; safe for several processes, and a written reply outlives a killed process."""
+    """The replies on disk; safe for several processes, and a written reply outlives a killed process.
+
+    Where the file cannot be written, what it holds is still read; where it cannot be read either, it is as if empty. Both are reported
+    once on stderr. Raises UsageError where the path names no store at all.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _guard(self.path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Prompts and answers are for the owner's eyes; SQLite gives the files beside it the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            # IMMEDIATE: a writer waits for its turn at the start, where waiting is possible.
-            self._db = sqlite3.connect(path, timeout=BUSY, isolation_level="IMMEDIATE", check_same_thread=False)
+        self.unkept = 0  # calls that could not be written
+        self._owner = Owner.here()
+        self._warned = False
+        self._db: sqlite3.Connection | None = None
+        self._writable = True
+        with _guard(path):
             try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
-
-    def _prepare(self) -> None:
-        deadline = time.monotonic() + BUSY
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                break
-            except sqlite3.OperationalError as error:
-                # The change to WAL does not wait for another process that makes it at the same moment.
-                if "locked" not in str(error) or time.monotonic() > deadline:
+                self._db = self._opened()
+            except (sqlite3.OperationalError, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_ACCESS:
                     raise
-                time.sleep(0.01)
-        # Enough for a killed process; only a power failure can lose the last calls, and none is ever torn.
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        if _columns(self._db) != _NEW:
-            self._create_or_migrate()
-        self._db.execute(f"SELECT {', '.join(_NEW)} FROM calls LIMIT 0")
+                self._writable = False
+                self._db = _read_only(path)
+                self._warn(f"cannot be {'written' if self._db else 'used'}: {error}", "what it holds is used" if self._db else "")
 
-    def _create_or_migrate(self) -> None:
-        """Make the tables; in a store of an older version the calls get an empty stage and the empty subject."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            if _columns(self._db) == _OLD:
-                self._db.execute("ALTER TABLE calls ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
-                self._db.execute(_SUBJECTS)
-                self._db.execute("INSERT INTO subjects SELECT '', rowid FROM calls")
-            self._db.execute(_CALLS)
-            self._db.execute(_SUBJECTS)
+    def _opened(self) -> sqlite3.Connection | None:
+        """Open the file for reading and writing; return None, with a warning, where a newer version made it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Prompts and answers are for the owner's eyes; SQLite gives the files beside it the same mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        # IMMEDIATE: a writer waits for its turn at the start, where waiting is possible.
+        db = sqlite3.connect(self.path, timeout=BUSY, isolation_level="IMMEDIATE", check_same_thread=False)
+        try:
+            columns = _columns(db)
+            if columns and not set(_OLD) <= set(columns):
+                raise sqlite3.DatabaseError("its table of calls is that of another program")
+            if set(_OLD) < set(columns) and columns != _NEW:
+                db.close()
+                self._writable = False
+                self._warn("was made by a newer version of dream")
+                return None
+            _prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def get(self, key: str) -> Json | None:
-        """Return the reply kept under a key, None if there is none."""
-        with _guard(self.path):
+        """Return the reply kept under a key, None if there is none; one that is no JSON object is an empty one."""
+        if self._db is None:
+            return None
+        try:
             row = self._db.execute("SELECT reply FROM calls WHERE key = ?", (key,)).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        except sqlite3.Error as error:
+            self._fail("cannot be read", error)
+            return None
+        if row is None:
+            return None
+        try:
+            reply = json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):
+            return {}
+        return reply if isinstance(reply, dict) else {}
 
-    def put(self, verb: str, model: str, calls: Sequence[tuple[str, Json, Json]], purpose: Purpose = NO_PURPOSE) -> None:
-        """Keep (key, request, reply) of finished calls, all or none of them; a reply that is there stays."""
+    def put(self, verb: str, model: str, calls: Sequence[tuple[str, Json, Json]], purpose: Purpose = NO_PURPOSE) -> Mapping[str, Json]:
+        """Keep (key, request, reply) of finished calls, all or none of them; return the replies, by key, that were there already and stay."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [(key, verb, model, now, json.dumps(request), json.dumps(reply), purpose.stage) for key, request, reply in calls]
         links = [(subject, key) for key, request, _ in calls for subject in _subjects(request, purpose)]
-        with _guard(self.path), self._db:
-            self._db.executemany("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            self._db.executemany("INSERT OR IGNORE INTO subjects SELECT ?, rowid FROM calls WHERE key = ?", links)
+        if self._db is None or not self._writable:
+            self.unkept += len(rows)
+            return {}
+        try:
+            with self._db:
+                new = self._db.executemany("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", rows).rowcount
+                self._db.executemany("INSERT OR IGNORE INTO subjects SELECT ?, rowid FROM calls WHERE key = ?", links)
+        except sqlite3.Error as error:
+            self.unkept += len(rows)
+            self._fail("cannot be written", error)
+            return {}
+        if new == len(rows):
+            return {}
+        return {key: kept for key, _, reply in calls if (kept := self.get(key)) and kept != reply}
 
     def drop(self, key: str) -> None:
         """Forget the reply kept under a key."""
-        with _guard(self.path), self._db:
-            self._db.execute("DELETE FROM calls WHERE key = ?", (key,))
+        self._write("DELETE FROM calls WHERE key = ?", [(key,)])
+
+    def claim(self, keys: Sequence[str]) -> set[str]:
+        """Return those of the keys that no other living process holds; they are held until they are released or the lease ends."""
+        if self._db is None or not self._writable:
+            return set(keys)
+        try:
+            if self._held_by_others(keys) == set(keys):
+                return set()
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                free = set(keys) - self._held_by_others(keys)
+                rows = [(key, *self._owner, time.time() + LEASE) for key in free]
+                self._db.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            self._fail("cannot be written", error)
+            return set(keys)
+        return free
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Give up keys that were claimed."""
+        self._write("DELETE FROM claims WHERE key = ? AND host = ? AND process = ? AND began = ?", [(key, *self._owner) for key in keys])
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
+
+    def _held_by_others(self, keys: Sequence[str]) -> set[str]:
+        assert self._db is not None
+        claims = self._db.execute("SELECT * FROM claims WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys),))
+        now = time.time()
+        return {key for key, *owner, until in claims if until > now and Owner(*owner) != self._owner and Owner(*owner).may_live}
+
+    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if self._db is None or not self._writable or not rows:
+            return
+        try:
+            with self._db:
+                self._db.executemany(statement, rows)
+        except sqlite3.Error as error:
+            self._fail("cannot be written", error)
+
+    def _fail(self, fault: str, error: sqlite3.Error) -> None:
+        """Report the first fault, and wait no more for other processes: a lock that lasts would be waited for by each call."""
+        self._warn(f"{fault}: {error}")
+        if self._db is not None:
+            self._db.execute("PRAGMA busy_timeout = 100")
+
+    def _warn(self, fault: str, rest: str = "") -> None:
+        if not self._warned:
+            self._warned = True
+            goes_on = f"{rest + ', and ' if rest else ''}calls that are not kept are made again by a rerun"
+            sys.stderr.write(f"dream: the store of calls at {self.path} {fault}; {goes_on}\n")
 
 
-def _columns(db: sqlite3.Connection) -> list[str]:
-    return [row[1] for row in db.execute("PRAGMA table_info(calls)")]
+class Owner(NamedTuple):
+    """A process on a machine; `began` tells it from a later one of the same number."""
+
+    host: str
+    process: int
+    began: str
+
+    @classmethod
+    def here(cls) -> Owner:
+        """Return the owner that this process is; a second one of the same process is another."""
+        return cls(socket.gethostname(), os.getpid(), f"{_began(os.getpid())} {next(_owners)}")
+
+    @property
+    def may_live(self) -> bool:
+        """Whether the process may be alive: of one on another machine nothing is known."""
+        return self.host != socket.gethostname() or (began := _began(self.process)) is None or began == self.began.split()[0]
+
+
+def _began(process: int) -> str | None:
+    """Return when a process of this machine began, "" where there is none; None where that cannot be seen."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return "" if Path("/proc/self/stat").exists() else None
+
+
+def _read_only(path: Path) -> sqlite3.Connection | None:
+    """Open a store for reading; return None where that is impossible."""
+    # SQLite wants to write files beside a store; where it cannot, nobody else can either, and the file does not change.
+    for mode in ("mode=ro", "mode=ro&immutable=1"):
+        try:
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=1.0, check_same_thread=False)
+        except sqlite3.Error:
+            continue
+        try:
+            db.execute("SELECT key, reply FROM calls LIMIT 1").fetchone()
+        except sqlite3.Error:
+            db.close()
+        else:
+            return db
+    return None
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Set up a connection for writing, and make or migrate the tables."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError as error:
+            # The change to WAL does not wait for another process that makes it at the same moment.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    # Enough for a killed process; only a power failure can lose the last calls, and none is ever torn.
+    db.execute("PRAGMA synchronous=NORMAL")
+    if _columns(db) != _NEW or not _columns(db, "claims"):
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            if _columns(db) == _OLD:
+                # The calls of an older version get an empty stage and the empty subject.
+                db.execute("ALTER TABLE calls ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
+                db.execute(_SUBJECTS)
+                db.execute("INSERT INTO subjects SELECT '', rowid FROM calls")
+            for table in (_CALLS, _SUBJECTS, _CLAIMS):
+                db.execute(table)
+    db.execute(f"SELECT {', '.join(_NEW)} FROM calls LIMIT 0")
+
+
+def _columns(db: sqlite3.Connection, table: str = "calls") -> list[str]:
+    return [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
 
 
 @contextmanager
@@ -179,108 +330,7 @@ def _subjects(request: Json, purpose: Purpose) -> set[str]:
     return images | ({subject_of(prompt) for prompt in purpose.prompts} or {""})
 
 
-class StoredEngine(Engine):
-    """An engine that answers from the store, and calls another engine for the rest."""
-
-    def __init__(self, inner: Engine, store: CallStore) -> None:
-        self.kind, self.model, self.fingerprint = inner.kind, inner.model, inner.fingerprint
-        self.concurrency, self.usage, self.checkpoint = inner.concurrency, inner.usage, inner.checkpoint
-        self._inner, self._store = inner, store
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # Held until a reply is on disk: what a kill costs is then no more than what was in flight.
-        self._room = asyncio.Semaphore(inner.concurrency)
-
-    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each sample index; only the missing ones are generated."""
-        about = self._request("generate", chat) | {"sampling": _sampling_json(sampling)}
-        requests = {sample: about | {"sample": sample} for sample in samples}
-
-        async def call(missing: list[int]) -> list[Json]:
-            return [asdict(completion) for completion in await self._inner.generate(chat, sampling, missing)]
-
-        replies = await self._replies(requests, call)
-        return [Completion(**replies[sample]) for sample in samples]
-
-    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
-        """Return how probable each of the answers is, from the store where it is there."""
-        request = self._request("choose", chat) | {"answers": list(answers)}
-
-        async def call(_: list[int]) -> list[Json]:
-            choice = await self._inner.choose(chat, answers)
-            probabilities = None if choice.probabilities is None else dict(choice.probabilities)
-            return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text}]
-
-        return Choice(**(await self._replies({0: request}, call))[0])
-
-    def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
-        """Drop the reply to a choice, or to the first sample of a text: one that could not be read is then requested again."""
-        if isinstance(about, Sampling):
-            request = self._request("generate", chat) | {"sampling": _sampling_json(about), "sample": 0}
-        else:
-            request = self._request("choose", chat) | {"answers": list(about)}
-        self._store.drop(call_key(request))
-
-    async def close(self) -> None:
-        """Close the engine and the store."""
-        await self._inner.close()
-        self._store.close()
-
-    def _request(self, verb: str, chat: Sequence[ChatMessage]) -> Json:
-        messages = [
-            {"role": m.role, "text": m.text, "images": [_image_sha256(image) for image in m.images]}
-            # A message with its images at the head has the key that it always had.
-            | ({"places": m.places} if any(m.places) else {})
-            for m in chat
-        ]
-        return {"version": VERSION, "verb": verb, "engine": self.fingerprint, "messages": messages}
-
-    async def _replies(self, requests: Mapping[int, Json], call: Callable[[list[int]], Awaitable[list[Json]]]) -> dict[int, Json]:
-        """Return the reply to each request; new replies are on disk before this returns."""
-        keys = {name: call_key(request) for name, request in requests.items()}
-        async with AsyncExitStack() as held:
-            # Identical requests wait for the first one and then find its reply. If that one failed or was
-            # cancelled the next one asks, which a shared future could not do. The order keeps two waiters from a deadlock.
-            for key in sorted(keys.values()):
-                await held.enter_async_context(self._lock(key))
-            stored = {name: self._store.get(key) for name, key in keys.items()}
-            replies = {name: reply for name, reply in stored.items() if reply is not None and _is_answer(reply)}
-            missing = [name for name in keys if name not in replies]
-            self.usage.reused += len(replies)
-            if missing:
-                async with self._room:
-                    fresh = dict(zip(missing, await call(missing), strict=True))
-                    kept = [(keys[n], requests[n], fresh[n]) for n in missing if _is_answer(fresh[n])]
-                    self._store.put(requests[missing[0]]["verb"], self.model, kept, PURPOSE.get())
-                replies |= fresh
-        return replies
-
-    def _lock(self, key: str) -> asyncio.Lock:
-        """Return the lock of a key; it lives as long as someone holds or awaits it."""
-        return self._locks.setdefault(key, asyncio.Lock())
-
-
-def _is_answer(reply: Json) -> bool:
-    """Whether a reply is worth keeping: what a filter held back, or what came empty, is requested again."""
-    return reply.get("probabilities") is not None or Completion(reply["text"], reply.get("finish_reason")).is_answer
-
-
 def call_key(request: Json) -> str:
     """Return the hash of everything that a reply depends on."""
     # Keys are not sorted: ours come in a fixed order, and the order of a schema's properties is part of the request.
     return hashlib.sha256(json.dumps(request, separators=(",", ":")).encode()).hexdigest()
-
-
-def _sampling_json(sampling: Sampling) -> Json:
-    return {
-        "temperature": float(sampling.temperature),
-        "top_p": float(sampling.top_p),
-        "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed,
-        "schema": None if sampling.schema is None else dict(sampling.schema),
-    }
-
-
-def _image_sha256(image: Image) -> str:
-    if image.data is None:
-        raise EngineError(f"the image {image.path} was not read before it was sent")
-    return hashlib.sha256(image.data).hexdigest()

@@ -121,6 +121,8 @@ def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:
         return
     if engine.usage.retries:
         run.tell(f"requests tried again: {engine.usage.retry_counts}")
+    if engine.usage.unkept:
+        run.tell(f"{engine.usage.unkept} calls are not kept in the store; a rerun makes them again")
     if tally.errors:
         kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
         run.tell(

@@ -1,0 +1,156 @@
+"""An engine that answers from the call store, and calls another engine for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from typing import Any
+from weakref import WeakValueDictionary
+
+from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.store import VERSION, CallStore, call_key
+from dream_cli.errors import EngineError
+from dream_cli.records.record import Image
+
+Json = dict[str, Any]
+
+FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks for the reply to a call that another process makes
+
+
+class StoredEngine(Engine):
+    """An engine that answers from the store, and calls another engine for the rest."""
+
+    def __init__(self, inner: Engine, store: CallStore) -> None:
+        self.kind, self.model, self.fingerprint = inner.kind, inner.model, inner.fingerprint
+        self.concurrency, self.usage, self.checkpoint = inner.concurrency, inner.usage, inner.checkpoint
+        self._inner, self._store = inner, store
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Held until a reply is on disk: what a kill costs is then no more than what was in flight.
+        self._room = asyncio.Semaphore(inner.concurrency)
+
+    async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
+        """Return one completion for each sample index; only the missing ones are generated."""
+        about = self._request("generate", chat) | {"sampling": _sampling_json(sampling)}
+        requests = {sample: about | {"sample": sample} for sample in samples}
+
+        async def call(missing: list[int]) -> list[Json]:
+            return [asdict(completion) for completion in await self._inner.generate(chat, sampling, missing)]
+
+        replies = await self._replies(requests, call)
+        return [Completion(**replies[sample]) for sample in samples]
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        """Return how probable each of the answers is, from the store where it is there."""
+        request = self._request("choose", chat) | {"answers": list(answers)}
+
+        async def call(_: list[int]) -> list[Json]:
+            choice = await self._inner.choose(chat, answers)
+            probabilities = None if choice.probabilities is None else dict(choice.probabilities)
+            return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text}]
+
+        return Choice(**(await self._replies({0: request}, call))[0])
+
+    def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
+        """Drop the reply to a choice, or to the first sample of a text: one that could not be read is then requested again."""
+        if isinstance(about, Sampling):
+            request = self._request("generate", chat) | {"sampling": _sampling_json(about), "sample": 0}
+        else:
+            request = self._request("choose", chat) | {"answers": list(about)}
+        self._store.drop(call_key(request))
+
+    async def close(self) -> None:
+        """Close the engine and the store."""
+        await self._inner.close()
+        self._store.close()
+
+    def _request(self, verb: str, chat: Sequence[ChatMessage]) -> Json:
+        messages = [
+            {"role": m.role, "text": m.text, "images": [_image_sha256(image) for image in m.images]}
+            # A message with its images at the head has the key that it always had.
+            | ({"places": m.places} if any(m.places) else {})
+            for m in chat
+        ]
+        return {"version": VERSION, "verb": verb, "engine": self.fingerprint, "messages": messages}
+
+    async def _replies(self, requests: Mapping[int, Json], call: Callable[[list[int]], Awaitable[list[Json]]]) -> dict[int, Json]:
+        """Return the reply to each request; new replies are on disk before this returns."""
+        keys = {name: call_key(request) for name, request in requests.items()}
+        async with AsyncExitStack() as held:
+            # Identical requests wait for the first one and then find its reply. If that one failed or was
+            # cancelled the next one asks, which a shared future could not do. The order keeps two waiters from a deadlock.
+            for key in sorted(keys.values()):
+                await held.enter_async_context(self._lock(key))
+            replies = self._kept(keys)
+            pause = FIRST_LOOK
+            while missing := [name for name in keys if name not in replies]:
+                async with self._room, self._claimed([keys[name] for name in missing]) as claimed:
+                    ours = [name for name in missing if keys[name] in claimed]
+                    if ours:
+                        fresh = dict(zip(ours, await call(ours), strict=True))
+                        kept = [(keys[n], requests[n], fresh[n]) for n in ours if _is_answer(fresh[n])]
+                        by_others = self._store.put(requests[ours[0]]["verb"], self.model, calls=kept, purpose=PURPOSE.get())
+                        self.usage.unkept = self._store.unkept
+                        replies |= {name: by_others.get(keys[name], reply) for name, reply in fresh.items()}
+                if not ours:
+                    await asyncio.sleep(pause)
+                    pause = min(LAST_LOOK, 2 * pause)
+                replies |= self._kept({name: keys[name] for name in missing if name not in replies})
+        return replies
+
+    def _kept(self, keys: Mapping[int, str]) -> dict[int, Json]:
+        """Return the replies of the store that are answers; others, damaged ones among them, leave it and are requested again."""
+        replies = {}
+        for name, key in keys.items():
+            reply = self._store.get(key)
+            if reply is not None and _is_answer(reply):
+                replies[name] = reply
+            elif reply is not None:
+                self._store.drop(key)
+        self.usage.reused += len(replies)
+        return replies
+
+    @asynccontextmanager
+    async def _claimed(self, keys: Sequence[str]) -> AsyncIterator[set[str]]:
+        """Yield the keys that no other process is making a call for; until the end of the body none will."""
+        claimed = self._store.claim(keys)
+        try:
+            yield claimed
+        finally:
+            self._store.release(claimed)
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        """Return the lock of a key; it lives as long as someone holds or awaits it."""
+        return self._locks.setdefault(key, asyncio.Lock())
+
+
+def _is_answer(reply: Json) -> bool:
+    """Whether a reply can be read and is worth keeping: what a filter held back, or what came empty, is requested again."""
+    try:
+        if "probabilities" not in reply:
+            completion = Completion(**reply)
+            return isinstance(completion.text, str) and completion.is_answer
+        choice = Choice(**reply)
+        if choice.probabilities is not None:
+            return all(isinstance(share, int | float) for share in [choice.covered, *choice.probabilities.values()])
+        return Completion(choice.text).is_answer
+    except (TypeError, AttributeError):
+        return False
+
+
+def _sampling_json(sampling: Sampling) -> Json:
+    return {
+        "temperature": float(sampling.temperature),
+        "top_p": float(sampling.top_p),
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+        "schema": None if sampling.schema is None else dict(sampling.schema),
+    }
+
+
+def _image_sha256(image: Image) -> str:
+    if image.data is None:
+        raise EngineError(f"the image {image.path} was not read before it was sent")
+    return hashlib.sha256(image.data).hexdigest()
