@@ -48,6 +48,7 @@ COMMAND_LINES = {
     "view": "in.jsonl -n 3",
     "diff": "a.jsonl b.jsonl",
     "why": "1 a.jsonl",
+    "store": "prune --model m --store a.sqlite",
     "doctor": "",
     "completion": "bash",
     "man": "",
@@ -112,6 +113,13 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
         "dream_cli.viewing.tracing:trace_json": lambda **_: "as JSON",
         "dream_cli.viewing.looking:print_json": nothing,
         "dream_cli.viewing.record_printing:print_trace": nothing,
+    },
+    "store": {
+        "dream_cli.engines.store_upkeep:time_before": lambda age: f"{age} ago",
+        "dream_cli.engines.store_upkeep:contents": lambda **_: SimpleNamespace(to_json=lambda: "as JSON", report=lambda: "in words"),
+        "dream_cli.engines.store_upkeep:prune": lambda **_: "pruned",
+        "dream_cli.engines.store_upkeep:export_to": lambda **_: ("exported", 0),
+        "dream_cli.engines.store_upkeep:import_from": lambda **_: ("imported", 0),
     },
     "doctor": {
         "dream_cli.cli.doctor:examine": lambda **_: [],

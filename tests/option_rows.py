@@ -359,6 +359,26 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("images", "--no-images", {"print_trace.images": False}),
         *showing("rows_of.reading"),
     ),
+    "store": (
+        Row(
+            "action",
+            "import --store a.sqlite",
+            {"import_from.path": Path("a.sqlite"), "import_from.source": None, "stderr": "dream store: imported\n"},
+            instead=True,
+        ),
+        Row("source", "in.jsonl", {"import_from.source": "in.jsonl"}, base="import --store a.sqlite"),
+        Row("store", "--store b.sqlite", {"prune.path": Path("b.sqlite")}, base="prune --model m"),
+        Row("stage", "--stage judge", {"prune.selection.stage": "judge"}),
+        Row("model", "--model other", {"export_to.selection.model": "other"}, base="export --store a.sqlite"),
+        Row(
+            "older_than",
+            "--older-than 30d",
+            {"time_before.age": "30d", "time_before[2].age": "30d", "prune.selection.before": "30d ago"},
+        ),
+        Row("out", "-o out.jsonl", {"export_to.out": "out.jsonl"}, base="export --store a.sqlite"),
+        Row("as_json", "--json", {"stdout": "as JSON"}, base="info --store a.sqlite"),
+        Row("quiet", "--quiet", {"stderr": ""}),
+    ),
     "doctor": (
         Row("model", "--model other", {"examine.spec.model": "other"}),
         Row("base_url", "--base-url http://localhost:9/v1", {"examine.spec.base_url": "http://localhost:9/v1"}),

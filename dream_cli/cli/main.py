@@ -33,6 +33,7 @@ COMMANDS = (
     "view",
     "diff",
     "why",
+    "store",
     "doctor",
     "completion",
     "man",

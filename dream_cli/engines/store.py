@@ -285,6 +285,27 @@ def _guard(path: Path) -> Iterator[None]:
         raise UsageError(f"the store of calls at {path} cannot be used: {error}; name another with --store or DREAM_STORE") from None
 
 
+@contextmanager
+def connected(path: Path, *, write: bool, make: bool = False) -> Iterator[sqlite3.Connection]:
+    """Yield a connection to a store for its upkeep; raise UsageError where there is none, or where it cannot be used so."""
+    if not make and not path.exists():
+        raise UsageError(f"there is no store of calls at {path} yet; name another with --store or DREAM_STORE")
+    with _guard(path):
+        if write:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        mode = "rw" if write else "ro"
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY)) as db:
+            if write:
+                _prepare(db)
+            yield db
+
+
+def has_stages(db: sqlite3.Connection) -> bool:
+    """Whether a store keeps the stage and the subjects of calls; one of an older version does not."""
+    return "stage" in _columns(db)
+
+
 class Call(NamedTuple):
     """One call as it is kept, request and reply in JSON; `stage` is empty where an older version or no run made it."""
 
@@ -302,8 +323,8 @@ def calls_about(path: Path, subjects: Iterable[str]) -> Iterator[Call]:
 
     The file is only read, whatever its version. Raises UsageError where it cannot be.
     """
-    with _guard(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        if _columns(db) == _OLD:
+    with connected(path, write=False) as db:
+        if not has_stages(db):
             rows = db.execute(f"SELECT {', '.join(_OLD)}, '' FROM calls ORDER BY created_at, rowid")
         else:
             rows = db.execute(
