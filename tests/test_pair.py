@@ -76,7 +76,10 @@ def test_a_record_without_both_texts_holds_no_pair(fields: dict[str, Any]) -> No
     ("fields", "message"),
     [
         ({"chosen": 7}, "'chosen' is a number, not a string"),
-        ({"rejected": [{"role": "assistant", "content": "b"}]}, "'rejected' is a list, not a string"),
+        (
+            {"rejected": [{"role": "assistant", "content": "b"}]},
+            "'rejected' is a list, not a string; `dream convert` makes a pair of two conversations",
+        ),
         ({"margin": "high"}, "'margin' is a string, not a number"),
         ({"margin": True}, "'margin' is a boolean, not a number"),
         ({"chosen_score": float("nan")}, "'chosen_score' is nan, not a finite number"),

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.formats.converting import Conversion, Receipt, convert
 from dream_cli.formats.sources import Source
 from dream_cli.records.images import size
+from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
 from dream_cli.records.streams import read_records
 from tests.conftest import Workdir
@@ -198,7 +199,36 @@ def test_a_cell_of_images_is_base64_a_list_or_the_index_of_another_row(tmp_path:
     assert sizes(records[:3]) == [[(16, 16)], [(16, 16)] * 2, [(16, 16)]]
 
 
+@pytest.mark.parametrize("name", ["set.csv", "set.tsv"])
+def test_a_cell_that_is_too_long_is_an_error_of_its_row(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dream_cli.formats.csv.MAX_LINE", 100)
+    tab = "\t" if name == "set.tsv" else ","
+    (tmp_path / name).write_text(f"id{tab}prompt\na{tab}Hi\nb{tab}{'x' * 200}\nc{tab}Ho\n")
+    records, receipt = converted(tmp_path / name)
+    assert [record.prompt for record in records] == ["Hi", None, "Ho"] and receipt.errors == {"unreadable": 1}
+    assert records[1].error is not None and ":3: not CSV: field larger than field limit (100)" in records[1].error.message
+
+
 # In a stage
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": [{"role": "user", "content": "Hi"}]}, "'prompt' is a list, not a string; `dream convert` reads a prompt of messages"),
+        ({"conversations": []}, "missing field 'prompt' (or 'messages', a conversation); `dream convert` reads rows of other forms"),
+    ],
+)
+def test_a_stage_names_the_command_that_reads_a_row(row: Json, message: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps(row))
+    (record,) = read_records(str(tmp_path / "in.jsonl"))
+    assert record.error is not None and record.error.message == f"{tmp_path / 'in.jsonl'}:1: {message}"
+
+
+def test_a_pair_of_conversations_names_the_command_that_reads_it() -> None:
+    chat = [{"role": "assistant", "content": "Ho"}]
+    with pytest.raises(InvalidRecord, match="'chosen' is a list, not a string; `dream convert` makes a pair of two conversations"):
+        Pair.read({"prompt": "Hi", "chosen": chat, "rejected": chat})
 
 
 @pytest.mark.parametrize("name", ["set.tsv", "set.csv", "set.tar", "set.tar.gz"])

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from dream_cli.errors import UsageError
-from dream_cli.records.record import Failure, Json, Record
+from dream_cli.records.record import Failure, Json, Record, unreadable
 from dream_cli.records.streams import MAX_LINE, RowReader
 from dream_cli.records.strict_json import dumps
 
@@ -38,8 +38,9 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
         lines = csv.reader(file)
         columns = next(lines, [])
         _check_columns(source, columns)
-        for number, cells in enumerate(lines, 2):
-            if not cells:
+        for number, cells in _numbered(lines):
+            if isinstance(cells, str):
+                yield unreadable(rows.name, number, f"{rows.name}:{number}: {cells}")
                 continue
             row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
             if len(cells) > len(columns):
@@ -59,9 +60,10 @@ def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
         columns = next(lines, [])
         _check_columns(source, columns)
         start = file.tell()
-        for number, cells in enumerate(lines, 2):
+        for number, cells in _numbered(lines):
             place, start = start, file.tell()
-            if not cells:
+            if isinstance(cells, str):
+                yield unreadable(rows.name, number, f"{rows.name}:{number}: {cells}")
                 continue
             if len(cells) > len(columns):
                 message = f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a tab in quotes"
@@ -74,6 +76,22 @@ def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
                 again.seek(places[row["image"]])
                 row["image"] = next(csv.reader(_decoded(again), delimiter="\t"))[columns.index("image")]
             yield rows.record({name: _tab_value(name, cell) for name, cell in row.items()}, number)
+
+
+def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the number and the cells of each row that has any, from 2; a text instead of the cells where they cannot be split."""
+    number = 1
+    while True:
+        number += 1
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, f"not CSV: {error}; a cell holds at most {MAX_LINE // 2**20} MB, and its quotes are closed"
+            continue
+        if cells:
+            yield number, cells
 
 
 def _tab_value(name: str, cell: str) -> Any:

@@ -36,6 +36,8 @@ class Pair:
         """Read the pair of a JSON object, None where it lacks one of the two texts; raise InvalidRecord where a field is malformed."""
         if any(raw.get(side) is None for side in SIDES):
             return None
+        if side := next((side for side in SIDES if isinstance(raw[side], list)), None):
+            raise InvalidRecord(f"'{side}' is a list, not a string; `dream convert` makes a pair of two conversations")
         chosen, rejected = (text(raw, side) or "" for side in SIDES)
         margin, chosen_score, rejected_score = (_finite(raw, name) for name in ("margin", "chosen_score", "rejected_score"))
         return cls(

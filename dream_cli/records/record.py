@@ -275,12 +275,14 @@ _OURS = ("id", "messages", "observations", "responses", "error")
 def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_column: str, access: Access) -> Record:
     slots: list[Any] = []
     messages = tuple(_read_message(m, i, slots) for i, m in enumerate(fields.items(raw, "messages") or ()))
+    if isinstance(raw.get(prompt_column), list):
+        raise InvalidRecord(f"{prompt_column!r} is a list, not a string; `dream convert` reads a prompt of messages")
     came = fields.text(raw, prompt_column)
     prompt, places = (came, ()) if came is None or messages else read_text(came, raw.get("image_tag"), prompt_column, slots)
     if prompt is None and not messages:
         other = prompt_like(raw)
-        hint = f"; {other!r} may be it: --prompt-column {other}" if other else ""
-        raise InvalidRecord(f"missing field {prompt_column!r} (or 'messages', a conversation){hint}")
+        hint = f"{other!r} may be it: --prompt-column {other}" if other else "`dream convert` reads rows of other forms"
+        raise InvalidRecord(f"missing field {prompt_column!r} (or 'messages', a conversation); {hint}")
     if messages and messages[-1].role == "system":
         raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
     images = _images_of_slots(slots, _read_images(raw, image_column, access), access)
