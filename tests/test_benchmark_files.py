@@ -214,6 +214,20 @@ def test_a_renamed_file_is_known_by_its_fields(tmp_path: Path) -> None:
     assert len(items("xstest", tmp_path)) == 3
 
 
+@pytest.mark.parametrize(("name", "file"), [("siuo", "siuo/data/siuo_gen.json"), ("vlguard", "vlguard/data/test.json")])
+def test_a_table_may_be_json_lines_under_its_name(tmp_path: Path, name: str, file: str) -> None:
+    path = official(tmp_path, name) / file
+    whole = items(name, tmp_path)
+    rows = json.loads(path.read_text("utf-8-sig"))
+    path.unlink()
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [(record.id, record.prompt) for record in items(name, tmp_path)] == [(record.id, record.prompt) for record in whole] != []
+    # Lines under another name, such as an output of ours, are not taken for it.
+    path.with_suffix(".jsonl").rename(path.with_name("output.jsonl"))
+    with pytest.raises(UsageError, match=r"no file of"):
+        items(name, tmp_path)
+
+
 def test_an_older_version_is_reported_with_its_missing_field(tmp_path: Path) -> None:
     path = official(tmp_path, "siuo") / "siuo" / "data" / "siuo_gen.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8-sig"))

@@ -66,7 +66,7 @@ class Folder:
                 first = _first_row(other)
                 owner = None if first is None else _looks_like(first, table)
                 listed.append(f"{other.name} (a file of {owner})" if owner else other.name)
-            present = ", ".join(listed) or "no .json or .csv file"
+            present = ", ".join(listed) or "no .json, .jsonl or .csv file"
             raise UsageError(
                 f"{self.root}: no file of {table.title}; expected {' or '.join(table.names)} with {', '.join(table.fields)}; "
                 f"there is {present}"
@@ -98,14 +98,17 @@ class Folder:
             return self.root if self.root.name in table.names or not table.by_name_only else None
         wanted = [name.lower() for name in table.names]
         present = [path for path in self._tables if table.may_be(path)]
-        named = sorted((path for path in present if path.name.lower() in wanted), key=lambda path: wanted.index(path.name.lower()))
+        # A file of JSON lines is one of the table only by the name of its JSON file.
+        named_as = {path: path.name.lower().removesuffix("l") if path.suffix.lower() == ".jsonl" else path.name.lower() for path in present}
+        named = sorted((path for path in present if named_as[path] in wanted), key=lambda path: wanted.index(named_as[path]))
+        present = [path for path in present if path.suffix.lower() != ".jsonl"]
         # Names such as test.json are common: take the one with the right fields, else the first, so that the error can name what it lacks.
         likely = named if table.by_name_only else [*named, *present]
         return next((path for path in likely if _heads_as(path, table)), next(iter(named), None))
 
     @cached_property
     def _tables(self) -> list[Path]:
-        return [path for path in _walk(self.root) if path.suffix.lower() in (".json", ".csv")]
+        return [path for path in _walk(self.root) if path.suffix.lower() in (".json", ".jsonl", ".csv")]
 
     @cached_property
     def _packed(self) -> dict[str, list[tuple[Path, str]]]:
@@ -196,14 +199,15 @@ def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read a table: a JSON list, a JSON object of rows or of lists of rows (its keys go into `_key`), or CSV; BOM and CRLF are accepted."""
+    """Read a table: a JSON list, a JSON object of rows or of lists of rows (its keys go into `_key`), JSON lines, or CSV; BOM and CRLF are accepted."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if path.suffix.lower() == ".csv":
             # DictReader fills the missing cells of a short row with None, and collects surplus cells under None.
             cut = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             return [{k: v for k, v in row.items() if k is not None and v is not None} for row in cut]
-        raw = json.loads(text)
+        is_lines = path.suffix.lower() == ".jsonl"
+        raw = [json.loads(line) for line in text.split("\n") if line.strip()] if is_lines else json.loads(text)
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as a table: {error}; download the file again") from None
     rows = raw
