@@ -29,6 +29,7 @@ Cache = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep reference log-probabilities and image features in this folder, and reuse them in later runs."),
 ]
+CacheSize = Annotated[float, typer.Option("--cache-size", metavar="GIB", min=0.0, help="Maximum size of the kept image features.")]
 
 
 def _gpu(value: bool) -> bool:
@@ -51,6 +52,7 @@ def run(
     plain: Plain = False,
     flex_attention: Flex = False,
     cache: Cache = None,
+    cache_size: CacheSize = 8.0,
     *,
     training: TrainingOptions,
 ) -> None:
@@ -64,5 +66,5 @@ def run(
     from dream_cli.training.preference.losses import PreferenceLoss
 
     preference = PreferenceLoss(kind=loss, beta=beta, label_smoothing=label_smoothing, sft_weight=sft_weight)
-    method = Dpo(preference, plain=plain, cache=cache, blocks=flex_attention)
+    method = Dpo(preference, plain=plain, cache=cache, cache_gib=cache_size, blocks=flex_attention)
     training.perform(training.job(rate=1e-6, adapter_rate=1e-5), method)

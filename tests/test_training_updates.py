@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dream_cli.errors import DreamError, UsageError
 from dream_cli.training import lineage, measuring
@@ -17,7 +19,7 @@ from dream_cli.training.preference import start
 from dream_cli.training.preference.losses import PreferenceLoss
 from dream_cli.training.settings import Hardware, Schedule
 from dream_cli.training.sft import Sft
-from dream_cli.training.updates import warmed
+from dream_cli.training.updates import LengthGroups, warmed
 from tests import training, zoo
 
 pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore")]
@@ -184,3 +186,39 @@ def test_places_are_cut_to_their_last_part_and_ids_are_not() -> None:
     before = {"a": ["/home/me/pairs.jsonl", "--model=/home/me/m", "org/model", "a/b.jsonl"], "b": 3, "c": {"d": r"C:\me\x", "e": "~/y"}}
     after = {"a": ["pairs.jsonl", "--model=m", "org/model", "a/b.jsonl"], "b": 3, "c": {"d": "x", "e": "y"}}
     assert lineage.without_places(before) == after
+
+
+@given(st.lists(st.integers(1, 99), max_size=60), st.integers(1, 5), st.integers(0, 3))
+def test_groups_of_length_hold_every_row_once_and_batches_of_neighbours(lengths: list[int], batch: int, epoch: int) -> None:
+    groups = LengthGroups(lengths, batch, seed=1)
+    groups.set_epoch(epoch)
+    order = list(groups)
+    assert sorted(order) == list(range(len(lengths))) and order == list(groups)
+    # One pool: no row outside of a full batch has a length strictly between two of its rows.
+    ranks = sorted(lengths)
+    for first in range(0, len(order) - batch + 1, batch):
+        part = sorted(lengths[row] for row in order[first : first + batch])
+        assert any(ranks[at : at + batch] == part for at in range(0, len(ranks), batch))
+
+
+def test_another_epoch_has_another_order() -> None:
+    groups = LengthGroups(list(range(64)), 4, seed=1)
+    first = list(groups)
+    groups.set_epoch(1)
+    assert list(groups) != first
+
+
+def test_batches_of_like_length_are_trained_and_held_out_rows_evaluated_on_the_way(tmp_path: Path, models: dict[str, Path]) -> None:
+    rows = training.rows(tmp_path, 12)
+    for number, row in enumerate(rows):
+        row["chosen"] += " no yes" * (number % 3 * 8)
+    source = training.write(tmp_path / "in.jsonl", rows)
+    plan = Schedule(epochs=2, batch_size=4, learning_rate=1e-3, group_by_length=True)
+    hardware = Hardware(save_every=2, eval_every=2)
+    job = training.job(source, models["llava"], tmp_path / "out", schedule=plan, held_out=source, hardware=hardware)
+    assert training.train("dpo", job).record["steps"] == 6
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [line for line in lines if "eval_loss" in line]
+    assert [line["step"] for line in evaluated] == [2, 4, 6]
+    assert evaluated[-1]["eval_loss"] < evaluated[0]["eval_loss"] < math.log(2)
+    assert {"eval_rewards/chosen", "eval_rewards/rejected"} <= set(evaluated[0]) and {"grad_norm", "rewards/chosen"} <= set(lines[0])

@@ -59,6 +59,12 @@ def _quantized(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
+def _of_held_out(ctx: typer.Context, every: int | None) -> int | None:
+    if every and not ctx.params.get("held_out"):
+        raise UsageError("--eval-every needs --held-out")
+    return every
+
+
 def _optimiser(name: choices.Optimiser) -> choices.Optimiser:
     package = {"adamw_8bit": "torchao", "paged_adamw_8bit": "bitsandbytes"}.get(name)
     if package is not None and importlib.util.find_spec(package) is None:
@@ -124,7 +130,13 @@ Optim = Annotated[
 Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Warm-up ratio of the learning rate.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per row, images included (default: the model's context).")]
 OnTooLong = Annotated[choices.OnTooLong, typer.Option(help="Drop rows over the maximum length, or stop; rows are never truncated.")]
-HeldOut = Annotated[str | None, typer.Option(metavar="FILE", callback=read_twice, help="Held-out records to evaluate on at the end.")]
+HeldOut = Annotated[
+    str | None, typer.Option(metavar="FILE", is_eager=True, callback=read_twice, help="Held-out records to evaluate on at the end.")
+]
+EvalEvery = Annotated[
+    int | None, typer.Option(min=1, callback=_of_held_out, help="With --held-out: also evaluate after every so many optimiser steps.")
+]
+GroupByLength = Annotated[bool, typer.Option("--group-by-length", help="Put rows of like length into a batch, which saves padding.")]
 Dtype = Annotated[choices.Dtype, typer.Option(help="Data type of the weights.")]
 Checkpointing = Annotated[
     bool | None,
@@ -180,6 +192,7 @@ class OptimiserOptions(OptionGroup):
     schedule: Decay = "cosine"
     warmup: Warmup = 0.03
     optim: Optim = "adamw"
+    group_by_length: GroupByLength = False
     seed: Seed = 0
 
     def plan(self, default_rate: float) -> Schedule:
@@ -193,6 +206,7 @@ class OptimiserOptions(OptionGroup):
             decay=self.schedule,
             warmup=self.warmup,
             optimiser=self.optim,
+            group_by_length=self.group_by_length,
             seed=self.seed,
         )
 
@@ -203,6 +217,7 @@ class HardwareOptions(OptionGroup):
     dtype: Dtype = "auto"
     gradient_checkpointing: Checkpointing = None
     save_every: SaveEvery = 100
+    eval_every: EvalEvery = None
     report_to: ReportTo = None
     workers: Workers = None
     nproc: Processes = None
@@ -213,6 +228,7 @@ class HardwareOptions(OptionGroup):
             dtype=self.dtype,
             gradient_checkpointing=self.gradient_checkpointing,
             save_every=self.save_every,
+            eval_every=self.eval_every,
             report_to=self.report_to,
             workers=self.workers,
         )

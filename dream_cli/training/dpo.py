@@ -16,16 +16,19 @@ from dream_cli.training.preference.losses import PreferenceLoss
 from dream_cli.training.preflight import Preflight, Report, Take
 from dream_cli.training.rows import PAIR, Row, pair_of
 from dream_cli.training.settings import Job
-from dream_cli.training.updates import WarmedUpdates
+from dream_cli.training.updates import Updates
 
 
 @dataclass(frozen=True)
 class Dpo:
-    """The method of `dream dpo`; `cache` keeps the reference's log-probabilities and the image features, by default for this run only; `blocks` uses FlexAttention."""
+    """The method of `dream dpo`; `cache` keeps the reference's log-probabilities and the image features, by default for this run only, at most `cache_gib`
+    of the latter; `blocks` uses FlexAttention.
+    """
 
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
     plain: bool = False
     cache: Path | None = None
+    cache_gib: float = 8.0
     blocks: bool = False
     name = "dpo"
     answers = PAIR
@@ -51,12 +54,13 @@ class Dpo:
         """Return TRL's trainer with exact checkpoints, on the shared prefix where the model can take it."""
         from trl import DPOConfig
 
-        from dream_cli.training.preference.preference_trainer import FastPath, PreferenceTrainer
+        from dream_cli.training.preference.preference_trainer import GIB, FastPath, PreferenceTrainer
 
-        class Trainer(ExactCheckpoints, WatchedLoss, WarmedUpdates, PreferenceTrainer):
+        class Trainer(ExactCheckpoints, WatchedLoss, Updates, PreferenceTrainer):
             pass
 
-        way = FastPath(self.cache or Path(arguments["output_dir"]) / "cache", enabled=not self.plain, blocks=self.blocks)
+        folder = self.cache or Path(arguments["output_dir"]) / "cache"
+        way = FastPath(folder, feature_bytes=int(self.cache_gib * GIB), enabled=not self.plain, blocks=self.blocks)
         settings = DPOConfig(**arguments, **self.loss.to_trl())
         return Trainer(policy.model, args=settings, settings=way, peft_config=policy.adapter, callbacks=callbacks, **data)
 

@@ -6,7 +6,7 @@ import functools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
@@ -167,7 +167,7 @@ def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Jo
             report.longest = max(report.longest, length)
             report.rows += 1
             report.pictured += bool(row.images)
-            yield row
+            yield replace(row, length=length)
         elif job.on_too_long == "stop":
             report.add_problem(f"{row.place}: {length} tokens with its images, more than --max-length; raise it, or --on-too-long drop")
         else:

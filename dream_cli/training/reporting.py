@@ -13,7 +13,14 @@ T = TypeVar("T")
 
 # metric, title: the panels of the curves, where the metric was logged.
 _IN_BAR = (("loss", "loss"), ("rewards/accuracies", "acc"))
-PANELS = (("loss", "loss"), ("rewards/accuracies", "accuracy of rewards"), ("rewards/margins", "margin of rewards"))
+PANELS = (
+    ("loss", "loss"),
+    ("rewards/accuracies", "accuracy of rewards"),
+    ("rewards/margins", "margin of rewards"),
+    ("rewards/chosen", "reward of chosen"),
+    ("rewards/rejected", "reward of rejected"),
+    ("grad_norm", "norm of gradients"),
+)
 # Between two lines of progress.
 SECONDS = 60.0
 _SUMMARY = ("train_", "total_flos")
@@ -27,7 +34,7 @@ def metrics_writer(path: Path) -> Any:
         """One object per line: `step`, `epoch` and the metrics of that step."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            kept = [line for line in read_metrics(path) if line["step"] <= state.global_step and "eval_loss" not in line]
+            kept = [line for line in read_metrics(path) if line["step"] <= state.global_step]
             # TRL counts tokens from zero again after a resume.
             self.tokens = max((line.get("num_tokens", 0) for line in kept), default=0)
             if state.is_world_process_zero:
@@ -88,7 +95,7 @@ def progress_lines(name: str, rows_per_step: int) -> Any:
             if now - self.last < SECONDS:
                 return
             self.last = now
-            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS if logs and metric in logs]
+            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS[:3] if logs and metric in logs]
             rate = (state.global_step - self.first) * rows_per_step / (now - self.began)
             report(f"{name}: " + ", ".join([f"step {state.global_step} of {state.max_steps}", *metrics, f"{rate:.1f} rows per second"]))
 
@@ -116,6 +123,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
+def is_evaluated(path: Path, step: int) -> bool:
+    """Return whether the held-out rows were evaluated after a step."""
+    return any("eval_loss" in line and line["step"] == step for line in read_metrics(path))
+
+
 def final_metrics(path: Path) -> dict[str, float]:
     """Return the first loss of a run, and the metrics of its last step and last evaluation."""
     logs = read_metrics(path)
@@ -137,8 +149,11 @@ def draw_curves(metrics: Path, out: Path) -> None:
     panels = [(metric, title) for metric, title in PANELS if any(metric in line for line in logs)]
     if not panels:
         return
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.5), squeeze=False, layout="constrained")
-    for axis, (metric, title) in zip(axes[0], panels, strict=True):
+    rows = -(-len(panels) // 3)
+    figure, axes = pyplot.subplots(rows, 3, figsize=(15, 3.5 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (metric, title) in zip(axes.flat, panels, strict=False):
         for prefix, style in (("", "-"), ("eval_", "o")):
             points = [(line["step"], line[prefix + metric]) for line in logs if prefix + metric in line]
             if points:

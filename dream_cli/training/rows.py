@@ -25,12 +25,13 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Row:
-    """One row: `answers` has the key `completion`, or `chosen` and `rejected`; `place` is its file:line."""
+    """One row: `answers` has the key `completion`, or `chosen` and `rejected`; `place` is its file:line, `length` its tokens once counted."""
 
     place: str
     prompt: tuple[Message, ...]
     answers: Mapping[str, str]
     images: tuple[Image, ...] = ()
+    length: int = 0
 
 
 class Rows(Protocol):
@@ -87,7 +88,13 @@ def open_rows(path: Path, names: Iterable[str]) -> Iterator[Rows]:
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     message = pa.struct([("role", pa.string()), ("content", pa.string()), ("places", pa.list_(pa.int64()))])
-    fields = [("row", pa.int64()), ("place", pa.string()), ("images", pa.list_(image)), ("prompt", pa.list_(message))]
+    fields = [
+        ("row", pa.int64()),
+        ("place", pa.string()),
+        ("length", pa.int64()),
+        ("images", pa.list_(image)),
+        ("prompt", pa.list_(message)),
+    ]
     schema = pa.schema([*fields, *((name, pa.string()) for name in names)])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing_path(path) as temporary, pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
@@ -105,7 +112,8 @@ class _ArrowRows:
     def write(self, row: Row) -> None:
         images = [{"bytes": image.data, "path": image.path} for image in row.images]
         prompt = plain_messages(row.prompt)
-        self._held.append({"row": self._count, "place": row.place, "images": images, "prompt": prompt, **row.answers})
+        known = {"row": self._count, "place": row.place, "length": row.length}
+        self._held.append({**known, "images": images, "prompt": prompt, **row.answers})
         self._count += 1
         if len(self._held) == _BATCH:
             self.flush()

@@ -103,7 +103,7 @@ def train(job: Job, method: Method) -> Done:
         if stop.signal:
             reporting.report(f"{method.name}: stopped at step {trainer.state.global_step}, saved; the same command resumes it")
             return Done({}, 128 + stop.signal)
-        if trainer.eval_dataset is not None:
+        if trainer.eval_dataset is not None and not reporting.is_evaluated(job.out / METRICS, trainer.state.global_step):
             trainer.evaluate()
     if meter.moved < measuring.FEW:
         reporting.report(
@@ -210,6 +210,7 @@ def _trainer(job: Job, method: Method, start: models.Start, callbacks: list[Any]
     elif not job.quiet:
         callbacks.append(reporting.progress_lines(method.name, rows_per_step))
     trainer = method.trainer(policy, arguments(job), data, callbacks)
+    trainer.groups = job.schedule.group_by_length
     trainer.data_collator = checkpoints.WithRows(trainer.data_collator)
     reporting.remove_printers(trainer)
     return trainer
@@ -248,6 +249,8 @@ def arguments(job: Job) -> Json:
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": hardware.save_every,
+        "eval_strategy": "steps" if hardware.eval_every else "no",
+        "eval_steps": hardware.eval_every,
         "report_to": hardware.report_to or "none",
         "disable_tqdm": True,
         "use_cpu": not has_device,

@@ -28,7 +28,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length, learning rate and optimiser: per-device `batch_size`, `accumulate` micro-batches per update, `warmup` as a share of the steps.
+    """Length, learning rate, optimiser and order (`group_by_length`: rows of like length in a batch): per-device `batch_size`, `accumulate` micro-batches per update, `warmup` as a share of the steps.
 
     `adamw_8bit` is torchao's, which rounds bfloat16 weights stochastically; `paged_adamw_8bit` is bitsandbytes', with its states in
     pages that move off a full GPU.
@@ -42,6 +42,7 @@ class Schedule:
     decay: Decay = "cosine"
     warmup: float = 0.03
     optimiser: Optimiser = "adamw"
+    group_by_length: bool = False
     seed: int = 0
 
 
@@ -52,6 +53,7 @@ class Hardware:
     dtype: Dtype = "auto"
     gradient_checkpointing: bool | None = None
     save_every: int = 100
+    eval_every: int | None = None
     workers: int | None = None
     report_to: Tracker | None = None
 

@@ -17,7 +17,7 @@ from dream_cli.training.preflight import Preflight, Report, Take, checked
 from dream_cli.training.rows import COMPLETION, Row
 from dream_cli.training.settings import Job
 from dream_cli.training.sft_targets import TAKEN, TargetRules, targets_of
-from dream_cli.training.updates import WarmedUpdates
+from dream_cli.training.updates import Updates
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Sft:
         """Return TRL's trainer with exact checkpoints."""
         from trl import SFTConfig, SFTTrainer
 
-        class Trainer(ExactCheckpoints, WatchedLoss, WarmedUpdates, SFTTrainer):  # type: ignore[misc]
+        class Trainer(ExactCheckpoints, WatchedLoss, Updates, SFTTrainer):  # type: ignore[misc]
             pass
 
         trainer = Trainer(policy.model, args=SFTConfig(**arguments), peft_config=policy.adapter, callbacks=callbacks, **data)
