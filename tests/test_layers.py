@@ -28,7 +28,7 @@ FLOORS = (
 )
 FLOOR = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may import besides the standard library before a function of it runs.
-OUTSIDE = {"errors": set(), "plugins": set(), "stats": set(), "records": {"pyarrow", "PIL"}}
+OUTSIDE = {"errors": set(), "plugins": set(), "stats": set(), "records": {"pyarrow", "PIL", "msgspec", "orjson"}}
 ENGINES = ("openai_server", "transformers", "vllm")
 
 Arrows = Mapping[str, set[str]]

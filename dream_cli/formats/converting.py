@@ -96,10 +96,11 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     Among our records a row with an error stays in its place; the readers of other dialects would fail on it, so it goes to a file beside.
     """
     receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading.prompt_column)
+    base, prompt = source.base, source.prompt
     with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
         opened = open_source(source)
         for row in opened.rows:
-            name, record = understood(row, how, source.base, naming=naming, prompt=source.prompt)
+            name, record = understood(row, how, base, naming=naming, prompt=prompt)
             if not record.images and not record.came_with_error:
                 unread.report(record.extra, record.place)
             receipt.read[name] += 1
@@ -135,9 +136,11 @@ def understood(row: Record, how: Conversion, base: Base, naming: Naming | None =
     """
     if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
         return "error" if row.came_with_error else row.error.kind, row
-    raw = row.extra if row.error is not None else to_row(row, None)
-    if row.error is None and (how.source == OURS or (how.source is None and naming is None and is_ours(raw))):
+    # Of a record without messages only the prompt and the fields of others could settle that it is a row of another dialect.
+    telling = row.extra if row.error is not None else to_row(row, None) if row.messages else {**row.extra, row.prompt_column: row.prompt}
+    if row.error is None and (how.source == OURS or (how.source is None and naming is None and is_ours(telling))):
         return OURS, row.renamed()
+    raw = telling if row.error is not None or row.messages else to_row(row, None)
     # The text beside the images of a WebDataset sample is its prompt, unless one is given.
     added = raw.get(TEXT) if prompt is None else prompt
     try:

@@ -102,10 +102,10 @@ class _Ours:
     rejects = None
 
     def __init__(self, sink: Sink, out: str | None, rows: ImageRows) -> None:
-        self.sink, self.name, self.rows = sink, str(out), rows
+        self.sink, self.rows, self.guard = sink, rows, as_usage_error(str(out))
 
     def write(self, record: Record) -> tuple[str, ...]:
-        with as_usage_error(self.name):
+        with self.guard:
             self.sink.write(self.rows.row(record))
         return ()
 

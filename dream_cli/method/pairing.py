@@ -7,11 +7,14 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec.structs import replace
 
 from dream_cli.records.choices import PairPolicy
+from dream_cli.records.frozen import Frozen
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Judgement, Observation, Record, Response, Turn
 from dream_cli.records.responses import CUT_OFF, EMPTY, FILTERED, NO_HARM, REFUSED
@@ -29,6 +32,8 @@ Side = Literal["risky", "harmless", "not looked at"]
 
 # Chinese and Japanese are written without spaces: there each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+# For the words of an ASCII text, in a fifth of the time: all that is no part of a word becomes a space.
+_ASCII = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class PairRules:
         return 1 if self.per_prompt is None and self.policy == "best-worst" else self.per_prompt
 
 
-class Scored(NamedTuple):
+class Scored(Frozen, frozen=True):
     """A response's text, its score in [0, 1], and what the rules look at.
 
     `score` is 0 where the response does harm, whatever the judge `recorded`; `quality`, 0 to 10, is measured against the floor; `harm` is the probability of harm
@@ -77,7 +82,7 @@ class Scored(NamedTuple):
         return -self.score, -self.recorded, hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest(), self.model or ""
 
 
-class Candidate(NamedTuple):
+class Candidate(Frozen, frozen=True):
     """Two scored responses that may become a pair, the better one first."""
 
     chosen: Scored
@@ -90,7 +95,7 @@ class Candidate(NamedTuple):
 
     def pair(self) -> Pair:
         """Return the pair as it is written; policy and judge are those of the rejected response."""
-        chosen, rejected = self
+        chosen, rejected = self.chosen, self.rejected
         return Pair(
             chosen=chosen.text,
             rejected=rejected.text,
@@ -194,7 +199,8 @@ def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -
 
 def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candidate]:
     """Yield neighbours in rank (`adjacent`), or the best against the worst, the next worst ..., then the next best."""
-    ranked = sorted(scored, key=lambda s: s.rank)
+    distinct = len({(s.score, s.recorded) for s in scored}) == len(scored)
+    ranked = sorted(scored, key=lambda s: (-s.score, -s.recorded) if distinct else s.rank)
     if policy == "adjacent":
         yield from (Candidate(*two) for two in pairwise(ranked))
         return
@@ -204,9 +210,10 @@ def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candid
 
 def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
     """Return the first rule that a candidate breaks."""
-    if candidate.margin <= 0:
+    margin = candidate.margin
+    if margin <= 0:
         return "tie"
-    if candidate.margin < rules.margin:
+    if margin < rules.margin:
         return "margin"
     # Asked this way round so that a score that is not a number stays under the floor.
     if not candidate.chosen.quality >= rules.min_chosen:
@@ -215,7 +222,8 @@ def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
     if candidate.chosen.harm is not None and not candidate.chosen.harm < NO_HARM:
         return "harm"
     chosen, rejected = _words(candidate.chosen.text), _words(candidate.rejected.text)
-    if _same(candidate) or _overlap(chosen, rejected) > rules.near_duplicate:
+    overlap = _overlap(chosen, rejected) if _most_overlap(chosen, rejected) >= rules.near_duplicate else 0.0
+    if overlap > rules.near_duplicate or (overlap == 1 and _same(candidate)):
         return "near-duplicate"
     shorter, longer = sorted((len(chosen), len(rejected)))
     return "length ratio" if longer > rules.max_length_ratio * shorter else None
@@ -226,13 +234,21 @@ def _same(candidate: Candidate) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    text = text.casefold()
+    return text.translate(_ASCII).split() if text.isascii() else _WORD.findall(text)
 
 
 def _overlap(a: Sequence[str], b: Sequence[str]) -> float:
     """Return the share of words in common, repeats counted (Jaccard): linear in length, also for a degenerate answer."""
     left, right = Counter(a), Counter(b)
-    common = (left & right).total()
+    common = sum(min(count, right[word]) for word, count in left.items() if word in right)
+    return common / (len(a) + len(b) - common) if a or b else 1.0
+
+
+def _most_overlap(a: Sequence[str], b: Sequence[str]) -> float:
+    """Return a bound on the overlap from above that costs less: each word of one side alone is at least one that is not in common."""
+    left, right = set(a), set(b)
+    common = min(len(a) - len(left - right), len(b) - len(right - left))
     return common / (len(a) + len(b) - common) if a or b else 1.0
 
 

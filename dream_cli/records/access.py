@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dream_cli.records.origins import folders_of
 
@@ -57,5 +58,20 @@ class Base:
 
     def path(self, relative: str) -> str:
         """Return a path from the first folder that has such a file, from the first folder where none has."""
-        paths = [os.path.normpath(os.path.join(folder, relative)) for folder in self.folders]
-        return next((path for path in paths if len(paths) > 1 and os.path.exists(path)), paths[0])
+        if len(self.folders) == 1:
+            return _joined(self.folders[0], relative)
+        paths = [_joined(folder, relative) for folder in self.folders]
+        return next((path for path in paths if os.path.exists(path)), paths[0])
+
+
+def _joined(folder: str, relative: str) -> str:
+    """Return the normal form of a path in a folder; most rows of a source name files of few folders."""
+    inner, _, name = relative.rpartition("/")
+    if name in ("", ".", ".."):
+        return os.path.normpath(os.path.join(folder, relative))
+    return f"{_normal(folder, inner).rstrip('/')}/{name}"
+
+
+@lru_cache(maxsize=1024)
+def _normal(folder: str, inner: str) -> str:
+    return os.path.normpath(os.path.join(folder, inner))

@@ -92,15 +92,22 @@ def check_place(out: str) -> None:
         raise UsageError(f"cannot write {out}: the folder {folder} may not be written to; choose another place with -o")
 
 
-@contextmanager
-def as_usage_error(name: str) -> Iterator[None]:
-    """Turn an OSError of a write into a UsageError that names the file; BrokenPipeError is raised unchanged, as no failure."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"cannot write {name}: {error.strerror or error}; free some space or choose another place with -o") from error
+class as_usage_error:
+    """Turn an OSError of a write into a UsageError that names the file; BrokenPipeError is raised unchanged, as no failure.
+
+    Used like a function; a class, because it is entered for each row.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            reason = error.strerror or error
+            raise UsageError(f"cannot write {self.name}: {reason}; free some space or choose another place with -o") from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dream_cli.records.parts import Place
+from dream_cli.records.parts import Place, at_head
 from dream_cli.records.responses import Judgement, Observation
 
 Json = dict[str, Any]
@@ -42,7 +42,7 @@ def placed(messages: Sequence[Message], images: int) -> list[Message]:
     if not any(message.places for message in shown):
         first = next((i for i, message in enumerate(shown) if message.role == "user"), None)
         if first is not None:
-            shown[first] = replace(shown[first], places=tuple(Place(i, 0) for i in range(images)))
+            shown[first] = replace(shown[first], places=at_head(images))
     return shown
 
 
@@ -82,8 +82,8 @@ def transcript(messages: Sequence[Message]) -> str:
     `[image N]` stands where an image does, unless all stand before the words of the first message.
     """
     shown = [message for message in messages if message.role != "system"]
-    at_head = all(place.at == 0 and message is shown[0] for message in shown for place in message.places)
-    texts = [message.content if at_head else _with_images(message) for message in shown]
+    before_words = all(place.at == 0 and message is shown[0] for message in shown for place in message.places)
+    texts = [message.content if before_words else _with_images(message) for message in shown]
     if len(messages) == 1:
         return texts[0]
     return "\n".join(f"{message.role.capitalize()}: {text}" for message, text in zip(shown, texts, strict=True))

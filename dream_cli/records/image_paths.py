@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -46,7 +47,7 @@ def _absolute(path: str, base: Base) -> str:
     if path[:7].lower() == "file://":
         url = urlsplit(path)
         path = unquote(url.path) if url.netloc in ("", "localhost") else path
-    return base.path(path) if _is_file(path) and not os.path.isabs(path) else path
+    return path if os.path.isabs(path) or not _is_file(path) else base.path(path)
 
 
 def seen_from(raw: Any, folder: str | None) -> Any:
@@ -57,7 +58,23 @@ def seen_from(raw: Any, folder: str | None) -> Any:
         return raw if is_name else raw | {"path": seen_from(raw["path"], folder)}
     if not isinstance(raw, str) or not _is_file(raw):
         return raw
-    return os.path.abspath(raw) if folder is None else os.path.relpath(raw, folder)
+    parent, _, name = raw.rpartition("/")
+    if folder is None:
+        return raw if _is_normal(parent) and name not in ("", ".", "..") else os.path.abspath(raw)
+    if not _is_normal(parent) or name in ("", ".", "..") or f"{folder}/".startswith(f"{raw}/"):
+        return os.path.relpath(raw, folder)
+    beside = _relative(parent, folder)
+    return name if beside == "." else f"{beside}/{name}"
+
+
+@lru_cache(maxsize=1024)
+def _is_normal(folder: str) -> bool:
+    return os.path.isabs(folder) and os.path.normpath(folder) == folder
+
+
+@lru_cache(maxsize=1024)
+def _relative(folder: str, start: str) -> str:
+    return os.path.relpath(folder, start)
 
 
 def without_bytes(raw: Any) -> Any:

@@ -21,11 +21,11 @@ from dream_cli.records.strict_json import loads
 
 def to_row(record: Record, folder: str | None) -> Json:
     """Return the record as JSON with its images, paths relative to `folder` (None: absolute), in its original order of fields."""
-    row = record.to_dict()
     if record.image_column == "images" and (record.images or ("images" in record.order and "images" not in record.extra)):
-        row = _insert_images(row, record.order, [to_raw(image) for image in record.images])
-    row = with_messages(row, lambda image: seen_from(image, folder))
-    return each_image(row, record.image_column, lambda image: seen_from(image, folder))
+        row = record.to_dict([seen_from(to_raw(image), folder) for image in record.images])
+    else:
+        row = each_image(record.to_dict(), record.image_column, lambda image: seen_from(image, folder))
+    return with_messages(row, lambda image: seen_from(image, folder)) if "messages" in row else row
 
 
 def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
@@ -36,16 +36,6 @@ def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
             messages, odd = loads(messages)
             messages = row["messages"] if odd else messages
     return row if messages is None else row | {"messages": each_part_image(messages, change)}
-
-
-def _insert_images(row: Json, order: tuple[str, ...], images: list[Any]) -> Json:
-    if "images" in row:
-        return row | {"images": images}
-    # An id that the input did not have is written first.
-    before = {*order[: order.index("images")], *({"id"} - set(order))} if "images" in order else {"prompt", "messages"}
-    at = 1 + max((i for i, name in enumerate(row) if name in before), default=-1)
-    fields = list(row.items())
-    return dict([*fields[:at], ("images", images), *fields[at:]])
 
 
 class ImageRows:
@@ -60,13 +50,22 @@ class ImageRows:
         self.paths_left = 0
         self.first_left = ""
         self._origins: set[str] = set()
+        # The folders of images whose origins are in `_origins`. The command before in a pipe notes the origin before it writes the row.
+        self._folders: set[tuple[str | None, str]] = set()
 
     def row(self, record: Record, absolute: bool = False) -> Json:
         """Return a record as a row, with paths relative to the folder of the output or absolute."""
         row = to_row(record, None if absolute else self.folder)
         if self.embed:
             row = each_image(row, record.image_column, lambda image: self._embedded(image, record.access))
-        if record.error is not None or any(image.data is None and not is_data_uri(image) for image in record.images):
+        for image in record.images:
+            if image.data is None and not is_data_uri(image):
+                # Most rows name images of one folder: its origins are looked up once.
+                folder = (record.access.origin, str(image.path).rpartition("/")[0])
+                if folder not in self._folders:
+                    self._add_origins(record.access)
+                    self._folders.add(folder)
+        if record.error is not None:
             self._add_origins(record.access)
         return row
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.records.fields import kind, text
+from dream_cli.records.frozen import Frozen
 from dream_cli.records.record import Json, Record
 
 # A record without one of these holds no pair.
 SIDES = ("chosen", "rejected")
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(Frozen, frozen=True):
     """One preference pair: the chosen and the rejected response to the prompt of a record.
 
     `margin` is the difference of the two scores, which are in [0, 1] where dream judged; `policy` is the model that wrote the
@@ -74,7 +76,7 @@ class Pair:
 
     def to_dict(self) -> Json:
         """Return the pair as JSON, without the parts that are not known."""
-        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        return to_builtins(self)  # type: ignore[no-any-return]
 
     def on(self, record: Record) -> Record:
         """Return a record with this pair as its fields."""

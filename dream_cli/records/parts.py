@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dream_cli.errors import InvalidRecord
@@ -30,6 +31,12 @@ class Place:
 
     image: int
     at: int
+
+
+@lru_cache
+def at_head(images: int) -> tuple[Place, ...]:
+    """Return the places of so many images before a text."""
+    return tuple(Place(image, 0) for image in range(images))
 
 
 def unmarked(text: str) -> tuple[str, tuple[int, ...]]:

@@ -7,15 +7,20 @@ and are written back as they came, in the order in which they came.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as replaced
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
 from dream_cli.records.access import ANYWHERE, Access
 from dream_cli.records.columns import prompt_like
 from dream_cli.records.conversation import Message, is_asked, is_tool_call, placed, transcript, without_tools
-from dream_cli.records.parts import IMAGE, Place, marked, read_text, unmarked, with_rest
+from dream_cli.records.frozen import Frozen
+from dream_cli.records.parts import IMAGE, Place, at_head, marked, read_text, unmarked, with_rest
 from dream_cli.records.responses import (
     OBSERVATION,
     Judgement,
@@ -32,16 +37,21 @@ __all__ = ["OBSERVATION", "Judgement", "Message", "Observation", "Place", "Respo
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Image:
-    """One picture: a file (`path`), its bytes (`data`), or both, as in the `Image` struct of Hugging Face datasets."""
+class Image(Frozen, frozen=True):
+    """One picture: a file (`path`), its bytes (`data`), or both, as in the `Image` struct of Hugging Face datasets.
+
+    Two images are equal whatever may be done with them (`access`).
+    """
 
     path: str | None = None
     data: bytes | None = None
-    access: Access = field(default=ANYWHERE, compare=False, repr=False)
+    access: Access = ANYWHERE
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and (self.path, self.data) == (other.path, other.data)
 
-# The three texts of an observation (DREAM, section 3), in the order in which they are written.
+    def __hash__(self) -> int:
+        return hash((self.path, self.data))
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,7 @@ class Failure:
         return {"stage": self.stage, "kind": self.kind, "message": self.message} | dict(self.extra)
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(Frozen, frozen=True):
     """One prompt to be answered: the conversation before it, its observations, and its responses.
 
     `places` are those of the images in the prompt; messages of `history` have their own. `reply` is the index of the assistant message
@@ -88,9 +97,8 @@ class Turn:
         return tuple(images[place.image] for message in self.messages for place in message.places if place.image < len(images))
 
 
-@dataclass(frozen=True)
-class Record:
-    """One prompt, or one conversation, with everything known about it."""
+class Record(Frozen, frozen=True):
+    """One prompt, or one conversation, with everything known about it; two are equal whatever may be done with their images (`access`)."""
 
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
@@ -99,13 +107,19 @@ class Record:
     responses: tuple[Response, ...] | None = None
     id: str | None = None
     error: Failure | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     order: tuple[str, ...] = ()
     place: str = ""
     image_column: str = "images"
     prompt_column: str = "prompt"
     places: tuple[Place, ...] = ()
-    access: Access = field(default=ANYWHERE, compare=False, repr=False)
+    access: Access = ANYWHERE
+
+    def __eq__(self, other: object) -> bool:
+        compared = [name for name in self.__struct_fields__ if name != "access"]
+        return isinstance(other, Record) and all(getattr(self, name) == getattr(other, name) for name in compared)
+
+    __hash__ = None  # type: ignore[assignment]
 
     @classmethod
     def from_dict(
@@ -149,17 +163,28 @@ class Record:
         """Whether the record was read with its error: all its fields are then in `extra`, and no stage has read them."""
         return self.error is not None and self.extra.get("error") is not None
 
-    def to_dict(self) -> Json:
-        """Return the record as JSON, except its images: the stream writes them, because it knows the folder."""
-        known = self._known()
-        merged = {
-            name: known.pop(name) if name in known else self.extra[name] for name in self.order if name in known or name in self.extra
-        }
+    def to_dict(self, images: list[Any] | None = None) -> Json:
+        """Return the record as JSON, its images as the stream names them, which knows the folder; None leaves them out."""
+        known, extra = self._known(), self.extra
+        if images is not None:
+            known["images"] = images
+        merged = {name: known.pop(name) if name in known else extra[name] for name in self.order if name in known or name in extra}
         if "id" in known:
             merged = {"id": known.pop("id")} | merged
+        if "images" in known:
+            # Images that the input did not have stand after the prompt.
+            merged |= {name: known.pop(name) for name in ("prompt", "messages") if name in known}
+            at = 1 + max((i for i, name in enumerate(merged) if name in ("prompt", "messages")), default=-1)
+            fields = list(merged.items())
+            merged = dict([*fields[:at], ("images", known.pop("images")), *fields[at:]])
         error = known.pop("error", None)
-        merged |= known | {name: value for name, value in self.extra.items() if name not in merged}
-        return merged | ({"error": error} if error is not None else {})
+        if known:
+            merged |= known
+        if len(merged) < len(extra) or not extra.keys() <= merged.keys():
+            merged |= {name: value for name, value in extra.items() if name not in merged}
+        if error is not None:
+            merged["error"] = error
+        return merged
 
     def _known(self) -> Json:
         if self.came_with_error:
@@ -193,8 +218,8 @@ class Record:
         A conversation has one turn for each assistant message, and one more where it ends with the user.
         """
         if not self.messages:
-            (request,) = placed([Message("user", self.prompt or "", places=self.places)], len(self.images))
-            return (Turn(request.content, observations=self.observations, responses=self.responses or (), places=request.places),)
+            places = self.places or at_head(len(self.images))
+            return (Turn(self.prompt or "", observations=self.observations, responses=self.responses or (), places=places),)
         messages, turns = placed(self.messages, len(self.images)), []
         for i, message in enumerate(messages):
             if message.role == "assistant" and not is_tool_call(messages, i) and is_asked(messages, i):
@@ -220,7 +245,7 @@ class Record:
             responses = turn.responses if turn.responses or self.responses is not None else None
             return replace(self, observations=turn.observations, responses=responses)
         judged = turn.responses[0].judgement if turn.responses else None
-        message = replace(self.messages[turn.reply], observations=turn.observations, judgement=judged)
+        message = replaced(self.messages[turn.reply], observations=turn.observations, judgement=judged)
         return replace(self, messages=(*self.messages[: turn.reply], message, *self.messages[turn.reply + 1 :]))
 
     def failed(self, stage: str, error: RowError) -> Record:
@@ -286,7 +311,7 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
     if messages and messages[-1].role == "system":
         raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
     images = _images_of_slots(slots, _read_images(raw, image_column, access), access)
-    messages = tuple(replace(m, places=with_rest(m.places, len(slots), len(images))) for m in messages)
+    messages = tuple(replaced(m, places=with_rest(m.places, len(slots), len(images))) for m in messages)
     named = any(slot is not None for slot in slots)
     ours = (*_OURS, prompt_column, *(["images"] if image_column == "images" else []))
     record = Record(
@@ -357,7 +382,7 @@ def _with_marks(message: Message) -> Message:
     """Return a message whose content is one text with a mark for each image."""
     if isinstance(message.extra.get("content"), list):
         text, _ = marked(message.extra["content"], "")
-        return replace(message, extra={**message.extra, "content": text})
+        return replaced(message, extra={**message.extra, "content": text})
     return message
 
 

@@ -5,6 +5,7 @@ A line that cannot be read becomes a row with an `error`, so that rows in = rows
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import gzip
 import json
@@ -12,7 +13,7 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import IO, Any, Protocol, cast
@@ -27,8 +28,9 @@ from dream_cli.records.json_array import items
 from dream_cli.records.layouts import check_layout
 from dream_cli.records.origins import key_of
 from dream_cli.records.parts import each_part_image
+from dream_cli.records.plain_line import plain_record
 from dream_cli.records.record import Failure, Json, Record, unreadable
-from dream_cli.records.strict_json import dumps, loads
+from dream_cli.records.strict_json import dumps, loads, plain_dumps
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 # Files that only `dream convert` reads.
@@ -155,9 +157,13 @@ def _skip_rest(file: IO[bytes], line: bytes) -> None:
 
 def _read_line(line: bytes, rows: RowReader, number: int) -> Record:
     name = rows.name
+    # Without its line end: an incomplete text is then reported as incomplete, and not as a control character in a string.
+    text = line.rstrip(b"\r\n")
+    record = rows.plain_record(text, number)
+    if record is not None:
+        return record
     try:
-        # Without its line end: an incomplete text is then reported as incomplete, and not as a control character in a string.
-        raw, odd = loads(line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8"))
+        raw, odd = loads(text.removeprefix(codecs.BOM_UTF8) if number == 1 else text)
     except UnicodeDecodeError as error:
         return unreadable(name, number, f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
     except ValueError as error:
@@ -181,7 +187,7 @@ def _read_items(source: str, rows: RowReader) -> Iterator[Record]:
                 yield unreadable(source, number, f"{where}the item is longer than {MAX_LINE // 2**20} MB; keep images in files")
                 continue
             try:
-                raw, odd = loads(item.decode())
+                raw, odd = loads(item)
             except UnicodeDecodeError as error:
                 yield unreadable(source, number, f"{where}not UTF-8 (byte {error.start + 1} of the item); save the file as UTF-8")
             except ValueError as error:
@@ -223,9 +229,22 @@ class RowReader:
             error = unreadable(self.name, number, f"{place}: {odd}").error
             return Record(error=error, extra=fields, order=tuple(fields), place=place, access=self.base.access)
         record = to_record(raw, self.name, number=number, base=self.base, reading=self.reading)
-        if self.unread is not None and isinstance(raw, dict) and not record.images:
-            self.unread.report(raw, place)
+        if isinstance(raw, dict) and not record.images:
+            self._report_unread(raw, place)
         return record
+
+    def plain_record(self, line: bytes, number: int) -> Record | None:
+        """Return the record of line `number` without its end where it is an ordinary one, else None."""
+        if self.reading.image_column is not None or self.reading.prompt_column is not None:
+            return None
+        record = plain_record(line, f"{self.name}:{number}", self.base)
+        if record is not None and record.extra and not record.images:
+            self._report_unread(record.extra, record.place)
+        return record
+
+    def _report_unread(self, row: Mapping[str, Any], place: str) -> None:
+        if self.unread is not None:
+            self.unread.report(row, place)
 
 
 def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = DEFAULT_READING) -> Record:
@@ -276,12 +295,13 @@ class _Output:
     """A writer of records to a sink of rows."""
 
     def __init__(self, sink: Sink, name: str, rows: ImageRows) -> None:
-        self.sink, self.name, self.rows = sink, name, rows
+        self.sink, self.rows, self.guard = sink, rows, as_usage_error(name)
+        # Parquet has one column for the images and one for the prompt, with their types.
+        self.renamed = name.lower().endswith(".parquet")
 
     def write(self, record: Record) -> None:
-        # Parquet has one column for the images and one for the prompt, with their types.
-        row = self.rows.row(record.renamed() if self.name.lower().endswith(".parquet") else record)
-        with as_usage_error(self.name):
+        row = self.rows.row(record.renamed() if self.renamed else record)
+        with self.guard:
             self.sink.write(row)
 
 
@@ -357,7 +377,7 @@ class _JsonLines:
         self.file, self.flush = file, flush
 
     def write(self, row: Json) -> None:
-        self.file.write(dumps(_without_bytes(row)) + b"\n")
+        self.file.write(_line(row) + b"\n")
         if self.flush:
             self.file.flush()
 
@@ -379,11 +399,17 @@ class _JsonArray:
         self.file, self.before = file, b"[\n"
 
     def write(self, row: Json) -> None:
-        self.file.write(self.before + dumps(_without_bytes(row)))
+        self.file.write(self.before + _line(row))
         self.before = b",\n"
 
     def close(self) -> None:
         self.file.write(b"[]\n" if self.before == b"[\n" else b"\n]\n")
+
+
+def _line(row: Json) -> bytes:
+    # A row with bytes in it is not plain.
+    line = plain_dumps(row)
+    return dumps(_without_bytes(row)) if line is None else line
 
 
 def _without_bytes(row: Json) -> Json:

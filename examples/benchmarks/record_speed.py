@@ -1,0 +1,169 @@
+"""The speed and the memory of `dream pair` and `dream convert` beside jq and DuckDB on the same file, in one run.
+
+    python examples/benchmarks/record_speed.py [RECORDS]      default: 200000
+
+Writes records of 1.6 KB with an image, an observation and four judged responses, and runs each command twice; the faster run counts. CPU is
+user and system time in seconds, the peak the largest resident set in MiB (Linux), the ratio the CPU of jq (or DuckDB) to that of dream.
+jq and DuckDB are left out where they are not installed. "scores" selects by scores alone, "selection" by all rules of `dream pair`: it also
+measures both answers in words. DuckDB runs on one thread.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DREAM = (sys.executable, "-m", "dream_cli")
+WORDS = [
+    "soup",
+    "knife",
+    "bread",
+    "garden",
+    "window",
+    "yellow",
+    "train",
+    "letter",
+    "music",
+    "river",
+    "stone",
+    "paper",
+    "the",
+    "a",
+    "of",
+    "with",
+    "and",
+    "person",
+    "risk",
+    "picture",
+    "shows",
+    "danger",
+    "careful",
+    "please",
+    "explain",
+    "instead",
+    "safe",
+]
+
+WORDS_IN_JQ = r"""
+def words: ascii_downcase | [scan("[a-z0-9_]+")];
+def counts: reduce .[] as $word ({}; .[$word] += 1);
+def overlap($a; $b): ($b | counts) as $right
+  | ([$a | counts | to_entries[] | [.value, $right[.key] // 0] | min] | add // 0) as $common
+  | $common / (($a | length) + ($b | length) - $common);
+"""
+SCORES = """
+select(.error == null) | [.responses[]? | select(.judgement.score != null)] as $s | select(($s | length) > 1)
+| ($s | max_by(.judgement.score)) as $c | ($s | min_by(.judgement.score)) as $r
+| ($c.judgement.score - $r.judgement.score) as $margin
+| select($margin >= 0.1 and $c.judgement.global_score >= 7)
+"""
+ALSO_WORDS = """
+| ($c.text | words) as $a | ($r.text | words) as $b | select(overlap($a; $b) <= 0.9)
+| ([$a, $b | length] | sort) as $lengths | select($lengths[1] <= 3 * $lengths[0])
+"""
+PAIR = """
+| del(.responses) + {chosen: $c.text, rejected: $r.text, margin: $margin, chosen_score: $c.judgement.score,
+    rejected_score: $r.judgement.score, policy: $r.model, judge: $r.judgement.model}
+"""
+SQL = """
+SET threads = 1;
+COPY (
+  WITH scored AS (SELECT *, list_sort(list_transform(list_filter(responses, lambda r: r.judgement.score IS NOT NULL),
+      lambda r: {{'score': r.judgement.score, 'response': r}})) AS s FROM read_json('{source}', format = 'newline_delimited'))
+  SELECT id, prompt, images, observations, s[-1].response.text AS chosen, s[1].response.text AS rejected,
+      s[-1].score - s[1].score AS margin, s[-1].score AS chosen_score, s[1].score AS rejected_score,
+      s[1].response.model AS policy, s[1].response.judgement.model AS judge
+  FROM scored WHERE len(s) > 1 AND s[-1].score - s[1].score >= 0.1 AND s[-1].response.judgement.global_score >= 7
+) TO '{out}' (FORMAT json)
+"""
+
+
+class Cost(NamedTuple):
+    """What one command took: CPU seconds, and the peak of its memory in MiB."""
+
+    cpu: float
+    peak: float
+
+
+def record(number: int, rng: random.Random) -> dict[str, Any]:
+    """Return one record of 1.6 KB whose four responses are scored between 0.2 and 0.95."""
+
+    def text(words: int) -> str:
+        return " ".join(rng.choice(WORDS) for _ in range(words)).capitalize() + "."
+
+    scores = rng.sample((0.95, 0.7, 0.45, 0.2), 4)
+    judged = [
+        {"rubric": "sum", "global_score": 10 * s, "recognised": [s], "observation_score": s, "harm": 0.0123, "score": s, "model": "judge"}
+        for s in scores
+    ]
+    return {
+        "id": f"row-{number}",
+        "prompt": f"What is in picture {number}? {text(8)}",
+        "images": [f"images/{number % 1000:04}.png"],
+        "observations": [{"malicious_content": text(6), "source": "image content", "risk_category": "Violence", "confidence": 0.875}],
+        "responses": [{"text": text(21), "model": "policy", "finish_reason": "stop", "judgement": j} for j in judged],
+    }
+
+
+def cost(command: Sequence[str], out: Path | None = None) -> Cost:
+    """Run a command, stdout to a file, and return what it took; raise SystemExit where it fails."""
+    with open(out or os.devnull, "wb") as stdout:
+        process = subprocess.Popen(command, stdout=stdout)
+        _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(command)[:80]} failed")
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def commands(source: Path, folder: Path) -> dict[str, tuple[tuple[str, ...], Path | None]]:
+    """Return the commands that can be run here by name, each with the file that takes its stdout."""
+    table: dict[str, tuple[tuple[str, ...], Path | None]] = {
+        "dream pair": ((*DREAM, "pair", "-q", str(source), "-o", str(folder / "pairs.jsonl")), None),
+        "dream convert": ((*DREAM, "convert", "-q", str(source), "-o", str(folder / "converted.jsonl")), None),
+    }
+    if shutil.which("jq"):
+        table["jq, selection"] = (("jq", "-c", WORDS_IN_JQ + SCORES + ALSO_WORDS + PAIR, str(source)), folder / "jq.jsonl")
+        table["jq, scores"] = (("jq", "-c", SCORES + PAIR, str(source)), folder / "jq_scores.jsonl")
+        table["jq, copy"] = (("jq", "-c", ".", str(source)), folder / "jq_copy.jsonl")
+    if importlib.util.find_spec("duckdb"):
+        program = f"import duckdb; duckdb.execute({SQL.format(source=source, out=folder / 'duckdb.jsonl')!r})"
+        table["DuckDB, scores"] = ((sys.executable, "-c", program), None)
+    return table
+
+
+def pairs(path: Path) -> list[tuple[str, str, str]]:
+    """Return id, chosen and rejected of each row of a file."""
+    with path.open() as file:
+        return [(row["id"], row["chosen"], row["rejected"]) for row in map(json.loads, file)]
+
+
+def main(records: int) -> None:
+    """Print a line for each command, and check that the pairs are the same."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, rng = Path(name), random.Random(0)
+        source = folder / "records.jsonl"
+        with source.open("w") as file:
+            file.writelines(json.dumps(record(number, rng)) + "\n" for number in range(records))
+        sys.stdout.write(f"{records} records of {source.stat().st_size / records:.0f} bytes\n")
+        costs = {name: min(cost(*command) for _ in range(2)) for name, command in commands(source, folder).items()}
+        for title, (cpu, peak) in costs.items():
+            of = "dream convert" if title == "jq, copy" else "dream pair"
+            ratio = "" if title.startswith("dream") else f"  {cpu / costs[of].cpu:5.2f} of {of}"
+            sys.stdout.write(f"{title:16}{cpu:8.2f} CPU s{1e6 * cpu / records:8.1f} us per record{peak:8.0f} MiB{ratio}\n")
+        ours = pairs(folder / "pairs.jsonl")
+        for other in (folder / "jq.jsonl", folder / "duckdb.jsonl"):
+            if other.exists() and pairs(other) != ours:
+                raise SystemExit(f"{other.name} holds other pairs")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if sys.argv[1:] else 200_000)
