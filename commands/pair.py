@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dream_cli.cli.options import Limit, Out, Quiet, ReadingOptions, Source
+from dream_cli.cli.options import Limit, Out, Quiet, ReadingOptions
+from dream_cli.cli.shard_options import Sources, files_of
 from dream_cli.records.choices import PairPolicy
 
 Policy = Annotated[
@@ -26,7 +27,7 @@ NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Word overl
 
 
 def run(
-    source: Source = None,
+    source: Sources = None,
     out: Out = None,
     policy: Policy = "best-worst",
     margin: Margin = 0.1,
@@ -48,7 +49,8 @@ def run(
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """
     from dream_cli.method.pairing import LEFT_OUT, OUTCOMES, PairRules, pairs_of
-    from dream_cli.records.streams import open_writer, read_records
+    from dream_cli.records.shards import read_shards
+    from dream_cli.records.streams import open_writer
 
     rules = PairRules(
         policy=policy,
@@ -62,7 +64,7 @@ def run(
     receipt, left_out = Counter[str](), Counter[str]()
     unreadable = pairs = 0
     with open_writer(out) as writer:
-        for record in read_records(source, columns.reading, limit):
+        for record in read_shards(files_of(source), columns.reading, limit):
             unreadable += record.error is not None and not record.came_with_error
             for turn in pairs_of(record, rules):
                 receipt[turn.outcome] += 1

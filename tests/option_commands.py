@@ -61,7 +61,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     "judge": STAGES,
     "prefer": STAGES | {"dream_cli.records.streams:read_records": no_rows},
     "pair": {
-        "dream_cli.records.streams:read_records": one_row,
+        "dream_cli.records.shards:read_shards": one_row,
         "dream_cli.records.streams:open_writer": opened,
         "dream_cli.method.pairing:pairs_of": lambda record, rules: [],
     },

@@ -74,7 +74,8 @@ def run(place: str, summary: Mapping[str, Any] = {}) -> tuple[Row, ...]:
 
 STAGE_OPTIONS = (
     *engine("run_stage.spec"),
-    Row("source", "in.jsonl", {"run_stage.run.source": "in.jsonl"}),
+    Row("source", "in.jsonl", {"run_stage.run.sources": ("in.jsonl",)}),
+    Row("shard", "--shard 2/5", {"run_stage.run.part.index": 2, "run_stage.run.part.count": 5}),
     Row("limit", "--limit 6", {"run_stage.run.limit": 6}),
     Row("retry_errors", "--retry-errors", {"run_stage.run.retry_errors": True}),
 )
@@ -180,7 +181,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         *showing("run_stage.run.reading", "read_records.reading"),
     ),
     "pair": (
-        Row("source", "in.jsonl", {"read_records.source": "in.jsonl"}),
+        Row("source", "in.jsonl", {"read_shards.files": ("in.jsonl",)}),
         Row("out", "-o out.jsonl", {"open_writer.out": "out.jsonl"}),
         Row("policy", "--policy adjacent", {f"{RULES}.policy": "adjacent"}),
         Row("margin", "--margin 0.3", {f"{RULES}.margin": 0.3}),
@@ -190,8 +191,8 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("per_prompt", "--per-prompt 4", {f"{RULES}.per_prompt": 4}),
         Row("near_duplicate", "--near-duplicate 0.7", {f"{RULES}.near_duplicate": 0.7}),
         Row("keep_cut_off", "--keep-cut-off", {f"{RULES}.keep_cut_off": True}),
-        *reading("read_records.reading"),
-        Row("limit", "--limit 6", {"read_records.limit": 6}),
+        *reading("read_shards.reading"),
+        Row("limit", "--limit 6", {"read_shards.limit": 6}),
         Row("quiet", "--quiet", {"stderr": ""}),
     ),
     "sft": (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from dream_cli.cli.arguments import OptionGroup
+from dream_cli.cli.shard_options import Shard, ShardsOut, Sources, files_of, part_of
 from dream_cli.records.choices import LocalEngine
 
 if TYPE_CHECKING:
@@ -373,7 +374,6 @@ class RunOptions(ShowingOptions):
         prices = None if self.price_in is None or self.price_out is None else Prices(prompt=self.price_in, completion=self.price_out)
         return Run(
             stage=stage,
-            source=None,
             out=self.out,
             reading=self.reading,
             dry_run=self.dry_run,
@@ -386,10 +386,18 @@ class RunOptions(ShowingOptions):
 class StageOptions(RunOptions):
     """A run that maps records to records."""
 
-    source: Source = None
+    source: Sources = None
+    out: ShardsOut = None
+    shard: Shard = None
     limit: Limit = None
     retry_errors: Retry = False
 
     def run(self, stage: str) -> Run:
         """Return the run of the stage with this name."""
-        return replace(super().run(stage), source=self.source, limit=self.limit, retry_errors=self.retry_errors)
+        return replace(
+            super().run(stage),
+            sources=files_of(self.source),
+            part=part_of(self.shard),
+            limit=self.limit,
+            retry_errors=self.retry_errors,
+        )

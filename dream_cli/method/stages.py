@@ -11,8 +11,9 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from dream_cli.engines.address import public_address
 from dream_cli.engines.breaker import BreakingEngine
@@ -20,13 +21,16 @@ from dream_cli.engines.costs import Prices, cost_report
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
+from dream_cli.engines.store import CallStore, default_store
+from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import InternalError, RowError, as_row_error
 from dream_cli.method.confining import Step, confined
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
 from dream_cli.records.record import Image, Record
-from dream_cli.records.streams import open_writer, read_records
+from dream_cli.records.shards import Part, is_folder, plan, read_shards
+from dream_cli.records.streams import open_writer
 from dream_cli.records.visible import visible_line
 
 
@@ -47,11 +51,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Run:
-    """Where a stage reads and writes, and how it treats the rows."""
+    """Where a stage reads (no source: stdin) and writes, which part of the work it does, and how it treats the rows."""
 
     stage: str
-    source: str | None
+    sources: Sequence[str] = ()
     out: str | None = None
+    part: Part | None = None
     reading: Reading = DEFAULT_READING
     limit: int | None = None
     retry_errors: bool = False
@@ -69,8 +74,11 @@ def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], s
     """Map every record of a stream through a step that calls an engine; `see` looks at each finished record.
 
     Whatever a step raises becomes the record's `error`; rows that came with one pass through untouched. Raises RunFailure, with the
-    finished rows written to stdout, where the engine fails for the run as a whole.
+    finished rows written to stdout, where the engine fails for the run as a whole. Where the output is a folder, each source is a shard
+    with an output of its own.
     """
+    if is_folder(run.out) and not run.dry_run:
+        return asyncio.run(_run_shards(run, spec, make_step, see))
     return asyncio.run(_run(run, spec, make_step, see))
 
 
@@ -92,23 +100,73 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
 
 
 async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
-    records = read_records(run.source, run.reading, run.limit)
     tally = Tally()
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
     with _writer(run) as write:
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
-            rows = mapped(run, records, step=make_step(engine), engine=engine, tally=tally)
-            # Closed before the engine: a row in work must not meet a closed connection.
-            async with contextlib.aclosing(rows):
-                async for record in rows:
-                    await asyncio.to_thread(write, record)
-                    see(record)
+            await _write_all(run, engine, make_step, see=see, write=write, tally=tally)
         finally:
             await engine.close()
     _report(run, tally, engine, time.monotonic() - began)
     return tally
+
+
+async def _write_all(
+    run: Run,
+    engine: Engine,
+    make_step: Callable[[Engine], Step],
+    *,
+    see: Callable[[Record], None],
+    write: Callable[[Record], None],
+    tally: Tally,
+) -> None:
+    records = read_shards(run.sources, run.reading, limit=run.limit, part=run.part)
+    rows = mapped(run, records, step=make_step(engine), engine=engine, tally=tally)
+    # Closed before the engine: a row in work must not meet a closed connection.
+    async with contextlib.aclosing(rows):
+        async for record in rows:
+            await asyncio.to_thread(write, record)
+            see(record)
+
+
+async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
+    """Map the shards that are not finished, one after the other, with one engine."""
+    tally, part = Tally(), run.part or Part.of_array(os.environ)
+    shards = plan(run.sources, str(run.out), part)
+    todo = [shard for shard in shards if not shard.is_finished]
+    if not run.quiet:
+        of = "" if part is None else f" of shard {part.index}/{part.count}"
+        run.tell(f"{len(shards)} files{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
+    if not todo:
+        return tally
+    # A store that is named, by --store or DREAM_STORE, serves all shards.
+    beside = "DREAM_STORE" not in os.environ and spec.store == str(default_store())
+    engine = await engine_for(run, replace(spec, store=None) if beside else spec)
+    began = time.monotonic()
+    try:
+        for shard in todo:
+            one = replace(run, sources=(shard.source,), out=shard.out, part=shard.part)
+            with _writer(one) as write, _stored(engine, shard.store if beside else None) as stored:
+                await _write_all(one, stored, make_step, see=see, write=write, tally=tally)
+    finally:
+        await engine.close()
+    _report(run, tally, engine, time.monotonic() - began)
+    return tally
+
+
+@contextlib.contextmanager
+def _stored(engine: Engine, path: str | None) -> Iterator[Engine]:
+    """Yield an engine that answers from the store of a shard; whoever takes the shard over finds the finished calls there."""
+    if path is None:
+        yield engine
+        return
+    store = CallStore(Path(path))
+    try:
+        yield StoredEngine(engine, store)
+    finally:
+        store.close()
 
 
 def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:

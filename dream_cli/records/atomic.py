@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from dream_cli.errors import UsageError
+from dream_cli.records.remote import is_url, uploading
 
 
 @contextmanager
@@ -23,6 +24,10 @@ def replacing(out: str) -> Iterator[IO[bytes]]:
 
     Raises UsageError where the file cannot be written; errors of the body are raised unchanged.
     """
+    if is_url(out):
+        with uploading(out) as upload:
+            yield upload
+        return
     check_place(out)
     target = Path(os.path.realpath(out))
     with _temporary(target) as temporary:
@@ -79,6 +84,8 @@ def write_once(target: Path, data: bytes) -> None:
 
 def check_place(out: str) -> None:
     """Raise UsageError where no file can be written at this place."""
+    if is_url(out):
+        return
     target = os.path.realpath(out)
     folder = os.path.dirname(target)
     if os.path.isdir(target):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from dream_cli.errors import InvalidRecord, RowError, UsageError
 from dream_cli.records.record import OBSERVATION, Json
+from dream_cli.records.remote import is_url, opened
 from dream_cli.records.strict_json import dumps, loads
 
 TEXTS = ("id", "prompt", "chosen", "rejected")
@@ -79,7 +80,7 @@ def check_columns(source: str) -> None:
 
 def _opened(source: str) -> Any:
     try:
-        file = pq.ParquetFile(source, pre_buffer=False)
+        file = pq.ParquetFile(opened(source) if is_url(source) else source, pre_buffer=False)
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{source} is not a Parquet file ({str(error).splitlines()[0]})") from None

@@ -14,7 +14,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import IO, Any, Protocol, cast
 
@@ -30,6 +30,7 @@ from dream_cli.records.origins import key_of
 from dream_cli.records.parts import each_part_image
 from dream_cli.records.plain_line import plain_record
 from dream_cli.records.record import Failure, Json, Record, unreadable
+from dream_cli.records.remote import exists, is_url, opened
 from dream_cli.records.strict_json import dumps, loads, plain_dumps
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
@@ -66,7 +67,7 @@ def base_of(source: str | None, reading: Reading) -> Base:
     """Return the folder in which the relative image paths of a source start: its own; for stdin and pipes the current one."""
     if source is None or source == "-":
         return reading.base("", key_of(0))
-    return reading.base("" if is_pipe(source) else os.path.dirname(source), key_of(source))
+    return reading.base("" if is_pipe(source) or is_url(source) else os.path.dirname(source), key_of(source))
 
 
 def _open_file(source: str, rows: RowReader) -> Iterator[Record]:
@@ -102,6 +103,11 @@ def check_source(source: str | None) -> None:
     """Raise UsageError where a file of records cannot be read, or does not have the format of its suffix."""
     if source is None or source == "-" or is_pipe(source):
         return
+    if is_url(source):
+        suffix_of(source)
+        if not exists(source):
+            raise UsageError(f"{source} does not exist")
+        return
     if os.path.isdir(source):
         near = _did_you_mean(source + "/")
         raise UsageError(f"{source} is a directory; name a file in it{near or f', or make records of it: dream convert {source}'}")
@@ -131,8 +137,8 @@ def _did_you_mean(path: str) -> str:
 
 def _read_file(source: str, rows: RowReader) -> Iterator[Record]:
     # Opened at the first record: a source that is never read holds no file open.
-    with gzip.open(source) if source.lower().endswith(".gz") else open(source, "rb") as file:
-        yield from _read_lines(cast("IO[bytes]", file), rows)
+    with opened(source) as file, gzip.open(file) if source.lower().endswith(".gz") else nullcontext(file) as lines:
+        yield from _read_lines(cast("IO[bytes]", lines), rows)
 
 
 def _read_lines(file: IO[bytes], rows: RowReader) -> Iterator[Record]:
@@ -179,7 +185,7 @@ def _skip_mark(file: IO[bytes]) -> None:
 
 
 def _read_items(source: str, rows: RowReader) -> Iterator[Record]:
-    with open(source, "rb") as file:
+    with opened(source) as file:
         _skip_mark(file)
         for number, item in enumerate(items(file, MAX_LINE), 1):
             where = f"{source}:{number}: "
@@ -333,11 +339,11 @@ def image_rows(out: str | None, embed: bool = False) -> Iterator[ImageRows]:
 def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> Iterator[Sink]:
     """Open a file for rows of any form, or stdout for JSON; `make` gets the name, the open file and its folder."""
     folder = folder_of(out)
-    if out is None or folder is None:
+    if out is None or out == "-":
         yield _JsonLines(sys.stdout.buffer, flush=True)
         return
     with replacing(out) as file:
-        sink = make(out, file, folder)
+        sink = make(out, file, folder or "")
         try:
             yield sink
         except BaseException:
@@ -350,8 +356,8 @@ def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> I
 
 
 def folder_of(out: str | None) -> str | None:
-    """Return the folder that image paths in an output are relative to; None for stdout, where they are absolute."""
-    return None if out is None or out == "-" else os.path.realpath(os.path.dirname(out))
+    """Return the folder that image paths in an output are relative to; None for stdout and URLs, where they are absolute."""
+    return None if out is None or out == "-" or is_url(out) else os.path.realpath(os.path.dirname(out))
 
 
 def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:

@@ -1,0 +1,84 @@
+"""Files behind a URL (`s3://`, `gs://`, `hf://`, `https://`, ...), which fsspec opens; it comes with the extra `remote`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, cast
+
+from dream_cli.errors import UsageError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_GLOB = re.compile(r"[*?\[]")
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL."""
+    return _URL.match(path) is not None
+
+
+def opened(source: str) -> IO[bytes]:
+    """Open a file or a URL to read its bytes; raise UsageError or OSError where that is not possible."""
+    if not is_url(source):
+        return open(source, "rb")
+    files, path = _filesystem(source)
+    with _as_usage_error(source):
+        return cast("IO[bytes]", files.open(path, "rb"))
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file behind a URL; raise UsageError where nobody can know."""
+    files, path = _filesystem(url)
+    with _as_usage_error(url):
+        return bool(files.exists(path))
+
+
+def listed(url: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the URLs that a URL stands for, sorted: those of a glob, the files of a folder (it ends in /), else the URL itself."""
+    if not url.endswith("/") and not _GLOB.search(url):
+        return [url]
+    files, path = _filesystem(url)
+    with _as_usage_error(url):
+        paths = files.glob(path) if _GLOB.search(url) else files.ls(path, detail=False)
+    return sorted(str(files.unstrip_protocol(one)) for one in paths if one.lower().endswith(suffixes))
+
+
+@contextmanager
+def uploading(url: str) -> Iterator[IO[bytes]]:
+    """Yield an open local file that is uploaded to the URL when the body succeeds: whole or not at all. Raises UsageError."""
+    files, path = _filesystem(url)
+    with tempfile.NamedTemporaryFile(prefix="dream-") as file:
+        yield cast("IO[bytes]", file)
+        file.flush()
+        with _as_usage_error(url):
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files.put_file(file.name, path)
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise UsageError(f"{url} is a URL, and fsspec opens it: pip install 'dream-cli[remote]', or download the file") from None
+    try:
+        files, path = url_to_fs(url)
+    except ImportError as error:
+        raise UsageError(f"{url} cannot be opened: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{url} is not a URL that can be opened: {error}") from None
+    return files, str(path)
+
+
+@contextmanager
+def _as_usage_error(url: str) -> Iterator[None]:
+    """Turn what the body raises into a UsageError that names the URL; each service has errors of its own."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{url} cannot be reached: {str(error) or type(error).__name__}; check its name, the network and your keys"
+        ) from error

@@ -1,0 +1,156 @@
+"""Many files in one run: what the words of a command line stand for, one part of them, and the outputs in a folder."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import NamedTuple
+
+from dream_cli.errors import UsageError
+from dream_cli.records import remote
+from dream_cli.records.columns import DEFAULT_READING, Reading
+from dream_cli.records.record import Record
+from dream_cli.records.streams import SUFFIXES, check_source, read_records
+
+# The call store of a shard lies beside its output.
+STORE = ".calls.sqlite"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` parts of the work, counted from 0: every `count`th file, or of a single file every `count`th record."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def read(cls, text: str) -> Part:
+        """Read `I/N`; raise UsageError for anything else."""
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        if match is None or int(match[1]) >= int(match[2]):
+            raise UsageError(f"--shard {text} is not I/N with I from 0 to N - 1; the first of eight parts is 0/8")
+        return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def of_array(cls, environment: Mapping[str, str]) -> Part | None:
+        """Return the part of a task of a Slurm array; None outside of one, or in one of a single task."""
+        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+        if not all(environment.get(name, "").isdecimal() for name in names):
+            return None
+        task, first, count = (int(environment[name]) for name in names)
+        step = environment.get("SLURM_ARRAY_TASK_STEP", "1")
+        index = (task - first) // int(step if step.isdecimal() and step != "0" else 1)
+        return cls(index, count) if count > 1 and index < count else None
+
+
+class Shard(NamedTuple):
+    """One input and its output."""
+
+    source: str
+    out: str
+    part: Part | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the output stands: it is written whole or not at all."""
+        return remote.exists(self.out) if remote.is_url(self.out) else os.path.exists(self.out)
+
+    @property
+    def store(self) -> str | None:
+        """The call store beside the output; None for an output behind a URL."""
+        return None if remote.is_url(self.out) else self.out + STORE
+
+
+def is_folder(out: str | None) -> bool:
+    """Whether an output is a folder: it is one, or its name ends in /."""
+    return out is not None and (out.endswith("/") or os.path.isdir(out))
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """Return the files that words stand for: files, folders, globs and URLs; raise UsageError where there are none."""
+    files = [file for word in words for file in _files(word)]
+    if len(files) > 1 and "-" in files:
+        raise UsageError("stdin (-) cannot be read beside other files; name files alone")
+    for file in files:
+        check_source(file)
+    return files
+
+
+def _files(word: str) -> list[str]:
+    if remote.is_url(word):
+        files = remote.listed(word, SUFFIXES)
+    elif os.path.isdir(word):
+        names = sorted(name for name in os.listdir(word) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        files = [os.path.join(word, name) for name in names]
+    elif glob.has_magic(word) and not os.path.lexists(word):
+        files = sorted(file for file in glob.glob(word) if file.lower().endswith(SUFFIXES))
+    else:
+        return [word]
+    if not files:
+        raise UsageError(f"{word} holds no file of records ({', '.join(SUFFIXES)})")
+    return files
+
+
+def plan(files: Sequence[str], folder: str, part: Part | None = None) -> list[Shard]:
+    """Return the shards of a part of the work, each with its output of the same name in the folder, which is made.
+
+    Parts of a single file are named `NAME-00003-of-00008.jsonl`. Raises UsageError where two files have one name, or where the folder
+    holds something that is no output of these files.
+    """
+    if not files or "-" in files:
+        raise UsageError(f"-o {folder} is a folder with one output per input file; stdin has no name, so name a file (-o FILE)")
+    files = list(dict.fromkeys(files))
+    if len(files) == 1 and part is not None:
+        shards = [Shard(files[0], _join(folder, _part_name(files[0], n, part.count)), Part(n, part.count)) for n in range(part.count)]
+    else:
+        shards = [Shard(file, _join(folder, os.path.basename(file))) for file in files]
+    first: dict[str, str] = {}
+    for shard in shards:
+        other = first.setdefault(shard.out, shard.source)
+        if other != shard.source:
+            raise UsageError(f"{other} and {shard.source} have one name, and so would their outputs in {folder}; rename one of them")
+        if os.path.realpath(shard.out) == os.path.realpath(shard.source):
+            raise UsageError(f"{shard.source} would be its own output; name another folder with -o")
+    if not remote.is_url(folder):
+        _check_folder(folder, {os.path.basename(shard.out) for shard in shards})
+    return shards if part is None else shards[part.index :: part.count]
+
+
+def _check_folder(folder: str, names: set[str]) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        present = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UsageError(f"-o {folder} cannot be used: {error.strerror}; name another folder") from error
+    for name in present:
+        # Beside an output lie its call store, with two files of SQLite, and the temporary of a writer.
+        known = name in names or name.partition(STORE)[0] in names or (name.startswith(".") and name.endswith(".tmp"))
+        if not known:
+            raise UsageError(f"-o {folder} holds {name}, which is no output of these files; name an empty folder")
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else f"/{name}"
+
+
+def _part_name(file: str, index: int, count: int) -> str:
+    name = os.path.basename(file)
+    suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix))
+    return f"{name[: -len(suffix)]}-{index:05}-of-{count:05}{name[-len(suffix) :]}"
+
+
+def read_shards(
+    files: Sequence[str], reading: Reading = DEFAULT_READING, limit: int | None = None, part: Part | None = None
+) -> Iterator[Record]:
+    """Return the records of files one after the other (no file: stdin), or of one part of them."""
+    if len(files) < 2:
+        records: Iterator[Record] = read_records(files[0] if files else None, reading)
+        records = records if part is None else islice(records, part.index, None, part.count)
+    else:
+        mine = files if part is None else files[part.index :: part.count]
+        records = chain.from_iterable(read_records(file, reading) for file in mine)
+    return islice(records, limit)

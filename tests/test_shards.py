@@ -1,0 +1,131 @@
+"""Many files in one run: what a word stands for, the outputs in a folder, finished shards, parts of the work, and URLs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dream_cli.errors import UsageError
+from dream_cli.records.shards import Part, expanded, plan, read_shards
+from dream_cli.records.streams import open_writer
+from tests.record_files import lines
+
+
+@pytest.fixture
+def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of two files with three prompts each, and a file that is none of records; the current folder is above it."""
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        lines(tmp_path / "in" / f"{name}.jsonl", *({"id": f"{name}{i}", "prompt": "How do I bake bread?"} for i in range(3)))
+    (tmp_path / "in" / "notes.txt").write_text("no records")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def ids(words: list[str], part: Part | None = None) -> list[str | None]:
+    return [record.id for record in read_shards(expanded(words), part=part)]
+
+
+@pytest.mark.parametrize("words", [["in"], ["in/"], ["in/*.jsonl"], ["in/a.jsonl", "in/b.jsonl"], ["in/[ab].jsonl"]])
+def test_a_folder_a_glob_and_several_files_are_read_in_order(words: list[str], shards: Path) -> None:
+    assert ids(words) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
+def test_a_part_is_every_nth_file_or_record(shards: Path) -> None:
+    assert ids(["in"], Part(1, 2)) == ["b0", "b1", "b2"]
+    assert [ids(["in/a.jsonl"], Part(index, 2)) for index in (0, 1)] == [["a0", "a2"], ["a1"]]
+
+
+@pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "1/0", "0/x", "1/2/3"])
+def test_a_part_is_read_strictly(text: str) -> None:
+    with pytest.raises(UsageError, match="is not I/N with I from 0 to N - 1"):
+        Part.read(text)
+
+
+def test_the_part_of_a_slurm_array() -> None:
+    task = {"SLURM_ARRAY_TASK_ID": "14", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_STEP": "2"}
+    assert Part.of_array(task) == Part(2, 4)
+    assert Part.of_array({**task, "SLURM_ARRAY_TASK_COUNT": "1"}) is None
+    assert Part.of_array({}) is None
+
+
+def test_each_file_has_an_output_of_its_name(shards: Path) -> None:
+    assert [(s.source, s.out) for s in plan(expanded(["in"]), "out/")] == [("in/a.jsonl", "out/a.jsonl"), ("in/b.jsonl", "out/b.jsonl")]
+    (one,) = plan(["in/a.jsonl"], "out", Part(2, 8))
+    assert (one.out, one.part) == ("out/a-00002-of-00008.jsonl", Part(2, 8))
+
+
+def test_two_files_of_one_name_are_refused(shards: Path) -> None:
+    (shards / "other").mkdir()
+    lines(shards / "other" / "a.jsonl", {"prompt": "x"})
+    with pytest.raises(UsageError, match="in/a.jsonl and other/a.jsonl have one name"):
+        plan(expanded(["in", "other"]), "out")
+
+
+def test_a_folder_that_holds_something_else_is_refused(shards: Path) -> None:
+    with pytest.raises(UsageError, match=r"-o in holds notes\.txt|in/a\.jsonl would be its own output"):
+        plan(expanded(["in"]), "in")
+    (shards / "out").mkdir()
+    (shards / "out" / "thesis.pdf").touch()
+    with pytest.raises(UsageError, match=r"-o out holds thesis\.pdf, which is no output of these files"):
+        plan(expanded(["in"]), "out")
+
+
+@pytest.mark.parametrize("word", ["in/*.parquet", "empty"])
+def test_words_without_a_file_of_records_are_refused(word: str, shards: Path) -> None:
+    (shards / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no file of records"):
+        expanded([word])
+
+
+def test_a_url_is_read_and_written_whole_or_not_at_all(shards: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    with open_writer("memory://set/out/a.jsonl") as writer:
+        for record in read_shards(["in/a.jsonl"]):
+            writer.write(record)
+    assert files.cat("/set/out/a.jsonl") == (shards / "in" / "a.jsonl").read_bytes()
+    with pytest.raises(KeyboardInterrupt), open_writer("memory://set/out/b.jsonl"):
+        raise KeyboardInterrupt
+    assert not files.exists("/set/out/b.jsonl")
+    with open_writer("memory://set/out/c.parquet") as writer:
+        for record in read_shards(["in/b.jsonl"]):
+            writer.write(record)
+    assert ids(["memory://set/out/"]) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert ids(["memory://set/out/*.parquet"]) == ["b0", "b1", "b2"]
+    with pytest.raises(UsageError, match="memory://set/none.jsonl does not exist"):
+        expanded(["memory://set/none.jsonl"])
+
+
+def test_a_url_without_its_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(UsageError, match=r"pip install 'dream-cli\[remote\]'"):
+        expanded(["s3://bucket/a.jsonl"])
+
+
+def dream(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in os.environ.items() if name != "DREAM_STORE"} | environment
+    return subprocess.run([sys.executable, "-m", "dream_cli", *args], capture_output=True, text=True, env=variables, check=False)
+
+
+@pytest.mark.local
+def test_a_stage_writes_one_output_per_file_and_skips_finished_ones(shards: Path) -> None:
+    pytest.importorskip("torch")
+    first = dream("sample", "in", "-n", "1", "-o", "out/")
+    assert (first.returncode, first.stdout) == (1, "")  # the small world of the embedded model knows no bread
+    assert first.stderr.startswith("dream sample: 2 files: 0 finished before, 2 to do\n")
+    names = ["a.jsonl", "a.jsonl.calls.sqlite", "b.jsonl", "b.jsonl.calls.sqlite"]
+    assert sorted(path.name for path in (shards / "out").iterdir()) == names
+    assert [json.loads(line)["id"] for line in (shards / "out" / "b.jsonl").read_text().splitlines()] == ["b0", "b1", "b2"]
+    before = (shards / "out" / "b.jsonl").read_bytes()
+    (shards / "out" / "b.jsonl").unlink()
+    again = dream("sample", "in", "-n", "1", "-o", "out", SLURM_ARRAY_TASK_ID="1", SLURM_ARRAY_TASK_MIN="0", SLURM_ARRAY_TASK_COUNT="2")
+    assert again.stderr.startswith("dream sample: 1 files of shard 1/2: 0 finished before, 1 to do\n")
+    assert (shards / "out" / "b.jsonl").read_bytes() == before
+    assert dream("sample", "in", "-n", "1", "-o", "out/").stderr == "dream sample: 2 files: 2 finished before, 0 to do\n"
