@@ -129,3 +129,35 @@ def test_a_stage_writes_one_output_per_file_and_skips_finished_ones(shards: Path
     assert again.stderr.startswith("dream sample: 1 files of shard 1/2: 0 finished before, 1 to do\n")
     assert (shards / "out" / "b.jsonl").read_bytes() == before
     assert dream("sample", "in", "-n", "1", "-o", "out/").stderr == "dream sample: 2 files: 2 finished before, 0 to do\n"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket of an S3 server on this machine."""
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("set")
+    yield "s3://set"
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_files_in_s3_are_read_and_written(bucket: str, shards: Path) -> None:
+    for name in ("a.jsonl", "b.parquet"):
+        with open_writer(f"{bucket}/in/{name}") as writer:
+            for record in read_shards([f"in/{name[0]}.jsonl"]):
+                writer.write(record)
+    assert ids([f"{bucket}/in/"]) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert [shard.is_finished for shard in plan(expanded([f"{bucket}/in/"]), f"{bucket}/out/")] == [False, False]
+    with open_writer(f"{bucket}/out/a.jsonl") as writer:
+        for record in read_shards(expanded([f"{bucket}/in/*.jsonl"])):
+            writer.write(record)
+    assert [shard.is_finished for shard in plan(expanded([f"{bucket}/in/"]), f"{bucket}/out/")] == [True, False]
+    with pytest.raises(UsageError, match=r"s3://nobody/a\.jsonl does not exist|s3://nobody/a\.jsonl cannot be reached"):
+        expanded(["s3://nobody/a.jsonl"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ def opened(source: str) -> IO[bytes]:
         return open(source, "rb")
     files, path = _filesystem(source)
     with _as_usage_error(source):
-        return cast("IO[bytes]", files.open(path, "rb"))
+        # The files of fsspec read lines of any length only.
+        return io.BufferedReader(files.open(path, "rb"))
 
 
 def exists(url: str) -> bool:
