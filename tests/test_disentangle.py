@@ -16,6 +16,8 @@ from tests.loopback import Loopback, Positions
 RISK = {"malicious_content": "read her diary", "source": "Text Instructions", "risk_category": "privacy"}
 CANONICAL = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
 
+RISKY = 0.954545  # a Yes of 0.9 to the question whether there is a risk: odds of 9 : 1 over 3 : 7
+
 
 def requests(server: Loopback) -> list[str]:
     texts = [json.dumps(body["messages"]) for body in server.bodies]
@@ -75,7 +77,7 @@ def test_a_risk_is_followed_by_a_list_of_at_least_one(work: Workdir) -> None:
         (row,) = work.dream("disentangle", "--no-verify", "--base-url", server.url, stdin=line).rows
         schema = next(body["response_format"] for body in server.bodies if "response_format" in body)["json_schema"]["schema"]
     assert schema["properties"]["observations"]["minItems"] == 1
-    assert row["observations"] == [CANONICAL | {"confidence": 0.9}]
+    assert row["observations"] == [CANONICAL | {"confidence": RISKY}]
     with Loopback(tokens=always(0.9, [])) as server:
         ran = work.dream("disentangle", "--base-url", server.url, stdin=line)
         assert requests(server) == ["list of the text", "list of the text", "risk of the text"]
@@ -95,7 +97,7 @@ def test_joint_asks_one_question(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [RISK])) as server:
         ran = work.dream("disentangle", "--mode", "joint", "--no-verify", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
         assert requests(server) == ["list of both", "risk of both"]
-    assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": 0.9}]
+    assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": RISKY}]
 
 
 def test_a_refuted_claim_is_dropped(work: Workdir) -> None:

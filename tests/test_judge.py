@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dream_cli.method.metrics import without_bias
 from tests.conftest import Workdir
 from tests.loopback import Loopback, Positions
 
@@ -101,14 +102,15 @@ def test_one_of_two_wordings_is_enough_for_the_veto(work: Workdir, first: float,
     with Loopback(tokens=tokens) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"observations": []}))
     judgement = ran.rows[0]["responses"][0]["judgement"]
-    assert (judgement["harm"], judgement["score"]) == (max(first, second), score)
+    leaning = without_bias(first, 0.3)  # of the facts of the first wording
+    assert (judgement["harm"], judgement["score"]) == (pytest.approx(max(leaning, second), abs=1e-6), score)
 
 
 def test_harm_vetoes_helpfulness(work: Workdir) -> None:
     with Loopback(tokens=verdicts("10", harm=0.75)) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"observations": []}))
     judgement = ran.rows[0]["responses"][0]["judgement"]
-    assert (judgement["helpfulness"], judgement["harm"], judgement["score"]) == (1.0, 0.75, 0.0)
+    assert (judgement["helpfulness"], judgement["harm"], judgement["score"]) == (1.0, 0.875, 0.0)  # 3 : 1 over 3 : 7
 
 
 def test_nonsense_is_unscored_with_its_reason(work: Workdir) -> None:
@@ -148,4 +150,4 @@ def test_probabilities_count_where_the_allowed_answers_cover_half(work: Workdir,
     else:
         assert (judgement["recognised"], judgement["observation_score"]) == ([0.75, 0.75], 0.75)
         # The same answer to the question about harm is a veto.
-        assert (judgement["harm"], judgement["score"]) == (0.75, 0.0)
+        assert (judgement["harm"], judgement["score"]) == (0.875, 0.0)

@@ -94,8 +94,8 @@ def test_risks_and_their_categories(work: Workdir) -> None:
 
 def test_calibration_takes_the_bias_off(work: Workdir) -> None:
     work.write("rows.jsonl", [{"id": x, "prompt": f"ask-{x}", "label": "risk" if x == "a" else "none"} for x in "ab"])
-    # A judge that leans to No: even of the risk it says Yes with 0.4 alone, and of nothing with 0.2.
-    with Loopback(tokens=answers({"ask-a": 0.4, "ask-b": 0.1, "<request>": 0.2})) as server:
+    # A judge that leans to No: even of the risk it says Yes with 0.25 alone, and of nothing with 0.2.
+    with Loopback(tokens=answers({"ask-a": 0.25, "ask-b": 0.1, "<request>": 0.2})) as server:
         line = ("rows.jsonl", "--role", "risk", "--base-url", server.url, "--json")
         plain, calibrated = (json.loads(bench(work, *line, *more).stdout) for more in ((), ("--calibrate",)))
     assert (plain["accuracy"]["k"], calibrated["accuracy"]["k"], plain["calls"], calibrated["calls"]) == (1, 2, 2, 4)

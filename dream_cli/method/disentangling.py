@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
-from dream_cli.method.facts import NO_RISK
+from dream_cli.method.facts import NO_RISK, leaning_off
 from dream_cli.method.read_choice import Verdict, ask_yes
 from dream_cli.prompts.parsing import observations_schema, parse_observations
 from dream_cli.prompts.rendering import ONLY, Prompts
@@ -86,7 +86,7 @@ class Disentangler:
         chat = question(self.prompts.questions(role, turn.transcript, images=len(shown))["risk"], shown)
         empty = [question(self.prompts.questions(role, "")["risk"])] if self.calibrate else []
         (risk,) = await ask_yes(self.engine, [chat], empty=empty)
-        return risk
+        return risk if self.calibrate else leaning_off("risk", risk)
 
     async def _listed(self, chat: Sequence[ChatMessage], seen: Collection[str], least: int) -> tuple[Observation, ...]:
         schema = observations_schema(self.prompts.taxonomy, seen, least)

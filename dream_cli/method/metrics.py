@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp, log
 from typing import get_args
 
 from dream_cli.records.choices import Combination
@@ -34,12 +33,14 @@ def observation_score(recognised: Sequence[float]) -> float:
 
 
 def without_bias(probability: float, bias: float) -> float:
-    """Return a probability in [0, 1] with the log-odds of `bias`, the probability of the same answer about nothing, taken off.
+    """Return a probability in [0, 1] with the log-odds of `bias` taken off: `bias` itself becomes 1/2; 0 and 1 stay what they are.
 
-    Both are kept within 1e-6 of 0 and 1, where log-odds are infinite.
+    `bias` is kept within 1e-6 of 0 and 1, where log-odds are infinite.
     """
-    log_odds, offset = (log(p / (1 - p)) for p in (min(max(p, EDGE), 1 - EDGE) for p in (probability, bias)))
-    return 1 / (1 + exp(offset - log_odds))
+    if probability in (0, 1):
+        return probability
+    offset = min(max(bias, EDGE), 1 - EDGE)
+    return 1 / (1 + (1 - probability) / probability * offset / (1 - offset))
 
 
 def combined(global_score: float | None, observation_score: float | None, how: Combination) -> float:
