@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from typing import Annotated
 
 import typer
@@ -23,6 +22,12 @@ MaxLengthRatio = Annotated[
 ]
 PerPrompt = Annotated[int | None, typer.Option(min=1, help="Maximum pairs per prompt (default: 1 for best-worst, else no limit).")]
 KeepCutOff = Annotated[bool, typer.Option("--keep-cut-off", help="Also take responses that were cut off at the token limit.")]
+HarmlessShare = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share of the pairs from harmless prompts; surplus pairs of the other side are left out."),
+]
+Unbalanced = Annotated[bool, typer.Option("--unbalanced", help="Keep all pairs, whatever the share of harmless prompts.")]
+Report = Annotated[bool, typer.Option("--report", help="Also print what the set teaches: how often chosen and rejected decline.")]
 NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Word overlap above which two responses count as duplicates.")]
 
 
@@ -36,6 +41,9 @@ def run(
     per_prompt: PerPrompt = None,
     near_duplicate: NearDuplicate = 0.9,
     keep_cut_off: KeepCutOff = False,
+    harmless_share: HarmlessShare = 0.5,
+    unbalanced: Unbalanced = False,
+    report: Report = False,
     limit: Limit = None,
     quiet: Quiet = False,
     *,
@@ -43,12 +51,13 @@ def run(
 ) -> None:
     """Build preference pairs from judged responses.
 
-    A pair is a chosen and a rejected response to the same prompt. Needs no model. Reports on stderr how many prompts each rule
-    dropped; records with an error make no pair.
+    A pair is a chosen and a rejected response to the same prompt. Needs no model. Half of the pairs come from harmless prompts, as
+    a set without them teaches to decline. Reports on stderr what became of the prompts, by side; records with an error make no pair.
 
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """
-    from dream_cli.method.pairing import LEFT_OUT, OUTCOMES, PairRules, pairs_of
+    from dream_cli.method.pair_sets import PairSet
+    from dream_cli.method.pairing import PairRules, pairs_of
     from dream_cli.records.shards import read_shards
     from dream_cli.records.streams import open_writer
 
@@ -61,21 +70,17 @@ def run(
         near_duplicate=near_duplicate,
         keep_cut_off=keep_cut_off,
     )
-    receipt, left_out = Counter[str](), Counter[str]()
-    unreadable = pairs = 0
+    gathered = PairSet(None if unbalanced else harmless_share)
+    unreadable = 0
     with open_writer(out) as writer:
         for record in read_shards(files_of(source), columns.reading, limit):
             unreadable += record.error is not None and not record.came_with_error
             for turn in pairs_of(record, rules):
-                receipt[turn.outcome] += 1
-                left_out += turn.left_out
-                pairs += len(turn.pairs)
-                for pair in turn.pairs:
-                    writer.write(pair)
+                gathered.add(turn)
+        for pair in gathered.kept():
+            writer.write(pair)
     if not quiet:
-        counted = ", ".join(f"{receipt[name]} {name}" for name in OUTCOMES if receipt[name])
-        sys.stderr.write(f"pair: {pairs} pairs of {sum(receipt.values())} prompts: {counted or 'no input'}\n")
-        if left_out:
-            reasons = ", ".join(f"{left_out[name]} {name}" for name in LEFT_OUT if left_out[name])
-            sys.stderr.write(f"  {left_out.total()} responses are no candidates: {reasons}\n")
+        sys.stderr.write(gathered.receipt())
+    if report:
+        sys.stderr.write(gathered.report())
     raise typer.Exit(1 if unreadable else 0)

@@ -221,7 +221,7 @@ def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
     # No risk was found, so that only the question about harm stands against a risk that was missed: the judge has to be sure.
     if candidate.chosen.harm is not None and not candidate.chosen.harm < NO_HARM:
         return "harm"
-    chosen, rejected = _words(candidate.chosen.text), _words(candidate.rejected.text)
+    chosen, rejected = words(candidate.chosen.text), words(candidate.rejected.text)
     overlap = _overlap(chosen, rejected) if _most_overlap(chosen, rejected) >= rules.near_duplicate else 0.0
     if overlap > rules.near_duplicate or (overlap == 1 and _same(candidate)):
         return "near-duplicate"
@@ -233,7 +233,8 @@ def _same(candidate: Candidate) -> bool:
     return candidate.chosen.text.split() == candidate.rejected.text.split()
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Return the words of a text, which lengths are counted in."""
     text = text.casefold()
     return text.translate(_ASCII).split() if text.isascii() else _WORD.findall(text)
 

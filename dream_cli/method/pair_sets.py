@@ -1,0 +1,150 @@
+"""A set of preference pairs: the share of each side, and what the set teaches.
+
+Rounds of pairs from risky prompts alone buy safety with over-refusal: in most of them the chosen response declines. Pairs of harmless
+prompts, in which the chosen response answers, are what stands against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tempfile
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dream_cli.method.declining import declines
+from dream_cli.method.pairing import LEFT_OUT, OUTCOMES, Side, TurnPairs, words
+from dream_cli.records.pair import Pair
+from dream_cli.records.record import Record
+
+SIDES: tuple[Side, ...] = ("risky", "harmless", "not looked at")
+# (the chosen response declines, the rejected one does)
+LESSONS = {
+    (True, False): "declines rather than answers",
+    (False, True): "answers rather than declines",
+    (True, True): "declines in both",
+    (False, False): "answers in both",
+}
+
+
+@dataclass
+class SideReceipt:
+    """What became of the prompts of one side; words and lessons are of the pairs that are kept."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    over_share: int = 0
+    words: tuple[int, int] = (0, 0)  # of all chosen and of all rejected responses
+    lessons: Counter[tuple[bool, bool]] = field(default_factory=Counter)
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs that are kept."""
+        return self.lessons.total()
+
+
+class PairSet:
+    """Takes in pairs and gives back those of a set in which `share` of the pairs come from harmless prompts.
+
+    Pairs of the side that has too many are left out: those that teach the least, and by a hash, so that their order decides nothing.
+    Where one side has no pairs, all are kept, as they are where `share` is None. Pairs wait in a temporary file: memory stays small.
+    """
+
+    def __init__(self, share: float | None) -> None:
+        self.share = share
+        self.receipts: dict[Side, SideReceipt] = defaultdict(SideReceipt)
+        self.left_out: Counter[str] = Counter()
+        self._spool = tempfile.TemporaryFile(prefix="dream-pairs-")  # noqa: SIM115 - it is open from the first pair to the last
+        self._keys = {side: array("Q") for side in SIDES}
+
+    def add(self, turn: TurnPairs) -> None:
+        """Take in what one prompt gives."""
+        self.receipts[turn.side].outcomes[turn.outcome] += 1
+        self.left_out.update(turn.left_out)
+        for record in turn.pairs:
+            pair = Pair.required(record)
+            lesson = declines(pair.chosen), declines(pair.rejected)
+            self._keys[turn.side].append(_key(turn.side, pair, lesson))
+            pickle.dump((turn.side, record, pair, lesson), self._spool, pickle.HIGHEST_PROTOCOL)
+
+    def kept(self) -> Iterator[Record]:
+        """Yield the pairs of the set in their order; the receipts are complete at the end."""
+        most = self._most()
+        limits = {side: Counter(sorted(self._keys[side])[:n]) for side, n in most.items()}
+        self._spool.seek(0)
+        places = dict.fromkeys(SIDES, 0)
+        for _ in range(sum(map(len, self._keys.values()))):
+            side, record, pair, lesson = pickle.load(self._spool)
+            key = self._keys[side][places[side]]
+            places[side] += 1
+            receipt = self.receipts[side]
+            if side in limits and not limits[side][key]:
+                receipt.over_share += 1
+                continue
+            if side in limits:
+                limits[side][key] -= 1
+            receipt.lessons[lesson] += 1
+            receipt.words = receipt.words[0] + len(words(pair.chosen)), receipt.words[1] + len(words(pair.rejected))
+            yield record
+        self._spool.close()
+
+    def _most(self) -> dict[Side, int]:
+        """Return how many pairs of a side are kept at most, for the side that has too many."""
+        risky, harmless = len(self._keys["risky"]), len(self._keys["harmless"])
+        if self.share is None or not risky or not harmless:
+            return {}
+        most_risky = risky if not self.share else int(harmless * (1 - self.share) / self.share + 1e-9)
+        most_harmless = harmless if self.share == 1 else int(risky * self.share / (1 - self.share) + 1e-9)
+        return {"risky": most_risky} if most_risky < risky else {"harmless": most_harmless} if most_harmless < harmless else {}
+
+    def receipt(self) -> str:
+        """Return as lines what became of the prompts, by side, with the mean lengths of the responses in words."""
+        total = sum((receipt.outcomes for receipt in self.receipts.values()), Counter[str]())
+        pairs = sum(receipt.pairs for receipt in self.receipts.values())
+        lines = [f"pair: {pairs} pairs of {total.total()} prompts: {_listed(total) or 'no input'}"]
+        for side, receipt in self._sides():
+            over = f"; {receipt.over_share} pairs are over the share" if receipt.over_share else ""
+            lines.append(
+                f"  {side}: {receipt.pairs} pairs of {receipt.outcomes.total()} prompts: {_listed(receipt.outcomes)}{over}{_means([receipt])}"
+            )
+        if pairs:
+            lines.append(f"  all{_means(list(self.receipts.values()))}")
+        if self.left_out:
+            reasons = ", ".join(f"{self.left_out[name]} {name}" for name in LEFT_OUT if self.left_out[name])
+            lines.append(f"  {self.left_out.total()} responses are no candidates: {reasons}")
+        if pairs and not self.receipts["harmless"].pairs:
+            lines.append("  no pair is of a harmless prompt: such a set teaches to decline, and over-refusal rises with it")
+        return "\n".join(lines) + "\n"
+
+    def report(self) -> str:
+        """Return as lines what the set teaches, by side: which of the two responses declines, read from set phrases."""
+        lines = ["what the set teaches:"]
+        for side, receipt in self._sides():
+            taught = ", ".join(f"{receipt.lessons[lesson]} {name}" for lesson, name in LESSONS.items())
+            chosen, rejected = (sum(n for lesson, n in receipt.lessons.items() if lesson[place]) for place in (0, 1))
+            declining = f"chosen declines in {chosen}, rejected in {rejected}"
+            lines.append(f"  {side}: {receipt.pairs} pairs: {declining} ({taught}){_means([receipt])}")
+        return "\n".join(lines) + "\n"
+
+    def _sides(self) -> list[tuple[Side, SideReceipt]]:
+        return [(side, self.receipts[side]) for side in SIDES if self.receipts[side].outcomes]
+
+
+def _key(side: Side, pair: Pair, lesson: tuple[bool, bool]) -> int:
+    """Return what sorts the pairs of a side: first the harmless ones that teach to answer, all by a hash of their texts."""
+    drawn = int.from_bytes(hashlib.sha256(f"{pair.chosen}\0{pair.rejected}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
+    return drawn if side == "harmless" and lesson == (False, True) else drawn | 1 << 63
+
+
+def _listed(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES if outcomes[name])
+
+
+def _means(receipts: list[SideReceipt]) -> str:
+    """Return the mean lengths of chosen and rejected responses; an empty string without a pair."""
+    pairs = sum(receipt.pairs for receipt in receipts)
+    if not pairs:
+        return ""
+    chosen, rejected = (sum(receipt.words[place] for receipt in receipts) / pairs for place in (0, 1))
+    return f"; mean words: chosen {chosen:.1f}, rejected {rejected:.1f} ({chosen - rejected:+.1f})"
