@@ -281,6 +281,16 @@ def test_the_pick_is_among_those_that_pass(pick: Any, text: str) -> None:
     assert row.answers == {"completion": text}
 
 
+def test_the_best_is_among_scores_of_one_rubric_and_one_judge() -> None:
+    other = response("other", score=0.9, rubric="helpfulness/expected", helpfulness=0.9, model="J")
+    same = [response(text, score=score, rubric="sum/expected", model="J") for text, score in [("one", 0.6), ("two", 0.7), ("three", 0.7)]]
+    texts = set()
+    for responses in ([other, *same], [*reversed(same), other]):
+        (row,), _ = targets_of(Record.from_dict({"prompt": "x", "responses": responses}), TargetRules())
+        texts.add(row.answers["completion"])
+    assert len(texts) == 1 and texts < {"two", "three"}, "the same one of two equal scores in any order"
+
+
 def test_a_conversation_gives_a_row_for_each_answer_and_none_shows_its_observations() -> None:
     message = [("system", "Be kind."), ("user", "Hello"), ("assistant", "Hi"), ("user", "Read her diary?"), ("assistant", "No.")]
     messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in message]

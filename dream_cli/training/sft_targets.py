@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import re
 from collections import Counter
@@ -93,13 +94,25 @@ def _judged(judged: Judgement, rules: TargetRules) -> str:
 def _pick(passed: Sequence[Response], pick: TargetPick) -> Sequence[Response]:
     if pick == "all" or not passed:
         return passed
-    return [passed[0] if pick == "first" else max(passed, key=_score)]
+    if pick == "first":
+        return [passed[0]]
+    # Scores of different rubrics or judges are not comparable: the best is that of the largest group that shares them.
+    groups = Counter(_scale(response) for response in passed)
+    largest = max(groups, key=lambda scale: (scale != ("", ""), groups[scale], scale))
+    return [max((response for response in passed if _scale(response) == largest), key=_rank)]
 
 
-def _score(response: Response) -> float:
-    """Return the score that ranks a response; one without a score ranks below all others."""
+def _scale(response: Response) -> tuple[str, str]:
+    """Return the rubric and the judge of a score; empty where there is no judgement."""
+    judged = response.judgement
+    return ("", "") if judged is None else (judged.rubric or "no rubric", judged.model or "")
+
+
+def _rank(response: Response) -> tuple[float, bytes]:
+    """Return what ranks a response: its score, none below all others, then a hash, so that the order of the responses decides nothing."""
     score = response.judgement.score if response.judgement is not None else None
-    return -math.inf if score is None or math.isnan(score) else score
+    drawn = hashlib.sha256(response.text.encode("utf-8", "surrogatepass")).digest()
+    return -math.inf if score is None or math.isnan(score) else score, drawn
 
 
 @functools.cache
