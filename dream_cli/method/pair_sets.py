@@ -94,8 +94,8 @@ class PairSet:
         risky, harmless = len(self._keys["risky"]), len(self._keys["harmless"])
         if self.share is None or not risky or not harmless:
             return {}
-        most_risky = risky if not self.share else int(harmless * (1 - self.share) / self.share + 1e-9)
-        most_harmless = harmless if self.share == 1 else int(risky * self.share / (1 - self.share) + 1e-9)
+        most_risky = int(min(risky, harmless * (1 - self.share) / self.share + 1e-9)) if self.share else risky
+        most_harmless = int(min(harmless, risky * self.share / (1 - self.share) + 1e-9)) if self.share < 1 else harmless
         return {"risky": most_risky} if most_risky < risky else {"harmless": most_harmless} if most_harmless < harmless else {}
 
     def receipt(self) -> str:
