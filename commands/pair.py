@@ -70,7 +70,7 @@ def run(
         near_duplicate=near_duplicate,
         keep_cut_off=keep_cut_off,
     )
-    gathered = PairSet(None if unbalanced else harmless_share)
+    gathered = PairSet(None if unbalanced else harmless_share, lessons=report)
     unreadable = 0
     with open_writer(out) as writer:
         for record in read_shards(files_of(source), columns.reading, limit):

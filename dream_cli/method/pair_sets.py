@@ -34,14 +34,10 @@ class SideReceipt:
     """What became of the prompts of one side; words and lessons are of the pairs that are kept."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    pairs: int = 0  # that are kept
     over_share: int = 0
     words: tuple[int, int] = (0, 0)  # of all chosen and of all rejected responses
     lessons: Counter[tuple[bool, bool]] = field(default_factory=Counter)
-
-    @property
-    def pairs(self) -> int:
-        """The number of pairs that are kept."""
-        return self.lessons.total()
 
 
 class PairSet:
@@ -49,10 +45,11 @@ class PairSet:
 
     Pairs of the side that has too many are left out: those that teach the least, and by a hash, so that their order decides nothing.
     Where one side has no pairs, all are kept, as they are where `share` is None. Pairs wait in a temporary file: memory stays small.
+    With `lessons` the pairs that are kept are read for the report.
     """
 
-    def __init__(self, share: float | None) -> None:
-        self.share = share
+    def __init__(self, share: float | None, *, lessons: bool = False) -> None:
+        self.share, self.lessons = share, lessons
         self.receipts: dict[Side, SideReceipt] = defaultdict(SideReceipt)
         self.left_out: Counter[str] = Counter()
         self._spool = tempfile.TemporaryFile(prefix="dream-pairs-")  # noqa: SIM115 - it is open from the first pair to the last
@@ -64,9 +61,8 @@ class PairSet:
         self.left_out.update(turn.left_out)
         for record in turn.pairs:
             pair = Pair.required(record)
-            lesson = declines(pair.chosen), declines(pair.rejected)
-            self._keys[turn.side].append(_key(turn.side, pair, lesson))
-            pickle.dump((turn.side, record, pair, lesson), self._spool, pickle.HIGHEST_PROTOCOL)
+            self._keys[turn.side].append(_key(turn.side, pair))
+            pickle.dump((turn.side, record), self._spool, pickle.HIGHEST_PROTOCOL)
 
     def kept(self) -> Iterator[Record]:
         """Yield the pairs of the set in their order; the receipts are complete at the end."""
@@ -75,7 +71,7 @@ class PairSet:
         self._spool.seek(0)
         places = dict.fromkeys(SIDES, 0)
         for _ in range(sum(map(len, self._keys.values()))):
-            side, record, pair, lesson = pickle.load(self._spool)
+            side, record = pickle.load(self._spool)
             key = self._keys[side][places[side]]
             places[side] += 1
             receipt = self.receipts[side]
@@ -84,7 +80,10 @@ class PairSet:
                 continue
             if side in limits:
                 limits[side][key] -= 1
-            receipt.lessons[lesson] += 1
+            pair = Pair.required(record)
+            receipt.pairs += 1
+            if self.lessons:
+                receipt.lessons[declines(pair.chosen), declines(pair.rejected)] += 1
             receipt.words = receipt.words[0] + len(words(pair.chosen)), receipt.words[1] + len(words(pair.rejected))
             yield record
         self._spool.close()
@@ -131,10 +130,11 @@ class PairSet:
         return [(side, self.receipts[side]) for side in SIDES if self.receipts[side].outcomes]
 
 
-def _key(side: Side, pair: Pair, lesson: tuple[bool, bool]) -> int:
+def _key(side: Side, pair: Pair) -> int:
     """Return what sorts the pairs of a side: first the harmless ones that teach to answer, all by a hash of their texts."""
     drawn = int.from_bytes(hashlib.sha256(f"{pair.chosen}\0{pair.rejected}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
-    return drawn if side == "harmless" and lesson == (False, True) else drawn | 1 << 63
+    teaches = side == "harmless" and declines(pair.rejected) and not declines(pair.chosen)
+    return drawn if teaches else drawn | 1 << 63
 
 
 def _listed(outcomes: Counter[str]) -> str:
