@@ -24,6 +24,7 @@ SftWeight = Annotated[
         "--sft-weight", help="Weight of the SFT loss (negative log-likelihood of the chosen responses) added to the preference loss."
     ),
 ]
+BcoWeight = Annotated[float, typer.Option("--bco-weight", help="Weight of the BCO loss added to the preference loss, as in MPO.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Use TRL's own forward passes instead of the shared prefix.")]
 Cache = Annotated[
     Path | None,
@@ -49,6 +50,7 @@ def run(
     beta: Beta = 0.1,
     label_smoothing: Smoothing = 0.0,
     sft_weight: SftWeight = 0.0,
+    bco_weight: BcoWeight = 0.0,
     plain: Plain = False,
     flex_attention: Flex = False,
     cache: Cache = None,
@@ -65,6 +67,6 @@ def run(
     from dream_cli.training.dpo import Dpo
     from dream_cli.training.preference.losses import PreferenceLoss
 
-    preference = PreferenceLoss(kind=loss, beta=beta, label_smoothing=label_smoothing, sft_weight=sft_weight)
+    preference = PreferenceLoss(kind=loss, beta=beta, label_smoothing=label_smoothing, sft_weight=sft_weight, bco_weight=bco_weight)
     method = Dpo(preference, plain=plain, cache=cache, cache_gib=cache_size, blocks=flex_attention)
     training.perform(training.job(rate=1e-6, adapter_rate=1e-5), method)

@@ -225,6 +225,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             "-o out --model nano-policy --loss robust",
         ),
         Row("sft_weight", "--sft-weight 0.4", {"perform.method.loss.sft_weight": 0.4}),
+        Row("bco_weight", "--bco-weight 0.25", {"perform.method.loss.bco_weight": 0.25}),
         Row("plain", "--plain", {"perform.method.plain": True}),
         Row("flex_attention", "--flex-attention", {"perform.method.blocks": True}),
         Row("cache", "--cache folder", {"perform.method.cache": Path("folder")}),

@@ -23,6 +23,7 @@ BY_HAND = {
     "ipo": (PreferenceLoss("ipo", beta=0.25), 1.0),  # (1/2 + 0.5 - 2)^2
     "robust": (PreferenceLoss("robust", beta=0.25, label_smoothing=0.1), 0.476249),  # (0.9 * 0.523124 - 0.1 * 0.898124) / 0.8
     "sigmoid_norm": (PreferenceLoss("sigmoid_norm", beta=0.25), 0.575939),  # log(1 + exp(-0.25 * (1/2 + 0.5)))
+    "bco": (PreferenceLoss(beta=0.25, bco_weight=0.25), 0.825258),  # 0.523124 + (0.575939 + 0.632597) / 4, of 0.25 and of -(-0.125)
     "sft": (PreferenceLoss(beta=0.25, sft_weight=0.5), 1.273124),  # 0.523124 + 0.5 * (1 + 2) / 2
 }
 
@@ -84,8 +85,8 @@ def test_every_kind_is_worked_by_hand() -> None:
 
 def test_what_the_loss_would_ignore_is_refused() -> None:
     with pytest.raises(UsageError) as refusal:
-        PreferenceLoss("sigmoid", beta=0, label_smoothing=0.2, sft_weight=-1)
+        PreferenceLoss("sigmoid", beta=0, label_smoothing=0.2, sft_weight=-1, bco_weight=float("nan"))
     assert str(refusal.value) == (
         "beta is 0; it must be more than 0; label smoothing belongs to the robust loss; sigmoid would ignore it; "
-        "the SFT weight is -1; it must be 0 or more"
+        "the SFT weight is -1; it must be 0 or more; the BCO weight is nan; it must be 0 or more"
     )

@@ -8,7 +8,11 @@ delta = r_c - r_r, and the rewards beta * r_c and beta * r_r:
     ipo           (r_c / n_c - r_r / n_r - 1 / (2 beta))^2                          IPO, arXiv 2310.12036, equation 17, per token
     robust        (-(1 - e) log sigmoid(beta delta) + e log sigmoid(-beta delta)) / (1 - 2 e)    arXiv 2403.00409, e = label smoothing
     sigmoid_norm  -log sigmoid(beta (r_c / n_c - r_r / n_r))                        length-normalised, Tulu 3, arXiv 2411.15124
+    + bco         bco_weight * (-log sigmoid(beta r_c) - log sigmoid(-beta r_r))    BCO, arXiv 2404.04656, without its moving zero
     + sft         - sft_weight * mean log pi(token) over the chosen tokens           RPO, arXiv 2404.19733, equation 1
+
+Sigmoid with both terms is MPO, the usual recipe of vision-language models (arXiv 2411.10442); its weights 0.8, 0.2 and 1 are, with the
+first one as the unit, a `bco_weight` of 0.25 and an `sft_weight` of 1.25.
 
 TRL computes them, on either path; the numbers worked by hand in the tests hold its definitions.
 """
@@ -27,7 +31,7 @@ KINDS = get_args(LossKind)
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """One of `KINDS` with its strength `beta`, the share of flipped labels that `robust` allows for, and the weight of the SFT term.
+    """One of `KINDS` with its strength `beta`, the share of flipped labels that `robust` allows for, and the weights of added terms.
 
     Raises UsageError where a value has no meaning for the loss: TRL would ignore a label smoothing that the loss does not know.
     """
@@ -36,6 +40,7 @@ class PreferenceLoss:
     beta: float = 0.1
     label_smoothing: float = 0.0
     sft_weight: float = 0.0
+    bco_weight: float = 0.0
 
     def __post_init__(self) -> None:
         problems = [
@@ -47,16 +52,17 @@ class PreferenceLoss:
             f"label smoothing belongs to the robust loss; {self.kind} would ignore it"
             if self.label_smoothing and self.kind != "robust"
             else "",
-            f"the SFT weight is {self.sft_weight}; it must be 0 or more"
-            if not (self.sft_weight >= 0 and math.isfinite(self.sft_weight))
-            else "",
+            *(
+                f"the {name} weight is {weight}; it must be 0 or more"
+                for name, weight in (("SFT", self.sft_weight), ("BCO", self.bco_weight))
+                if not (weight >= 0 and math.isfinite(weight))
+            ),
         ]
         if any(problems):
             raise UsageError("; ".join(filter(None, problems)))
 
     def to_trl(self) -> dict[str, Any]:
         """Return the equivalent arguments of TRL's `DPOConfig`."""
-        kinds, weights = [str(self.kind)], [1.0]
-        if self.sft_weight:
-            kinds, weights = [*kinds, "sft"], [*weights, self.sft_weight]
-        return {"loss_type": kinds, "loss_weights": weights, "beta": self.beta, "label_smoothing": self.label_smoothing}
+        terms = {str(self.kind): 1.0, "bco_pair": self.bco_weight, "sft": self.sft_weight}
+        terms = {name: weight for name, weight in terms.items() if weight}
+        return {"loss_type": list(terms), "loss_weights": list(terms.values()), "beta": self.beta, "label_smoothing": self.label_smoothing}
