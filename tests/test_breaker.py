@@ -72,22 +72,22 @@ def test_an_outage_lasts_from_its_first_request_until_an_answer() -> None:
     assert outage.left(1000.0) == float("inf")
     outage.failure(100.0, "429: slow down")
     outage.failure(180.0, "500: boom")
-    assert (outage.first, outage.patience) == ("429: slow down", 150.0)
-    assert outage.left(180.0) == 70.0
+    assert (outage.first, outage.patience) == ("429: slow down", 140.0)
+    assert outage.left(180.0) == 60.0
     outage.success()
     assert outage.left(180.0) == float("inf")
     outage.failure(200.0, "500: boom")
-    assert outage.left(350.0) == 0.0
+    assert outage.left(340.0) == 0.0
 
 
 def test_the_end_of_an_outage_waits_for_a_long_time_limit_and_a_named_wait() -> None:
-    assert Outage(timeout=600.0).patience == 750.0
+    assert Outage(timeout=600.0).patience == 690.0
     outage = Outage(timeout=1.0)
     outage.failure(0.0, "429", wait=240.0)
     outage.failure(1.0, "429", wait=5.0)
     assert outage.patience == 480.0
     outage.success()
-    assert outage.patience == 150.0
+    assert outage.patience == 140.0
 
 
 def test_three_refusals_of_the_account_in_a_row_are_final() -> None:
@@ -169,7 +169,7 @@ def test_a_server_that_hangs_is_not_waited_for_in_a_second_round(monkeypatch: py
     monkeypatch.setattr(breaker, "SILENCE", 0.1)
     with Loopback(latency=30) as server:
         ends = results(server, 30, timeout=1.0, concurrency=4)
-    # The first round ends after 1 s, the outage after 1.25 s, in the middle of the second round.
+    # The first round ends after 1 s, the outage after 1.15 s, in the middle of the second round.
     assert set(ends) == {f"RunFailure: {server.url}: no answer within 1 s; no request was answered for 1 s"}
     assert server.calls <= 8
 

@@ -280,7 +280,8 @@ def test_a_path_that_is_no_store_is_a_usage_error(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "other")
     other.execute("CREATE TABLE calls (name TEXT)")
     other.close()
-    for path in (tmp_path, tmp_path / "text", tmp_path / "text" / "below", tmp_path / "other"):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "text", tmp_path / "text" / "below", tmp_path / "other", tmp_path / "pipe"):
         with pytest.raises(UsageError, match="store of calls"):
             CallStore(path)
     assert (tmp_path / "text").read_text().startswith("this is not")

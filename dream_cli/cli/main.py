@@ -6,6 +6,7 @@ import difflib
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -108,25 +109,29 @@ def main() -> None:
         _leave(0)
     except BrokenPipeError:
         _leave(0)
+    except SystemExit as stop:
+        # rich ends the process where its output is closed.
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        _leave(0)
     except typer.Exit as stop:
         _leave(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         ignore_signals()
-        sys.stderr.write(f"dream: interrupted{_continuation(context)}\n")
-        _leave(128 + (signals or [signal.SIGINT])[0])
+        _leave(128 + (signals or [signal.SIGINT])[0], f"interrupted{_continuation(context)}")
     except RunFailure as error:
-        sys.stderr.write(f"dream: {error}{_continuation(context)}\n")
-        _leave(2)
-    except (DreamError, OSError) as error:
-        sys.stderr.write(f"dream: {error}\n")
-        _leave(2)
+        _leave(2, f"{error}{_continuation(context)}")
+    except DreamError as error:
+        _leave(2, str(error))
+    except OSError as error:
+        # Files are opened by name: what has none is the stream that was open from the start.
+        _leave(2, str(error) if error.filename else f"cannot write stdout: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - reported as it is, with our exit code
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
         if hasattr(error, "format_message"):
-            sys.stderr.write(f"dream: {error.format_message()}\n")
-        else:
-            # Python's own exit code is 1, which here means that some rows have an error; a calling loop would go on.
-            sys.excepthook(*sys.exc_info())
+            _leave(2, error.format_message())
+        # Python's own exit code is 1, which here means that some rows have an error; a calling loop would go on.
+        sys.excepthook(*sys.exc_info())
         _leave(2)
 
 
@@ -146,8 +151,8 @@ def _context(args: list[str]) -> Any:
     return typer.main.get_command(app).make_context("dream", args, auto_envvar_prefix="DREAM")
 
 
-def _leave(code: int) -> None:
-    """Exit with a code, without the shutdown of Python.
+def _leave(code: int, message: str = "") -> None:
+    """Exit with a code and a message, without the shutdown of Python.
 
     A thread that blocks in a read of stdin holds the lock of the stream, and the shutdown would wait for it until the input ends.
     Nothing is lost: files and stores are closed by the code that opened them, and the two streams are flushed here.
@@ -157,7 +162,9 @@ def _leave(code: int) -> None:
     except BrokenPipeError:
         pass
     except OSError as error:
-        sys.stderr.write(f"dream: cannot write stdout: {error.strerror}\n")
-        code = 2
-    sys.stderr.flush()
+        # What was raised before may have been the same fault, in the words of the library that met it.
+        code, message = 2, f"cannot write stdout: {error.strerror}"
+    with suppress(OSError):
+        sys.stderr.write(f"dream: {message}\n" if message else "")
+        sys.stderr.flush()
     os._exit(code)

@@ -15,8 +15,8 @@ from dream_cli.cli.main import app
 _EXITS = {
     "0": "All rows were handled.",
     "1": "Some rows have an error; they are in the output with an `error` field.",
-    "2": "The command line or the configuration is wrong.",
-    "130": "Interrupted; run the same command again to continue: calls in the store are not repeated.",
+    "2": "The command could not go on: its arguments, its files, or the server or model as a whole.",
+    "130": "Interrupted (Ctrl-C; SIGTERM: 143, SIGHUP: 129); run the same command again to continue: calls in the store are not repeated.",
 }
 _TWINS = "Every option can also be set by an environment variable; an option on the command line takes precedence."
 

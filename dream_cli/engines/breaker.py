@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 IN_A_ROW = 20  # calls that fail without one that succeeds
 FINAL = 3  # replies in a row that refuse the account: its key, its quota, or its rate for minutes
-SILENCE = 150.0  # seconds without a success while calls fail
-OF_THE_TIMEOUT = 1.25  # the same for a longer time limit of a request: a share of it
+SILENCE = 140.0  # seconds without a success while calls fail
+OF_THE_TIMEOUT = 1.15  # the same for a longer time limit of a request: a share of it
 OF_THE_WAIT = 2.0  # the same where the server names a wait: a multiple of it
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +91,11 @@ class CallStore:
         """Open the file for reading and writing; return None, with a warning, where a newer version made it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Prompts and answers are for the owner's eyes; SQLite gives the files beside it the same mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        regular = stat.S_ISREG(os.fstat(file).st_mode)
+        os.close(file)
+        if not regular:
+            raise sqlite3.DatabaseError("it is not a regular file")
         # IMMEDIATE: a writer waits for its turn at the start, where waiting is possible.
         db = sqlite3.connect(self.path, timeout=BUSY, isolation_level="IMMEDIATE", check_same_thread=False)
         try:

@@ -102,7 +102,7 @@ class _Ours:
     rejects = None
 
     def __init__(self, sink: Sink, out: str | None, rows: ImageRows) -> None:
-        self.sink, self.rows, self.guard = sink, rows, as_usage_error(str(out))
+        self.sink, self.rows, self.guard = sink, rows, as_usage_error(out or "stdout")
 
     def write(self, record: Record) -> tuple[str, ...]:
         with self.guard:
@@ -119,7 +119,7 @@ class _Theirs:
     def __init__(
         self, sink: Sink, out: str | None, rows: ImageRows, form: Written, typed: bool, label: str | None, later: ExitStack
     ) -> None:
-        self.sink, self.name, self.rows = sink, str(out), rows
+        self.sink, self.name, self.rows = sink, out or "stdout", rows
         self.form, self.typed, self.later = form, typed, later
         self.beside = None if rows.folder is None else f"{label}.errors.jsonl"
         self.kind: tuple[str, ...] | None = None

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import IO, Any, Protocol, cast
 
-from dream_cli.errors import InvalidRecord, RowError, UsageError
+from dream_cli.errors import RowError, UsageError, as_row_error
 from dream_cli.records.access import Base
 from dream_cli.records.atomic import as_usage_error, check_place, replacing
 from dream_cli.records.columns import DEFAULT_READING, Reading, UnreadColumns, each_image
@@ -265,9 +265,10 @@ def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = D
     fields = each_image(fields, images, lambda image: locate(image, base))
     try:
         return Record.from_dict(fields, place, image_column=images, prompt_column=prompt, access=base.access)
-    except InvalidRecord as error:
+    except Exception as error:  # noqa: BLE001 - no single row may end a run
+        failure = as_row_error(error)
         return Record(
-            error=Failure("read", "invalid", str(error)),
+            error=Failure("read", failure.kind, str(failure)),
             extra=fields,
             order=tuple(fields),
             place=place,

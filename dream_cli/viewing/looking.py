@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from dream_cli.errors import UsageError
-from dream_cli.records.atomic import replacing
+from dream_cli.records.atomic import as_usage_error, replacing
 from dream_cli.records.columns import unread
 from dream_cli.records.streams import open_writer
 from dream_cli.records.strict_json import dumps
@@ -69,7 +69,7 @@ def write_gallery(tables: Tables, selection: Selection, limit: int | None, out: 
     from dream_cli.viewing.html.record_page import page, shown_records
 
     tables.make_views()
-    with replacing(out) as file:
+    with replacing(out) as file, as_usage_error(out):
         count = choose(tables, selection)
         items = shown_records(fetch(tables, limit or GALLERY))
         file.write(page(os.path.basename(tables.shown), items, count).encode())

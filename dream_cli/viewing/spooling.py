@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from dream_cli.errors import UsageError
 from dream_cli.records.streams import check_source, is_pipe, open_writer, read_records, standard_input, suffix_of
 
 
@@ -43,8 +44,11 @@ def _plainly_named(path: str) -> Iterator[str]:
 def _spooled(stream: IO[bytes]) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="dream-") as folder:
         path = os.path.join(folder, "stdin.jsonl")
-        with open(path, "wb") as file:
-            shutil.copyfileobj(stream, file)
+        try:
+            with open(path, "wb") as file:
+                shutil.copyfileobj(stream, file)
+        except OSError as error:
+            raise UsageError(f"the input cannot be kept in {folder}: {error.strerror}; name a folder with more space in TMPDIR") from None
         yield path
 
 
