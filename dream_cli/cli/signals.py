@@ -21,23 +21,27 @@ def end_quietly() -> None:
 
 
 def raise_interrupts() -> list[int]:
-    """Let each signal interrupt the command; return the list to which the numbers of SIGTERM and SIGHUP are added."""
+    """Let each signal raise KeyboardInterrupt; return the list to which the numbers of the signals are added."""
     received: list[int] = []
 
-    def interrupt(number: int, frame: Any) -> None:
+    def interrupt(number: int, _: Any) -> None:
         received.append(number)
-        # That of Ctrl-C may be asyncio's own by now, which ends the tasks in order.
-        handler = signal.getsignal(signal.SIGINT)
-        if callable(handler):
-            handler(signal.SIGINT, frame)
-        else:
+        asyncio = sys.modules.get("asyncio")
+        try:
+            loop = asyncio.get_running_loop() if asyncio else None
+        except RuntimeError:
+            loop = None
+        if loop is None:
             raise KeyboardInterrupt
+        # Not here, in the middle of a callback: raised between two of them, it leaves the tasks in order.
+        loop.call_soon_threadsafe(_interrupt)
 
     _handle(interrupt)
-    # asyncio installs its own handler only in the place of Python's.
-    if signal.getsignal(signal.SIGINT) is interrupt:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     return received
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def ignore_signals() -> None:
