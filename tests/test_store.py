@@ -481,3 +481,12 @@ def test_a_disk_that_fills_up_costs_no_reply(path: Path, capsys: pytest.CaptureF
 
     asyncio.run(run())
     assert capsys.readouterr().err.count("database or disk is full") == 1
+
+
+def test_a_closed_store_keeps_nothing_and_raises_nothing(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = CallStore(path)
+    claimed = store.claim(["k"])
+    store.close()
+    store.release(claimed)
+    store.put("generate", "m", [("k", {}, {"text": "late"})])
+    assert (store.get("k"), store.unkept, capsys.readouterr().err) == (None, 1, "")

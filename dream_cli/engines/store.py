@@ -176,9 +176,10 @@ class CallStore:
         self._write("DELETE FROM claims WHERE key = ? AND host = ? AND process = ? AND began = ?", [(key, *self._owner) for key in keys])
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; calls that still end are not kept."""
         if self._db is not None:
             self._db.close()
+            self._db = None
 
     def _held_by_others(self, keys: Sequence[str]) -> set[str]:
         assert self._db is not None
