@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import DreamError, UsageError
 from dream_cli.training import preflight, reporting
 from dream_cli.training.rows import Row
 from dream_cli.training.settings import Hardware
@@ -48,6 +49,18 @@ def test_several_processes_find_what_one_finds_in_the_same_order(tmp_path: Path,
     assert job_problems(replace(job, hardware=Hardware(workers=2))) == alone
     assert pools == [2]
     assert [line.split(":")[1] for line in alone[1:]] == ["2", "4", "6", "8"]
+
+
+def test_a_process_that_dies_is_named_with_the_way_around_it(tmp_path: Path, llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(ProcessPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(preflight, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(preflight, "_ALONE", 2)
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    with pytest.raises(DreamError, match="a process that checks rows ended: .* --workers 1 checks in one process"):
+        training.check("sft", training.job(source, llava, tmp_path / "out", hardware=Hardware(workers=2)))
 
 
 def job_problems(job: Any) -> list[str]:

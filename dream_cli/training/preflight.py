@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
 
 from dream_cli.engines.registry import world_of
-from dream_cli.errors import InvalidRecord, RowError, UsageError
+from dream_cli.errors import DreamError, InvalidRecord, RowError, UsageError
 from dream_cli.records.images import open_rgb
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
@@ -95,6 +95,11 @@ class Preflight:
                     yield from _finished(*waiting.popleft())
             for each in waiting:
                 yield from _finished(*each)
+        except BrokenExecutor as error:
+            raise DreamError(
+                "a process that checks rows ended: memory may be short, or a script of yours has no `if __name__ == '__main__':`; "
+                "--workers 1 checks in one process"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
