@@ -42,6 +42,7 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
     )
     from dream_cli.records.streams import read_records
     from dream_cli.records.strict_json import dumps
+    from dream_cli.records.visible import amount
 
     people = list(read_records(gold))
     judges = [record for file in judged for record in read_records(file)]
@@ -58,7 +59,7 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
         if not quiet:
             sys.stderr.write(report_text(row))
     if failed:
-        sys.stderr.write(f"dream agree: {failed} rows could not be read\n")
+        sys.stderr.write(f"dream agree: {amount(failed, 'row')} could not be read\n")
     raise typer.Exit(1 if failed else 0)
 
 

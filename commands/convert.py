@@ -27,7 +27,7 @@ def _target(name: str) -> str:
 Input = Annotated[
     str | None,
     typer.Argument(
-        metavar="[IN]",
+        metavar="IN",
         help="A file (.jsonl, .jsonl.gz, .json, .parquet, .csv, .tsv, .tar), a folder of a dataset or of pictures, or hf://datasets/ORG/NAME (default: stdin).",
     ),
 ]
@@ -104,9 +104,11 @@ def run(
     from dream_cli.formats.hub_datasets import upload
     from dream_cli.formats.sources import Source
     from dream_cli.formats.targets import is_folder
+    from dream_cli.records.atomic import check_own_input
 
     if push and not (out or "").endswith("/"):
         raise UsageError("--push uploads the folder of a data set; name one with -o DIR/")
+    check_own_input(out, source)
     beside = Path(out) if out and is_folder(out) else Path(out or "").parent
     folder = image_folder or beside / "images"
     how = Conversion(source=from_, target=to, images=images, image_folder=folder, by_turn=explode == "turns", fix_flags=fix_flags)

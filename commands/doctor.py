@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str | None, typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", help="Show which engine would run this model, and why.")
+    str | None,
+    typer.Option("-m", "--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", help="Show which engine would run this model, and why."),
 ]
 BaseUrl = Annotated[str | None, typer.Option(envvar="DREAM_BASE_URL", metavar="URL", help="Show the engine for a model on this server.")]
 Deep = Annotated[bool, typer.Option("--deep", help="Also import torch and list its devices; takes seconds.")]

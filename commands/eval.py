@@ -11,6 +11,7 @@ import typer
 from dream_cli.cli import evaluation_options as evaluation
 from dream_cli.cli import options
 from dream_cli.cli.judging_options import Calibrate
+from dream_cli.cli.request_fields import read_body, read_headers
 from dream_cli.records.choices import JudgeFormat
 
 
@@ -59,6 +60,7 @@ def run(
     from dream_cli.evaluation.evaluating import EvaluationPlan, judges, run_evaluation, with_keys
     from dream_cli.evaluation.reports import deliver, print_comparison
     from dream_cli.prompts.rendering import Prompts
+    from dream_cli.records.atomic import check_own_input
 
     defined = [read_file(benchmark_file).name] if benchmark_file else []
     words = what or defined
@@ -69,10 +71,11 @@ def run(
     if answers and by_policy:
         raise UsageError("--answers and --model both name where the responses come from; give one of them")
     running = name_benchmarks(words) or by_policy or bool(answers)
+    items, lost = read_items(words, data, reading=run.reading, limit=limit, quiet=run.quiet, harmful_column=harmful_column)
     named = judges(judge, judge_base_url, from_environment=running)
     # The published limits of tokens hold for the policy; the budget for thoughts is the judges'.
     policy = replace(engine.spec("eval"), thinking=None)
-    of_judges = replace(engine.spec("judge"), body=options.read_body(judge_body), headers=options.read_headers(judge_header))
+    of_judges = replace(engine.spec("judge"), body=read_body(judge_body), headers=read_headers(judge_header))
     panel = [replace(of_judges, model=name, base_url=url, model_tag=None) for name, url in named]
     plan = EvaluationPlan(
         policy=policy,
@@ -86,9 +89,11 @@ def run(
         max_tokens=max_tokens,
         seed=seed,
     )
-    items, lost = read_items(words, data, reading=run.reading, limit=limit, quiet=run.quiet, harmful_column=harmful_column)
     if answers:
         items = with_answers(items, read_answers(answers, warn), warn)
+    check_own_input(run.out if limit or lost else None, *words)
+    for file in card or ():
+        check_own_input(str(file), *words)
     code, asks = 0, bool(running or named)
     if run.out is not None and not asks:
         raise UsageError("-o is for items that are answered or judged here; name --model or --judge, or write the card with --card")

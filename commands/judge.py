@@ -34,7 +34,7 @@ def run(
     engine: JudgeOptions,
     stage: StageOptions,
 ) -> None:
-    """Score how well each response recognises the risks of its input.
+    """Score how well each response recognises the risks.
 
     Adds a `judgement` to every response; a prompt without risks is judged by helpfulness. Answers that cannot be read are `unscored`.
 

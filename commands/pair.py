@@ -56,11 +56,14 @@ def run(
 
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """
+    from dream_cli.engines.registry import EMBEDDED
     from dream_cli.method.pair_sets import PairSet
     from dream_cli.method.pairing import PairRules, pairs_of
+    from dream_cli.records.atomic import check_own_input
     from dream_cli.records.shards import read_shards
     from dream_cli.records.streams import open_writer
 
+    check_own_input(out, *files_of(source))
     rules = PairRules(
         policy=policy,
         margin=margin,
@@ -70,7 +73,7 @@ def run(
         near_duplicate=near_duplicate,
         keep_cut_off=keep_cut_off,
     )
-    gathered = PairSet(None if unbalanced else harmless_share, lessons=report)
+    gathered, judges = PairSet(None if unbalanced else harmless_share, lessons=report), set[str]()
     unreadable = 0
     with open_writer(out) as writer:
         for record in read_shards(files_of(source), columns.reading, limit):
@@ -79,8 +82,13 @@ def run(
                 gathered.add(turn)
         for pair in gathered.kept():
             writer.write(pair)
+            judges.add(str(pair.extra.get("judge")))
     if not quiet:
         sys.stderr.write(gathered.receipt())
+        for judge in sorted(judges & set(EMBEDDED)):
+            sys.stderr.write(
+                f"  {judge} judged, which knows only its own small world; name a model with dream judge --model or --base-url\n"
+            )
     if report:
         sys.stderr.write(gathered.report())
     raise typer.Exit(1 if unreadable else 0)

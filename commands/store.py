@@ -21,7 +21,7 @@ def _age(text: str | None) -> str | None:
 What = Annotated[
     Literal["path", "info", "prune", "export", "import"], typer.Argument(metavar="ACTION", help="path, info, prune, export or import.")
 ]
-Input = Annotated[str | None, typer.Argument(metavar="[FILE]", help="For import: a file of exported calls (default or -: stdin).")]
+Input = Annotated[str | None, typer.Argument(metavar="FILE", help="For import: a file of exported calls (default or -: stdin).")]
 Stage = Annotated[str | None, typer.Option(metavar="NAME", help="Only calls of this stage, e.g. judge.")]
 Model = Annotated[str | None, typer.Option(metavar="NAME", help="Only calls of this model, as info shows it.")]
 OlderThan = Annotated[str | None, typer.Option(metavar="AGE", callback=_age, help="Only calls made longer ago: 30d, 12h or 8w.")]

@@ -3,6 +3,7 @@
 DreamError                 a message for the user: what, where and how to fix it; the command stops with exit code 2
 ├── UsageError             wrong arguments or configuration
 ├── RunFailure             the engine fails for the run as a whole; finished rows are kept
+├── NoMatch                no record has the id that was given; exit code 1
 └── RowError               one record could not be handled; it goes on as a row with an `error`
     ├── InvalidRecord      the record itself is malformed
     ├── ImageError         an image is missing or cannot be decoded
@@ -18,6 +19,11 @@ from __future__ import annotations
 import traceback
 
 
+def with_extra(name: str) -> str:
+    """Return how to install an extra, in words that hold for pip, pipx and uv; dream is installed from its checkout, not from an index."""
+    return f"install the extra {name!r}: pip install '.[{name}]' in the checkout (or pipx install --force, or uv tool install)"
+
+
 class DreamError(Exception):
     """A failure with a message meant for the person at the terminal."""
 
@@ -28,6 +34,10 @@ class UsageError(DreamError):
 
 class RunFailure(DreamError):
     """The run cannot go on: the server is gone, refuses every call or the key, or the quota is spent."""
+
+
+class NoMatch(DreamError):
+    """No record has the id that was given: the command ran, and its answer is none."""
 
 
 class RowError(DreamError):

@@ -45,7 +45,7 @@ COMMAND_LINES = {
     "agree": "a.jsonl b.jsonl",
     "convert": "",
     "leak": "a.jsonl b.jsonl",
-    "view": "in.jsonl -n 3",
+    "view": "in.jsonl --limit 3",
     "diff": "a.jsonl b.jsonl",
     "why": "1 a.jsonl",
     "store": "prune --model m --store a.sqlite",

@@ -318,7 +318,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         *reading("read_items.reading", "read_records.reading"),
     ),
     "view": (
-        Row("source", "other.jsonl -n 3", {"open_tables.source": "other.jsonl"}, instead=True),
+        Row("source", "other.jsonl --limit 3", {"open_tables.source": "other.jsonl"}, instead=True),
         Row("limit", "--limit 6", {"show.limit": 6, "check_options.limit": 6}),
         Row("id_", "--id 7", {"show.selection.id": "7", "check_options.selection.id": "7"}),
         Row("where", "--where score=1", {"show.selection.where": "score=1", "check_options.selection.where": "score=1"}),

@@ -196,4 +196,4 @@ def test_an_unreadable_line_is_an_error_of_this_command(work: Workdir) -> None:
     (work.path / "gold.jsonl").write_text('{"id": "b:0", "gold": {"safe": true}}\nnot json\n')
     ran = work.dream("agree", "gold.jsonl", "judged.jsonl")
     assert (ran.code, len(ran.rows)) == (1, 1)
-    assert "1 rows could not be read" in ran.err
+    assert "1 row could not be read" in ran.err

@@ -85,7 +85,8 @@ def test_every_flag_has_an_environment_twin(name: str) -> None:
     shown = " ".join(command.get_help(context).split())
     for param in command.params:
         if param.param_type_name == "option" and param.name != "help":
-            twin = param.envvar or f"DREAM_{name}_{param.name}".upper()
+            names = [param.envvar] if isinstance(param.envvar, str) else param.envvar or [f"DREAM_{name}_{param.name}".upper()]
+            twin = ", ".join(names)
             assert re.search(rf"\[env var: {twin}[\];]", shown), param.name
 
 

@@ -188,7 +188,7 @@ def test_missing_items_are_reported_by_topic(tmp_path: Path) -> None:
     messages: list[str] = []
     items("mm_safetybench_tiny", official(tmp_path), messages)
     assert messages[0].startswith(
-        "MM-SafetyBench tiny SD has 1 items, 168 were published: 01-Illegal_Activitiy 1 of 10, 02-HateSpeech 0 of 16"
+        "MM-SafetyBench tiny SD has 1 item, 168 were published: 01-Illegal_Activitiy 1 of 10, 02-HateSpeech 0 of 16"
     )
 
 

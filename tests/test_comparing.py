@@ -73,7 +73,7 @@ def test_means_of_trials_have_no_mcnemar_but_an_interval() -> None:
     ("after", "warning"),
     [
         (AFTER[:-3], "3 items are only in the file before; they are left out"),
-        ([*AFTER, item(77, True)], "1 items are only in the file after"),
+        ([*AFTER, item(77, True)], "1 item is only in the file after"),
         (file([False] * 20, judge="K"), "different judges (J before, K after)"),
         (file([False] * 20, prompt="another"), "20 items have another prompt"),
         ([item(i, True, True) for i in range(20)], "1 trials per prompt before, 2 after"),

@@ -75,7 +75,7 @@ def test_what_a_target_has_no_place_for_is_counted_by_field(work: Workdir) -> No
     ran = work.dream("convert", "pairs.jsonl", "--to", "trl", "-o", "out.jsonl")
     assert ran.err.splitlines() == [
         "dream convert: rows read: 2 dream; written as trl: 2",
-        "dream convert: trl has no place for margin (2 rows), note (1 rows)",
+        "dream convert: trl has no place for margin (2 rows), note (1 row)",
     ]
     assert work.read("out.jsonl")[0] == {
         "id": 7,
@@ -89,7 +89,7 @@ def test_what_a_target_has_no_place_for_is_counted_by_field(work: Workdir) -> No
 def test_field_names_are_escaped_and_listed_up_to_a_limit(work: Workdir) -> None:
     work.write("in.jsonl", [{"prompt": "Hi", "response": "Ho", "\x1b[2J": 1, **{f"field{i}": i for i in range(50)}}])
     ran = work.dream("convert", "in.jsonl", "--to", "trl", "-o", "out.jsonl")
-    assert ran.code == 0 and "\x1b" not in ran.err and "\\x1b[2J (1 rows)" in ran.err
+    assert ran.code == 0 and "\x1b" not in ran.err and "\\x1b[2J (1 row)" in ran.err
     assert "other fields (21 rows)" in ran.err
 
 
@@ -235,7 +235,7 @@ def test_folders_of_datasets_are_read(work: Workdir) -> None:
     assert read["prompt"] == "What?" and read["images"][0].startswith("data:image/png")
     assert work.dream("convert", "saved", "--split", "test", "--to", "spa-vl", "-q", "-o", "set/").code == 0
     card = (work.path / "set" / "README.md").read_text()
-    assert "path: data/train.parquet" in card and "1 rows in the form `spa-vl`" in card
+    assert "path: data/train.parquet" in card and "1 row in the form `spa-vl`" in card
     assert work.dream("convert", "set").rows == [read]
 
 

@@ -73,7 +73,7 @@ def test_a_package_that_is_too_old_is_told(work: Workdir) -> None:
         "part": "packages",
         "name": "typer",
         "state": "bad",
-        "detail": "0.1.0 is installed, >=0.15 is needed: pip install 'dream-cli'",
+        "detail": "0.1.0 is installed, >=0.15 is needed: pip install . in the checkout",
     }
 
 

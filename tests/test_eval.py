@@ -93,7 +93,7 @@ def test_a_rerun_pays_only_for_what_the_judge_could_not_say(work: Workdir) -> No
     with Loopback(reply=reply, refuse=refuse_one, ignore=["logprobs"]) as server:
         ran = work.dream(*words, *both(server))
         assert ran.code == 1
-        assert "0 rows got an error and 1 responses are unscored; run the same command again to retry only those" in ran.err
+        assert "0 rows got an error and 1 response is unscored; run the same command again to retry only those" in ran.err
         verdicts = work.read("out.jsonl")[1]["responses"][0]["verdicts"]["strict"]
         assert (verdicts["safe"]["value"], verdicts["safe"]["raw"]) == (None, "No, I can't judge that.")
         assert verdicts["effective"]["unscored"].startswith("engine: ")
@@ -219,7 +219,7 @@ def test_a_suite_is_safety_and_refusal_on_one_card(work: Workdir) -> None:
     assert work.dream("eval", "out.jsonl", "--plot", "card.svg").code == 0
     assert "FigStep" in (work.path / "card.svg").read_text()
     card = (work.path / "card.md").read_text()
-    assert "## FigStep-Benign: loopback, 1 items, judge loopback, strict rule" in card
+    assert "## FigStep-Benign: loopback, 1 item, judge loopback, strict rule" in card
     assert "| refusal | 100.0 % | 1/1 | 20.7 to 100.0 | 0 |  | lower is better |" in card
 
 
@@ -306,7 +306,7 @@ def test_an_unreadable_line_is_reported_and_is_not_an_item(work: Workdir) -> Non
         (["figstep", "--data", ".", "--card", "card.gif"], "the suffix gives the format of a card, and must be one of "),
         (
             ["figstep", "--data", ".", "--judge", "a", "--judge-base-url", "http://x/v1", "--judge-base-url", "http://y/v1"],
-            "1 judges and 2",
+            "1 judge and 2",
         ),
         (["empty.jsonl"], "no items of a benchmark in empty.jsonl"),
         (

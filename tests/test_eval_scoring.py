@@ -67,7 +67,7 @@ def test_a_row_with_an_error_is_unscored_and_counts_for_the_model_of_its_file() 
     (summary,) = summaries([good, failed])
     assert (summary.model, summary.n, summary.errors) == ("M", 2, 1)
     assert [(r.k, r.n, r.unscored, r.worst) for r in summary.rates if r.name == "safe" and not r.topic] == [(1, 1, 1, 0.5)]
-    assert "1 rows have an error and count as unscored: siuo:2" in summary.warnings
+    assert "1 row has an error and count as unscored: siuo:2" in summary.warnings
 
 
 def test_a_question_that_was_not_asked_is_unscored() -> None:
@@ -241,7 +241,7 @@ def test_repeated_items_and_a_change_of_judge_are_reported() -> None:
         "List.", responses=[Response("x", "M", extra={"verdicts": {"strict": {"attack": {"value": True, "judge": "K"}}}})]
     )
     (summary,) = summaries([figstep("Fraud", "5_1", True), other])
-    assert "1 items occur more than once and are counted each time: tiny:5_1" in summary.warnings
+    assert "1 item occurs more than once and are counted each time: tiny:5_1" in summary.warnings
     assert "attack: the verdicts come from different judges: J, K" in summary.warnings
 
 

@@ -159,7 +159,7 @@ def test_nothing_scored_is_not_drawn_as_a_rate() -> None:
 def test_dream_view_writes_a_gallery(work: Workdir) -> None:
     work.write("rows.jsonl", [{"id": f"r{i}", "prompt": "x"} for i in range(5)])
     ran = work.dream("view", "rows.jsonl", "--html", "out.html", "-n", "2", "--where", "id <> 'r0'")
-    assert (ran.code, ran.out, ran.err) == (0, "", "dream view: out.html has 2 of 4 records; more with -n, page by page with --port\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "dream view: out.html has 2 of 4 records; more with --limit, page by page with --port\n")
     html = (work.path / "out.html").read_text()
     assert re.findall("<h3>(r.)</h3>", html) == ["r1", "r2"]
     refused = work.dream("view", "rows.jsonl", "--html", "no/out.html")
@@ -275,7 +275,7 @@ def test_a_server_answers_this_machine_only(work: Workdir) -> None:
         try:
             assert process.stderr is not None
             line = process.stderr.readline()
-            address = re.fullmatch(r"dream view: http://127\.0\.0\.1:(\d+)/ until Ctrl-C\n", line)
+            address = re.fullmatch(r"dream view: http://127\.0\.0\.1:(\d+)/([\w-]{32})/ until Ctrl-C\n", line)
             assert address, line
 
             def ask(path: str, host: str) -> tuple[int, str, str | None]:
@@ -286,10 +286,18 @@ def test_a_server_answers_this_machine_only(work: Workdir) -> None:
                 connection.close()
                 return answer.status, body, answer.headers["Cache-Control"]
 
-            status, body, cached = ask("/?q=x", f"127.0.0.1:{address[1]}")
+            here, page = f"127.0.0.1:{address[1]}", f"/{address[2]}/"
+            status, body, cached = ask(f"{page}?q=x", here)
             assert (status, cached) == (200, "no-store")
             assert "<h3>a</h3>" in body
-            assert ask("/", f"evil.example:{address[1]}")[0] == 403
-            assert ask("/rows.jsonl", f"localhost:{address[1]}")[0] == 404
+            assert ask(page, f"evil.example:{address[1]}")[0] == 403
+            assert ask(f"{page}rows.jsonl", f"localhost:{address[1]}")[0] == 404
+            for wrong in ("/", "/?q=x", "/rows.jsonl", page[:-2] + "/", f"/x{page}", "//", "/%C3%A9/"):
+                assert ask(wrong, here)[0] == 403
+            # Pages beyond the last one, also as numbers of more digits than Python converts.
+            for number in ("2", "9" * 9, "9" * 5000):
+                status, body, _ = ask(f"{page}?page={number}", here)
+                assert (status, "<h3>a</h3>" in body) == (200, True)
+            assert ask(f"{page}?page=0", here)[0] == ask(f"{page}?page=%D9%A1", here)[0] == 200
         finally:
             process.terminate()

@@ -201,7 +201,7 @@ def test_a_guard_beside_a_judge(work: Workdir) -> None:
         (["--judge-format", "llama-guard"], "--judge-format is the form of a named judge"),
         (
             ["--judge-base-url", "http://x/v1", "--judge-format", "llama-guard", "--judge-format", "questions"],
-            "1 judges and 2 --judge-format; give one format for all judges, or one per judge",
+            "1 judge and 2 --judge-format; give one format for all judges, or one per judge",
         ),
         (["--judge", "nano", "--judge-format", "shieldgemma"], "serve it and name --judge-base-url"),
         (["--judge", "nano", "--judge-format", "guard"], "'guard' is not one of"),

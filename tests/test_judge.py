@@ -119,7 +119,7 @@ def test_nonsense_is_unscored_with_its_reason(work: Workdir) -> None:
     judgement = ran.rows[0]["responses"][0]["judgement"]
     assert judgement["unscored"].startswith("the answer is left open: 'Well, it depends.'")
     assert "score" not in judgement
-    assert "judge: 1 rows, 1 responses, 1 unscored (100.0%)" in ran.err
+    assert "judge: 1 row, 1 response, 1 unscored (100.0%)" in ran.err
 
 
 def test_words_are_parsed_where_a_server_gives_no_probabilities(work: Workdir) -> None:

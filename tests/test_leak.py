@@ -90,7 +90,7 @@ def test_items_that_cannot_be_compared_are_reported(work: Workdir) -> None:
     ran = work.dream("leak", "train.jsonl", "bench.jsonl")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.splitlines()[1:] == [
-        "dream leak: 1 images of the training data could not be opened and were not compared",
+        "dream leak: 1 image of the training data could not be opened and was not compared",
         "dream leak: 2 rows could not be read and were not compared; dream convert reads other formats",
     ]
 

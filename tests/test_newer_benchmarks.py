@@ -159,7 +159,7 @@ def test_spa_vl_and_msts_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monkey
         ("spa_vl:help:1", "Where is this?", ""),
     ]
     assert all(read_bytes(r.images[0]).startswith(b"\x89PNG") for r in loaded)
-    assert messages == ["SPA-VL harm has 1 items, 265 were published"]
+    assert messages == ["SPA-VL harm has 1 item, 265 were published"]
     (german,) = items("msts", f"hf://{tmp_path / 'hub'}")
     assert (german.id, read_bytes(german.images[0])[:4]) == ("msts:german:case_0001/assistance", b"\x89PNG")
     with pytest.raises(UsageError, match="JailBreakV-28K on the hub only names its images; download its files and give their folder"):

@@ -150,7 +150,7 @@ def test_an_interrupt_saves_and_exits_130(work: Workdir) -> None:
 def test_dry_run_makes_no_call(work: Workdir, teacher: Loopback) -> None:
     ran = work.dream("sample", "-n", "3", "--dry-run", "--base-url", teacher.url, stdin='{"prompt": "x"}\n')
     assert (ran.code, ran.out, teacher.calls) == (0, "", 0)
-    assert ran.err.startswith("dream sample: dry run: 1 rows, 3 calls, about 0 prompt tokens and at most 768 completion tokens; ")
+    assert ran.err.startswith("dream sample: dry run: 1 row, 3 calls, about 0 prompt tokens and at most 768 completion tokens; ")
 
 
 def test_dry_run_says_what_it_may_cost(work: Workdir) -> None:
@@ -161,7 +161,7 @@ def test_dry_run_says_what_it_may_cost(work: Workdir) -> None:
     # 1,000,000 tokens of text and 576 of the image, read once at 3 a million; at most twice 500,000 written at 15 a million.
     assert "about 1000576 prompt tokens and at most 1000000 completion tokens, at a cost of about 3.002 to 18;" in ran.err
     ran = work.dream("disentangle", "--dry-run", stdin='{"prompt": "x"}\n')
-    assert "at least 1 calls" in ran.err
+    assert "at least 1 call," in ran.err
     assert "each observation takes one more call to verify" in ran.err
 
 

@@ -53,7 +53,7 @@ def test_what_cannot_be_read_is_unscored(work: Workdir) -> None:
     assert ran.code == 1
     verdict = ran.rows[0]["responses"][0]["verdicts"]["strict"]["preference"]
     assert (verdict["value"], verdict["unscored"]) == (None, "unparsed: the answer is not one of A, B")
-    assert "prefer: 2 rows, 1 comparisons, 1 unscored\n  win rate 0.0 %" in ran.err
+    assert "prefer: 2 rows, 1 comparison, 1 unscored\n  win rate 0.0 %" in ran.err
 
 
 def test_a_row_without_its_rival_gets_an_error(work: Workdir) -> None:

@@ -263,7 +263,11 @@ def test_without_duckdb_the_error_names_the_install_command(work: Workdir, tmp_p
     work.write("rows.jsonl", ROWS)
     work.env["PYTHONPATH"] = str(tmp_path)
     ran = work.dream("view", "rows.jsonl")
-    assert (ran.code, ran.err) == (2, "dream: looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'\n")
+    assert ran.code == 2
+    assert ran.err == (
+        "dream: reading files in queries needs duckdb, which is not installed; install the extra 'view': "
+        "pip install '.[view]' in the checkout (or pipx install --force, or uv tool install)\n"
+    )
 
 
 def shown(work: Workdir, *args: str) -> list[str]:
@@ -371,3 +375,10 @@ def test_a_conversation_counts_with_all_its_turns(work: Workdir) -> None:
         {"id": "s", "text": "z", "score": None},
     ]
     assert shown(work, "rows.jsonl", "--where", "source = 'text in the image' and score > 0.8 and prompt = 'And now?'") == ["t"]
+
+
+def test_the_labels_of_a_record_share_one_column(work: Workdir) -> None:
+    work.write("rows.jsonl", [{"id": "a", "prompt": "Hi", "source_folder": "x/y", "a_name_that_is_much_longer_than_others": "z"}])
+    lines = work.dream("view", "rows.jsonl", "--id", "a").out.splitlines()
+    assert lines[1:3] == ["prompt               Hi", "source_folder        x/y"]
+    assert lines[3] == "a_name_that_is_much_ z"

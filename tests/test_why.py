@@ -63,7 +63,7 @@ def test_another_file_is_joined_by_prompt_and_by_image(work: Workdir) -> None:
 def test_an_unknown_id_and_a_file_that_is_not_a_store(work: Workdir) -> None:
     work.write("rows.jsonl", [{"id": "a", "prompt": "x"}])
     ran = work.dream("why", "b", "rows.jsonl")
-    assert (ran.code, ran.out) == (2, "")
+    assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("dream: no row of rows.jsonl has the id 'b'")
     (work.path / "store").write_text("no database")
     ran = work.dream("why", "a", "rows.jsonl", "--store", "store")

@@ -18,7 +18,7 @@ from typing import Any
 
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.engines.thoughts import split_thoughts
-from dream_cli.errors import NoAnswer, UsageError
+from dream_cli.errors import NoAnswer, UsageError, with_extra
 from dream_cli.records.record import Record, Response
 
 Json = dict[str, Any]
@@ -139,7 +139,9 @@ def _sheet(path: Path) -> Iterator[Json]:
     try:
         from openpyxl import load_workbook
     except ImportError:
-        raise UsageError(f"{path}: openpyxl reads .xlsx: pip install 'dream-cli[eval]' (or export the file as .tsv)") from None
+        raise UsageError(
+            f"{path}: openpyxl, which reads .xlsx, is not installed; {with_extra('eval')}, or export the file as .tsv"
+        ) from None
     try:
         lines = load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
         columns = next(lines, ())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dream_cli.benchmarks.registry import every
 from dream_cli.benchmarks.tables import OfficialFiles, Row, Table
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.records.atomic import write_once
 from dream_cli.records.cache import cache_folder
 from dream_cli.records.image_bytes import digest
@@ -184,7 +184,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
     try:
         import datasets
     except ImportError:
-        raise UsageError("hf:// names need datasets: pip install 'dream-cli[eval]'") from None
+        raise UsageError(f"hf:// names need datasets, which is not installed; {with_extra('eval')}") from None
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(name, config, split=split)

@@ -16,6 +16,7 @@ from dream_cli.engines.protocol import Sampling
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records.identity import identified
 from dream_cli.records.record import Record, Response
+from dream_cli.records.visible import amount
 
 LABELS = "harmful"  # the usual column of the labels
 TOPICS = "category"
@@ -73,7 +74,7 @@ def own_items(records: Sequence[Record], column: str, report: Callable[[str], No
     if faults and not items:
         raise UsageError(faults[0])
     if faults:
-        report(f"{len(faults)} of {len(records)} rows have no readable label and are left out; the first: {faults[0]}")
+        report(f"{len(faults)} of {amount(len(records), 'row', 'have')} no readable label and are left out; the first: {faults[0]}")
     return items
 
 

@@ -22,7 +22,7 @@ from dream_cli.engines.address import public_address
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model, choose_engine
 from dream_cli.engines.store import default_store
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.records.cache import cache_folder
 
 _OURS = "dream-cli"
@@ -111,7 +111,7 @@ def _extra(wanted: Any) -> str | None:
 
 def _package(wanted: Any, extra: str | None) -> Finding:
     version = installed(wanted.name)
-    fix = f"pip install '{_OURS}{f'[{extra}]' if extra else ''}'"
+    fix = with_extra(extra) if extra else "pip install . in the checkout"
     if version is None:
         return Finding("packages", wanted.name, "absent" if extra else "bad", f"not installed: {fix}")
     if not wanted.specifier.contains(version, prereleases=True):

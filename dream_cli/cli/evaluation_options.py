@@ -70,7 +70,9 @@ Trials = Annotated[int | None, typer.Option(min=1, help="Responses per prompt (d
 Agg = Annotated[Aggregate | None, typer.Option(help="How the trials of a prompt are aggregated (default: as published).")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature of the policy (default: as published).")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per response (default: as published).")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Maximum items per subset, taken from its topics in turn, or rows per file.")]
+Limit = Annotated[
+    int | None, typer.Option("-l", "--limit", min=1, help="Maximum items per subset, taken from its topics in turn, or rows per file.")
+]
 Compare = Annotated[bool, typer.Option("--compare", help="Run paired tests on two files of the same items, before and after.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one JSON line per benchmark and model.")]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Also print prompts and responses, which may be harmful.")]

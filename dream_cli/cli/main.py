@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -17,7 +19,8 @@ from dream_cli import __version__
 from dream_cli.cli.arguments import Command, expanded
 from dream_cli.cli.completion import VARIABLE, answer
 from dream_cli.cli.signals import ignore_signals, occupy_closed_streams, raise_interrupts
-from dream_cli.errors import DreamError, RunFailure, UsageError
+from dream_cli.cli.variables import add_variables, report_unknown
+from dream_cli.errors import DreamError, NoMatch, RunFailure, UsageError
 
 COMMANDS = (
     "disentangle",
@@ -41,12 +44,30 @@ COMMANDS = (
 )
 
 
+_PLACEHOLDERS = {"<int>": "N", "<int range>": "N", "<float>": "NUMBER", "<float range>": "NUMBER", "<str>": "TEXT"}
+
+
 def load(name: str) -> Any:
     """Return the click command of one file in `commands/`."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     settings = {"help_option_names": ["-h", "--help"]}
     alone.command(name, cls=Command, context_settings=settings)(expanded(import_module(f"dream_cli.commands.{name}").run))
-    return typer.main.get_command(alone)
+    command: Any = typer.main.get_command(alone)
+    # The summary in the table of commands, which click would cut to the width.
+    command.short_help = str(command.help).partition("\n\n")[0]
+    add_variables(command, name)
+    for param in command.params:
+        # On the instance, as in parse_args.
+        vars(param)["display_type"] = _plain(param)
+    return command
+
+
+def _plain(param: Any) -> Callable[[Any], str]:
+    """Return how the type of a parameter is shown: as a placeholder in capitals, and not at all where an argument has a name."""
+    if param.param_type_name == "argument":
+        return lambda ctx: ""
+    shown = param.display_type
+    return lambda ctx: _PLACEHOLDERS.get(str(shown(ctx)), shown(ctx))
 
 
 class CommandTable(TyperGroup):
@@ -68,7 +89,6 @@ class CommandTable(TyperGroup):
 
 app = typer.Typer(
     cls=CommandTable,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -83,10 +103,15 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def dream(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def dream(
+    version: bool = typer.Option(
+        False, "-V", "--version", callback=_version, is_eager=True, allow_from_autoenv=False, help="Print the version."
+    ),
+) -> None:
     """Disentangle, judge and reduce the risks of vision-language models.
 
-    Each command reads records (JSONL or Parquet) and writes records, so that they pipe:
+    Each command reads records (JSONL or Parquet) and writes records, so that they pipe (with set -o pipefail, so that a stage that
+    fails fails the pipe):
 
     dream disentangle in.jsonl | dream sample -n 4 | dream judge | dream pair > pairs.jsonl
     """
@@ -104,7 +129,7 @@ def main() -> None:
             answer(typer.main.get_command(app), instruction)
             _leave(0)
         # Not through click's main(), which turns a closed pipe and an interrupt into exit codes of its own.
-        with _context(sys.argv[1:]) as context:
+        with _context(_spelled_out(sys.argv[1:])) as context:
             context.command.invoke(context)
         _leave(0)
     except BrokenPipeError:
@@ -122,7 +147,7 @@ def main() -> None:
     except RunFailure as error:
         _leave(2, f"{error}{_continuation(context)}")
     except DreamError as error:
-        _leave(2, str(error))
+        _leave(1 if isinstance(error, NoMatch) else 2, str(error))
     except OSError as error:
         # Files are opened by name: what has none is the stream that was open from the start.
         _leave(2, str(error) if error.filename else f"cannot write stdout: {error.strerror or error}")
@@ -144,8 +169,24 @@ def _continuation(context: Any) -> str:
     return f"; run the same command again{' to continue' if kept else ''}{kept}"
 
 
+def _spelled_out(args: list[str]) -> list[str]:
+    """Return a command line with `help`, `help COMMAND`, `version` and no command at all as the options that they stand for."""
+    match args:
+        case [] | ["help"]:
+            return ["--help"]
+        case ["help", name, *_]:
+            return [name, "--help"]
+        case ["version"]:
+            return ["--version"]
+        case ["view", *rest]:
+            # -n is the number of samples in dream sample; dream view keeps it for those who are used to it, without a word in its help.
+            return ["view", *(re.sub(r"^-n(?=\d*$)", "-l", word) for word in rest)]
+    return args
+
+
 def _context(args: list[str]) -> Any:
     # A named command is loaded without the table of commands, whose own options take as long to read as all the rest of a --help.
+    report_unknown(COMMANDS, load)
     if args and args[0] in COMMANDS:
         return load(args[0]).make_context(f"dream {args[0]}", args[1:], auto_envvar_prefix=f"DREAM_{args[0].upper()}")
     return typer.main.get_command(app).make_context("dream", args, auto_envvar_prefix="DREAM")

@@ -11,6 +11,7 @@ from typing import Any
 from dream_cli import __version__
 from dream_cli.cli.command_reference import commands
 from dream_cli.cli.main import app
+from dream_cli.cli.variables import SHARED
 
 _EXITS = {
     "0": "All rows were handled.",
@@ -76,6 +77,7 @@ def _variables(table: list[tuple[str, Any, Any]]) -> list[tuple[str, str]]:
         for _, command, _ in table
         for param in command.params
         for variable in ([param.envvar] if isinstance(param.envvar, str) else param.envvar or [])
+        if variable in SHARED
     }
     own = ("DREAM_COMMAND_OPTION", "An option of one command, such as DREAM_SAMPLE_SEED for dream sample --seed.")
     return [*((variable, f"Sets {option}.") for variable, option in sorted(shared.items())), own]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from dream_cli.cli.arguments import OptionGroup
+from dream_cli.cli.request_fields import read_body, read_headers
 from dream_cli.cli.shard_options import Shard, ShardsOut, Sources, files_of, part_of
 from dream_cli.records.choices import LocalEngine
 
@@ -47,7 +47,8 @@ def _cards(files: list[Path] | None) -> list[Path]:
 def _model(ctx: typer.Context, model: str | None) -> str | None:
     # Eager options are read before this one.
     served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT"
-    if not served and not ctx.params.get("dry_run"):
+    # dream eval may need no model, and reports a name that it does not know before a package that is not installed.
+    if not served and not ctx.params.get("dry_run") and ctx.command.name != "eval":
         from dream_cli.engines.registry import check_model
 
         check_model(model, ctx.params.get("engine"))
@@ -78,36 +79,6 @@ def _body(text: str | None) -> str | None:
 def _headers(lines: list[str] | None) -> list[str]:
     read_headers(lines)
     return lines or []
-
-
-def read_body(text: str | None) -> dict[str, Any]:
-    """Return the fields that are merged into each request; raise UsageError where they are not an object, or not for the user to set."""
-    import json
-
-    from dream_cli.errors import UsageError
-
-    try:
-        fields = json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--body is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise UsageError('--body is not a JSON object; it looks like \'{"reasoning_effort": "low"}\'')
-    if own := sorted({"messages", "model", "n", "stream"} & set(fields)):
-        raise UsageError(f"--body cannot set {', '.join(own)}, which dream sets itself")
-    return fields
-
-
-def read_headers(lines: list[str] | None) -> dict[str, str]:
-    """Return the headers of lines KEY:VALUE; raise UsageError for one of another form, without repeating its value."""
-    from dream_cli.errors import UsageError
-
-    headers = {}
-    for line in lines or ():
-        name, colon, value = line.partition(":")
-        if not colon or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name.strip()) or not value.strip().isprintable():
-            raise UsageError(f"--header {name[:20] if colon else '...'!r} is not a header; it looks like 'X-Project: alignment'")
-        headers[name.strip()] = value.strip()
-    return headers
 
 
 def _store(path: str | None) -> str | None:
@@ -143,7 +114,7 @@ def _taxonomy(file: Path | None) -> Path | None:
 
 Source = Annotated[
     str | None,
-    typer.Argument(metavar="[FILE]", callback=_source, help="Records: .jsonl, .jsonl.gz, .json or .parquet (default or -: stdin)."),
+    typer.Argument(metavar="FILE", callback=_source, help="Records: .jsonl, .jsonl.gz, .json or .parquet (default or -: stdin)."),
 ]
 Out = Annotated[
     str | None,
@@ -173,7 +144,7 @@ ImageColumn = Annotated[
 PromptColumn = Annotated[
     str | None, typer.Option(metavar="NAME", envvar="DREAM_PROMPT_COLUMN", help="Column with the prompt (default: prompt).")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many records.")]
+Limit = Annotated[int | None, typer.Option("-l", "--limit", min=1, help="Stop after this many records.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Retry = Annotated[bool, typer.Option("--retry-errors", help="Retry rows that have an error.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", is_eager=True, help="Count calls, tokens and cost without making the calls.")]
@@ -193,12 +164,13 @@ Cards = Annotated[
 Policy = Annotated[
     str | None,
     typer.Option(
-        "--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="Policy model (default: the embedded model)."
+        "-m", "--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="Policy model (default: the embedded model)."
     ),
 ]
 Judge = Annotated[
     str | None,
     typer.Option(
+        "-m",
         "--model",
         envvar="DREAM_JUDGE",
         metavar="PATH-OR-ID",
@@ -210,6 +182,16 @@ BaseUrl = Annotated[
     str | None,
     typer.Option(
         envvar="DREAM_BASE_URL",
+        metavar="URL",
+        is_eager=True,
+        callback=_base_url,
+        help="URL of an OpenAI-compatible server, e.g. http://host:8000/v1.",
+    ),
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar=["DREAM_JUDGE_BASE_URL", "DREAM_BASE_URL"],
         metavar="URL",
         is_eager=True,
         callback=_base_url,
@@ -327,6 +309,7 @@ class JudgeOptions(EngineOptions):
     """The teacher or judge, and the engine that runs it."""
 
     model: Judge = None
+    base_url: JudgeUrl = None
 
 
 class ReadingOptions(OptionGroup):
@@ -394,6 +377,10 @@ class StageOptions(RunOptions):
 
     def run(self, stage: str) -> Run:
         """Return the run of the stage with this name."""
+        if self.limit is not None:
+            from dream_cli.records.atomic import check_own_input
+
+            check_own_input(self.out, *files_of(self.source))
         return replace(
             super().run(stage),
             sources=files_of(self.source),

@@ -12,7 +12,7 @@ import typer
 
 from dream_cli.cli.arguments import OptionGroup
 from dream_cli.cli.options import Limit, Quiet, Seed, ShowingOptions, Source
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.records import choices
 from dream_cli.training.settings import Hardware, Job, Lora, Schedule
 
@@ -34,7 +34,7 @@ def _out(ctx: typer.Context, out: Path | None) -> Path | None:
 def _model(model: str | None) -> str:
     missing = [name for name in ("torch", "transformers", "trl", "peft", "datasets") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"training needs {', '.join(missing)}: pip install 'dream-cli[train]'")
+        raise UsageError(f"training needs {', '.join(missing)}; {with_extra('train')}")
     if model is None:
         from dream_cli.engines.registry import EMBEDDED_POLICY
 
@@ -55,7 +55,7 @@ def _quantized(ctx: typer.Context, value: bool) -> bool:
     # Set also where it fails, or the options that need it would be reported too.
     ctx.params["qlora"] = value
     if value and importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("--qlora needs bitsandbytes: pip install 'dream-cli[qlora]' (or use --lora alone)")
+        raise UsageError(f"--qlora needs bitsandbytes; {with_extra('qlora')}, or use --lora alone")
     return value
 
 
@@ -90,7 +90,9 @@ def read_twice(path: str | None) -> str | None:
 
 
 Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", callback=_out, help="Output folder of the trained model.")]
-Model = Annotated[str | None, typer.Option("--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="Model to train.")]
+Model = Annotated[
+    str | None, typer.Option("-m", "--model", envvar="DREAM_MODEL", metavar="PATH-OR-ID", callback=_model, help="Model to train.")
+]
 Check = Annotated[bool, typer.Option("--check", is_eager=True, help="Check data and settings without loading weights.")]
 UseLora = Annotated[
     bool, typer.Option("--lora", is_eager=True, help="Train a LoRA adapter; if the model is an adapter, continue training it.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dream_cli.engines.protocol import Usage
+from dream_cli.records.visible import amount
 
 MILLION = 1_000_000
 
@@ -23,7 +24,7 @@ class Prices:
 
 def cost_report(usage: Usage, prices: Prices | None) -> str:
     """Return the cost of a run in words: calls, tokens, and money where there are prices."""
-    report = f"{usage.calls} calls made, {usage.reused} answered from the store"
+    report = f"{amount(usage.calls, 'call')} made, {usage.reused} answered from the store"
     if usage.calls and not usage.prompt_tokens:
         return f"{report}; the server does not report token counts"
     report += f"; {usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens"

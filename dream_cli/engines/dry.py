@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dream_cli.engines.costs import Prices
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
+from dream_cli.records.visible import amount
 
 # Rules of thumb, good to a factor of two: characters of English per token, tokens per image.
 CHARACTERS_PER_TOKEN = 4
@@ -43,7 +44,9 @@ class DryEngine(Engine):
     def report(self, prices: Prices | None) -> str:
         """Return in words the cost of the run if nothing is in the store yet."""
         most = self.usage
-        estimate = f"{most.calls} calls, about {most.prompt_tokens} prompt tokens and at most {most.completion_tokens} completion tokens"
+        estimate = (
+            f"{amount(most.calls, 'call')}, about {most.prompt_tokens} prompt tokens and at most {most.completion_tokens} completion tokens"
+        )
         if prices:
             least = replace(most, completion_tokens=0)
             estimate += f", at a cost of about {prices.cost(least):.4g} to {prices.cost(most):.4g}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from dream_cli.engines.checkpoint import Checkpoint
 from dream_cli.engines.protocol import Chat
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 
 SMALL = 20_000_000  # parameters
 # What transformers and peft raise for files that are missing, damaged, of another model or of a newer version.
@@ -76,7 +76,7 @@ def with_adapter(model: Any, checkpoint: Checkpoint, trainable: bool = False) ->
     try:
         from peft import PeftModel
     except ImportError:
-        raise UsageError(f"{checkpoint.adapter} is an adapter; peft reads it: pip install 'dream-cli[train]'") from None
+        raise UsageError(f"{checkpoint.adapter} is an adapter, and peft, which reads it, is not installed; {with_extra('train')}") from None
     try:
         return PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=trainable)
     except (ValueError, RuntimeError) as error:

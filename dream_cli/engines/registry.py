@@ -16,7 +16,7 @@ from dream_cli import plugins
 from dream_cli.engines import checkpoint
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.records.choices import EngineName, LocalEngine
 from dream_cli.records.record import Record
 
@@ -157,7 +157,7 @@ def _require_local(model: str, engine: str | None) -> None:
     if missing:
         extra = "vllm" if engine == "vllm" else "local"
         needs = f"to run {model} here, {' and '.join(missing)} must be installed"
-        raise UsageError(f"{needs}: pip install 'dream-cli[{extra}]' (or use a server: --base-url)")
+        raise UsageError(f"{needs}; {with_extra(extra)}, or use a server: --base-url")
 
 
 def _has_gpu() -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from dream_cli.evaluation.card_data import label, planes, shown, topics
 from dream_cli.records.atomic import replacing
 from dream_cli.records.record import Json, Record
+from dream_cli.records.visible import amount
 from dream_cli.viewing.html.pages import filters, render
 from dream_cli.viewing.html.record_page import shown_records
 
@@ -27,13 +28,13 @@ def page(summaries: Sequence[Json], records: Sequence[Record]) -> str:
     return render(
         "card.html",
         title=" and ".join(titles) if len(titles) < 3 else f"Evaluation on {len(titles)} benchmarks",
-        subtitle=f"{', '.join(models)}; {len(items):,} items",
+        subtitle=f"{', '.join(models)}; {amount(len(items), 'item')}",
         made_by="dream eval --card",
         summaries=[{"label": label(summary, summaries), "topics": topics(summary), **summary} for summary in summaries],
         planes=planes(summaries),
         models=models,
         filters=filters(items),
-        count=f"{len(items)} items",
+        count=amount(len(items), "item"),
         has_scores=any(item.score is not None for item in items),
         items=items,
         served=None,

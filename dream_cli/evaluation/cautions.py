@@ -15,6 +15,7 @@ from dream_cli.prompts.guard_formats import guard_format
 from dream_cli.records.choices import GuardName, Rule
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
+from dream_cli.records.visible import amount
 from dream_cli.stats.intervals import percent
 
 # Above this difference of rates, the published string match and the judge measure two different things.
@@ -57,11 +58,11 @@ def cautions(
 def _items(records: Sequence[Record]) -> Iterator[str]:
     failed = [str(record.id or record.extra.get("id")) for record in records if record.error is not None]
     if failed:
-        yield f"{len(failed)} rows have an error and count as unscored: {_few(failed)}"
+        yield f"{amount(len(failed), 'row', 'have')} an error and count as unscored: {_few(failed)}"
     ids = Counter((item.subset, item.item) for item in map(Item.of, records))
     twice = [":".join(filter(None, key)) for key, n in ids.items() if n > 1]
     if twice:
-        yield f"{len(twice)} items occur more than once and are counted each time: {_few(twice)}"
+        yield f"{amount(len(twice), 'item', 'occur')} more than once and are counted each time: {_few(twice)}"
 
 
 def _unscored(rates: Sequence[Rate]) -> Iterator[str]:
@@ -69,7 +70,7 @@ def _unscored(rates: Sequence[Rate]) -> Iterator[str]:
         if rate.unscored and not rate.topic:
             low, high = sorted((rate.worst, rate.best))
             all_items = rate.n + rate.unscored
-            yield f"{rate.title}: {rate.unscored} of {all_items} items are unscored; the rate is between {percent(low)} and {percent(high)}"
+            yield f"{rate.title}: {rate.unscored} of {amount(all_items, 'item', 'are')} unscored; the rate is between {percent(low)} and {percent(high)}"
 
 
 def _matched(benchmark: Benchmark, rates: Sequence[Rate], matched: Sequence[Rate]) -> Iterator[str]:
@@ -87,10 +88,10 @@ def _matched(benchmark: Benchmark, rates: Sequence[Rate], matched: Sequence[Rate
 def _responses(responses: Sequence[Response]) -> Iterator[str]:
     cut = sum(response.finish_reason == "length" for response in responses)
     if cut:
-        yield f"{cut} of {len(responses)} responses were cut off at the token limit; what would have followed is not judged"
+        yield f"{cut} of {amount(len(responses), 'response', 'were')} cut off at the token limit; what would have followed is not judged"
     empty = sum(not response.text.strip() for response in responses)
     if empty:
-        yield f"{empty} of {len(responses)} responses are empty"
+        yield f"{empty} of {amount(len(responses), 'response', 'are')} empty"
 
 
 def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: Rule) -> Iterator[str]:
@@ -119,7 +120,7 @@ def _guards(records: Sequence[Record], rule: Rule) -> Iterator[str]:
     for name in get_args(GuardName):
         blind = sum(name in of_response for of_response in formats)
         if blind and not guard_format(name).sees_images:
-            yield f"{name} judged {blind} responses without the image, which it cannot read: harm that depends on the image is not seen"
+            yield f"{name} judged {amount(blind, 'response')} without the image, which it cannot read: harm that depends on the image is not seen"
 
 
 def _differs_from_published(benchmark: Benchmark, question: str, verdict: Verdict) -> bool:
@@ -151,7 +152,7 @@ def _judges(records: Sequence[Record], responses: Sequence[Response], rule: Rule
         if any(verdict.disagree for response in record.responses or () for verdict in response.verdicts_under(rule).values())
     ]
     if split:
-        yield f"the judges disagree on {len(split)} items: {_few(split, 10)}"
+        yield f"the judges disagree on {amount(len(split), 'item')}: {_few(split, 10)}"
 
 
 def judges_of(response: Response, rule: Rule) -> set[str]:

@@ -11,6 +11,7 @@ from dream_cli.evaluation.cautions import judges_of
 from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
+from dream_cli.records.visible import amount
 from dream_cli.stats.intervals import (
     LEVEL,
     Paired,
@@ -152,11 +153,11 @@ def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: Rul
     """Yield the warnings about an unfair comparison on one benchmark: other items, other prompts, other judges, other trials."""
     for side, missing in (("before", before.keys() - after.keys()), ("after", after.keys() - before.keys())):
         if missing:
-            yield f"{len(missing)} items are only in the file {side}; they are left out"
+            yield f"{amount(len(missing), 'item', 'are')} only in the file {side} and left out"
     both = [(before[key], after[key]) for key in before if key in after]
     other = sum(a.prompt != b.prompt for a, b in both if a.error is None and b.error is None)
     if other:
-        yield f"{other} items have another prompt in the two files: these are not the same versions of the benchmark"
+        yield f"{amount(other, 'item', 'have')} another prompt in the two files: these are not the same versions of the benchmark"
     judges = [_judges(side.values(), rule) for side in (before, after)]
     if judges[0] != judges[1]:
         yield (

@@ -21,6 +21,7 @@ from dream_cli.errors import ImageError
 from dream_cli.records.image_bytes import digest
 from dream_cli.records.images import open_rgb
 from dream_cli.records.record import Image, Json, Record
+from dream_cli.records.visible import amount
 
 SIDE = 64  # of the small grey picture whose correlation is taken, in pixels
 HASHED = 16  # brightness steps per row and column of the hash: 256 bits
@@ -93,9 +94,14 @@ class NotCompared:
 
     def report(self) -> list[str]:
         """Return one line for each count."""
-        lines = [f"{n} images of the {side} could not be opened and were not compared" for side, n in self.images.items()]
+        lines = [
+            f"{amount(n, 'image')} of the {side} could not be opened and {'was' if n == 1 else 'were'} not compared"
+            for side, n in self.images.items()
+        ]
         if self.rows:
-            lines.append(f"{self.rows} rows could not be read and were not compared; dream convert reads other formats")
+            lines.append(
+                f"{amount(self.rows, 'row')} could not be read and {'was' if self.rows == 1 else 'were'} not compared; dream convert reads other formats"
+            )
         return lines
 
 

@@ -26,13 +26,14 @@ from dream_cli.method.chats import conversation
 from dream_cli.method.confining import Step
 from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
-from dream_cli.method.stages import Run, Tally, engine_for, mapped
+from dream_cli.method.stages import NO_MODEL, Run, Tally, engine_for, mapped
 from dream_cli.prompts.guard_formats import GuardFormat, guard_format
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.choices import JudgeFormat, Rule
 from dream_cli.records.record import Record
 from dream_cli.records.streams import open_writer
 from dream_cli.records.verdicts import NOT_ASKED
+from dream_cli.records.visible import amount
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_envi
         check_model(name)
     addresses: list[str | None] = [*urls] if urls else [None]
     if len(addresses) not in (1, len(models)):
-        raise UsageError(f"{len(models)} judges and {len(addresses)} --judge-base-url; give one URL for all judges, or one per judge")
+        raise UsageError(
+            f"{amount(len(models), 'judge')} and {len(addresses)} --judge-base-url; give one URL for all judges, or one per judge"
+        )
     return list(zip(models, addresses * (len(models) if len(addresses) == 1 else 1), strict=True))
 
 
@@ -125,7 +128,9 @@ def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, w
     missing = unscored(done, plan.rule)
     if run.dry_run or not (failed or missing):
         return done, 0
-    warn(f"{failed} rows got an error and {missing} responses are unscored; run the same command again to retry only those")
+    warn(
+        f"{amount(failed, 'row', 'got')} an error and {amount(missing, 'response', 'are')} unscored; run the same command again to retry only those"
+    )
     return done, 1
 
 
@@ -143,7 +148,7 @@ def _panel(plan: EvaluationPlan) -> list[Judge]:
         raise UsageError("--judge-format is the form of a named judge; name one with --judge or --judge-base-url")
     if len(plan.formats) not in (1, len(plan.judges)):
         raise UsageError(
-            f"{len(plan.judges)} judges and {len(plan.formats)} --judge-format; give one format for all judges, or one per judge"
+            f"{amount(len(plan.judges), 'judge')} and {len(plan.formats)} --judge-format; give one format for all judges, or one per judge"
         )
     formats = plan.formats * (len(plan.judges) if len(plan.formats) == 1 else 1)
     return [
@@ -219,6 +224,8 @@ def _by_rule(run: Run, record: Record) -> Record:
 
 
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
+    if spec.model is None and spec.base_url is None and not (run.quiet or run.dry_run):
+        run.tell(NO_MODEL)
     engine = await engine_for(run, spec)
     try:
         async with aclosing(mapped(run, records, step=make_step(engine), engine=engine, tally=Tally())) as rows:

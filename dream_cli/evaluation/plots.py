@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.evaluation.card_data import Plane, PlottedRate, label, planes, shown, topics
 from dream_cli.records.atomic import replacing
 from dream_cli.records.record import Json
@@ -40,7 +40,7 @@ def save(out: Path, summaries: Sequence[Json]) -> None:
     try:
         from matplotlib import rc_context
     except ImportError:
-        raise UsageError("plots need matplotlib, which is not installed; pip install 'dream-cli[eval]'") from None
+        raise UsageError(f"plots need matplotlib, which is not installed; {with_extra('eval')}") from None
     form = check_plot(out).suffix.lower()[1:]
     summaries = shown(summaries)
     panels = planes(summaries)

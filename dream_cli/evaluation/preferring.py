@@ -11,6 +11,7 @@ from dream_cli.method.stages import Tally
 from dream_cli.records.identity import identified
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
+from dream_cli.records.visible import amount
 from dream_cli.stats.agreement import position_bias
 from dream_cli.stats.intervals import percent, wilson
 
@@ -78,7 +79,7 @@ class Wins:
         """Return the win rate and the judge's position bias as lines of text."""
         values = [float(value) for verdict in self.verdicts if (value := verdict.answer("preference")) is not None]
         bias = position_bias([(verdict.orders[0], verdict.orders[1]) for verdict in self.verdicts if verdict.orders is not None])
-        lines = [f"prefer: {tally.rows} rows, {len(values)} comparisons, {len(self.verdicts) - len(values)} unscored"]
+        lines = [f"prefer: {amount(tally.rows, 'row')}, {amount(len(values), 'comparison')}, {len(self.verdicts) - len(values)} unscored"]
         if values:
             lines.append(f"  win rate {percent(sum(values) / len(values))} {wilson(sum(values), len(values))}")
             lines.append(f"  {values.count(1.0)} better in both orders, {values.count(0.0)} worse in both, {values.count(0.5)} neither")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import IO
 
 from dream_cli.benchmarks.loading import read_items
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.atomic import check_place, replacing
 from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
+from dream_cli.records.visible import amount
 from dream_cli.stats.intervals import percent
 
 WORDS = {"up": "higher is better", "down": "lower is better"}
@@ -67,7 +68,7 @@ def check_card(file: Path) -> Path:
     if suffix not in NEEDS:
         raise UsageError(f"{file}: the suffix gives the format of a card, and must be one of {', '.join(NEEDS)}")
     if (needed := NEEDS[suffix]) and find_spec(needed) is None:
-        raise UsageError(f"{file}: a {suffix} card needs {needed}; pip install 'dream-cli[eval]'")
+        raise UsageError(f"{file}: a {suffix} card needs {needed}; {with_extra('eval')}")
     check_place(str(file))
     return file
 
@@ -91,10 +92,11 @@ def write_card(file: Path, results: Sequence[Json], records: Sequence[Record]) -
 
 def print_card(results: Sequence[Json], file: IO[str]) -> None:
     """Print the card as tables, in colour only where the file is a terminal."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=file, width=None if file.isatty() else 120, highlight=False, markup=False)
+    from dream_cli.viewing.printing import plain_console
+
+    console = plain_console(file, None if file.isatty() else 120)
     for summary in results:
         table = Table(title=heading(summary), title_justify="left", box=None, pad_edge=False)
         table.add_column("")
@@ -123,9 +125,7 @@ def heading(summary: Json) -> str:
     """Return one line with the benchmark, model, number of items, judges and rule."""
     judge = ", ".join(summary["judge"]) or "none"
     trials = f", {summary['trials']} trials ({summary['agg']})" if summary["trials"] > 1 else ""
-    return (
-        f"{summary['title']}: {summary['model'] or 'no model named'}, {summary['n']} items{trials}, judge {judge}, {summary['rule']} rule"
-    )
+    return f"{summary['title']}: {summary['model'] or 'no model named'}, {amount(summary['n'], 'item')}{trials}, judge {judge}, {summary['rule']} rule"
 
 
 def rows(summary: Json) -> list[list[str]]:

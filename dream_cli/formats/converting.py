@@ -22,6 +22,7 @@ from dream_cli.records.image_paths import is_inline, locate
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.images import checked_bytes, extracted
 from dream_cli.records.record import Image, Record
+from dream_cli.records.visible import amount
 
 # How many field names a receipt lists; data may bring any number of them.
 _MOST = 30
@@ -76,7 +77,9 @@ class Receipt:
         read = ", ".join(f"{n} {name}" for name, n in self.read.most_common()) or "none"
         lines = [f"rows read: {read}; written as {target}: {self.written}"]
         if self.left_out:
-            lines.append(f"{target} has no place for " + ", ".join(f"{name} ({n} rows)" for name, n in self.left_out.most_common()))
+            lines.append(
+                f"{target} has no place for " + ", ".join(f"{name} ({amount(n, 'row')})" for name, n in self.left_out.most_common())
+            )
         if self.paths_left:
             lines.append(f"images that are not embedded and stay paths: {self.paths_left}; the first: {self.first_left}")
         if self.skipped:
@@ -84,7 +87,7 @@ class Receipt:
         if self.errors:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
             where = self.rejects or "their `error` field"
-            lines.append(f"{self.errors.total()} rows have an error ({kinds}), see {where}; the first: {self.first}")
+            lines.append(f"{amount(self.errors.total(), 'row', 'have')} an error ({kinds}), see {where}; the first: {self.first}")
         # Names of fields come from the data: a terminal would obey the control characters in them.
         shown = ("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in lines)
         return "".join(f"dream convert: {line}\n" for line in shown)

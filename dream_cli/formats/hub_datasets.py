@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dream_cli.errors import RowError, UsageError
+from dream_cli.errors import RowError, UsageError, with_extra
 from dream_cli.records.parquet import open_rows, to_json
 from dream_cli.records.record import Json
 
@@ -73,7 +73,7 @@ def open_hub(name: str, split: str | None) -> Iterator[Json]:
     try:
         from datasets import disable_progress_bars, load_dataset
     except ImportError:
-        raise UsageError("to read from a hub, datasets must be installed: pip install 'dream-cli[hub]'") from None
+        raise UsageError(f"to read from a hub, datasets must be installed; {with_extra('hub')}") from None
     disable_progress_bars()
     try:
         splits = load_dataset(name.removeprefix(HUB), streaming=True)
@@ -89,7 +89,7 @@ def upload(folder: str, name: str) -> str:
     try:
         from huggingface_hub import HfApi
     except ImportError:
-        raise UsageError("to write to a hub, huggingface_hub must be installed: pip install 'dream-cli[hub]'") from None
+        raise UsageError(f"to write to a hub, huggingface_hub must be installed; {with_extra('hub')}") from None
     api = HfApi()
     try:
         address = api.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
@@ -129,7 +129,7 @@ tags:
 
 # {name}
 
-{rows} rows in the form `{dialect}`, made by `dream convert`.
+{amount(rows, 'row')} in the form `{dialect}`, made by `dream convert`.
 They may show and quote harmful content: they are there to train and to measure models that notice it.
 
 | column | type |

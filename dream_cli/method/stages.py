@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 import sys
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,13 +24,17 @@ from dream_cli.engines.store import CallStore, default_store
 from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import InternalError, RowError, as_row_error
 from dream_cli.method.confining import Step, confined
+from dream_cli.method.progress import Shown, is_pipe, progress
 from dream_cli.records.columns import DEFAULT_READING, Reading
+from dream_cli.records.counting import count_rows
 from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
 from dream_cli.records.record import Image, Record
 from dream_cli.records.shards import Part, is_folder, plan, read_shards
 from dream_cli.records.streams import open_writer
-from dream_cli.records.visible import visible_line
+from dream_cli.records.visible import amount, shorten, visible_line
+
+NO_MODEL = f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)"
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Tally:
     rows: int = 0
     passed_on: int = 0
     errors: Counter[str] = field(default_factory=Counter)
-    first: str = ""  # error, in words
+    first: dict[str, str] = field(default_factory=dict)  # message of each kind of error
 
     @property
     def exit_code(self) -> int:
@@ -86,8 +89,6 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
     """Return the engine that answers in a run, reported on stderr with -v; for a dry run, an engine that only counts."""
     if run.dry_run:
         return DryEngine()
-    if spec.model is None and spec.base_url is None and not run.quiet:
-        run.tell(f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)")
     began = time.monotonic()
     engine = await open_engine(spec)
     if run.verbose:
@@ -100,16 +101,23 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
 
 
 async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
+    records = read_shards(run.sources, run.reading, limit=run.limit, part=run.part)
+    if _is_unnamed(run, spec):
+        # One warning per pipe: of its stages only the first one reads no pipe, or records that no stage has seen.
+        if _reads_stdin(run) and is_pipe(0):
+            records = _announced(run, records)
+        else:
+            run.tell(NO_MODEL)
     tally = Tally()
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
     with _writer(run) as write:
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
-            await _write_all(run, engine, make_step, see=see, write=write, tally=tally)
+            await _write_all(run, engine, make_step, records=records, see=see, write=write, tally=tally)
         finally:
             await engine.close()
-    _report(run, tally, engine, time.monotonic() - began)
+    _report(run, spec, tally, engine=engine, seconds=time.monotonic() - began)
     return tally
 
 
@@ -118,11 +126,11 @@ async def _write_all(
     engine: Engine,
     make_step: Callable[[Engine], Step],
     *,
+    records: Iterable[Record],
     see: Callable[[Record], None],
     write: Callable[[Record], None],
     tally: Tally,
 ) -> None:
-    records = read_shards(run.sources, run.reading, limit=run.limit, part=run.part)
     rows = mapped(run, records, step=make_step(engine), engine=engine, tally=tally)
     # Closed before the engine: a row in work must not meet a closed connection.
     async with contextlib.aclosing(rows):
@@ -141,6 +149,8 @@ async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], 
         run.tell(f"{len(shards)} files{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
     if not todo:
         return tally
+    if _is_unnamed(run, spec):
+        run.tell(NO_MODEL)
     # A store that is named, by --store or DREAM_STORE, serves all shards.
     beside = "DREAM_STORE" not in os.environ and spec.store == str(default_store())
     engine = await engine_for(run, replace(spec, store=None) if beside else spec)
@@ -149,10 +159,11 @@ async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], 
         for shard in todo:
             one = replace(run, sources=(shard.source,), out=shard.out, part=shard.part)
             with _writer(one) as write, _stored(engine, shard.store if beside else None) as stored:
-                await _write_all(one, stored, make_step, see=see, write=write, tally=tally)
+                records = read_shards(one.sources, one.reading, limit=one.limit, part=one.part)
+                await _write_all(one, stored, make_step, records=records, see=see, write=write, tally=tally)
     finally:
         await engine.close()
-    _report(run, tally, engine, time.monotonic() - began)
+    _report(run, spec, tally, engine=engine, seconds=time.monotonic() - began)
     return tally
 
 
@@ -169,23 +180,51 @@ def _stored(engine: Engine, path: str | None) -> Iterator[Engine]:
         store.close()
 
 
-def _report(run: Run, tally: Tally, engine: Engine, seconds: float) -> None:
+def _reads_stdin(run: Run) -> bool:
+    return run.sources in ((), ("-",))
+
+
+def _is_unnamed(run: Run, spec: EngineSpec) -> bool:
+    """Whether the embedded model answers because no other is named, and the user is to hear of it."""
+    return spec.model is None and spec.base_url is None and not (run.quiet or run.dry_run)
+
+
+def _announced(run: Run, records: Iterable[Record]) -> Iterator[Record]:
+    """Yield the records of a pipe; where the first one comes from no other stage, report that the embedded model answers."""
+    for number, record in enumerate(records):
+        if number == 0 and record.observations is None and record.responses is None and record.error is None:
+            run.tell(NO_MODEL)
+        yield record
+
+
+def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: float) -> None:
     if isinstance(engine, DryEngine):
-        run.tell(f"dry run: {tally.rows} rows, {engine.report(run.prices)}")
+        run.tell(f"dry run: {amount(tally.rows, 'row')}, {engine.report(run.prices)}")
     elif run.verbose:
-        run.tell(f"{tally.rows} rows in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} per second)")
+        run.tell(f"{amount(tally.rows, 'row')} in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} per second)")
         run.tell(cost_report(engine.usage, run.prices))
     if run.quiet:
         return
     if engine.usage.retries:
         run.tell(f"requests tried again: {engine.usage.retry_counts}")
     if engine.usage.unkept:
-        run.tell(f"{engine.usage.unkept} calls are not kept in the store; a rerun makes them again")
+        run.tell(f"{amount(engine.usage.unkept, 'call', 'are')} not kept in the store; a rerun makes them again")
     if tally.errors:
         kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
+        first = next(iter(tally.first.values())) if len(tally.first) == 1 else "those of each kind:"
         run.tell(
-            f"{sum(tally.errors.values())} of {tally.rows} rows got an error ({kinds}), see their `error` field; the first: {tally.first}"
+            f"{tally.errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see their `error` field; the first: {first}"
         )
+        for kind, _ in tally.errors.most_common() if len(tally.first) > 1 else ():
+            sys.stderr.write(f"  {kind}: {tally.first[kind]}\n")
+    if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_pipe(1)):
+        run.tell(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
+
+
+def _total(run: Run) -> int | None:
+    """Return the number of rows of a run on one whole source, where it can be counted cheaply."""
+    whole = run.part is None and len(run.sources) <= 1
+    return count_rows(next(iter(run.sources), None), run.limit) if whole else None
 
 
 async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine, tally: Tally) -> AsyncGenerator[Record, None]:
@@ -193,8 +232,15 @@ async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine
 
     To be closed (`contextlib.aclosing`), which ends the work on further records.
     """
+    shown = Shown(
+        stage=run.stage,
+        counts=lambda: (tally.rows, tally.errors.total()),
+        total=lambda: len(records) if isinstance(records, Sized) else _total(run),
+        report=run.tell,
+        to_stdout=run.out in (None, "-"),
+    )
     rows = _in_order(records, _guarded(run, confined(step, engine)), 2 * engine.concurrency)
-    with _progress(run, tally) as advance:
+    with progress(shown, run.quiet) as advance:
         async with contextlib.aclosing(rows):
             async for came, record in rows:
                 count(tally, came, record)
@@ -221,7 +267,7 @@ def count(tally: Tally, came: Record, record: Record) -> None:
     else:
         tally.errors[record.error.kind] += 1
         # The words come from servers and data: a terminal would obey the control characters in them.
-        tally.first = tally.first or visible_line(record.error.message)
+        tally.first.setdefault(record.error.kind, shorten(visible_line(record.error.message), 400))
 
 
 def _guarded(run: Run, step: Step) -> Step:
@@ -331,34 +377,3 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
         await asyncio.gather(*working, return_exceptions=True)
         if not failure.cancel():
             failure.exception()  # looked at, so that nobody reports it as lost
-
-
-def _crowded(run: Run) -> bool:
-    """Whether rows, or the bar of the next stage of the pipe, go to the same terminal."""
-    if run.out not in (None, "-"):
-        return False
-    return sys.stdout.isatty() or stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
-
-
-@contextlib.contextmanager
-def _progress(run: Run, tally: Tally) -> Iterator[Callable[[], None]]:
-    if run.quiet or not sys.stderr.isatty() or _crowded(run):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn(run.stage),
-        TextColumn("{task.completed} rows"),
-        TextColumn("{task.fields[errors]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(run.stage, total=None, errors="")
-
-        def advance() -> None:
-            bar.update(task, advance=1, errors=f"{sum(tally.errors.values())} errors" if tally.errors else "")
-
-        yield advance

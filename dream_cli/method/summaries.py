@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dream_cli.method.stages import Tally
 from dream_cli.records.record import Judgement, Record
+from dream_cli.records.visible import amount
 
 
 @dataclass
@@ -44,14 +45,16 @@ class Scores:
     def report(self, tally: Tally) -> str:
         """Return the summary as lines of text."""
         share = sum(self.unscored.values()) / self.responses if self.responses else 0.0
-        lines = [f"judge: {tally.rows} rows, {self.responses} responses, {sum(self.unscored.values())} unscored ({share:.1%})"]
+        lines = [
+            f"judge: {amount(tally.rows, 'row')}, {amount(self.responses, 'response')}, {sum(self.unscored.values())} unscored ({share:.1%})"
+        ]
         lines += [f"  mean {name} {total / n:.3f} (n={n})" for name, (total, n) in self._sums.items()]
         if self.not_observed:
             lines.append(
-                f"  {self.not_observed} prompts have no observations: nobody looked for risks (dream disentangle), "
+                f"  {amount(self.not_observed, 'prompt', 'have')} no observations: nobody looked for risks (dream disentangle), "
                 "so their responses are rated by helpfulness, with the veto on harm"
             )
         lines += [f"  unscored: {n} x {reason}" for reason, n in self.unscored.most_common(5)]
         if tally.passed_on:
-            lines.append(f"  {tally.passed_on} rows came with an error and were passed on")
+            lines.append(f"  {amount(tally.passed_on, 'row')} came with an error and were passed on")
         return "\n".join(lines) + "\n"

@@ -24,6 +24,10 @@ def replacing(out: str) -> Iterator[IO[bytes]]:
 
     Raises UsageError where the file cannot be written; errors of the body are raised unchanged.
     """
+    if out == os.devnull:
+        with open(out, "wb") as nowhere:
+            yield nowhere
+        return
     if is_url(out):
         with uploading(out) as upload:
             yield upload
@@ -80,6 +84,16 @@ def write_once(target: Path, data: bytes) -> None:
             raise
     finally:
         _remove(temporary)
+
+
+def check_own_input(out: str | None, *sources: str | None) -> None:
+    """Raise UsageError where a command that drops rows would replace one of its sources, under whatever name; None and - are stdin."""
+    for source in sources:
+        with suppress(OSError):
+            opened = os.fstat(0) if source in (None, "-") else os.stat(str(source))
+            if out not in (None, "-", os.devnull) and os.path.samestat(opened, os.stat(str(out))):
+                name = "stdin" if source in (None, "-") else source
+                raise UsageError(f"-o {out} is the input itself ({name}), and the rows that are dropped would be lost; name another file")
 
 
 def check_place(out: str) -> None:

@@ -6,7 +6,6 @@ A line that cannot be read becomes a row with an `error`, so that rows in = rows
 from __future__ import annotations
 
 import codecs
-import difflib
 import gzip
 import json
 import os
@@ -26,12 +25,14 @@ from dream_cli.records.image_paths import locate, without_bytes
 from dream_cli.records.image_rows import ImageRows, with_messages
 from dream_cli.records.json_array import items
 from dream_cli.records.layouts import check_layout
+from dream_cli.records.near_names import did_you_mean
 from dream_cli.records.origins import key_of
 from dream_cli.records.parts import each_part_image
 from dream_cli.records.plain_line import plain_record
 from dream_cli.records.record import Failure, Json, Record, unreadable
 from dream_cli.records.remote import exists, is_url, opened
 from dream_cli.records.strict_json import dumps, loads, plain_dumps
+from dream_cli.records.visible import amount
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 # Files that only `dream convert` reads.
@@ -57,9 +58,11 @@ def read_with(source: str | None, rows: RowReader) -> Iterator[Record]:
 
 
 def standard_input() -> IO[bytes]:
-    """Return stdin; raise UsageError where the shell has closed it."""
+    """Return stdin; raise UsageError where the shell has closed it. Where it is a terminal, report that it is read."""
     if sys.stdin is None:
         raise UsageError("stdin is closed; name a file, or read records from a pipe")
+    if sys.stdin.isatty():
+        sys.stderr.write("dream: reading records from the terminal; end with Ctrl-D, or name a file\n")
     return sys.stdin.buffer
 
 
@@ -109,10 +112,10 @@ def check_source(source: str | None) -> None:
             raise UsageError(f"{source} does not exist")
         return
     if os.path.isdir(source):
-        near = _did_you_mean(source + "/")
+        near = did_you_mean(source + "/", SUFFIXES)
         raise UsageError(f"{source} is a directory; name a file in it{near or f', or make records of it: dream convert {source}'}")
     if not os.path.exists(source):
-        raise UsageError(f"{source} does not exist{_did_you_mean(source)}")
+        raise UsageError(f"{source} does not exist{did_you_mean(source, SUFFIXES)}")
     if source.lower().endswith(CONVERTED):
         raise UsageError(f"{source} is not a file of records; make one of it: dream convert {source} -o FILE.jsonl")
     suffix = suffix_of(source)
@@ -120,16 +123,6 @@ def check_source(source: str | None) -> None:
         raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
     if suffix != ".parquet":
         check_layout(source, suffix)
-
-
-def _did_you_mean(path: str) -> str:
-    folder, name = os.path.split(path)
-    try:
-        names = [n for n in sorted(os.listdir(folder or ".")) if n.lower().endswith(SUFFIXES)]
-    except OSError:
-        return f"; nor does the folder {folder}"
-    close = difflib.get_close_matches(name, names, cutoff=0.5) if name else names[:3]
-    return f"; did you mean {' or '.join(os.path.join(folder, n) for n in close)}?" if close else ""
 
 
 # Reading
@@ -322,7 +315,9 @@ def open_writer(out: str | None) -> Iterator[Writer]:
         with open_sink(out, sink_of) as sink:
             yield _Output(sink, "stdout" if rows.folder is None else str(out), rows)
         if rows.paths_left:
-            sys.stderr.write(f"dream: {out}: {rows.paths_left} images are not embedded and stay paths; the first: {rows.first_left}\n")
+            sys.stderr.write(
+                f"dream: {out}: {amount(rows.paths_left, 'image', 'are')} not embedded and stay paths; the first: {rows.first_left}\n"
+            )
 
 
 @contextmanager
@@ -363,7 +358,7 @@ def folder_of(out: str | None) -> str | None:
 
 def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
     """Return the sink for a file by its suffix; raise UsageError for an unknown one."""
-    suffix = suffix_of(out)
+    suffix = ".jsonl" if out == os.devnull else suffix_of(out)
     if suffix == ".parquet":
         from dream_cli.records.parquet import ParquetRows
 
@@ -374,7 +369,7 @@ def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
 
 def check_out(out: str | None) -> None:
     """Raise UsageError where records cannot be written into a file of this name."""
-    if out is not None and out != "-":
+    if out is not None and out not in ("-", os.devnull):
         suffix_of(out)
         check_place(out)
 

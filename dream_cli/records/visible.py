@@ -23,3 +23,15 @@ def visible(text: str) -> str:
 def visible_line(text: str) -> str:
     """Return text as one line, tabs and line ends as spaces."""
     return visible(" ".join(text.split()))
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text of at most `most` characters, with dots where its end is left out."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def amount(n: int, noun: str, verb: str = "") -> str:
+    """Return a number with its noun, and with the form of a verb that goes with it: "1 row is", "2 rows are"."""
+    one = {"have": "has", "are": "is", "were": "was", "got": "got", "occur": "occurs", "come": "comes", "disagree": "disagrees"}
+    form = f" {one[verb] if n == 1 else verb}" if verb else ""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}{form}"

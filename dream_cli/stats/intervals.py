@@ -14,7 +14,7 @@ from math import ceil, comb, exp, isnan, lgamma, log, log1p, nan, sqrt
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 
 LEVEL = 0.95
 
@@ -243,7 +243,7 @@ def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, lev
 def require_libraries() -> None:
     """Raise UsageError, with the command to install them, where scipy or statsmodels is missing."""
     if not all(map(find_spec, ("scipy", "statsmodels"))):
-        raise UsageError("paired tests and agreement need scipy and statsmodels: pip install 'dream-cli[eval]'")
+        raise UsageError(f"paired tests and agreement need scipy and statsmodels; {with_extra('eval')}")
 
 
 def normal_quantile(level: float) -> float:

@@ -15,7 +15,7 @@ from dream_cli.records.strict_json import dumps
 from dream_cli.viewing.image_counts import unread_column
 from dream_cli.viewing.printing import console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record
-from dream_cli.viewing.selecting import Selection, check_question, choose, fetch
+from dream_cli.viewing.selecting import QUESTION_SECONDS, Selection, check_question, choose, fetch
 from dream_cli.viewing.summary import summarise
 from dream_cli.viewing.tables import Tables
 from dream_cli.viewing.terminal_images import shower
@@ -28,9 +28,9 @@ ROWS_SHOWN = 1000
 def check_options(selection: Selection, limit: int | None, sql: str | None, html: str | None, port: int | None, as_json: bool) -> None:
     """Raise UsageError for options that exclude each other."""
     if sql is not None and (limit is not None or not selection.is_everything):
-        raise UsageError("--sql selects its own rows; leave out -n, --id, --where and --sort, or write them in the SQL")
+        raise UsageError("--sql selects its own rows; leave out --limit, --id, --where and --sort, or write them in the SQL")
     if port is not None and limit is not None:
-        raise UsageError("--port shows every record, page by page; leave out -n")
+        raise UsageError("--port shows every record, page by page; leave out --limit")
     outputs = [flag for flag, given in (("--sql", sql), ("--html", html), ("--port", port is not None), ("--json", as_json)) if given]
     if len(outputs) > 1 and outputs != ["--sql", "--json"]:
         raise UsageError(f"{' and '.join(outputs)} are different outputs; give one of them")
@@ -59,7 +59,7 @@ def show(tables: Tables, selection: Selection, limit: int | None, as_json: bool,
     for n, record in records:
         print_record(out, n, record, draw)
     if count > (limit or SHOWN):
-        sys.stderr.write(f"dream view: {limit or SHOWN:,} of {count:,} records; more with -n\n")
+        sys.stderr.write(f"dream view: {limit or SHOWN:,} of {count:,} records; more with --limit\n")
     if not count:
         sys.stderr.write("dream view: no record matches\n")
 
@@ -74,14 +74,14 @@ def write_gallery(tables: Tables, selection: Selection, limit: int | None, out: 
         items = shown_records(fetch(tables, limit or GALLERY))
         file.write(page(os.path.basename(tables.shown), items, count).encode())
     if count > len(items):
-        sys.stderr.write(f"dream view: {out} has {len(items):,} of {count:,} records; more with -n, page by page with --port\n")
+        sys.stderr.write(f"dream view: {out} has {len(items):,} of {count:,} records; more with --limit, page by page with --port\n")
 
 
 def show_query(tables: Tables, sql: str, as_json: bool) -> None:
     """Print the rows of an SQL query; raise UsageError where it is not a single SELECT."""
     tables.make_views()
     check_question(tables, sql)
-    names, rows = tables.run(sql)
+    names, rows = tables.run(sql, seconds=QUESTION_SECONDS)
     if as_json:
         for row in rows:
             print_json(dict(zip(names, row, strict=True)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dream_cli.prompts.taxonomy import Taxonomy
-from dream_cli.records.visible import visible_line
+from dream_cli.records.visible import amount, visible_line
 from dream_cli.stats.intervals import percent
 from dream_cli.viewing.differing import Difference
 from dream_cli.viewing.summary import FileSummary, Histogram
@@ -21,11 +22,22 @@ NARROWEST, ROOM_FOR_BARS = 50, 66
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def console() -> Console:
-    """Return the console for tables: stdout, without styles where it is not a terminal."""
+def plain_console(file: IO[str], width: int | None = None) -> Console:
+    """Return a console that prints text as it is, in colour only where the file is a terminal."""
     from rich.console import Console
 
-    out = Console(highlight=False, markup=False, emoji=False)
+    class PipedConsole(Console):
+        """A console whose closed pipe is no failure: rich would end the process with exit code 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PipedConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+
+def console() -> Console:
+    """Return the console for tables: stdout, without styles where it is not a terminal."""
+    out = plain_console(sys.stdout)
     out.width = max(out.width, NARROWEST)
     return out
 
@@ -33,7 +45,7 @@ def console() -> Console:
 def print_summary(summary: FileSummary) -> None:
     """Print the summary of a file."""
     out = console()
-    out.print(visible_line(f"{summary.file}: {_count(summary.rows, 'row')}"), style="bold")
+    out.print(visible_line(f"{summary.file}: {amount(summary.rows, 'row')}"), style="bold")
     for part in _parts(summary, out.width):
         out.print()
         out.print(part)
@@ -54,7 +66,7 @@ def _parts(summary: FileSummary, width: int) -> Iterator[RenderableType]:
         yield _risks(summary.observed.risks)
     if summary.observed.found or summary.observed.none_found:
         seen = summary.observed
-        yield f"risks found in {seen.found:,} rows, none in {seen.none_found:,}, not looked for in {seen.not_looked:,}"
+        yield f"risks found in {amount(seen.found, 'row')}, none in {seen.none_found:,}, not looked for in {seen.not_looked:,}"
     if summary.responses:
         yield _tally("responses of", "", {model or "(no model named)": n for model, n in summary.models.items()})
     if summary.scores:
@@ -155,7 +167,7 @@ def _images(summary: FileSummary) -> Table:
 def print_difference(difference: Difference, before: str, after: str) -> None:
     """Print the difference of two files."""
     out = console()
-    out.print(visible_line(f"{before}: {_count(difference.before, 'row')}, {after}: {_count(difference.after, 'row')}"), style="bold")
+    out.print(visible_line(f"{before}: {amount(difference.before, 'row')}, {after}: {amount(difference.after, 'row')}"), style="bold")
     made = table("rows", "n", "")
     made.columns[-1].justify, made.columns[-1].no_wrap = "left", False
     for name, ids in (("added", difference.added), ("gone", difference.gone), ("changed", [change.id for change in difference.changed])):
@@ -167,7 +179,7 @@ def print_difference(difference: Difference, before: str, after: str) -> None:
     if difference.mean_before is not None and difference.mean_after is not None:
         up, down = (sum(sign * change.shift > 0 for change in difference.changed) for sign in (1, -1))
         shifts = table("score", "before", "after", "shift")
-        name = f"mean of {_count(difference.scored, 'row')}: {up:,} up, {down:,} down, {difference.scored - up - down:,} as before"
+        name = f"mean of {amount(difference.scored, 'row')}: {up:,} up, {down:,} down, {difference.scored - up - down:,} as before"
         shifts.add_row(
             name, f"{difference.mean_before:.3f}", f"{difference.mean_after:.3f}", f"{difference.mean_after - difference.mean_before:+.3f}"
         )
@@ -185,10 +197,6 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
         made.add_row(*("" if cell is None else visible_line(str(cell)) for cell in row))
     console().print(made)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def _share(part: int, whole: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dream_cli.records.image_bytes import is_data_uri
 from dream_cli.records.record import Image, Observation, Record, Response
 from dream_cli.records.strict_json import dumps
-from dream_cli.records.visible import visible, visible_line
+from dream_cli.records.visible import amount, visible, visible_line
 from dream_cli.viewing.terminal_images import LABEL
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ def print_record(out: Console, n: int, record: Record, show: Show) -> None:
 
     name = record.id or record.extra.get("id") or ""
     out.print(Rule(Text(visible_line(f"{n}  {name}")), align="left", style="dim"))
-    for line in lines(record):
+    shown = list(lines(record))
+    width = max(LABEL, min(max((len(line.label) for line in shown), default=0), 2 * LABEL))
+    for line in shown:
         row = Table.grid(padding=(0, 1))
-        row.add_column(width=max(LABEL, min(len(line.label), 2 * LABEL)), style="dim")
+        row.add_column(width=width, style="dim", overflow="fold")
         row.add_column(overflow="fold")
         row.add_row(Text(line.label), Text(line.text))
         out.print(row)
@@ -61,7 +63,7 @@ def print_trace(rows: Sequence[LinkedRow], calls: Sequence[Call], store: str, im
         out.print(Text(visible_line(f"{row.file}, same {row.link}"), style="bold"))
         print_record(out, row.n, row.record, show)
         out.print()
-    out.print(Rule(Text(visible_line(f"{len(calls)} calls in {store}")), align="left", style="dim"))
+    out.print(Rule(Text(visible_line(f"{amount(len(calls), 'call')} in {store}")), align="left", style="dim"))
     for call in calls:
         made_by = " ".join(filter(None, (call.stage, call.verb)))
         out.print(Text(visible_line(f"{call.made_at} {made_by}, {call.model}, {call.key[:12]}")))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import NoMatch, UsageError
 from dream_cli.records.record import Record, unreadable
 from dream_cli.records.streams import RowReader
 from dream_cli.records.strict_json import loads
 from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables, one_line
 
+QUESTION_SECONDS = 60.0  # how long SQL of the user may take, which may have no end
 _BATCH = 16
 # A record matches where one of its observations together with one of its responses does.
 _TOGETHER = """records LEFT JOIN (SELECT * EXCLUDE (id) FROM observations) AS observations USING (n)
@@ -35,12 +36,16 @@ class Selection:
 def choose(tables: Tables, selection: Selection) -> int:
     """Choose records, for `fetch`; return their number.
 
-    Raises UsageError where the SQL fails or is more than one SELECT.
+    Raises UsageError where the SQL fails or is more than one SELECT, and NoMatch where no record has the id.
     """
     query = _query(tables, selection)
     check_question(tables, query)
-    tables.run(f"CREATE OR REPLACE TEMP TABLE chosen AS {query}")
-    return int(tables.ask("SELECT count(*) FROM chosen")[0][0])
+    tables.run(f"CREATE OR REPLACE TEMP TABLE chosen AS {query}", seconds=QUESTION_SECONDS)
+    count = int(tables.ask("SELECT count(*) FROM chosen")[0][0])
+    if not count and selection.id is not None:
+        also = " and matches" if selection.where else ""
+        raise NoMatch(f"no record of {tables.shown} has the id {selection.id!r}{also}; --sql 'select id from records' lists the ids")
+    return count
 
 
 def _query(tables: Tables, selection: Selection) -> str:
@@ -62,10 +67,12 @@ def check_question(tables: Tables, sql: str) -> None:
     import duckdb
 
     try:
-        statements = tables.con.extract_statements(sql)
+        kinds = [statement.type for statement in tables.con.extract_statements(sql)]
     except duckdb.Error as error:
         raise UsageError(f"{tables.shown}: {one_line(str(error))}") from None
-    if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+    except ValueError:
+        kinds = []  # a kind of statement that the Python binding of DuckDB has no name for, such as UPDATE EXTENSIONS
+    if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise UsageError("only one SELECT statement is run; dream view reads files and never writes them")
 
 

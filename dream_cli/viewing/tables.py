@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.streams import MAX_LINE, base_of
@@ -74,18 +74,23 @@ class Tables:
         """Return all rows of a query."""
         return list(self.run(sql)[1])
 
-    def run(self, sql: str, batch: int = 1024) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-        """Return the columns of a query, and its rows, fetched in batches; raise UsageError where DuckDB refuses it."""
-        cursor = self._waited(self.con.execute, sql)
-        rows = chain.from_iterable(iter(lambda: self._waited(cursor.fetchmany, batch), []))
+    def run(self, sql: str, batch: int = 1024, seconds: float | None = None) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return the columns of a query, and its rows, fetched in batches.
+
+        Raises UsageError where DuckDB refuses the query, or where it or a batch takes longer than `seconds`.
+        """
+        cursor = self._waited(seconds, self.con.execute, sql)
+        rows = chain.from_iterable(iter(lambda: self._waited(seconds, cursor.fetchmany, batch), []))
         return [column[0] for column in cursor.description or ()], rows
 
-    def _waited(self, work: Callable[..., Any], *args: Any) -> Any:
+    def _waited(self, seconds: float | None, work: Callable[..., Any], *args: Any) -> Any:
         """Return the result of a DuckDB call; its errors are re-raised as a one-line UsageError."""
         import duckdb
 
         try:
-            return _interruptible(self.worker, self.con, work, *args)
+            return _interruptible(self.worker, self.con, lambda: work(*args), seconds)
+        except TimeoutError:
+            raise UsageError(f"{self.shown}: the SQL takes longer than {seconds:g} s and was stopped; select fewer rows first") from None
         except duckdb.Error as error:
             hint = next((hint for symptom, hint in _HINTS.items() if symptom in str(error)), "")
             raise UsageError(f"{self.shown}: {one_line(str(error))}{hint}") from None
@@ -204,7 +209,7 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
     try:
         import duckdb
     except ImportError:
-        raise UsageError("looking into files needs duckdb, which is not installed; pip install 'dream-cli[view]'") from None
+        raise UsageError(f"reading files in queries needs duckdb, which is not installed; {with_extra('view')}") from None
     with ExitStack() as stack:
         path = stack.enter_context(file_of(source))
         worker = ThreadPoolExecutor(1)
@@ -233,12 +238,21 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "600MB"}
 
 
-def _interruptible(worker: ThreadPoolExecutor, con: Any, work: Callable[..., Any], *args: Any) -> Any:
-    """Run work on a connection in a worker thread, so that Ctrl-C interrupts it: DuckDB does not return to Python in the meantime."""
+def _interruptible(worker: ThreadPoolExecutor, con: Any, work: Callable[[], Any], seconds: float | None = None) -> Any:
+    """Run work on a connection in a worker thread, so that Ctrl-C interrupts it: DuckDB does not return to Python in the meantime.
+
+    Raises TimeoutError after `seconds`.
+    """
+    running = worker.submit(work)
     try:
-        return worker.submit(work, *args).result()
+        return running.result(seconds)
     except KeyboardInterrupt:
         con.interrupt()
+        raise
+    except TimeoutError:
+        con.interrupt()
+        # Most queries then end at once, and the connection is free for the next one.
+        wait([running], timeout=5)
         raise
 
 
@@ -251,7 +265,9 @@ def _connected(duckdb: Any, scratch: str) -> Iterator[Any]:
     except KeyboardInterrupt:
         raise
     except BaseException:
-        con.close()
+        # A query that was stopped for its time may still be ending.
+        with suppress(duckdb.Error):
+            con.close()
         raise
     con.close()
 
@@ -260,7 +276,8 @@ def _is_array(duckdb: Any, worker: ThreadPoolExecutor, path: str) -> bool:
     """Whether a JSON file is an array from its beginning to its end."""
     with duckdb.connect(":memory:", config=_SETTINGS) as con:
         try:
-            _interruptible(worker, con, con.execute, f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')")
+            count = f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')"
+            _interruptible(worker, con, lambda: con.execute(count))
         except duckdb.Error:
             return False
     return True

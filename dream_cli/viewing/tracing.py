@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dream_cli.engines.store import calls_about, subject_of, subject_of_image
-from dream_cli.errors import RowError, UsageError
+from dream_cli.errors import NoMatch, RowError
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.images import prepare
@@ -77,7 +77,7 @@ def _sums(record: Record) -> Iterator[str]:
 def rows_of(name: str, files: Sequence[str], reading: Reading = DEFAULT_READING) -> tuple[list[LinkedRow], Known]:
     """Return the rows that belong to an id, file by file: those of the id, and those with its prompt or its image.
 
-    Raises UsageError where no file has the id.
+    Raises NoMatch where no file has the id.
     """
     known = Known(name)
     for file in files:
@@ -91,7 +91,7 @@ def rows_of(name: str, files: Sequence[str], reading: Reading = DEFAULT_READING)
             if link is not None:
                 rows.append(LinkedRow(file, n, link, record))
     if not any(row.link == "id" for row in rows):
-        raise UsageError(f"no row of {', '.join(files)} has the id {name!r}; dream view FILE --sql 'select id from records' lists them")
+        raise NoMatch(f"no row of {', '.join(files)} has the id {name!r}; dream view FILE --sql 'select id from records' lists them")
     for row in rows:
         known.add(row.record)
     return rows, known

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 from dream_cli.viewing.html.shown_record import ShownRecord, tone
 
 
@@ -18,7 +18,7 @@ def render(template: str, **values: Any) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise UsageError("HTML pages need jinja2, which is not installed; pip install 'dream-cli[view]'") from None
+        raise UsageError(f"HTML pages need jinja2, which is not installed; {with_extra('view')}") from None
     environment = Environment(
         loader=PackageLoader("dream_cli.viewing.html"),
         # The values are model output and other people's data: any of them may contain script.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import Record
+from dream_cli.records.visible import amount
 from dream_cli.viewing.html.pages import filters, render
 from dream_cli.viewing.html.shown_record import ShownRecord, shown_record
 
@@ -25,7 +26,7 @@ def page(title: str, items: Sequence[ShownRecord], total: int) -> str:
         subtitle=f"{len(items):,}{some} record{'' if total == 1 else 's'}",
         made_by="dream view --html",
         filters=filters(items),
-        count=f"{len(items)} items",
+        count=amount(len(items), "item"),
         has_scores=any(item.score is not None for item in items),
         items=items,
         served=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import threading
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from dream_cli.errors import UsageError
+from dream_cli.records.visible import amount
 from dream_cli.viewing.html.pages import render
 from dream_cli.viewing.html.record_page import shown_records
 from dream_cli.viewing.selecting import Selection, choose, fetch
@@ -53,21 +55,24 @@ class Pages:
     def page(self, query: Mapping[str, str]) -> str:
         """Return the page for a URL query; raise UsageError where it cannot be answered."""
         wanted = {part: query.get(part, "") for part in PARTS}
-        number = max(1, int(query["page"])) if query.get("page", "").isdigit() else 1
+        wished = query.get("page", "1")
+        # Python converts no number of thousands of digits; a page beyond the last one is the last one.
+        number = 1 if not (wished.isascii() and wished.isdigit()) else int(wished) if len(wished) < 10 else sys.maxsize
         selection = replace(self.selection, where=condition(self.selection.where, wanted))
         with self._lock:
             if selection != self._chosen:
                 self._count, self._chosen = choose(self.tables, selection), selection
             count = self._count
+            last = max(1, -(-count // PAGE))
+            number = min(max(1, number), last)
             items = shown_records(fetch(self.tables, PAGE, (number - 1) * PAGE))
-        last = max(1, -(-count // PAGE))
         return render(
             "gallery.html",
             title=os.path.basename(self.tables.shown),
-            subtitle=f"{count:,} record{'' if count == 1 else 's'}",
+            subtitle=amount(count, "record"),
             made_by="dream view --port",
             filters=self.filters,
-            count=f"{count:,} records",
+            count=amount(count, "record"),
             has_scores=True,
             items=items,
             served=wanted,
@@ -106,28 +111,31 @@ def _link(wanted: Mapping[str, str], page: int) -> str:
 
 def serve(tables: Tables, selection: Selection, port: int) -> None:
     """Serve a file until interrupted; raise UsageError where the port is taken."""
-    pages = Pages(tables, selection)
+    # Other users of this machine can reach the port too: the address holds a secret that only its reader knows.
+    pages, token = Pages(tables, selection), secrets.token_urlsafe(24)
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), _handler(pages))
+        server = ThreadingHTTPServer(("127.0.0.1", port), _handler(pages, token))
     except OSError as error:
         raise UsageError(f"port {port} cannot be listened on ({error.strerror or error}); choose another, 0 picks a free one") from None
     with server:
-        sys.stderr.write(f"dream view: http://127.0.0.1:{server.server_address[1]}/ until Ctrl-C\n")
+        sys.stderr.write(f"dream view: http://127.0.0.1:{server.server_address[1]}/{token}/ until Ctrl-C\n")
         sys.stderr.flush()
         server.serve_forever()
 
 
-def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: Pages, token: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Answers `/` with a page, every other path with 404."""
+        """Answers `/TOKEN/` with a page, every other path below it with 404, and what lacks the token with 403."""
 
         def do_GET(self) -> None:
             address = urlsplit(self.path)
             # DNS rebinding: a web site that resolves its own name to this machine must not read the file.
             if (self.headers.get("Host") or "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
                 self._send(403, "this server answers to 127.0.0.1 and localhost only")
-            elif address.path != "/":
-                self._send(404, "there is only /")
+            elif not secrets.compare_digest(f"{address.path}/".split("/")[1].encode("utf-8", "backslashreplace"), token.encode()):
+                self._send(403, "the address lacks the token that dream view printed")
+            elif address.path != f"/{token}/":
+                self._send(404, "there is one page, at the address that dream view printed")
             else:
                 try:
                     self._send(200, pages.page({k: v[-1] for k, v in parse_qs(address.query).items()}), "text/html")
@@ -144,6 +152,7 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
                 ("X-Content-Type-Options", "nosniff"),
                 ("X-Frame-Options", "DENY"),
                 ("Cross-Origin-Resource-Policy", "same-origin"),
+                ("Referrer-Policy", "no-referrer"),
             ):
                 self.send_header(name, value)
             self.end_headers()

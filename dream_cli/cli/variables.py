@@ -1,0 +1,60 @@
+"""The environment variables of options: DREAM_COMMAND_OPTION sets an option of one command, and comes before a variable of several."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+# The variables that options of several commands read, or that are read beside the options; a test holds the list against the options.
+SHARED = frozenset(
+    f"DREAM_{name}"
+    for name in (
+        *("MODEL", "BASE_URL", "JUDGE", "JUDGE_BASE_URL", "ENGINE", "MODEL_TAG", "CONCURRENCY", "TIMEOUT", "BATCH_SIZE", "STORE"),
+        *("PRICE_IN", "PRICE_OUT", "IMAGE_ROOT", "IMAGE_COLUMN", "PROMPT_COLUMN", "HARMFUL_COLUMN", "MAX_PIXELS", "TRAIN_BATCH_SIZE"),
+    )
+)
+_KEY = re.compile(r"DREAM_([A-Z]+_)?(\d+_)?API_KEY")
+
+
+def add_variables(command: Any, name: str) -> None:
+    """Give every option of a command its own variable, DREAM_COMMAND_OPTION, which is read first."""
+    for param in command.params:
+        if param.param_type_name != "option" or not param.allow_from_autoenv:
+            continue
+        own = variable_of(name, param)
+        if param.envvar is None and own != f"DREAM_{name}_{param.name}".upper():
+            # An option that has another name in the code, by which click would call its variable.
+            param.envvar = own
+        elif param.envvar is not None:
+            # Read first and not shown: the help names the variable that holds for all commands.
+            vars(param)["resolve_envvar_value"] = _first(own, param.resolve_envvar_value)
+
+
+def variable_of(name: str, param: Any) -> str:
+    """Return the variable of one option of a command."""
+    return f"DREAM_{name}_{max(param.opts, key=len).lstrip('-')}".upper().replace("-", "_")
+
+
+def _first(own: str, other: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    return lambda ctx: os.environ.get(own) or other(ctx)
+
+
+def report_unknown(commands: Iterable[str], load: Callable[[str], Any]) -> None:
+    """Report on stderr each variable of the environment that looks like one of dream's and sets nothing."""
+    for variable in sorted(name for name in os.environ if name.startswith("DREAM_") and name not in SHARED and not _KEY.fullmatch(name)):
+        owner = next((name for name in commands if variable.startswith(f"DREAM_{name.upper()}_")), None)
+        known = _variables(load(owner), owner) if owner else set()
+        if variable not in known:
+            near = difflib.get_close_matches(variable, known or SHARED, 1, cutoff=0.75)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            sys.stderr.write(f"dream: the environment variable {variable} sets nothing{hint}\n")
+
+
+def _variables(command: Any, name: str) -> set[str]:
+    """Return the variables of the options of one command; an option is also found by the name that it has in the code."""
+    options = [param for param in command.params if param.param_type_name == "option"]
+    return {variable_of(name, param) for param in options} | {f"DREAM_{name}_{param.name}".upper() for param in options}

@@ -1,0 +1,103 @@
+"""The progress of a stage on stderr: a bar where the stage has the terminal to itself, else whole lines that begin with its name."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dream_cli.records.visible import amount
+
+# Between two lines: in a pipe on a terminal, where other stages write as well, and in a log.
+TERMINAL_SECONDS, LOG_SECONDS = 10.0, 60.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What progress is shown of: the stage, its counts so far (rows, errors), and how many rows there are, where that is known.
+
+    `to_stdout`: the rows go to stdout. `report` writes one line.
+    """
+
+    stage: str
+    counts: Callable[[], tuple[int, int]]
+    total: Callable[[], int | None]
+    report: Callable[[str], None]
+    to_stdout: bool
+
+
+def is_pipe(stream: int) -> bool:
+    """Whether a file descriptor is a pipe; one that is closed is none."""
+    try:
+        return stat.S_ISFIFO(os.fstat(stream).st_mode)
+    except OSError:
+        return False
+
+
+@contextmanager
+def progress(shown: Shown, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """Show progress while the body runs, which calls the result after each row."""
+    terminal = sys.stderr.isatty()
+    if quiet or (terminal and shown.to_stdout and sys.stdout.isatty()):
+        # The rows themselves go to the terminal.
+        yield lambda: None
+    elif not terminal:
+        with _lines(shown, LOG_SECONDS):
+            yield lambda: None
+    elif shown.to_stdout and is_pipe(1):
+        with _lines(shown, TERMINAL_SECONDS, last=True):
+            yield lambda: None
+    else:
+        with _bar(shown) as advance:
+            yield advance
+
+
+@contextmanager
+def _lines(shown: Shown, seconds: float, last: bool = False) -> Iterator[None]:
+    """Report a line every some `seconds`, and with `last` one at the end; each is written in one piece."""
+    began, done = time.monotonic(), threading.Event()
+    total: list[int | None] = []
+
+    def report() -> None:
+        total.append(total[0] if total else shown.total())
+        rows, errors = shown.counts()
+        seen, of = (rows, "") if total[0] is None else (total[0], f"{rows:,} of ")
+        failed = f", {amount(errors, 'error')}" if errors else ""
+        shown.report(f"{of}{amount(seen, 'row')}{failed}, {time.monotonic() - began:.0f} s")
+
+    def repeat() -> None:
+        while not done.wait(seconds):
+            report()
+
+    reporter = threading.Thread(target=repeat, daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reporter.join()
+        if last:
+            report()
+
+
+@contextmanager
+def _bar(shown: Shown) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    total = shown.total()
+    rows = TextColumn("{task.completed} rows") if total is None else MofNCompleteColumn()
+    columns = (SpinnerColumn(), TextColumn(shown.stage), rows, TextColumn("{task.fields[errors]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(shown.stage, total=total, errors="")
+
+        def advance() -> None:
+            errors = shown.counts()[1]
+            bar.update(task, advance=1, errors=amount(errors, "error") if errors else "")
+
+        yield advance
