@@ -52,7 +52,7 @@ def part_of(text: str | None) -> Part | None:
 Sources = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE]...",
+        metavar="FILE",
         callback=_sources,
         help="Records: files (.jsonl, .jsonl.gz, .json, .parquet), folders, globs or URLs (default or -: stdin).",
     ),
