@@ -63,7 +63,7 @@ def run(
     from dream_cli.records.shards import read_shards
     from dream_cli.records.streams import open_writer
 
-    check_own_input(out, *files_of(source))
+    check_own_input(out, *(files_of(source) or ("-",)))
     rules = PairRules(
         policy=policy,
         margin=margin,

@@ -380,7 +380,7 @@ class StageOptions(RunOptions):
         if self.limit is not None:
             from dream_cli.records.atomic import check_own_input
 
-            check_own_input(self.out, *files_of(self.source))
+            check_own_input(self.out, *(files_of(self.source) or ("-",)))
         return replace(
             super().run(stage),
             sources=files_of(self.source),
