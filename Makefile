@@ -1,17 +1,18 @@
 # make demo    the tour: the pipe on the example records, then a short turn of the loop, with the embedded models
 # make proof   the grid of arms and seeds in nano's world, then its table and plot; resumable, for hours in the background
 # make judge-bench ROWS=DIR BASE_URL=URL MODEL=NAME    a judge against the labelled rows of a folder (opt-in; BENCH='--calibrate --size 40')
+# make docs    the pages of docs/ as a site in out/site; a dead link is an error
 # make test    lint, types, tests, and the built wheel in an empty environment
 # make test-newest    the tests with the newest versions of the libraries, past our own upper bounds, in an environment of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo proof judge-bench test test-newest lint wheel
+.PHONY: demo proof docs judge-bench test test-newest lint wheel
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints/cpu.txt -e '.[train,view,eval,test]'
+	$(BIN)/pip install -q -c constraints/cpu.txt -e '.[train,view,eval,docs,test]'
 	touch $@
 
 demo: $(BIN)/dream
@@ -26,6 +27,9 @@ judge-bench: $(BIN)/dream
 	  $(BIN)/python examples/judge_bench/bench.py $(ROWS)/$${rows%:*}.jsonl --role $${rows#*:} \
 	    $(if $(BASE_URL),--base-url $(BASE_URL)) $(if $(MODEL),--model $(MODEL)) $(BENCH) || exit 1; \
 	done
+
+docs: $(BIN)/dream
+	$(BIN)/zensical build --strict
 
 lint: $(BIN)/dream
 	$(BIN)/ruff check .
@@ -43,7 +47,7 @@ wheel: $(BIN)/dream
 	out/wheel/venv/bin/pip install -q -c constraints/cpu.txt "$$(ls dist/*.whl)[local]"
 	cd out/wheel && PATH="$$PWD/venv/bin:$$PATH" DREAM_STORE=$$PWD/calls.sqlite bash $(CURDIR)/examples/demo.sh demo
 
-test: lint
+test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 	$(MAKE) wheel
 

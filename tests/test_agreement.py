@@ -156,6 +156,19 @@ def test_the_rate_is_corrected_for_the_judge() -> None:
     assert result.interval.high > 0.57
 
 
+def test_the_corrected_interval_by_hand() -> None:
+    # With pseudo-observations se = 10/12, sp = 17/22, so the Youden index is 0.606061; z = 1.959964.
+    # p = 61.92073/103.84146 = 0.596300, true 0.608896, shift +0.030158, half width 0.286170.
+    most = corrected_rate(Share(60, 100), Share(9, 10), Share(16, 20))
+    assert most is not None
+    assert tuple(most.interval) == pytest.approx((0.352884, 0.925224), abs=2e-6)
+    # p = 0.307399, true 0.132208, shift -0.041466, half width 0.293988: below 0 it is cut off.
+    few = corrected_rate(Share(30, 100), Share(9, 10), Share(16, 20))
+    assert few is not None
+    assert tuple(few.interval) == pytest.approx((0.0, 0.384730), abs=2e-6)
+    assert (Share(3, 4).rate, Share(0, 0).rate) == (0.75, None)
+
+
 def test_with_a_perfect_and_well_known_judge_the_interval_is_that_of_agresti_and_coull() -> None:
     from statsmodels.stats.proportion import proportion_confint
 
@@ -196,6 +209,8 @@ def test_scores_are_compared_in_level_and_in_rank() -> None:
     # Ranks 1 2 3 4 against 2 1 4 3: 1 - 6 * 4 / (4 * 15).
     assert rank_correlation([(1, 2), (2, 1), (3, 4), (4, 3)]).value == pytest.approx(0.6)  # type: ignore[union-attr]
     assert rank_correlation([(1.0, 2.0), (2.0, 2.0)]) is None
+    # Two values on one side: ranks 1.5, 1.5, 3.5, 3.5 against 1 to 4 give 4 / sqrt(4 * 5).
+    assert rank_correlation([(1, 1), (1, 2), (2, 3), (2, 4)]).value == pytest.approx(0.894427, abs=1e-6)  # type: ignore[union-attr]
 
 
 def test_length_bias_is_seen_where_errors_grow_with_length() -> None:

@@ -12,7 +12,7 @@ from dream_cli.cli.command_reference import renewed
 from dream_cli.cli.main import COMMANDS
 from tests.conftest import Workdir
 
-REFERENCE = Path(__file__).parent.parent / "commands" / "README.md"
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference.md"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -32,4 +32,4 @@ def test_help_imports_nothing_heavy(name: str) -> None:
 
 def test_the_reference_page_shows_the_help_as_it_is() -> None:
     page = REFERENCE.read_text()
-    assert page == renewed(page), "python -m dream_cli.cli.command_reference commands/README.md"
+    assert page == renewed(page), "python -m dream_cli.cli.command_reference docs/reference.md"

@@ -1,4 +1,4 @@
-"""The reference page of the commands, generated from their help.    python -m dream_cli.cli.command_reference commands/README.md"""
+"""The reference page of the commands, generated from their help.    python -m dream_cli.cli.command_reference docs/reference.md"""
 
 from __future__ import annotations
 

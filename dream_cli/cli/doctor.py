@@ -95,7 +95,7 @@ def _packages() -> Iterator[Finding]:
     for line in importlib.metadata.requires(_OURS) or []:
         wanted = Requirement(line)
         extra = _extra(wanted)
-        if wanted.name in {_OURS, *seen} or extra == "test":
+        if wanted.name in {_OURS, *seen} or extra in ("test", "docs"):
             continue
         seen.add(wanted.name)
         yield _package(wanted, extra)

@@ -1,0 +1,266 @@
+"""The stages from Python; a record is a dict, as in a line of JSONL.
+
+    import dream_cli as dream
+
+    with dream.open("nano") as model:
+        record = model.disentangle({"prompt": "Can I go out in this?", "images": ["examples/images/pair-risk-1.png"]})
+        record = model.judge(model.sample(record, n=4))
+    dream.write("pairs.jsonl", dream.pairs([record]))
+
+Paths of images start in the current folder and may lead anywhere; records that are returned have absolute ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import warnings
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args
+
+from dream_cli.engines.protocol import Engine, EngineSpec, Sampling
+from dream_cli.engines.registry import open_engine
+from dream_cli.errors import RowError
+from dream_cli.method.confining import Step
+from dream_cli.method.disentangling import Disentangler
+from dream_cli.method.judging import Judge
+from dream_cli.method.model_prompts import with_model_prompts
+from dream_cli.method.pairing import PairRules, pairs_of
+from dream_cli.method.sampling import Sampler
+from dream_cli.method.stages import Run, Tally, mapped
+from dream_cli.prompts.rendering import Prompts
+from dream_cli.records.access import Base
+from dream_cli.records.choices import AnswerReading, Combination, Mode
+from dream_cli.records.image_rows import to_row
+from dream_cli.records.record import Json, Record
+from dream_cli.records.streams import RowReader, open_writer, read_records
+
+Stage = Literal["disentangle", "sample", "judge"]
+T = TypeVar("T")
+
+
+class StageError(RowError):
+    """A stage failed for a record; `kind` is that of the record's `error` in a file."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class AsyncModel:
+    """An open model and its prompts, for asynchronous code."""
+
+    engine: Engine
+    prompts: Prompts
+
+    async def close(self) -> None:
+        """Release the model or the connections."""
+        await self.engine.close()
+
+    async def disentangle(self, record: Mapping[str, Any], **options: Any) -> Json:
+        """Return the record with its `observations`; options and errors are those of `Model.disentangle`."""
+        return await self._one("disentangle", record, options)
+
+    async def sample(self, record: Mapping[str, Any], **options: Any) -> Json:
+        """Return the record with new `responses`; options and errors are those of `Model.sample`."""
+        return await self._one("sample", record, options)
+
+    async def judge(self, record: Mapping[str, Any], **options: Any) -> Json:
+        """Return the record with a `judgement` on each response; options and errors are those of `Model.judge`."""
+        return await self._one("judge", record, options)
+
+    async def map(self, stage: Stage, records: Iterable[Mapping[str, Any]], **options: Any) -> AsyncGenerator[Json, None]:
+        """Yield the records of a stage in order, several in work; one that fails has an `error`, one that came with one is passed on."""
+        run = Run(stage, None, quiet=True)
+        async with aclosing(mapped(run, _records(records), self._step(stage, options), self.engine, Tally())) as done:
+            async for record in done:
+                yield to_row(record, None)
+
+    async def _one(self, stage: Stage, record: Mapping[str, Any], options: Mapping[str, Any]) -> Json:
+        async with aclosing(self.map(stage, [record], **options)) as done:
+            row = await anext(done)
+        if row.get("error") and not record.get("error"):
+            raise StageError(row["error"]["kind"], row["error"]["message"])
+        return row
+
+    def _step(self, stage: Stage, options: Mapping[str, Any]) -> Step:
+        if stage == "disentangle":
+            return with_model_prompts(Disentangler(self.engine, self.prompts, **options), _warn)
+        if stage == "judge":
+            return with_model_prompts(Judge(self.engine, self.prompts, **_renamed(options, score="way")), _warn)
+        if stage == "sample":
+            drawing = {"temperature": 1.0, "max_tokens": 256} | {k: v for k, v in options.items() if k in _SAMPLING}
+            rest = {k: v for k, v in options.items() if k not in _SAMPLING}
+            return with_model_prompts(Sampler(self.engine, self.prompts, Sampling(**drawing), **rest), _warn)
+        raise ValueError(f"no stage {stage!r}; there are {', '.join(get_args(Stage))}")
+
+
+_SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
+
+
+def _renamed(options: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in options.items()}
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message.removeprefix("warning: "), stacklevel=2)
+
+
+class Model:
+    """An open model, for code that is not asynchronous, notebooks too; close it, or use it in `with`."""
+
+    def __init__(self, opening: Coroutine[Any, Any, AsyncModel]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dream", daemon=True)
+        self._thread.start()
+        try:
+            self._model = self._wait(opening)
+        except BaseException:
+            self._end()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the model or the connections; a second call does nothing."""
+        if not self._loop.is_closed():
+            self._wait(self._model.close())
+            self._end()
+
+    def disentangle(
+        self,
+        record: Mapping[str, Any],
+        *,
+        mode: Mode = "split",
+        verify: bool = True,
+        redo: bool = False,
+        max_tokens: int = 512,
+        seed: int = 0,
+    ) -> Json:
+        """Return the record with its `observations`, as `dream disentangle` does; raise StageError where that fails."""
+        options = {"mode": mode, "verify": verify, "redo": redo, "max_tokens": max_tokens, "seed": seed}
+        return self._wait(self._model.disentangle(record, **options))
+
+    def sample(
+        self,
+        record: Mapping[str, Any],
+        *,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 256,
+        system: str | None = None,
+        observe: bool = False,
+        append: bool = False,
+        seed: int = 0,
+    ) -> Json:
+        """Return the record with `n` new `responses`, as `dream sample` does; raise StageError where that fails."""
+        drawing = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
+        return self._wait(self._model.sample(record, n=n, system=system, observe=observe, append=append, **drawing))
+
+    def judge(self, record: Mapping[str, Any], *, score: Combination = "sum", read: AnswerReading = "expected") -> Json:
+        """Return the record with a `judgement` on each response, as `dream judge` does; raise StageError where that fails."""
+        return self._wait(self._model.judge(record, score=score, read=read))
+
+    def map(self, stage: Stage, records: Iterable[Mapping[str, Any]], **options: Any) -> Iterator[Json]:
+        """Yield the records of a stage in order, several in work; one that fails has an `error`, one that came with one is passed on."""
+        done = self._model.map(stage, records, **options)
+        try:
+            while (row := self._wait(_next(done))) is not None:
+                yield row
+        finally:
+            self._wait(done.aclose())
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _next(rows: AsyncGenerator[Json, None]) -> Json | None:
+    return await anext(rows, None)
+
+
+def open(
+    model: str | None = None,
+    *,
+    base_url: str | None = None,
+    engine: str | None = None,
+    prompts: Path | None = None,
+    taxonomy: Path | None = None,
+    store: str | None = None,
+    **more: Any,
+) -> Model:
+    """Open a model: a name or folder for this machine, or one behind `base_url`; without either the embedded one.
+
+    `store` is the file that keeps finished calls (the commands' own is `dream_cli.engines.store.default_store()`; None keeps none);
+    `more` are other fields of `EngineSpec`, such as `concurrency`. Raises UsageError where there is no such model.
+    """
+    return Model(_opened(EngineSpec(model=model, base_url=base_url, engine=engine, store=store, **more), prompts, taxonomy))
+
+
+@asynccontextmanager
+async def open_async(
+    model: str | None = None,
+    *,
+    base_url: str | None = None,
+    engine: str | None = None,
+    prompts: Path | None = None,
+    taxonomy: Path | None = None,
+    store: str | None = None,
+    **more: Any,
+) -> AsyncGenerator[AsyncModel, None]:
+    """Open a model for `async with`, with the arguments and errors of `open`, and close it at the end."""
+    opened = await _opened(EngineSpec(model=model, base_url=base_url, engine=engine, store=store, **more), prompts, taxonomy)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def _opened(spec: EngineSpec, prompts: Path | None, taxonomy: Path | None) -> AsyncModel:
+    templates = Prompts.load(prompts, taxonomy)
+    return AsyncModel(await open_engine(spec), templates)
+
+
+def read(path: str | Path) -> Iterator[Json]:
+    """Yield the records of a file (JSONL, gzipped JSONL, a JSON array, Parquet); one that cannot be read has an `error`."""
+    return (to_row(record, None) for record in read_records(str(path)))
+
+
+def write(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
+    """Write records to a file, in the format of its suffix, and return their number; the whole file appears at the end, or none."""
+    written = 0
+    with open_writer(str(path)) as writer:
+        for record in _records(records):
+            writer.write(record)
+            written += 1
+    return written
+
+
+def pairs(records: Iterable[Mapping[str, Any]], **rules: Any) -> Iterator[Json]:
+    """Yield the preference pairs of judged records, as `dream pair` does; `rules` are fields of `PairRules`, such as `margin`."""
+    how = PairRules(**rules)
+    return (to_row(pair, None) for record in _records(records) for turn in pairs_of(record, how) for pair in turn.pairs)
+
+
+def _records(records: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+    reader = RowReader("record", Base((os.getcwd(),)))
+    return (reader.record(dict(record), number) for number, record in enumerate(records, 1))
