@@ -119,7 +119,8 @@ def test_one_filtered_sample_stands_beside_the_others_and_is_never_scored(work: 
     assert answered["judgement"]["score"] == 0.8
     assert filtered["finish_reason"] == "content_filter"
     assert filtered["judgement"] == {"model": "loopback", "unscored": "the response is empty or was held back by a content filter"}
-    assert server.calls == 2
+    # Helpfulness, the two facts of harm, and harm in other words: of the answer alone.
+    assert server.calls == 4
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,8 @@ def test_nested_brackets_of_a_teacher_are_an_unreadable_answer(work: Workdir, br
     work.write("in.jsonl", [ROW, ROW | {"id": "b", "prompt": "Name a fruit."}])
 
     def answer(body: Json) -> str:
+        if "response_format" not in body:
+            return "Yes"  # there is a risk; the list of risks has a schema
         return brackets if "colour" in body["messages"][0]["content"] else json.dumps([OBSERVED])
 
     with Loopback(reply=answer, tokens=lambda body: [[(answer(body), 1.0)]]) as server:
@@ -208,7 +211,7 @@ def test_nested_brackets_of_a_teacher_are_an_unreadable_answer(work: Workdir, br
     assert "Traceback" not in ran.err
     assert ran.code == 1
     assert ran.rows[0]["error"]["kind"] == "unparsed"
-    assert ran.rows[1]["observations"] == [OBSERVED]
+    assert ran.rows[1]["observations"] == [OBSERVED | {"confidence": 1.0}]
 
 
 @pytest.mark.parametrize("usage", [None, [], "many", {"prompt_tokens": "5"}, {"prompt_tokens": float("nan")}, {"prompt_tokens": 10**400}])

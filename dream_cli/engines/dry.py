@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from dream_cli.engines.costs import Prices
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
@@ -15,10 +17,7 @@ TOKENS_PER_IMAGE = 576
 
 
 class DryEngine(Engine):
-    """Answers every list with [] and every choice evenly, and keeps count of the most tokens that this may take.
-
-    Calls that depend on a real answer, such as the verification of each observation, are not counted.
-    """
+    """Answers every list with one observation and every choice evenly, and keeps count of the most tokens that this may take."""
 
     kind = model = fingerprint = "dry-run"
     concurrency = 8
@@ -31,7 +30,8 @@ class DryEngine(Engine):
         """Count one call for each sample; the prompt of several is read, and billed, once."""
         self._lists += sampling.schema is not None
         self._count(chat, len(samples), sampling.max_tokens)
-        return [Completion("[]", "stop") for _ in samples]
+        answer = _least(sampling.schema) if sampling.schema else ""
+        return [Completion(json.dumps(answer), "stop") for _ in samples]
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Count one call."""
@@ -51,10 +51,19 @@ class DryEngine(Engine):
             least = replace(most, completion_tokens=0)
             estimate += f", at a cost of about {prices.cost(least):.4g} to {prices.cost(most):.4g}"
         if self._lists:
-            estimate = f"at least {estimate}; each observation takes one more call to verify (--no-verify skips it)"
+            estimate += "; with one risk found by each question that lists them: none takes fewer calls, more take one each to verify"
         return f"{estimate}; calls that are in the store already cost nothing"
 
     def _count(self, chat: Sequence[ChatMessage], calls: int, completion_tokens: int) -> None:
         self.usage.calls += calls
         self.usage.prompt_tokens += sum(len(m.text) // CHARACTERS_PER_TOKEN + TOKENS_PER_IMAGE * len(m.images) for m in chat)
         self.usage.completion_tokens += calls * completion_tokens
+
+
+def _least(schema: Mapping[str, Any]) -> Any:
+    """Return a small value that fits a schema of objects, lists with one entry, and strings."""
+    if schema["type"] == "object":
+        return {name: _least(inner) for name, inner in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [_least(schema["items"])]
+    return schema.get("enum", ["dry run"])[0]
