@@ -77,7 +77,8 @@ class AsyncModel:
     async def map(self, stage: Stage, records: Iterable[Mapping[str, Any]], **options: Any) -> AsyncGenerator[Json, None]:
         """Yield the records of a stage in order, several in work; one that fails has an `error`, one that came with one is passed on."""
         run = Run(stage, quiet=True)
-        async with aclosing(mapped(run, _records(records), self._step(stage, options), self.engine, Tally())) as done:
+        rows = mapped(run, _records(records), step=self._step(stage, options), engine=self.engine, tally=Tally())
+        async with aclosing(rows) as done:
             async for record in done:
                 yield to_row(record, None)
 

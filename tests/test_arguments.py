@@ -59,7 +59,7 @@ def test_a_server_and_its_address_are_seen_through_before_it_is_asked(work: Work
     [
         (["sample", "--tempreature=0.5"], "dream: no such option --tempreature; did you mean --temperature?\n"),
         (["sample", "--top-p"], "dream: Option '--top-p' requires an argument.\n"),
-        (["pair", "a.jsonl", "b.jsonl"], "Got unexpected extra argument(s) (b.jsonl)"),
+        (["view", "a.jsonl", "b.jsonl"], "Got unexpected extra argument(s) (b.jsonl)"),
         (["pair", "-z"], "dream: no such option -z\n"),
         (["judge", "--read", "guess"], "--read"),
     ],
