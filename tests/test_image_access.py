@@ -84,7 +84,7 @@ def test_a_pipe_of_commands_carries_where_the_images_may_lie(folders: Workdir, s
     (folders.path / "here").mkdir()
     command = " ".join(folders.command())
     options = " ".join(ask(server))
-    script = f"{command} disentangle ../d/in.jsonl {options} | {command} sample {options}"
+    script = f"{command} sample ../d/in.jsonl {options} | {command} sample {options}"
     done = subprocess.run(["bash", "-c", script], check=False, capture_output=True, cwd=folders.path / "here", env=folders.env, timeout=300)
     first, second = [json.loads(line) for line in done.stdout.splitlines()]
     assert first["responses"] and "error" not in first

@@ -153,7 +153,7 @@ def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: Rul
     """Yield the warnings about an unfair comparison on one benchmark: other items, other prompts, other judges, other trials."""
     for side, missing in (("before", before.keys() - after.keys()), ("after", after.keys() - before.keys())):
         if missing:
-            yield f"{amount(len(missing), 'item', 'are')} only in the file {side} and left out"
+            yield f"{amount(len(missing), 'item', 'are')} only in the file {side}: left out of the comparison"
     both = [(before[key], after[key]) for key in before if key in after]
     other = sum(a.prompt != b.prompt for a, b in both if a.error is None and b.error is None)
     if other:

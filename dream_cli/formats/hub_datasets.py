@@ -11,6 +11,7 @@ from pathlib import Path
 from dream_cli.errors import RowError, UsageError, with_extra
 from dream_cli.records.parquet import open_rows, to_json
 from dream_cli.records.record import Json
+from dream_cli.records.visible import amount
 
 HUB = "hf://datasets/"
 # The file of the rows in a folder that `dream convert` writes.
@@ -110,7 +111,7 @@ def write_card(folder: str, dialect: str) -> None:
     columns = "\n".join(f"| `{field.name}` | `{field.type}` |" for field in metadata.schema.to_arrow_schema())
     name = os.path.basename(os.path.realpath(folder))
     Path(folder, "README.md").write_text(
-        _CARD.format(path=DATA, size=size, name=name, rows=metadata.num_rows, dialect=dialect, columns=columns)
+        _CARD.format(path=DATA, size=size, name=name, rows=amount(metadata.num_rows, "row"), dialect=dialect, columns=columns)
     )
 
 
@@ -129,7 +130,7 @@ tags:
 
 # {name}
 
-{amount(rows, 'row')} in the form `{dialect}`, made by `dream convert`.
+{rows} in the form `{dialect}`, made by `dream convert`.
 They may show and quote harmful content: they are there to train and to measure models that notice it.
 
 | column | type |
