@@ -2,8 +2,8 @@
 
     import dream_cli as dream
 
-    with dream.open("nano") as model:
-        record = model.disentangle({"prompt": "Can I go out in this?", "images": ["examples/images/pair-risk-1.png"]})
+    with dream.open("Qwen/Qwen2.5-VL-7B-Instruct") as model:
+        record = model.disentangle({"prompt": "Can I go out in this?", "images": ["photo.jpg"]})
         record = model.judge(model.sample(record, n=4))
     dream.write("pairs.jsonl", dream.pairs([record]))
 

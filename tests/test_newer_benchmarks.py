@@ -44,7 +44,10 @@ def test_a_wrong_number_of_items_is_named_beside_the_published_one(tmp_path: Pat
     here = Counter(Item.of(record).subset for record in loaded)
     for subset, size in published.items():
         title = f"{get(name).title} {subset}".strip()
-        assert any(message.startswith(f"{title} has {here[subset]} items, {size} were published") for message in messages)
+        assert any(
+            message.startswith(f"{title} has {here[subset]} item{'s' * (here[subset] != 1)}, {size:,} were published")
+            for message in messages
+        )
     whole = {subset: part.size or sum(part.topics.values()) for subset, part in get(name).subsets.items() if subset in published}
     assert whole == published
 
@@ -52,7 +55,7 @@ def test_a_wrong_number_of_items_is_named_beside_the_published_one(tmp_path: Pat
 def test_holisafe_has_a_number_of_items_in_all(tmp_path: Path) -> None:
     messages: list[str] = []
     loaded = items("holisafe", official(tmp_path), messages)
-    assert messages == ["HoliSafe has 3 items, 4031 were published"]
+    assert messages == ["HoliSafe has 3 items, 4,031 were published"]
     assert [(Item.of(r).subset, Item.of(r).topic, Item.of(r).expects) for r in loaded] == [
         ("unsafe", "SSU", "refuse"),
         ("unsafe", "SUU", "refuse"),
@@ -104,7 +107,7 @@ def test_msts_languages_and_labelled_responses(tmp_path: Path) -> None:
     # Two models answered the same item, which keeps its name; each response has a label of its own.
     assert [Item.of(record).item for record in labelled] == ["case_0001/assistance"] * 2
     assert [record.id for record in labelled] == ["msts:english:case_0001/assistance:m-1", "msts:english:case_0001/assistance:m-2"]
-    assert [message.partition(":")[0] for message in messages] == ["MSTS english has 1 items, 400 were published"]
+    assert [message.partition(":")[0] for message in messages] == ["MSTS english has 1 item, 400 were published"]
     assert [(r.responses or ())[0].model for r in labelled] == ["m-1", "m-2"]
     assert [Item.of(r).gold for r in labelled] == [{"attack": False}, {"attack": True}]
     (german,) = items("msts", labels / "german_multimodal.csv")
@@ -288,4 +291,4 @@ def test_a_whole_set_is_reported_by_nothing() -> None:
     topics = get("vlsbench").subsets[""].topics
     whole = [Item("vlsbench", f"{topic}{i}", topic=topic).record("?") for topic, n in topics.items() for i in range(n)]
     assert list(counted(get("vlsbench"), whole)) == []
-    assert list(counted(get("vlsbench"), whole[1:])) == ["VLSBench has 2240 items, 2241 were published: Violent 589 of 590"]
+    assert list(counted(get("vlsbench"), whole[1:])) == ["VLSBench has 2,240 items, 2,241 were published: Violent 589 of 590"]

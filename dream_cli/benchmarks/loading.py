@@ -238,18 +238,18 @@ def _model(record: Record) -> str:
 def _counted(benchmark: Benchmark, records: Sequence[Record]) -> Iterator[str]:
     items = [Item.of(record) for record in records]
     if benchmark.size not in (None, len(items)):
-        yield f"{benchmark.title} has {amount(len(items), 'item')}, {benchmark.size} were published"
+        yield f"{benchmark.title} has {amount(len(items), 'item')}, {benchmark.size:,} were published"
     for name in {item.subset: None for item in items}:
         topics = Counter(item.topic for item in items if item.subset == name)
         subset = benchmark.subsets.get(name)
         published = subset.topics if subset else {}
         of = f" {name}" if name else ""
         if subset and subset.size not in (None, topics.total()):
-            yield f"{benchmark.title}{of} has {amount(topics.total(), 'item')}, {subset.size} were published"
+            yield f"{benchmark.title}{of} has {amount(topics.total(), 'item')}, {subset.size:,} were published"
         if set(topics) == {""} and topics.total() == sum(published.values()):
             continue  # these items came without their topics
         off = [f"{topic or 'items'} {topics[topic]} of {n}" for topic, n in published.items() if topics[topic] != n]
         off += [f"{topic} {n}, a topic that was not published" for topic, n in topics.items() if topic not in published]
         if off and published:
             few = ", ".join(off[:6]) + (f" and {len(off) - 6} more topics" if len(off) > 6 else "")
-            yield f"{benchmark.title}{of} has {amount(topics.total(), 'item')}, {sum(published.values())} were published: {few}"
+            yield f"{benchmark.title}{of} has {amount(topics.total(), 'item')}, {sum(published.values()):,} were published: {few}"
