@@ -30,9 +30,9 @@ def extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_require_local", lambda model, engine: None)
 
 
-def test_without_the_extra_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'dream-cli\[local\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[local\]' in the checkout"):
         opened()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import UsageError, with_extra
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _GLOB = re.compile(r"[*?\[]")
@@ -63,7 +63,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise UsageError(f"{url} is a URL, and fsspec opens it: pip install 'dream-cli[remote]', or download the file") from None
+        raise UsageError(f"{url} is a URL, and fsspec opens it; {with_extra('remote')}, or download the file") from None
     try:
         files, path = url_to_fs(url)
     except ImportError as error:
