@@ -105,7 +105,7 @@ def test_a_url_is_read_and_written_whole_or_not_at_all(shards: Path) -> None:
 
 def test_a_url_without_its_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(UsageError, match=r"pip install 'dream-cli\[remote\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[remote\]'"):
         expanded(["s3://bucket/a.jsonl"])
 
 
