@@ -165,7 +165,7 @@ def test_the_bootstrap_of_a_statistic_leaves_out_draws_in_which_it_is_not_define
 def test_without_the_libraries_the_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     require_libraries()
     monkeypatch.setattr("dream_cli.stats.intervals.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'dream-cli\[eval\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[eval\]'"):
         require_libraries()
 
 

@@ -13,7 +13,7 @@ def shown(body: Json) -> tuple[str, str]:
     """Return the two responses in the order in which a request shows them."""
     content = body["messages"][-1]["content"]
     text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-    match = re.search(r"Response A: (.*)\nResponse B: (.*)\n", text)
+    match = re.search(r"<response_a>\n(.*)\n</response_a>\n<response_b>\n(.*)\n</response_b>\n", text)
     assert match
     return match[1], match[2]
 

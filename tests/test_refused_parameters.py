@@ -170,9 +170,14 @@ def test_a_schema_loses_its_refused_keyword_first() -> None:
 def test_the_schema_has_an_object_at_its_root_and_the_sources_of_the_record(work: Workdir) -> None:
     picture = work.picture("a.png")
     work.write("in.jsonl", [ROW, ROW | {"id": "b", "images": [picture]}])
-    with Loopback() as server:
+    observed = [{"malicious_content": "x", "source": "text instruction", "risk_category": "Privacy"}]
+
+    def answer(body: Json) -> str:
+        return "Yes" if "Yes or No" in str(body["messages"]) else json.dumps({"observations": observed})
+
+    with Loopback(reply=answer) as server:
         ran = work.dream("disentangle", "in.jsonl", "--mode", "joint", "--no-verify", "--concurrency", "1", "--base-url", server.url)
-    schemas = [body["response_format"]["json_schema"]["schema"] for body in server.bodies]
+    schemas = [body["response_format"]["json_schema"]["schema"] for body in server.bodies if "response_format" in body]
     assert [(schema["type"], schema["required"]) for schema in schemas] == [("object", ["observations"])] * 2
     items = [schema["properties"]["observations"]["items"]["properties"] for schema in schemas]
     assert items[0]["source"]["enum"] == ["text instruction", "text content"]
@@ -180,11 +185,10 @@ def test_the_schema_has_an_object_at_its_root_and_the_sources_of_the_record(work
     assert all(item["malicious_content"] == {"type": "string", "minLength": 1} for item in items)
     # The reader takes the object and, where the schema was refused, the bare list.
     assert [len(row["observations"]) for row in ran.rows] == [1, 1]
-    observed = [{"malicious_content": "x", "source": "text instruction", "risk_category": "Privacy"}]
     refuse = refusing("response_format", "response_format json_schema is not supported")
-    with Loopback(refuse=refuse, reply=lambda body: json.dumps(observed)) as server:
+    with Loopback(refuse=refuse, reply=lambda body: "Yes" if "Yes or No" in str(body["messages"]) else json.dumps(observed)) as server:
         ran = work.dream("disentangle", "in.jsonl", "--limit", "1", "--no-verify", "--base-url", server.url)
-    assert ran.rows[0]["observations"] == observed
+    assert [risk | {"confidence": 1.0} for risk in observed] == ran.rows[0]["observations"]
     assert "the server refuses a JSON schema, which is no longer sent" in ran.err
 
 

@@ -103,7 +103,7 @@ def test_imported_calls_are_not_made_again(work: Workdir) -> None:
     work.env["DREAM_STORE"] = str(work.path / "other.sqlite")
     work.dream("store", "import", stdin=(work.path / "calls.jsonl").read_bytes())
     again = work.dream("sample", "in.jsonl", "-v")
-    assert ("1 calls made" in first.err, "0 calls made, 1 answered from the store" in again.err, again.out == first.out) == (
+    assert ("1 call made" in first.err, "0 calls made, 1 answered from the store" in again.err, again.out == first.out) == (
         True,
         True,
         True,

@@ -87,6 +87,11 @@ def test_only_thoughts_that_are_cut_get_more_room_and_once() -> None:
     assert [c.text for c in drawn] == ["b", "", "b"]
 
 
+def is_list(body: Json) -> bool:
+    """Whether a request is for a list of risks, and not for a verdict."""
+    return "response_format" in body
+
+
 def thinker(answer: str, needed: int, field: str | None = None) -> Any:
     """Return a model that thinks for `needed` tokens: in its text, or in a field of the message."""
 
@@ -158,21 +163,23 @@ def test_a_vendor_that_hides_its_thoughts_and_one_that_refuses_a_small_budget(wo
 
 def test_a_list_in_the_thoughts_of_a_teacher_is_no_list(work: Workdir) -> None:
     work.write("in.jsonl", [ROW])
-    with Loopback(whole=thinker(json.dumps([OBSERVED]), 50)) as server:
+    with Loopback(whole=lambda body: thinker(json.dumps([OBSERVED]) if is_list(body) else "Yes", 50)(body)) as server:
         ran = work.dream("disentangle", "in.jsonl", "--no-verify", "--base-url", server.url)
-    assert ran.rows[0]["observations"] == [OBSERVED]
-    with Loopback(whole=thinker("", 50)) as server:
+    # Without token probabilities the answer Yes is certain.
+    assert ran.rows[0]["observations"] == [OBSERVED | {"confidence": 1.0}]
+    with Loopback(whole=thinker("No", 50)) as server:
         ran = work.dream("disentangle", "in.jsonl", "--no-verify", "--base-url", server.url)
     assert ran.rows[0]["observations"] == []
 
 
 def test_the_thinking_budget_is_room_on_top_of_the_answer(work: Workdir) -> None:
     work.write("in.jsonl", [JUDGED])
-    with Loopback(whole=thinker("8", 50)) as server:
+    with Loopback(whole=lambda body: thinker("Yes" if "Yes or No" in str(body) else "8", 50)(body)) as server:
         ran = work.dream("judge", "in.jsonl", "--score", "global", "--base-url", server.url, "--thinking-budget", "500")
         assert ran.rows[0]["responses"][0]["judgement"]["global_score"] == 8.0
         work.dream("disentangle", "in.jsonl", "--redo", "--no-verify", "--base-url", server.url, "--thinking-budget", "500")
-    assert [body["max_tokens"] for body in server.bodies] == [516, 1012, 1012]
+    # The score, whether there is a risk, and the list of risks, which "8" is not: it is requested twice.
+    assert [body["max_tokens"] for body in server.bodies] == [516, 516, 1012, 1012]
 
 
 def test_a_thinking_budget_of_zero_asks_for_no_thoughts(work: Workdir) -> None:

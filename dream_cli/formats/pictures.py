@@ -70,3 +70,7 @@ class _FileNames(RowReader):
             files = [file for value in named for file in (value if isinstance(value, list) else [value]) if isinstance(file, str) and file]
             raw = raw | ({"images": [os.path.join(self.within, file) for file in files]} if files else {})
         return super().record(raw, number, odd)
+
+    def plain_record(self, line: bytes, number: int) -> Record | None:
+        """Return None: no line is an ordinary record before its `file_name` is read."""
+        return None
