@@ -22,7 +22,7 @@ class Table:
     names: tuple[str, ...]
     fields: tuple[str, ...]
     without: tuple[str, ...] = ()
-    hub: tuple[str, ...] = ("test", "train")  # its CONFIG/SPLIT or SPLIT on the hub; empty: not to be had there with its images
+    hub: tuple[str, ...] = ("test", "train")  # its CONFIG/SPLIT or SPLIT on the hub; empty: the rows there only name their images
     part: str = ""  # the key of its rows, where a JSON file has several tables
     folder: str = ""  # the folder it is in, where several tables share a file name
     elsewhere: str = ""  # a folder in which a file of this name is another table
@@ -30,7 +30,7 @@ class Table:
 
     @property
     def on_hub_alone(self) -> bool:
-        """Whether no file is the table: neither a name nor its fields tell it."""
+        """Whether the table is on the hub alone: neither a name nor its fields identify a file."""
         return self.by_name_only and not self.names
 
     def fits(self, row: Row) -> bool:

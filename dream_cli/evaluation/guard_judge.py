@@ -28,7 +28,7 @@ class GuardJudge(EvaluationJudge):
         return hashlib.sha256(f"{self.engine.fingerprint}\0{self.form.sha256}".encode()).hexdigest()[:12]
 
     def can_answer(self, question: Question) -> bool:
-        """Whether the guard's reply answers a question: it knows none but its own."""
+        """Whether the form of the guard answers a question."""
         return isinstance(question, JudgeQuestion) and question.question in self.form.questions
 
     async def _answer(self, question: Question, record: Record, response: Response) -> Verdict:
