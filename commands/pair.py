@@ -60,8 +60,8 @@ def run(
     from dream_cli.method.pair_sets import PairSet
     from dream_cli.method.pairing import PairRules, pairs_of
     from dream_cli.records.atomic import check_own_input
+    from dream_cli.records.outputs import open_writer
     from dream_cli.records.shards import read_shards
-    from dream_cli.records.streams import open_writer
 
     check_own_input(out, *(files_of(source) or ("-",)))
     rules = PairRules(

@@ -36,8 +36,9 @@ from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.access import Base
 from dream_cli.records.choices import AnswerReading, Combination, Mode
 from dream_cli.records.image_rows import to_row
+from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import RowReader, open_writer, read_records
+from dream_cli.records.streams import RowReader, read_records
 
 Stage = Literal["disentangle", "sample", "judge"]
 T = TypeVar("T")

@@ -62,7 +62,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     "prefer": STAGES | {"dream_cli.records.streams:read_records": no_rows},
     "pair": {
         "dream_cli.records.shards:read_shards": one_row,
-        "dream_cli.records.streams:open_writer": opened,
+        "dream_cli.records.outputs:open_writer": opened,
         "dream_cli.method.pairing:pairs_of": lambda record, rules: [],
         "dream_cli.method.pair_sets:PairSet": lambda share, lessons: SimpleNamespace(
             kept=list, receipt=lambda: "counted\n", report=lambda: "taught\n"

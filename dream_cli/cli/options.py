@@ -32,7 +32,7 @@ def by_hand(ctx: typer.Context, *names: str) -> bool:
 
 
 def _out(path: str | None) -> str | None:
-    from dream_cli.records.streams import check_out
+    from dream_cli.records.outputs import check_out
 
     check_out(path)
     return path

@@ -27,8 +27,8 @@ def files_of(words: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _out(path: str | None) -> str | None:
+    from dream_cli.records.outputs import check_out
     from dream_cli.records.shards import is_folder
-    from dream_cli.records.streams import check_out
 
     if not is_folder(path):
         check_out(path)

@@ -30,8 +30,8 @@ from dream_cli.method.stages import NO_MODEL, Run, Tally, engine_for, mapped
 from dream_cli.prompts.guard_formats import GuardFormat, guard_format
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.choices import JudgeFormat, Rule
+from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Record
-from dream_cli.records.streams import open_writer
 from dream_cli.records.verdicts import NOT_ASKED
 from dream_cli.records.visible import amount
 

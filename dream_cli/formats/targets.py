@@ -13,9 +13,9 @@ from dream_cli.formats.table import OURS, Written, dialect
 from dream_cli.records.atomic import as_usage_error
 from dream_cli.records.image_paths import is_inline, without_bytes
 from dream_cli.records.image_rows import ImageRows
+from dream_cli.records.outputs import Sink, Writer, image_rows, open_sink, open_writer, sink_of
 from dream_cli.records.parquet import ParquetRows
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import Sink, Writer, image_rows, open_sink, open_writer, sink_of
 
 # The columns that decide which kind of example a row is; the readers take one kind per file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")

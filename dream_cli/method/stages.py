@@ -29,9 +29,9 @@ from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.counting import count_rows
 from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
+from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Image, Record
 from dream_cli.records.shards import Part, is_folder, plan, read_shards
-from dream_cli.records.streams import open_writer
 from dream_cli.records.visible import amount, shorten, visible_line
 
 NO_MODEL = f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)"

@@ -1,4 +1,4 @@
-"""Streams of records: JSONL, gzipped JSONL, a JSON array or Parquet, read and written one record at a time, in order.
+"""Sources of records: JSONL, gzipped JSONL, a JSON array or Parquet, read one record at a time, in order.
 
 A line that cannot be read becomes a row with an `error`, so that rows in = rows out.
 """
@@ -12,27 +12,24 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from itertools import islice
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
 from dream_cli.errors import RowError, UsageError, as_row_error
 from dream_cli.records.access import Base
-from dream_cli.records.atomic import as_usage_error, check_place, replacing
 from dream_cli.records.columns import DEFAULT_READING, Reading, UnreadColumns, each_image
-from dream_cli.records.image_paths import locate, without_bytes
-from dream_cli.records.image_rows import ImageRows, with_messages
+from dream_cli.records.image_paths import locate
+from dream_cli.records.image_rows import with_messages
 from dream_cli.records.json_array import items
 from dream_cli.records.layouts import check_layout
 from dream_cli.records.near_names import did_you_mean
 from dream_cli.records.origins import key_of
-from dream_cli.records.parts import each_part_image
 from dream_cli.records.plain_line import plain_record
 from dream_cli.records.record import Failure, Json, Record, unreadable
 from dream_cli.records.remote import exists, is_url, opened
-from dream_cli.records.strict_json import dumps, loads, plain_dumps
-from dream_cli.records.visible import amount
+from dream_cli.records.strict_json import loads
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 # Files that only `dream convert` reads.
@@ -123,9 +120,6 @@ def check_source(source: str | None) -> None:
         raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
     if suffix != ".parquet":
         check_layout(source, suffix)
-
-
-# Reading
 
 
 def _read_file(source: str, rows: RowReader) -> Iterator[Record]:
@@ -269,155 +263,3 @@ def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = D
             prompt_column=prompt,
             access=base.access,
         )
-
-
-# Writing
-
-
-class Writer(Protocol):
-    """A sink of records, which are written one at a time, in order."""
-
-    def write(self, record: Record) -> None:
-        """Write one record; raise UsageError where there is no room or no permission."""
-
-
-class Sink(Protocol):
-    """A writer of rows in one format to an open file; images are paths or `{bytes, path}`."""
-
-    def write(self, row: Json) -> None:
-        """Write one row."""
-
-    def close(self) -> None:
-        """Write the rows that are still buffered."""
-
-
-class _Output:
-    """A writer of records to a sink of rows."""
-
-    def __init__(self, sink: Sink, name: str, rows: ImageRows) -> None:
-        self.sink, self.rows, self.guard = sink, rows, as_usage_error(name)
-        # Parquet has one column for the images and one for the prompt, with their types.
-        self.renamed = name.lower().endswith(".parquet")
-
-    def write(self, record: Record) -> None:
-        row = self.rows.row(record.renamed() if self.renamed else record)
-        with self.guard:
-            self.sink.write(row)
-
-
-@contextmanager
-def open_writer(out: str | None) -> Iterator[Writer]:
-    """Open a file, by its suffix, or stdout for records; the whole file appears at the end, or none.
-
-    Raises UsageError for a file that cannot be written; a closed pipe on stdout raises BrokenPipeError.
-    """
-    with image_rows(out, (out or "").lower().endswith(".parquet")) as rows:
-        with open_sink(out, sink_of) as sink:
-            yield _Output(sink, "stdout" if rows.folder is None else str(out), rows)
-        if rows.paths_left:
-            sys.stderr.write(
-                f"dream: {out}: {amount(rows.paths_left, 'image', 'are')} not embedded and stay paths; the first: {rows.first_left}\n"
-            )
-
-
-@contextmanager
-def image_rows(out: str | None, embed: bool = False) -> Iterator[ImageRows]:
-    """Yield the converter from records to rows of an output (None or -: stdout); at the end the origin of its images is recorded."""
-    folder = folder_of(out)
-    rows = ImageRows(1 if folder is None else os.path.realpath(str(out)), folder, embed)
-    try:
-        yield rows
-    finally:
-        rows.note_origins()
-
-
-@contextmanager
-def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> Iterator[Sink]:
-    """Open a file for rows of any form, or stdout for JSON; `make` gets the name, the open file and its folder."""
-    folder = folder_of(out)
-    if out is None or out == "-":
-        yield _JsonLines(sys.stdout.buffer, flush=True)
-        return
-    with replacing(out) as file:
-        sink = make(out, file, folder or "")
-        try:
-            yield sink
-        except BaseException:
-            # The sink must close the file before it is removed; a further error of it would only hide the first.
-            with suppress(Exception):
-                sink.close()
-            raise
-        with as_usage_error(out):
-            sink.close()
-
-
-def folder_of(out: str | None) -> str | None:
-    """Return the folder that image paths in an output are relative to; None for stdout and URLs, where they are absolute."""
-    return None if out is None or out == "-" or is_url(out) else os.path.realpath(os.path.dirname(out))
-
-
-def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
-    """Return the sink for a file by its suffix; raise UsageError for an unknown one."""
-    suffix = ".jsonl" if out == os.devnull else suffix_of(out)
-    if suffix == ".parquet":
-        from dream_cli.records.parquet import ParquetRows
-
-        return ParquetRows(file)
-    lines: dict[str, Callable[[IO[bytes]], Sink]] = {".jsonl": _JsonLines, ".jsonl.gz": _GzipLines, ".json": _JsonArray}
-    return lines[suffix](file)
-
-
-def check_out(out: str | None) -> None:
-    """Raise UsageError where records cannot be written into a file of this name."""
-    if out is not None and out not in ("-", os.devnull):
-        suffix_of(out)
-        check_place(out)
-
-
-class _JsonLines:
-    def __init__(self, file: IO[bytes], *, flush: bool = False) -> None:
-        self.file, self.flush = file, flush
-
-    def write(self, row: Json) -> None:
-        self.file.write(_line(row) + b"\n")
-        if self.flush:
-            self.file.flush()
-
-    def close(self) -> None:
-        self.file.flush()
-
-
-class _GzipLines(_JsonLines):
-    def __init__(self, file: IO[bytes]) -> None:
-        # No name and no time in the gzip header: equal rows give equal files.
-        super().__init__(cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class _JsonArray:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.before = file, b"[\n"
-
-    def write(self, row: Json) -> None:
-        self.file.write(self.before + _line(row))
-        self.before = b",\n"
-
-    def close(self) -> None:
-        self.file.write(b"[]\n" if self.before == b"[\n" else b"\n]\n")
-
-
-def _line(row: Json) -> bytes:
-    # A row with bytes in it is not plain.
-    line = plain_dumps(row)
-    return dumps(_without_bytes(row)) if line is None else line
-
-
-def _without_bytes(row: Json) -> Json:
-    """Return a row with the images of every column and message, embedded as {bytes, path}, as `data:` URIs."""
-    if isinstance(row.get("messages"), list):
-        row = row | {"messages": each_part_image(row["messages"], without_bytes)}
-    return {
-        name: [without_bytes(item) for item in value] if isinstance(value, list) else without_bytes(value) for name, value in row.items()
-    }

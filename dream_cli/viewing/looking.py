@@ -10,7 +10,7 @@ from typing import Any
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import as_usage_error, replacing
 from dream_cli.records.columns import unread
-from dream_cli.records.streams import open_writer
+from dream_cli.records.outputs import open_writer
 from dream_cli.records.strict_json import dumps
 from dream_cli.viewing.image_counts import unread_column
 from dream_cli.viewing.printing import console, print_rows, print_summary

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import IO
 
 from dream_cli.errors import UsageError
-from dream_cli.records.streams import check_source, is_pipe, open_writer, read_records, standard_input, suffix_of
+from dream_cli.records.outputs import open_writer
+from dream_cli.records.streams import check_source, is_pipe, read_records, standard_input, suffix_of
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Record
-from dream_cli.records.streams import open_writer
 
 DISTINCT = 50_000
 WORDS = ("the", "garden", "plan", "shows", "how", "to", "water", "each", "plant", "every", "other", "day", "and", "keep", "tools", "dry")
