@@ -11,7 +11,8 @@ import pytest
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.comparing import compare, comparison_table
-from dream_cli.records.record import Failure, Record, Response
+from dream_cli.records.failure import Failure
+from dream_cli.records.record import Record, Response
 from dream_cli.stats.intervals import Paired, paired_difference
 
 

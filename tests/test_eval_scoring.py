@@ -15,7 +15,8 @@ from dream_cli.errors import UsageError
 from dream_cli.evaluation.rates import Outcome, aggregated, outcomes, rate
 from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.choices import Aggregate, Rule
-from dream_cli.records.record import Failure, Record, Response
+from dream_cli.records.failure import Failure
+from dream_cli.records.record import Record, Response
 
 
 def siuo(key: str, safe: list[Any], effective: list[Any], rule: str = "strict") -> Record:

@@ -23,12 +23,12 @@ FLOORS = (
     ("viewing", "formats", "training", "benchmarks", "method"),
     ("engines", "prompts"),
     ("nano",),
-    ("records", "stats", "plugins"),
+    ("records", "stats"),
     ("errors",),
 )
 FLOOR = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
 # What a room may import besides the standard library before a function of it runs.
-OUTSIDE = {"errors": set(), "plugins": set(), "stats": set(), "records": {"pyarrow", "PIL", "msgspec", "orjson"}}
+OUTSIDE = {"errors": set(), "stats": set(), "records": {"pyarrow", "PIL", "msgspec", "orjson"}}
 ENGINES = ("openai_server", "transformers", "vllm")
 
 Arrows = Mapping[str, set[str]]

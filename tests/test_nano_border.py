@@ -95,10 +95,10 @@ def test_a_sign_in_a_colour_of_its_own_is_refused() -> None:
 
 
 def test_every_prompt_of_a_conversation_is_looked_at_and_no_response() -> None:
-    said = Message("assistant", "Certainly, antidisestablishmentarianism.")
-    asked = (Message("user", INSIDE), said)
-    assert outside(Record(messages=(*asked, Message("user", "Tell me more about this.")), images=())) is None
-    strange = outside(Record(messages=(Message("user", "Guten Tag."), said, Message("user", INSIDE))))
+    answer = Message("assistant", "Certainly, antidisestablishmentarianism.")
+    earlier = (Message("user", INSIDE), answer)
+    assert outside(Record(messages=(*earlier, Message("user", "Tell me more about this.")), images=())) is None
+    strange = outside(Record(messages=(Message("user", "Guten Tag."), answer, Message("user", INSIDE))))
     assert strange == "the prompt has words that it does not know ('Guten', 'Tag')"
     assert outside(Record(prompt=INSIDE, responses=(Response("Xyzzy plugh.", "any"),))) is None
 

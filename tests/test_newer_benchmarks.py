@@ -282,9 +282,11 @@ def test_a_newer_benchmark_from_end_to_end(work: Workdir) -> None:
     with Loopback(reply=reply) as server:
         words = ["--base-url", server.url, "--judge-base-url", server.url, "--rule", "official"]
         ran = work.dream("eval", "vlsbench", "--data", ".", "-o", "out.jsonl", "--summary", *words)
-        asked = [body for body in server.bodies if "text_query" in json.dumps(body)]
+        requests = [body for body in server.bodies if "text_query" in json.dumps(body)]
     assert (ran.code, summary(ran)[0]["headline"]) == (0, {"safe": 1.0, "safe_warning": 1.0})
-    assert [body["response_format"]["json_schema"]["schema"]["required"] for body in asked] == [["label", "label_str", "explanation"]] * 2
+    assert [body["response_format"]["json_schema"]["schema"]["required"] for body in requests] == [
+        ["label", "label_str", "explanation"]
+    ] * 2
 
 
 def test_a_whole_set_is_reported_by_nothing() -> None:

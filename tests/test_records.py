@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
-from dream_cli.records.record import Failure, Image, Judgement, Observation, Record, Response, unreadable
+from dream_cli.records.failure import Failure
+from dream_cli.records.record import Image, Judgement, Observation, Record, Response, unreadable
 
 KNOWN = {"id", "prompt", "messages", "images", "observations", "responses", "response", "error"}
 

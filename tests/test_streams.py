@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from dream_cli.errors import UsageError
 from dream_cli.records import atomic, streams
 from dream_cli.records.columns import Reading
+from dream_cli.records.failure import Failure
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.outputs import open_writer
-from dream_cli.records.record import Failure, Image, Record
+from dream_cli.records.record import Image, Record
 from dream_cli.records.streams import read_records
 from tests.record_files import lines, png, read, write
 

@@ -13,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dream_cli import plugins
 from dream_cli.benchmarks.benchmark import Benchmark
 from dream_cli.errors import UsageError
+from dream_cli.records import plugins
 
 # Name -> (file, name in the file). The order is that of a suite: each set of risks beside its harmless partner.
 TABLE = {

@@ -17,12 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dream_cli import __version__, plugins
+from dream_cli import __version__
 from dream_cli.engines.address import public_address
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model, choose_engine
 from dream_cli.engines.store import default_store
 from dream_cli.errors import UsageError, with_extra
+from dream_cli.records import plugins
 from dream_cli.records.cache import cache_folder
 
 _OURS = "dream-cli"

@@ -127,10 +127,10 @@ def main() -> None:
     try:
         if instruction := os.environ.get(VARIABLE):
             answer(typer.main.get_command(app), instruction)
-            _leave(0)
-        # Not through click's main(), which turns a closed pipe and an interrupt into exit codes of its own.
-        with _context(_spelled_out(sys.argv[1:])) as context:
-            context.command.invoke(context)
+        else:
+            # Not through click's main(), which turns a closed pipe and an interrupt into exit codes of its own.
+            with _context(_spelled_out(sys.argv[1:])) as context:
+                context.command.invoke(context)
         _leave(0)
     except BrokenPipeError:
         _leave(0)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from dream_cli import plugins
 from dream_cli.engines import checkpoint
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError, with_extra
+from dream_cli.records import plugins
 from dream_cli.records.choices import EngineName, LocalEngine
 from dream_cli.records.record import Record
 

@@ -16,7 +16,8 @@ from contextlib import suppress
 from typing import IO, Any
 
 from dream_cli.errors import UsageError
-from dream_cli.records.record import Failure, Json, Record, unreadable
+from dream_cli.records.failure import Failure
+from dream_cli.records.record import Json, Record, unreadable
 from dream_cli.records.streams import MAX_LINE, RowReader
 from dream_cli.records.strict_json import dumps
 

@@ -10,9 +10,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, get_args
 
-from dream_cli import plugins
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.formats.reading import PathsFrom
+from dream_cli.records import plugins
 from dream_cli.records.choices import ForeignDialect, WrittenDialect
 from dream_cli.records.columns import prompt_like
 from dream_cli.records.record import Json

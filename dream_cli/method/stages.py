@@ -325,6 +325,19 @@ def _prepared(image: Image) -> Image:
         return image
 
 
+def _feed(records: Iterable[Record], room: threading.Semaphore, put: Callable[[Record | BaseException | None], object]) -> None:
+    """Put each record as soon as there is room, then None; or what stops the reader, which must reach the rows and never hang them."""
+    # The loop is gone after an interrupt or a closed pipe; then no more results are needed.
+    with contextlib.suppress(RuntimeError):
+        try:
+            for record in records:
+                room.acquire()
+                put(record)
+            put(None)
+        except Exception as error:  # noqa: BLE001 - as the contract has it
+            put(error)
+
+
 async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncGenerator[tuple[Record, Record], None]:
     """Yield (record as it came, record as the step left it) in input order, at most `window` of them in work.
 
@@ -337,31 +350,22 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
     failure: asyncio.Future[Record] = loop.create_future()
     closed = False
 
-    def accept(record: Record) -> None:
-        if not closed:
-            task = asyncio.ensure_future(step(record))
+    def accept(item: Record | BaseException | None) -> None:
+        if not isinstance(item, Record):
+            queue.put_nowait(item)
+        elif not closed:
+            task = asyncio.ensure_future(step(item))
             working.add(task)
             task.add_done_callback(finish)
-            queue.put_nowait((record, task))
+            queue.put_nowait((item, task))
 
     def finish(task: asyncio.Task[Record]) -> None:
         working.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not failure.done():
             failure.set_exception(error)
 
-    def feed() -> None:
-        # The loop is gone after an interrupt or a closed pipe; then no more results are needed.
-        with contextlib.suppress(RuntimeError):
-            try:
-                for record in records:
-                    room.acquire()
-                    loop.call_soon_threadsafe(accept, record)
-                loop.call_soon_threadsafe(queue.put_nowait, None)
-            except Exception as error:  # noqa: BLE001 - whatever stops the reader must reach the rows, never hang them
-                loop.call_soon_threadsafe(queue.put_nowait, error)
-
     # A thread of its own, and a daemon: a read that waits on stdin must hold up neither the rows in flight nor the exit.
-    threading.Thread(target=feed, daemon=True).start()
+    threading.Thread(target=_feed, args=(records, room, lambda item: loop.call_soon_threadsafe(accept, item)), daemon=True).start()
     try:
         while (item := await queue.get()) is not None:
             if isinstance(item, BaseException):

@@ -7,7 +7,6 @@ and are written back as they came, in the order in which they came.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from typing import Any
 
@@ -19,6 +18,7 @@ from dream_cli.records import fields
 from dream_cli.records.access import ANYWHERE, Access
 from dream_cli.records.columns import prompt_like
 from dream_cli.records.conversation import Message, is_asked, is_tool_call, placed, transcript, without_tools
+from dream_cli.records.failure import Failure, read_failure
 from dream_cli.records.frozen import Frozen
 from dream_cli.records.parts import IMAGE, Place, at_head, marked, read_text, unmarked, with_rest
 from dream_cli.records.responses import (
@@ -52,20 +52,6 @@ class Image(Frozen, frozen=True):
 
     def __hash__(self) -> int:
         return hash((self.path, self.data))
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a record stopped: the stage, the kind of failure, and a message that says what to do."""
-
-    stage: str
-    kind: str
-    message: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> Json:
-        """Return the failure as JSON."""
-        return {"stage": self.stage, "kind": self.kind, "message": self.message} | dict(self.extra)
 
 
 class Turn(Frozen, frozen=True):
@@ -282,14 +268,6 @@ def _turn(
 def unreadable(file: str, line: int, message: str) -> Record:
     """Return the record of a line that cannot be read."""
     return Record(error=Failure("read", "unreadable", message, {"file": file, "line": line}), place=f"{file}:{line}")
-
-
-def read_failure(raw: Any) -> Failure:
-    """Read an `error` field; any other value is kept as the message."""
-    if not isinstance(raw, Mapping):
-        return Failure("unknown", "unknown", str(raw))
-    rest = {k: v for k, v in raw.items() if k not in ("stage", "kind", "message")}
-    return Failure(str(raw.get("stage", "unknown")), str(raw.get("kind", "unknown")), str(raw.get("message", "")), rest)
 
 
 # The roles of messages, and the roles they are read as: developer is the newer name of system.

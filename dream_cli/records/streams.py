@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 from dream_cli.errors import RowError, UsageError, as_row_error
 from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading, UnreadColumns, each_image
+from dream_cli.records.failure import Failure
 from dream_cli.records.image_paths import locate
 from dream_cli.records.image_rows import with_messages
 from dream_cli.records.json_array import items
@@ -27,7 +28,7 @@ from dream_cli.records.layouts import check_layout
 from dream_cli.records.near_names import did_you_mean
 from dream_cli.records.origins import key_of
 from dream_cli.records.plain_line import plain_record
-from dream_cli.records.record import Failure, Json, Record, unreadable
+from dream_cli.records.record import Json, Record, unreadable
 from dream_cli.records.remote import exists, is_url, opened
 from dream_cli.records.strict_json import loads
 

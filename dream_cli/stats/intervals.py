@@ -188,11 +188,11 @@ def mcnemar_power(n: int, discordant: float, difference: float, level: float = L
     # Of many counts, about forty in even steps stand for all.
     counts = counts[:: max(1, len(counts) // 40)]
     weights = [_binomial(k, n, discordant) for k in counts]
-    found = 0.0
+    power = 0.0
     for k, weight in zip(counts, weights, strict=True):
         fewer = _most_against(k, 1 - level)
-        found += weight * (_at_most(fewer, k, toward) + _at_most(fewer, k, 1 - toward))
-    return found / sum(weights)
+        power += weight * (_at_most(fewer, k, toward) + _at_most(fewer, k, 1 - toward))
+    return power / sum(weights)
 
 
 @cache

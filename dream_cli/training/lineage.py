@@ -43,7 +43,7 @@ _NOT_SHOWN = {"out", "allow_small_world_judge", "quiet", "overwrite"}
 
 
 def input_key(start: Start, method: Json, job: Any, files: Sequence[str | None]) -> str | None:
-    """Return a hash of everything that the check of the rows depends on, but the images; None where a source is no file to read twice."""
+    """Return a hash of all inputs of the row check except the images; None if a source is not a file and cannot be read twice."""
     if not all(file is not None and Path(file).is_file() for file in files):
         return None
     settings = dataclasses.asdict(job)

@@ -1,0 +1,29 @@
+"""The `error` of a record: why it stopped, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a record stopped: the stage, the kind of failure, and a message that says what to do."""
+
+    stage: str
+    kind: str
+    message: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the failure as JSON."""
+        return {"stage": self.stage, "kind": self.kind, "message": self.message} | dict(self.extra)
+
+
+def read_failure(raw: Any) -> Failure:
+    """Read an `error` field; any other value is kept as the message."""
+    if not isinstance(raw, Mapping):
+        return Failure("unknown", "unknown", str(raw))
+    rest = {k: v for k, v in raw.items() if k not in ("stage", "kind", "message")}
+    return Failure(str(raw.get("stage", "unknown")), str(raw.get("kind", "unknown")), str(raw.get("message", "")), rest)
