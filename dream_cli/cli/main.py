@@ -118,10 +118,7 @@ def dream(
 
 
 def main() -> None:
-    """Run `dream`; a closed pipe ends quietly.
-
-    Exit codes: 0 all rows, 1 some rows have an error, 2 the command could not go on, 128 + the signal where one ended it (Ctrl-C: 130).
-    """
+    """Run `dream` and exit with 0 (all rows), 1 (some rows have an error), 2 (could not go on), or 128 + the signal that ended it."""
     occupy_closed_streams()
     signals, context = raise_interrupts(), None
     try:

@@ -341,19 +341,18 @@ def _feed(records: Iterable[Record], room: threading.Semaphore, put: Callable[[R
 async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncGenerator[tuple[Record, Record], None]:
     """Yield (record as it came, record as the step left it) in input order, at most `window` of them in work.
 
-    What a step raises is raised at once: whatever stops the run does not wait for the rows before it.
+    What a step raises is raised at once: whatever stops the run does not wait for the rows before it, and no row is begun after it.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[tuple[Record, asyncio.Task[Record]] | BaseException | None] = asyncio.Queue()
     room = threading.Semaphore(window)
     working: set[asyncio.Task[Record]] = set()
     failure: asyncio.Future[Record] = loop.create_future()
-    closed = False
 
     def accept(item: Record | BaseException | None) -> None:
         if not isinstance(item, Record):
             queue.put_nowait(item)
-        elif not closed:
+        elif not failure.done():
             task = asyncio.ensure_future(step(item))
             working.add(task)
             task.add_done_callback(finish)
@@ -370,14 +369,12 @@ async def _in_order(records: Iterable[Record], step: Step, window: int) -> Async
         while (item := await queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            came, task = item
-            await asyncio.wait({task, failure}, return_when=asyncio.FIRST_COMPLETED)
-            yield came, (task if task.done() else failure).result()
+            await asyncio.wait({item[1], failure}, return_when=asyncio.FIRST_COMPLETED)
+            yield item[0], (item[1] if item[1].done() else failure).result()
             room.release()
     finally:
-        closed = True
+        if not failure.cancel():
+            failure.exception()  # looked at, so that nobody reports it as lost
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
-        if not failure.cancel():
-            failure.exception()  # looked at, so that nobody reports it as lost
