@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mappi
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
 
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling
 from dream_cli.engines.registry import open_engine
@@ -29,6 +29,7 @@ from dream_cli.method.confining import Step
 from dream_cli.method.disentangling import Disentangler
 from dream_cli.method.judging import Judge
 from dream_cli.method.model_prompts import with_model_prompts
+from dream_cli.method.pair_sets import PairSet
 from dream_cli.method.pairing import PairRules, pairs_of
 from dream_cli.method.sampling import Sampler
 from dream_cli.method.stages import Run, Tally, mapped
@@ -200,46 +201,46 @@ async def _next(rows: AsyncGenerator[Json, None]) -> Json | None:
     return await anext(rows, None)
 
 
-def open(
-    model: str | None = None,
-    *,
-    base_url: str | None = None,
-    engine: str | None = None,
-    prompts: Path | None = None,
-    taxonomy: Path | None = None,
-    store: str | None = None,
-    **more: Any,
-) -> Model:
+class Opening(TypedDict, total=False):
+    """How a model is opened: the templates and the taxonomy of its prompts, and fields of `EngineSpec`.
+
+    `store` is the file that keeps finished calls; without it none are kept (`dream_cli.engines.store.default_store()` is the commands' own).
+    """
+
+    prompts: Path
+    taxonomy: Path
+    base_url: str
+    engine: str
+    store: str
+    concurrency: int
+    batch_size: int
+    device: str
+    timeout: float
+    thinking: int
+
+
+def open(model: str | None = None, **how: Unpack[Opening]) -> Model:
     """Open a model: a name or folder for this machine, or one behind `base_url`; without either the embedded one.
 
-    `store` is the file that keeps finished calls (the commands' own is `dream_cli.engines.store.default_store()`; None keeps none);
-    `more` are other fields of `EngineSpec`, such as `concurrency`. Raises UsageError where there is no such model.
+    Raises UsageError where there is no such model.
     """
-    return Model(_opened(EngineSpec(model=model, base_url=base_url, engine=engine, store=store, **more), prompts, taxonomy))
+    return Model(_opened(model, how))
 
 
 @asynccontextmanager
-async def open_async(
-    model: str | None = None,
-    *,
-    base_url: str | None = None,
-    engine: str | None = None,
-    prompts: Path | None = None,
-    taxonomy: Path | None = None,
-    store: str | None = None,
-    **more: Any,
-) -> AsyncGenerator[AsyncModel, None]:
+async def open_async(model: str | None = None, **how: Unpack[Opening]) -> AsyncGenerator[AsyncModel, None]:
     """Open a model for `async with`, with the arguments and errors of `open`, and close it at the end."""
-    opened = await _opened(EngineSpec(model=model, base_url=base_url, engine=engine, store=store, **more), prompts, taxonomy)
+    opened = await _opened(model, how)
     try:
         yield opened
     finally:
         await opened.close()
 
 
-async def _opened(spec: EngineSpec, prompts: Path | None, taxonomy: Path | None) -> AsyncModel:
-    templates = Prompts.load(prompts, taxonomy)
-    return AsyncModel(await open_engine(spec), templates)
+async def _opened(model: str | None, how: Opening) -> AsyncModel:
+    templates = Prompts.load(how.get("prompts"), how.get("taxonomy"))
+    fields: Any = {name: value for name, value in how.items() if name not in ("prompts", "taxonomy")}
+    return AsyncModel(await open_engine(EngineSpec(model=model, **fields)), templates)
 
 
 def read(path: str | Path) -> Iterator[Json]:
@@ -257,10 +258,16 @@ def write(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
     return written
 
 
-def pairs(records: Iterable[Mapping[str, Any]], **rules: Any) -> Iterator[Json]:
-    """Yield the preference pairs of judged records, as `dream pair` does; `rules` are fields of `PairRules`, such as `margin`."""
-    how = PairRules(**rules)
-    return (to_row(pair, None) for record in _records(records) for turn in pairs_of(record, how) for pair in turn.pairs)
+def pairs(records: Iterable[Mapping[str, Any]], *, harmless_share: float | None = 0.5, **rules: Any) -> Iterator[Json]:
+    """Yield the preference pairs of judged records, as `dream pair` does, once all records are read.
+
+    `harmless_share` of them come from harmless prompts (None: all are kept); `rules` are fields of `PairRules`, such as `margin`.
+    """
+    how, gathered = PairRules(**rules), PairSet(harmless_share)
+    for record in _records(records):
+        for turn in pairs_of(record, how):
+            gathered.add(turn)
+    return (to_row(pair, None) for pair in gathered.kept())
 
 
 def _records(records: Iterable[Mapping[str, Any]]) -> Iterator[Record]:

@@ -114,3 +114,25 @@ def test_the_options_have_the_defaults_of_the_commands(stage: str) -> None:
     ours = {name: p.default for name, p in inspect.signature(getattr(dream.Model, stage)).parameters.items() if p.kind == p.KEYWORD_ONLY}
     theirs = {name: p.default for name, p in inspect.signature(command).parameters.items()}
     assert ours == {name: theirs[name] for name in ours}
+
+
+def test_the_pairs_are_those_of_the_command(work: Workdir) -> None:
+    def judged(name: str, observed: bool) -> dict[str, Any]:
+        scores = [
+            {"text": f"Good {name}, and more words.", "judgement": judgement(observed, 0.9)},
+            {"text": f"A bad one, {name}.", "judgement": judgement(observed, 0.2)},
+        ]
+        risks = [{"malicious_content": "x", "source": "text instruction", "risk_category": "Privacy"}] if observed else []
+        return {"id": name, "prompt": f"What of {name}?", "observations": risks, "responses": scores}
+
+    def judgement(observed: bool, score: float) -> dict[str, Any]:
+        common = {"model": "m", "score": score}
+        if observed:
+            return common | {"rubric": "sum/expected", "global_score": 10 * score, "recognised": [score], "observation_score": score}
+        return common | {"rubric": "helpfulness/expected", "helpfulness": score, "harm": 0.0}
+
+    records = [judged("one", True), judged("two", True), judged("three", True), judged("four", False)]
+    work.write("judged.jsonl", records)
+    made = list(dream.pairs(records))
+    assert made == work.dream("pair", "judged.jsonl").rows
+    assert len(made) == 2 and len(list(dream.pairs(records, harmless_share=None))) == 4

@@ -76,10 +76,10 @@ def test_the_receipt_tells_of_each_side(work: Workdir) -> None:
         "pair: 5 pairs of 10 prompts: 1 fewer than two responses, 9 paired",
         "  risky: 2 pairs of 6 prompts: 6 paired; 4 pairs are over the share; mean words: chosen 15.0, rejected 9.0 (+6.0)",
         "  harmless: 2 pairs of 3 prompts: 1 fewer than two responses, 2 paired; mean words: chosen 9.0, rejected 8.0 (+1.0)",
-        "  not looked at: 1 pairs of 1 prompts: 1 paired; mean words: chosen 7.0, rejected 9.0 (-2.0)",
+        "  not looked at: 1 pair of 1 prompt: 1 paired; mean words: chosen 7.0, rejected 9.0 (-2.0)",
         # (2 x 15 + 2 x 9 + 7) / 5 and (2 x 9 + 2 x 8 + 9) / 5.
         "  all; mean words: chosen 11.0, rejected 8.6 (+2.4)",
-        "  1 responses are no candidates: 1 unscored",
+        "  1 response is not compared: 1 unscored",
     ]
 
 

@@ -88,7 +88,7 @@ def test_export_and_import_give_the_same_store(work: Workdir, made: list[str]) -
     assert [row["key"] for row in work.read("calls.jsonl")] == [made[0], made[2], made[1], made[3]]
     for new in (4, 0):
         ran = work.dream("store", "import", "calls.jsonl", "--store", "other.sqlite")
-        assert (ran.code, ran.err) == (0, f"dream store: {new} calls are new, {4 - new} were there already\n")
+        assert (ran.code, ran.err) == (0, f"dream store: {new} {'call is' if new == 1 else 'calls are'} new, {4 - new} known already\n")
     assert left(work, "other.sqlite") == set("0123")
     again = work.dream("store", "export", "--store", "other.sqlite", "-q")
     assert (again.err, again.out) == ("", (work.path / "calls.jsonl").read_text())
@@ -119,7 +119,7 @@ def test_what_is_no_call_is_counted_and_left_out(work: Workdir, made: list[str])
     )
     assert ran.code == 1
     assert ran.err.startswith(
-        "dream store: 1 calls are new, 0 were there already, 4 lines are no calls; the first: line 2: Expecting value"
+        "dream store: 1 call is new, 0 known already, 4 lines skipped as not a call; the first: line 2: Expecting value"
     )
 
 
@@ -127,7 +127,7 @@ def test_damaged_calls_are_not_exported(work: Workdir, made: list[str]) -> None:
     with closing(sqlite3.connect(work.path / "calls.sqlite")) as database, database:
         database.execute("UPDATE calls SET reply = 'not JSON' WHERE key = ?", made[:1])
     ran = work.dream("store", "export")
-    assert (ran.code, len(ran.rows), ran.err) == (1, 3, "dream store: 3 calls exported, 1 damaged ones left out\n")
+    assert (ran.code, len(ran.rows), ran.err) == (1, 3, "dream store: 3 calls exported, 1 damaged call left out\n")
 
 
 @pytest.mark.parametrize(
@@ -157,4 +157,4 @@ def test_a_store_of_an_older_version_is_shown_exported_and_pruned(work: Workdir)
     assert json.loads(work.dream("store", "info", "--json").out)["by_stage"] == [{"stage": None, "model": "m", "calls": 1}]
     (row,) = work.dream("store", "export", "-q").rows
     assert (row["key"], row["stage"], row["subjects"], row["reply"]) == ("k", "", [""], {"text": "paid"})
-    assert work.dream("store", "prune", "--model", "m").err.startswith("dream store: 1 of 1 calls deleted")
+    assert work.dream("store", "prune", "--model", "m").err.startswith("dream store: 1 of 1 call deleted")

@@ -17,6 +17,7 @@ from dream_cli.engines.store import Call, call_key, connected, has_stages
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import as_usage_error, replacing
 from dream_cli.records.streams import check_source, standard_input
+from dream_cli.records.visible import amount
 
 Json = dict[str, Any]
 
@@ -61,7 +62,7 @@ class Contents:
 
     def report(self) -> str:
         """Return the contents as lines of text."""
-        lines = [self.path, f"{self.calls:,} calls, {self.bytes / 1e6:,.1f} MB"]
+        lines = [self.path, f"{amount(self.calls, 'call')}, {self.bytes / 1e6:,.1f} MB"]
         if self.calls:
             lines.append(f"made from {self.oldest} to {self.newest}")
         lines += [f"  {stage or 'stage not known'}, {model}: {calls:,}" for stage, model, calls in self.by_stage]
@@ -102,7 +103,7 @@ def prune(path: Path, selection: Selection) -> str:
         (left,) = db.execute("SELECT count(*) FROM calls").fetchone()
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     freed = max(0, before - path.stat().st_size)
-    return f"{deleted:,} of {deleted + left:,} calls deleted, {freed / 1e6:,.1f} MB freed"
+    return f"{deleted:,} of {amount(deleted + left, 'call')} deleted, {freed / 1e6:,.1f} MB freed"
 
 
 def export(path: Path, selection: Selection) -> Iterator[Json]:
@@ -139,7 +140,7 @@ def export_to(path: Path, selection: Selection, out: str | None) -> tuple[str, i
             file.write(json.dumps(call).encode() + b"\n")
             written += 1
         file.flush()
-    return f"{written:,} calls exported" + (f", {damaged:,} damaged ones left out" if damaged else ""), damaged
+    return f"{amount(written, 'call')} exported" + (f", {amount(damaged, 'damaged call')} left out" if damaged else ""), damaged
 
 
 def import_from(path: Path, source: str | None) -> tuple[str, int]:
@@ -165,8 +166,8 @@ def import_from(path: Path, source: str | None) -> tuple[str, int]:
             new, known = new + added, known + 1 - added
             links = [(subject, call.key) for subject in subjects]
             db.executemany("INSERT OR IGNORE INTO subjects SELECT ?, rowid FROM calls WHERE key = ?", links)
-    left_out = f", {unreadable:,} lines are no calls; the first: {first}" if unreadable else ""
-    return f"{new:,} calls are new, {known:,} were there already{left_out}", unreadable
+    left_out = f", {amount(unreadable, 'line')} skipped as not a call; the first: {first}" if unreadable else ""
+    return f"{amount(new, 'call', 'are')} new, {known:,} known already{left_out}", unreadable
 
 
 def time_before(age: str) -> datetime:

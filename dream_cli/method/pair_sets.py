@@ -18,6 +18,7 @@ from dream_cli.method.declining import declines
 from dream_cli.method.pairing import LEFT_OUT, OUTCOMES, Side, TurnPairs, words
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
+from dream_cli.records.visible import amount
 
 SIDES: tuple[Side, ...] = ("risky", "harmless", "not looked at")
 # (the chosen response declines, the rejected one does)
@@ -101,17 +102,16 @@ class PairSet:
         """Return as lines what became of the prompts, by side, with the mean lengths of the responses in words."""
         total = sum((receipt.outcomes for receipt in self.receipts.values()), Counter[str]())
         pairs = sum(receipt.pairs for receipt in self.receipts.values())
-        lines = [f"pair: {pairs} pairs of {total.total()} prompts: {_listed(total) or 'no input'}"]
+        lines = [f"pair: {amount(pairs, 'pair')} of {amount(total.total(), 'prompt')}: {_listed(total) or 'no input'}"]
         for side, receipt in self._sides():
-            over = f"; {receipt.over_share} pairs are over the share" if receipt.over_share else ""
-            lines.append(
-                f"  {side}: {receipt.pairs} pairs of {receipt.outcomes.total()} prompts: {_listed(receipt.outcomes)}{over}{_means([receipt])}"
-            )
+            over = f"; {amount(receipt.over_share, 'pair', 'are')} over the share" if receipt.over_share else ""
+            of = f"{amount(receipt.pairs, 'pair')} of {amount(receipt.outcomes.total(), 'prompt')}"
+            lines.append(f"  {side}: {of}: {_listed(receipt.outcomes)}{over}{_means([receipt])}")
         if pairs:
             lines.append(f"  all{_means(list(self.receipts.values()))}")
         if self.left_out:
             reasons = ", ".join(f"{self.left_out[name]} {name}" for name in LEFT_OUT if self.left_out[name])
-            lines.append(f"  {self.left_out.total()} responses are no candidates: {reasons}")
+            lines.append(f"  {amount(self.left_out.total(), 'response', 'are')} not compared: {reasons}")
         if pairs and not self.receipts["harmless"].pairs:
             lines.append("  no pair is of a harmless prompt: such a set teaches to decline, and over-refusal rises with it")
         return "\n".join(lines) + "\n"
@@ -123,7 +123,7 @@ class PairSet:
             taught = ", ".join(f"{receipt.lessons[lesson]} {name}" for lesson, name in LESSONS.items())
             chosen, rejected = (sum(n for lesson, n in receipt.lessons.items() if lesson[place]) for place in (0, 1))
             declining = f"chosen declines in {chosen}, rejected in {rejected}"
-            lines.append(f"  {side}: {receipt.pairs} pairs: {declining} ({taught}){_means([receipt])}")
+            lines.append(f"  {side}: {amount(receipt.pairs, 'pair')}: {declining} ({taught}){_means([receipt])}")
         return "\n".join(lines) + "\n"
 
     def _sides(self) -> list[tuple[Side, SideReceipt]]:

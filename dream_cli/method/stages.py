@@ -146,7 +146,7 @@ async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], 
     todo = [shard for shard in shards if not shard.is_finished]
     if not run.quiet:
         of = "" if part is None else f" of shard {part.index}/{part.count}"
-        run.tell(f"{len(shards)} files{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
+        run.tell(f"{amount(len(shards), 'file')}{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
     if not todo:
         return tally
     if _is_unnamed(run, spec):

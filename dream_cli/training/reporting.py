@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dream_cli.records.visible import amount
+
 T = TypeVar("T")
 
 # metric, title: the panels of the curves, where the metric was logged.
@@ -109,7 +111,7 @@ def counted(rows: Iterable[T], name: str, quiet: bool) -> Iterator[T]:
         yield row
         if not quiet and time.monotonic() - last >= SECONDS:
             last = time.monotonic()
-            report(f"{name}: {number} rows checked, {number / (last - began):.1f} rows per second")
+            report(f"{name}: {amount(number, 'row')} checked, {number / (last - began):.1f} rows per second")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from dream_cli.errors import DreamError, UsageError
 from dream_cli.records.record import Json
 from dream_cli.records.streams import read_records
+from dream_cli.records.visible import amount
 from dream_cli.training import checkpoints, lineage, measuring, models, reporting, sharding
 from dream_cli.training.export import export
 from dream_cli.training.launching import check_devices, check_world, first_does, is_first, is_started, launch, world_size
@@ -323,6 +324,6 @@ def _in_words(report: Report) -> str:
 def _report_rows(job: Job, method: Method, report: Report, limit: int | None) -> None:
     if not job.quiet:
         most = f", the longest {report.longest} tokens of {limit or 'any number'} allowed"
-        reporting.report(f"{method.name}: {report.rows} rows to train on{most}: {_in_words(report)}")
+        reporting.report(f"{method.name}: {amount(report.rows, 'row')} to train on{most}: {_in_words(report)}")
         for note in report.notes:
             reporting.report(f"{method.name}: {note}")
