@@ -126,7 +126,7 @@ def test_a_stage_writes_one_output_per_file_and_skips_finished_ones(shards: Path
     before = (shards / "out" / "b.jsonl").read_bytes()
     (shards / "out" / "b.jsonl").unlink()
     again = dream("sample", "in", "-n", "1", "-o", "out", SLURM_ARRAY_TASK_ID="1", SLURM_ARRAY_TASK_MIN="0", SLURM_ARRAY_TASK_COUNT="2")
-    assert again.stderr.startswith("dream sample: 1 files of shard 1/2: 0 finished before, 1 to do\n")
+    assert again.stderr.startswith("dream sample: 1 file of shard 1/2: 0 finished before, 1 to do\n")
     assert (shards / "out" / "b.jsonl").read_bytes() == before
     assert dream("sample", "in", "-n", "1", "-o", "out/").stderr == "dream sample: 2 files: 2 finished before, 0 to do\n"
 
