@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from dream_cli.cli.training_options import TrainingOptions
 from dream_cli.errors import UsageError
-from dream_cli.records.choices import LossKind
+from dream_cli.records.choices import LossTerm
+
+
+def _terms(text: str) -> str:
+    from dream_cli.training.preference.losses import PreferenceLoss, read_terms
+
+    PreferenceLoss(read_terms(text))
+    return text
+
 
 Loss = Annotated[
-    LossKind,
-    typer.Option(help="Preference loss: sigmoid is DPO, sigmoid_norm is length-normalised DPO."),
+    str,
+    typer.Option(
+        metavar="NAME[=WEIGHT],...",
+        callback=_terms,
+        autocompletion=lambda: list(get_args(LossTerm)),
+        help=f"Preference loss, or a weighted sum: {', '.join(get_args(LossTerm))}. sigmoid is DPO; sigmoid=0.8,bco_pair=0.2,sft=1 is MPO.",
+    ),
 ]
 Beta = Annotated[float, typer.Option(help="DPO beta: strength of the KL penalty to the reference.")]
 Smoothing = Annotated[float, typer.Option("--label-smoothing", help="With --loss robust: assumed fraction of pairs with flipped labels.")]
 SftWeight = Annotated[
-    float,
+    float, typer.Option("--sft-weight", min=0.0, help="Weight of the SFT loss of the chosen responses; the same as sft=WEIGHT in --loss.")
+]
+LdAlpha = Annotated[
+    float | None,
     typer.Option(
-        "--sft-weight", help="Weight of the SFT loss (negative log-likelihood of the chosen responses) added to the preference loss."
+        "--ld-alpha", min=0.0, max=1.0, help="Weight of the tokens beyond the shorter response of a pair (LD-DPO), against length."
     ),
 ]
-BcoWeight = Annotated[float, typer.Option("--bco-weight", help="Weight of the BCO loss added to the preference loss, as in MPO.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Use TRL's own forward passes instead of the shared prefix.")]
 Cache = Annotated[
     Path | None,
@@ -50,7 +65,7 @@ def run(
     beta: Beta = 0.1,
     label_smoothing: Smoothing = 0.0,
     sft_weight: SftWeight = 0.0,
-    bco_weight: BcoWeight = 0.0,
+    ld_alpha: LdAlpha = None,
     plain: Plain = False,
     flex_attention: Flex = False,
     cache: Cache = None,
@@ -65,8 +80,12 @@ def run(
     Example: dream dpo pairs.jsonl --model ckpt/0 -o ckpt/1 --lora | jq -r .model
     """
     from dream_cli.training.dpo import Dpo
-    from dream_cli.training.preference.losses import PreferenceLoss
+    from dream_cli.training.preference.losses import PreferenceLoss, read_terms
 
-    preference = PreferenceLoss(kind=loss, beta=beta, label_smoothing=label_smoothing, sft_weight=sft_weight, bco_weight=bco_weight)
+    terms = read_terms(loss)
+    if sft_weight and "sft" in terms:
+        raise UsageError("--sft-weight and sft in --loss are the same; give one of the two")
+    terms |= {"sft": sft_weight} if sft_weight else {}
+    preference = PreferenceLoss(terms, beta=beta, label_smoothing=label_smoothing, ld_alpha=ld_alpha)
     method = Dpo(preference, plain=plain, cache=cache, cache_gib=cache_size, blocks=flex_attention)
     training.perform(training.job(rate=1e-6, adapter_rate=1e-5), method)

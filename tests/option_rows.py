@@ -114,6 +114,7 @@ TRAINING = (
     Row("gradient_checkpointing", "--gradient-checkpointing", {f"{JOB}.hardware.gradient_checkpointing": True}),
     Row("gradient_checkpointing", "--no-gradient-checkpointing", {f"{JOB}.hardware.gradient_checkpointing": False}),
     Row("save_every", "--save-every 13", {f"{JOB}.hardware.save_every": 13}),
+    Row("keep", "--keep 3", {f"{JOB}.hardware.keep": 3}),
     Row("report_to", "--report-to wandb", {f"{JOB}.hardware.report_to": "wandb"}),
     Row("workers", "--workers 3", {f"{JOB}.hardware.workers": 3}),
     Row("nproc", "--nproc 2", {"perform.processes": 2}),
@@ -132,6 +133,7 @@ def lora(rate: float) -> Row:
     return Row("lora", "--lora", {f"{JOB}.lora.{name}": value for name, value in fields.items()} | {f"{JOB}.schedule.learning_rate": rate})
 
 
+LOSS = "perform.method.loss"
 RULES = "pairs_of.rules"
 PLAN = "run_evaluation.plan"
 ROWS: Mapping[str, tuple[Row, ...]] = {
@@ -216,16 +218,16 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         *TRAINING,
     ),
     "dpo": (
-        Row("loss", "--loss hinge", {"perform.method.loss.kind": "hinge"}),
-        Row("beta", "--beta 0.3", {"perform.method.loss.beta": 0.3}),
+        Row("loss", "--loss sigmoid=0.8,bco_pair=0.2", {f"{LOSS}.terms.sigmoid": 0.8, f"{LOSS}.terms.bco_pair": 0.2}),
+        Row("beta", "--beta 0.3", {f"{LOSS}.beta": 0.3}),
         Row(
             "label_smoothing",
             "--label-smoothing 0.2",
-            {"perform.method.loss.label_smoothing": 0.2},
+            {f"{LOSS}.label_smoothing": 0.2},
             "-o out --model nano-policy --loss robust",
         ),
-        Row("sft_weight", "--sft-weight 0.4", {"perform.method.loss.sft_weight": 0.4}),
-        Row("bco_weight", "--bco-weight 0.25", {"perform.method.loss.bco_weight": 0.25}),
+        Row("sft_weight", "--sft-weight 0.4", {f"{LOSS}.terms.sft": 0.4}),
+        Row("ld_alpha", "--ld-alpha 0.25", {f"{LOSS}.ld_alpha": 0.25}),
         Row("plain", "--plain", {"perform.method.plain": True}),
         Row("flex_attention", "--flex-attention", {"perform.method.blocks": True}),
         Row("cache", "--cache folder", {"perform.method.cache": Path("folder")}),

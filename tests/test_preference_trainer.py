@@ -175,9 +175,11 @@ def test_an_adapter_learns_the_same_with_checkpointing_and_accumulation(folder_o
     assert difference(their_gradients, own_gradients) < 1e-4
 
 
-@pytest.mark.parametrize("loss", [["ipo"], ["sigmoid_norm"], ["sigmoid", "sft"]])
-def test_other_losses_and_a_cut_are_those_of_trl(folder_of: Any, tmp_path: Path, loss: list[str]) -> None:
-    more = {"loss_type": loss, "max_steps": 2, "max_length": 42}
+@pytest.mark.parametrize(
+    ("loss", "ld_alpha"), [(["ipo"], None), (["sigmoid_norm"], None), (["sigmoid", "bco_pair", "sft"], None), (["sigmoid"], 0.25)]
+)
+def test_other_losses_and_a_cut_are_those_of_trl(folder_of: Any, tmp_path: Path, loss: list[str], ld_alpha: float | None) -> None:
+    more = {"loss_type": loss, "ld_alpha": ld_alpha, "max_steps": 2, "max_length": 42}
     assert_equal(*(train(kind(folder_of("llava"), tmp_path, **more))[0] for kind in (stock, fast)))
 
 

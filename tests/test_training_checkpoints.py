@@ -73,6 +73,32 @@ def test_broken_off_and_given_again_it_is_the_same_to_the_last_bit(
     assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_last_checkpoints_are_kept_as_models(tmp_path: Path, models: dict[str, Path], adapter: bool) -> None:
+    from dream_cli.engines.checkpoint import find_checkpoint
+    from dream_cli.engines.local_model import load_weights, with_adapter
+
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    hardware = Hardware(save_every=1, keep=2)
+    lora = training.lora() if adapter else None
+    training.train("dpo", training.job(source, models["llava"], tmp_path / "out", hardware=hardware, lora=lora))
+    kept = sorted((tmp_path / "out" / "checkpoints").iterdir())
+    assert [path.name for path in kept] == ["checkpoint-3", "checkpoint-4"]
+    assert training.weights(kept[0]) != training.weights(kept[1]) == training.weights(tmp_path / "out")
+    published = {path.name for path in (tmp_path / "out").iterdir()} - {
+        "checkpoints",
+        "run.json",
+        "metrics.jsonl",
+        "curves.png",
+        "README.md",
+    }
+    assert {path.name for path in kept[0].iterdir()} == published
+    checkpoint = find_checkpoint(str(kept[0]))
+    assert checkpoint.folder == (models["llava"].resolve() if adapter else kept[0])
+    model = load_weights(checkpoint.folder, "kept", "float32")
+    assert (with_adapter(model, checkpoint) if adapter else model).get_decoder() is not None
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -82,8 +82,8 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> float:
         (Sft(), "llava", False),
         (Sft(), "qwen2_5_vl", False),
         (Dpo(), "qwen2_5_vl", True),
-        (Dpo(PreferenceLoss(sft_weight=1.0)), "qwen2_5_vl", False),
-        (Dpo(PreferenceLoss(sft_weight=1.0), plain=True), "llava", False),
+        (Dpo(PreferenceLoss({"sigmoid": 1.0, "sft": 1.0})), "qwen2_5_vl", False),
+        (Dpo(PreferenceLoss({"sigmoid": 1.0, "sft": 1.0}), plain=True), "llava", False),
     ],
 )
 def test_an_update_in_uneven_micro_batches_is_that_of_one_batch(

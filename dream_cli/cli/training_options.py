@@ -147,6 +147,10 @@ Checkpointing = Annotated[
     ),
 ]
 SaveEvery = Annotated[int, typer.Option(min=1, help="Optimiser steps between checkpoints.")]
+Keep = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Keep the last N checkpoints, as models in OUT/checkpoints (default: none when the run ends)."),
+]
 ReportTo = Annotated[choices.Tracker | None, typer.Option(callback=_tracker, help="Also report metrics to this tracker.")]
 Workers = Annotated[
     int | None,
@@ -219,6 +223,7 @@ class HardwareOptions(OptionGroup):
     dtype: Dtype = "auto"
     gradient_checkpointing: Checkpointing = None
     save_every: SaveEvery = 100
+    keep: Keep = 0
     eval_every: EvalEvery = None
     report_to: ReportTo = None
     workers: Workers = None
@@ -230,6 +235,7 @@ class HardwareOptions(OptionGroup):
             dtype=self.dtype,
             gradient_checkpointing=self.gradient_checkpointing,
             save_every=self.save_every,
+            keep=self.keep,
             eval_every=self.eval_every,
             report_to=self.report_to,
             workers=self.workers,

@@ -19,7 +19,8 @@ AnswerReading = Literal["expected", "parsed"]  # how a judge's answer becomes a 
 PairPolicy = Literal["best-worst", "all", "adjacent"]
 TargetPick = Literal["first", "best", "all"]
 
-LossKind = Literal["sigmoid", "hinge", "ipo", "robust", "sigmoid_norm"]
+PairLoss = Literal["sigmoid", "hinge", "ipo", "robust", "sigmoid_norm", "bco_pair"]
+LossTerm = Literal[PairLoss, "sft"]
 Decay = Literal["linear", "cosine", "constant"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Optimiser = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]

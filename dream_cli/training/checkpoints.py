@@ -85,11 +85,12 @@ def stop_on_signal() -> Any:
     return StopOnSignal()
 
 
+def all_checkpoints(folder: Path) -> list[Path]:
+    """Return the finished checkpoints of a folder, the oldest first."""
+    finished = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return sorted(finished, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest finished checkpoint of a folder, None where there is none."""
-    finished = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return max(finished, key=_step, default=None)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
+    return next(reversed(all_checkpoints(folder)), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import PROMPTS_FILE, PROMPTS_FOLDER, WORLD_FILE
-from dream_cli.training import sharding
+from dream_cli.training import checkpoints, sharding
 from dream_cli.training.models import Start, merge
 from dream_cli.training.settings import Job
 
@@ -29,6 +29,8 @@ PROCESSOR_FILES = (
     PROMPTS_FILE,
     WORLD_FILE,
 )
+# What a trainer needs to go on, and a card of another library.
+_STATE = ("training_args.bin", "optimizer.*", "scheduler.*", "rng_state*", "scaler.*", "trainer_state.json", "README.md")
 _LAST = ("config.json", "adapter_config.json")
 
 
@@ -43,18 +45,39 @@ def export(trainer: Any, start: Start, job: Job) -> None:
     trainer.accelerator.wait_for_everyone()
     if not trainer.args.should_save:
         return
-    if job.lora is not None:
-        staging = _tidy_adapter(staging, start, job)
-    for file in [*staging.iterdir()]:
-        if file.is_dir() or file.name in ("training_args.bin", "README.md") or any(file.match(p) for p in PROCESSOR_FILES):
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
-    copy_processor(start, staging)
+    if job.lora is not None and job.lora.merge:
+        merge(start, staging, staging / "merged")
+        staging = staging / "merged"
+    _make_model(staging, start)
     for file in sorted(staging.iterdir(), key=lambda f: f.name in _LAST):
         if file.is_dir():
             # A folder cannot take the place of one that an interrupted export left.
             shutil.rmtree(job.out / file.name, ignore_errors=True)
         os.replace(file, job.out / file.name)
     shutil.rmtree(job.out / ".model", ignore_errors=True)
+
+
+def keep_checkpoints(start: Start, job: Job) -> None:
+    """Make models of the checkpoints that the job keeps, and remove all else of its `checkpoints` folder, such as the features of images."""
+    folder = job.out / "checkpoints"
+    for path in (kept := checkpoints.all_checkpoints(folder)):
+        _make_model(path, start)
+    for path in folder.iterdir():
+        if path not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _make_model(folder: Path, start: Start) -> None:
+    """Make a model of what the trainer saved: the state of the training goes, the processor is the base's, an adapter names its base."""
+    config = folder / "adapter_config.json"
+    if config.exists():
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": start.base}, indent=2) + "\n")
+    for file in [*folder.iterdir()]:
+        if file.is_dir():
+            shutil.rmtree(file)
+        elif any(file.match(pattern) for pattern in (*_STATE, *PROCESSOR_FILES)):
+            file.unlink()
+    copy_processor(start, folder)
 
 
 def copy_processor(start: Start, out: Path) -> None:
@@ -65,13 +88,3 @@ def copy_processor(start: Start, out: Path) -> None:
                 shutil.copyfile(file, out / file.name)
     if start.checkpoint.prompts is not None:
         shutil.copytree(start.checkpoint.prompts, out / PROMPTS_FOLDER)
-
-
-def _tidy_adapter(staging: Path, start: Start, job: Job) -> Path:
-    """Return the folder of the adapter with its base named, or of the plain checkpoint that it was merged into."""
-    config = staging / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": start.base}, indent=2) + "\n")
-    if job.lora is None or not job.lora.merge:
-        return staging
-    merge(start, staging, staging / "merged")
-    return staging / "merged"

@@ -12,7 +12,7 @@ from typing import Any
 
 from dream_cli.engines.patches import private_part
 from dream_cli.errors import DreamError
-from dream_cli.training.checkpoints import last_checkpoint
+from dream_cli.training.checkpoints import all_checkpoints, last_checkpoint
 
 _UNFINISHED = "unfinished"
 
@@ -48,7 +48,7 @@ class ExactCheckpoints:
             self._staging = False
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            _put_in_place(Path(self.args.output_dir), f"checkpoint-{self.state.global_step}")
+            _put_in_place(Path(self.args.output_dir), f"checkpoint-{self.state.global_step}", self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -75,14 +75,13 @@ class ExactCheckpoints:
         """Write no card of TRL's; `lineage.card` writes ours beside the finished model."""
 
 
-def _put_in_place(folder: Path, name: str) -> None:
+def _put_in_place(folder: Path, name: str, kept: int) -> None:
     target = folder / name
     shutil.rmtree(target, ignore_errors=True)
     (folder / _UNFINISHED / name).rename(target)
     shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
-    for older in folder.glob("checkpoint-*"):
-        if older != target:
-            shutil.rmtree(older, ignore_errors=True)
+    for older in all_checkpoints(folder)[:-kept]:
+        shutil.rmtree(older, ignore_errors=True)
 
 
 def _no_room(folder: Path, step: int, error: BaseException) -> DreamError:

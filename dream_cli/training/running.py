@@ -15,7 +15,7 @@ from dream_cli.records.record import Json
 from dream_cli.records.streams import read_records
 from dream_cli.records.visible import amount
 from dream_cli.training import checkpoints, lineage, measuring, models, reporting, sharding
-from dream_cli.training.export import export
+from dream_cli.training.export import export, keep_checkpoints
 from dream_cli.training.launching import check_devices, check_world, first_does, is_first, is_started, launch, world_size
 from dream_cli.training.preflight import Preflight, Report, Take, check_model, checked
 from dream_cli.training.rows import Row, load_rows, open_rows
@@ -250,6 +250,7 @@ def arguments(job: Job) -> Json:
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": hardware.save_every,
+        "save_total_limit": max(hardware.keep, 1),
         "eval_strategy": "steps" if hardware.eval_every else "no",
         "eval_steps": hardware.eval_every,
         "report_to": hardware.report_to or "none",
@@ -276,7 +277,10 @@ def _finish(trainer: Any, job: Job, method: Method, start: models.Start, run: Js
         (job.out / "README.md").write_text(lineage.card(run, start.hub_name))
         # Written last: a folder with a result is a finished one.
         lineage.write_run(job.out, run)
-        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
+        if job.hardware.keep:
+            keep_checkpoints(start, job)
+        else:
+            shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
         for name in (ROWS, HELD_OUT):  # the data are no part of the model
             (job.out / name).unlink(missing_ok=True)
     return record

@@ -48,11 +48,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Precision, memory, `workers` (processes that read images) and reporting; None leaves the choice to the device. None of it is meant to change what is learnt."""
+    """Precision, memory, `workers` (processes that read images), checkpoints and reporting; None leaves the choice to the device.
+
+    `keep` is how many of the last checkpoints stay as models when the run ends. None of it is meant to change what is learnt.
+    """
 
     dtype: Dtype = "auto"
     gradient_checkpointing: bool | None = None
     save_every: int = 100
+    keep: int = 0
     eval_every: int | None = None
     workers: int | None = None
     report_to: Tracker | None = None

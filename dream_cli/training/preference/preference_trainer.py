@@ -25,6 +25,7 @@ from dream_cli.errors import DreamError
 from dream_cli.training import sharding
 from dream_cli.training.launching import first_does, greatest
 from dream_cli.training.preference import image_features, prefix, start
+from dream_cli.training.preference.losses import answer_scores
 from dream_cli.training.preference.prefix_batch import PairCollator, render
 from dream_cli.training.preference.reference_scores import ReferenceStore, reference_weights, short_hash, weights_hash
 
@@ -130,7 +131,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             else:
                 batch = images.enter_context(self._images(batch, pictures))
             if self.model.training and self.state.global_step == 0:
-                forward = self._held_to_reference(forward, torch.cat([chosen, rejected]), batch["completion_mask"][:, 1:].sum(1))
+                forward = self._held_to_reference(forward, torch.cat([chosen, rejected]), batch["completion_mask"][:, 1:])
             return super().compute_loss(forward, {**batch, **reference}, return_outputs, num_items_in_batch)
 
     def _shares_of_update(self, batch: Mapping[str, Any]) -> list[float]:
@@ -141,13 +142,14 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         )
         return [weight * (tokens if kind == "sft" else pairs) for kind, weight in zip(self.loss_types, self._weights, strict=True)]
 
-    def _held_to_reference(self, forward: Any, reference: Any, tokens: Any) -> Any:
+    def _held_to_reference(self, forward: Any, reference: Any, real: Any) -> Any:
         """Return a forward pass that raises DreamError where the policy does not equal its reference: nothing has been learnt yet."""
         exact = self._bare.dtype == torch.float32 and self.accelerator.mixed_precision == "no" and not hasattr(self._bare, "hf_quantizer")
 
         def checked(**inputs: Any) -> Any:
             out = forward(**inputs)
-            start.check_equal(out.log_probs.detach().sum(1), reference, tokens, exact=exact)
+            policy = answer_scores(out.log_probs.detach()[:, -real.shape[1] :], real, self.ld_alpha)
+            start.check_equal(policy, reference, real.sum(1), exact=exact)
             return out
 
         return checked
@@ -220,7 +222,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         """Return what names the reference and its tower: the weights, which the first process has whole, and how they are used."""
         model, images = self.accelerator.unwrap_model(self.model), self.processing_class.image_processor.to_dict()
         how = [str(model.dtype), self.accelerator.mixed_precision, *filter(None, [sharding.strategy()])]
-        reference = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length)
+        reference = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length, self.ld_alpha)
         return reference, short_hash(weights_hash(image_features.vision_weights(self._bare)), how, images)
 
     def _reference_of(self, pairs: Sequence[str], device: Any) -> tuple[Any, Any]:
@@ -269,7 +271,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     def _reference_scores(self, model: Any, batch: dict[str, Any]) -> dict[str, tuple[float, float]]:
         pairs, pictures = batch.pop("pairs"), batch.pop("pictures")
         if "answers" in batch:
-            scored = self._scores(model, batch, pictures).log_probs.sum(1).chunk(2)
+            real = prefix.as_trl_batch(batch)["completion_mask"][:, 1:]
+            scored = answer_scores(self._scores(model, batch, pictures).log_probs, real, self.ld_alpha).chunk(2)
         else:
             with self._images(batch, pictures) as shown:
                 scored = self.compute_ref_log_probs(model, shown)
@@ -356,8 +359,8 @@ def _reference_objections(model: Any, ref_model: Any, args: Any, others: Mapping
         yield "the rows are streamed"
     if not isinstance(others.get("processing_class"), ProcessorMixin) or not {"image", "images"} & set(next(iter(rows))):
         yield "the rows have no images"
-    if args.sync_ref_model or args.ld_alpha is not None:
-        yield "the reference changes during training (sync_ref_model), or its log-probabilities per token are needed (ld_alpha)"
+    if args.sync_ref_model:
+        yield "the reference changes during training (sync_ref_model)"
     yield from filter(None, [sharding.why_not_shared(args)])
     if any(plan.is_prompt_learning for plan in (*getattr(model, "peft_config", {}).values(), *filter(None, [adapter]))):
         yield "there are virtual tokens before the prompt"
