@@ -6,7 +6,6 @@ a server without log-probabilities gives a Choice without probabilities, and a p
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import hashlib
 import json
@@ -21,6 +20,7 @@ from dream_cli.engines.openai_attempt import Refused
 from dream_cli.engines.openai_reply import read_choices, read_completions, token_count
 from dream_cli.engines.openai_request import LOGPROBS, Dropped, requests_for
 from dream_cli.engines.openai_wire import Wire, open_wire
+from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.thoughts import ROOM, cut_in_thoughts, with_room
 from dream_cli.errors import EngineError, NoAnswer, UnreadableAnswer, UsageError
@@ -88,7 +88,7 @@ class OpenAIEngine(Engine):
 
         async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
             body = self._requests.body(chat, roomy)
-            drawn = await asyncio.gather(*(self._draw(body, roomy.seed, run) for run in _runs(wanted)))
+            drawn = await all_of(self._draw(body, roomy.seed, run) for run in _runs(wanted))
             return [completion for run in drawn for completion in run]
 
         # vLLM refuses n > 1 with greedy decoding.
@@ -103,7 +103,7 @@ class OpenAIEngine(Engine):
         seeded = {"seed": seed + run[0]} if "seed" in body else {}
         several = {"n": len(run)} if len(run) > 1 else {}
         drawn = read_completions(await self._complete(body | seeded | several))[: len(run)]
-        rest = await asyncio.gather(*(self._draw(body, seed, [sample]) for sample in run[len(drawn) :]))
+        rest = await all_of(self._draw(body, seed, [sample]) for sample in run[len(drawn) :])
         return drawn + [completion for one in rest for completion in one]
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dream_cli.engines.checkpoint import Checkpoint
+from dream_cli.engines.parallel import all_of
 from dream_cli.errors import NoAnswer, UnreadableAnswer
 from dream_cli.records.record import Image
 
@@ -170,7 +170,7 @@ class Engine(Protocol):
 
     async def choose_many(self, requests: Sequence[tuple[Sequence[ChatMessage], Sequence[str]]]) -> list[Choice]:
         """Return one choice for each (chat, answers); an engine that can share what the chats have in common does so."""
-        return list(await asyncio.gather(*(self.choose(chat, answers) for chat, answers in requests)))
+        return await all_of(self.choose(chat, answers) for chat, answers in requests)
 
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
         """Drop what is kept of the reply to a choice, or to the first sample of a text, so that it is requested again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -12,6 +11,7 @@ from dream_cli.engines import prefix_tree, shared_samples
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, row_seed, with_adapter
+from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.shared_choices import Request, SharedChoices
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
@@ -59,7 +59,7 @@ class TransformersEngine(Engine):
         """Return one completion for each sample index; a schema is not enforced."""
 
         async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
-            return list(await asyncio.gather(*(self._ask(chat, roomy, sample) for sample in wanted)))
+            return await all_of(self._ask(chat, roomy, sample) for sample in wanted)
 
         return await with_room(draw, replace(sampling, schema=None, max_tokens=sampling.max_tokens + self._thinking), samples)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import math
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import row_seed
+from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
@@ -61,7 +61,7 @@ class VllmEngine(Engine):
         """Return one completion for each sample index, in the form of the schema where there is one."""
 
         async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
-            return list(await asyncio.gather(*(self._ask(chat, roomy, sample) for sample in wanted)))
+            return await all_of(self._ask(chat, roomy, sample) for sample in wanted)
 
         return await with_room(draw, replace(sampling, max_tokens=sampling.max_tokens + self._thinking), samples)
 

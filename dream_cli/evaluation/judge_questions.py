@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, JudgeQuestion, Published, Question
 from dream_cli.benchmarks.registry import get
+from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Choice, Engine, Sampling, answer_of
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method import chats
@@ -97,7 +97,7 @@ class EvaluationJudge:
     async def __call__(self, record: Record) -> Record:
         """Return the record with this judge's verdicts."""
         wanted = questions_for_judge(record, self.rule)
-        judged = await asyncio.gather(*(self._judged(record, response, wanted) for response in record.responses or ()))
+        judged = await all_of(self._judged(record, response, wanted) for response in record.responses or ())
         return replace(record, responses=tuple(judged))
 
     async def _judged(self, record: Record, response: Response, wanted: Sequence[Question]) -> Response:
@@ -108,7 +108,7 @@ class EvaluationJudge:
             return before is not None and any(voice.judge_id == identity and voice.answered for voice in before.voices)
 
         left = [question for question in wanted if self.can_answer(question) and not answered(question)]
-        verdicts = await asyncio.gather(*(self._verdict(question, record, response) for question in left))
+        verdicts = await all_of(self._verdict(question, record, response) for question in left)
         joint = {q.question: verdict.joined_to(earlier.get(q.question)) for q, verdict in zip(left, verdicts, strict=True)}
         return response.with_verdicts(self.rule, joint)
 

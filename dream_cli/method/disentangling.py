@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
@@ -60,11 +60,11 @@ class Disentangler:
         if not sides:
             # An empty list would say that somebody had looked.
             raise InvalidRecord("--mode image finds no image in this record; --mode split looks at the text as well")
-        lists = await asyncio.gather(*(self._ask(side, turn, images) for side in sides))
+        lists = await all_of(self._ask(side, turn, images) for side in sides)
         claims = distinct([claim for side in lists for claim in side])
         if not self.verify:
             return claims
-        checked = await asyncio.gather(*(self._check(claim, turn, images) for claim in claims))
+        checked = await all_of(self._check(claim, turn, images) for claim in claims)
         return tuple(claim for claim in checked if claim is not None)
 
     async def _ask(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:

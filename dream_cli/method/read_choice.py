@@ -6,12 +6,12 @@ that repeats the form; then it is UnreadableAnswer, and nothing of it is kept in
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.engines.thoughts import split_thoughts
 from dream_cli.errors import UnreadableAnswer
@@ -126,7 +126,7 @@ async def ask_all(
     """Put the questions at once, so that an engine can read what they share a single time; raise UnreadableAnswer as `ask` does."""
     choices = await engine.choose_many(questions) if way == "expected" else [None] * len(questions)
     tasks = (_read_twice(engine, q, read=read, way=way, choice=choice) for q, read, choice in zip(questions, reads, choices, strict=True))
-    return await asyncio.gather(*tasks)
+    return await all_of(tasks)
 
 
 async def _read_twice(engine: Engine, question: Question, read: Callable[[Choice], T], way: AnswerReading, choice: Choice | None) -> T:
