@@ -48,7 +48,7 @@ wheel: $(BIN)/dream
 	cd out/wheel && PATH="$$PWD/venv/bin:$$PATH" DREAM_STORE=$$PWD/calls.sqlite bash $(CURDIR)/examples/demo.sh demo
 
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 	$(MAKE) wheel
 
 # No constraints: what fails here breaks for users when the bounds of pyproject.toml are raised.
@@ -56,4 +56,4 @@ test-newest:
 	$(PYTHON) -m venv out/newest
 	out/newest/bin/pip install -q -e '.[train,view,eval,test]'
 	out/newest/bin/pip install -q --upgrade transformers trl peft accelerate datasets
-	OMP_NUM_THREADS=1 out/newest/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 out/newest/bin/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
