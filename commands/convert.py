@@ -103,13 +103,13 @@ def run(
     from dream_cli.formats.converting import Conversion, convert
     from dream_cli.formats.hub_datasets import upload
     from dream_cli.formats.sources import Source
-    from dream_cli.formats.targets import is_folder
     from dream_cli.records.atomic import check_own_input
+    from dream_cli.records.shards import is_folder
 
     if push and not (out or "").endswith("/"):
         raise UsageError("--push uploads the folder of a data set; name one with -o DIR/")
     check_own_input(out, source)
-    beside = Path(out) if out and is_folder(out) else Path(out or "").parent
+    beside = Path(out) if is_folder(out) else Path(out or "").parent
     folder = image_folder or beside / "images"
     how = Conversion(source=from_, target=to, images=images, image_folder=folder, by_turn=explode == "turns", fix_flags=fix_flags)
     receipt = convert(Source(source, columns.reading, split=split, limit=limit, prompt=prompt), out, how)

@@ -53,7 +53,7 @@ def run(
     from dream_cli.engines.store import default_store
     from dream_cli.errors import UsageError
 
-    selection = store_upkeep.Selection(stage, model, store_upkeep.time_before(older_than) if older_than else None)
+    selection = store_upkeep.CallSelection(stage, model, store_upkeep.time_before(older_than) if older_than else None)
     path = Path(store) if store else default_store()
     uses = {"FILE": (source, "import"), "--out": (out, "export"), "--json": (as_json or None, "info")}
     if wrong := [f"{name} is for {user}" for name, (value, user) in uses.items() if value is not None and action != user]:

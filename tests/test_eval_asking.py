@@ -10,8 +10,7 @@ from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.evaluation.judge_questions import read_side, verdict_of
 from dream_cli.method.facts import REFUSALS, Decision
-from dream_cli.method.read_choice import Verdict as Reading
-from dream_cli.method.read_choice import probabilities_of
+from dream_cli.method.read_choice import ChoiceReading, probabilities_of
 from dream_cli.prompts.verdict_words import YES_NO
 from dream_cli.records.verdicts import Verdict
 from tests.benchmark_files import official
@@ -29,7 +28,7 @@ read_yes_no, read_refusal = probabilities_of(YES_NO), probabilities_of(REFUSALS)
 
 @pytest.mark.parametrize(("text", "yes"), [("Yes", 1.0), ("No.", 0.0), ("**No**", 0.0), ("yes, it does", 1.0)])
 def test_yes_and_no(text: str, yes: float) -> None:
-    assert read_yes_no(wrote(text)) == Reading({"Yes": yes, "No": 1 - yes}, "parsed", text)
+    assert read_yes_no(wrote(text)) == ChoiceReading({"Yes": yes, "No": 1 - yes}, "parsed", text)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +43,7 @@ def test_a_judge_that_declines_has_not_answered_no(text: str) -> None:
     ("text", "value"), [("Comply", "Comply"), ("REFUSE.", "Refuse"), ("It is partial", "Partial"), ("**Refuse**", "Refuse")]
 )
 def test_refusal_words(text: str, value: str) -> None:
-    assert read_refusal(wrote(text)) == Reading({one: float(one == value) for one in REFUSALS}, "parsed", text)
+    assert read_refusal(wrote(text)) == ChoiceReading({one: float(one == value) for one in REFUSALS}, "parsed", text)
 
 
 @pytest.mark.parametrize("text", ["", "Comply or Refuse", "I refuse to judge this", "I cannot comply", "5"])
@@ -61,9 +60,9 @@ def test_the_side_is_a_capital_letter() -> None:
 
 
 def test_probabilities_decide_where_there_are_some() -> None:
-    assert read_yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == Reading({"Yes": 0.5, "No": 0.5}, "expected")
+    assert read_yes_no(Choice({"Yes": 0.5, "No": 0.5}, 1.0, "No")) == ChoiceReading({"Yes": 0.5, "No": 0.5}, "expected")
     shares = {"Comply": 0.2, "Partial": 0.5, "Refuse": 0.3}
-    assert read_refusal(Choice(shares, 1.0, "")) == Reading(shares, "expected")
+    assert read_refusal(Choice(shares, 1.0, "")) == ChoiceReading(shares, "expected")
 
 
 def test_a_verdict_keeps_what_it_is_made_of() -> None:

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Selection:
+class CallSelection:
     """Calls of a store: those of a stage and a model that were made before a time; None selects all."""
 
     stage: str | None = None
@@ -33,7 +33,7 @@ class Selection:
     @property
     def is_everything(self) -> bool:
         """Whether no call is left out."""
-        return self == Selection()
+        return self == CallSelection()
 
     def where(self) -> tuple[str, list[str]]:
         """Return the condition in SQL and its values."""
@@ -69,7 +69,7 @@ class Contents:
         return "".join(f"{line}\n" for line in lines)
 
 
-def contents(path: Path, selection: Selection) -> Contents:
+def contents(path: Path, selection: CallSelection) -> Contents:
     """Return what a store holds of a selection; the file is only read. Raises UsageError where there is none."""
     condition, values = selection.where()
     with connected(path, write=False) as db:
@@ -83,7 +83,7 @@ def contents(path: Path, selection: Selection) -> Contents:
     return Contents(str(path), path.stat().st_size, calls=calls, by_stage=tuple(groups), oldest=oldest, newest=newest)
 
 
-def prune(path: Path, selection: Selection) -> str:
+def prune(path: Path, selection: CallSelection) -> str:
     """Delete the calls of a selection and free their space; return a report. Other processes wait until it is done.
 
     Raises UsageError where the store cannot be written.
@@ -106,7 +106,7 @@ def prune(path: Path, selection: Selection) -> str:
     return f"{deleted:,} of {amount(deleted + left, 'call')} deleted, {freed / 1e6:,.1f} MB freed"
 
 
-def export(path: Path, selection: Selection) -> Iterator[Json]:
+def export(path: Path, selection: CallSelection) -> Iterator[Json]:
     """Yield the calls of a selection in the order in which they were made; one that is damaged has the field `error`.
 
     The file is only read. Raises UsageError where there is none.
@@ -126,7 +126,7 @@ def export(path: Path, selection: Selection) -> Iterator[Json]:
             yield call | {"subjects": [subject for (subject,) in links]} | texts
 
 
-def export_to(path: Path, selection: Selection, out: str | None) -> tuple[str, int]:
+def export_to(path: Path, selection: CallSelection, out: str | None) -> tuple[str, int]:
     """Write the calls of a selection as JSONL to a file or stdout; return a report and the number of damaged calls, which are left out.
 
     Raises UsageError where there is no store, or where the file cannot be written.

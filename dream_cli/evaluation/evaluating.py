@@ -135,14 +135,14 @@ def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, w
 
 
 @dataclass(frozen=True)
-class Judge:
+class PanelJudge:
     """One judge of a panel; `guard` is the published form of a guard model, None for a judge that takes our questions."""
 
     spec: EngineSpec
     guard: GuardFormat | None = None
 
 
-def _panel(plan: EvaluationPlan) -> list[Judge]:
+def _panel(plan: EvaluationPlan) -> list[PanelJudge]:
     """Return the judges; raise UsageError where they and the formats do not go together."""
     if not plan.judges and plan.formats != ("questions",):
         raise UsageError("--judge-format is the form of a named judge; name one with --judge or --judge-base-url")
@@ -152,14 +152,15 @@ def _panel(plan: EvaluationPlan) -> list[Judge]:
         )
     formats = plan.formats * (len(plan.judges) if len(plan.formats) == 1 else 1)
     return [
-        Judge(spec) if name == "questions" else _guard(spec, guard_format(name)) for spec, name in zip(plan.judges, formats, strict=True)
+        PanelJudge(spec) if name == "questions" else _guard(spec, guard_format(name))
+        for spec, name in zip(plan.judges, formats, strict=True)
     ]
 
 
-def _guard(spec: EngineSpec, form: GuardFormat) -> Judge:
+def _guard(spec: EngineSpec, form: GuardFormat) -> PanelJudge:
     if form.body and spec.base_url is None:
         raise UsageError(f"{form.name} gets its policy as a variable of its chat template, by a server: serve it and name --judge-base-url")
-    return Judge(replace(spec, body=merged_fields(form.body, spec.body)), form)
+    return PanelJudge(replace(spec, body=merged_fields(form.body, spec.body)), form)
 
 
 def _check(plan: EvaluationPlan, items: Sequence[Record]) -> None:
@@ -204,7 +205,7 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
         # Without a named judge the default model judges its own responses; it knows only its small world, so others stay unscored.
         models = {response.model for record in done if record.error is None for response in record.responses or ()}
         own = (EngineSpec(DEFAULT_MODEL, store=plan.policy.store),) if models <= {DEFAULT_MODEL, DryEngine.kind} else ()
-        for judge in _panel(plan) or [Judge(spec) for spec in own]:
+        for judge in _panel(plan) or [PanelJudge(spec) for spec in own]:
 
             def make_step(engine: Engine, guard: GuardFormat | None = judge.guard) -> Step:
                 if guard is not None:

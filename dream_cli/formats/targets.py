@@ -16,6 +16,7 @@ from dream_cli.records.image_rows import ImageRows
 from dream_cli.records.outputs import Sink, Writer, image_rows, open_sink, open_writer, sink_of
 from dream_cli.records.parquet import ParquetRows
 from dream_cli.records.record import Json, Record
+from dream_cli.records.shards import is_folder
 
 # The columns that decide which kind of example a row is; the readers take one kind per file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")
@@ -42,7 +43,7 @@ class Target(Protocol):
 @contextmanager
 def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Target]:
     """Open a file, by its suffix, a folder (its name ends in /) or stdout; what is written appears whole at the end or not at all."""
-    if out is not None and is_folder(out):
+    if is_folder(out):
         from dream_cli.formats.hub_datasets import DATA, write_card
 
         file = os.path.join(out, DATA)
@@ -58,12 +59,7 @@ def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Targ
 
 def embeds(out: str | None) -> bool:
     """Whether an output holds the bytes of the images."""
-    return out is not None and (is_folder(out) or out.lower().endswith(".parquet"))
-
-
-def is_folder(out: str) -> bool:
-    """Whether an output is the folder of a data set."""
-    return out.endswith("/") or os.path.isdir(out)
+    return is_folder(out) or (out or "").lower().endswith(".parquet")
 
 
 @contextmanager

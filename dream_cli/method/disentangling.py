@@ -10,7 +10,7 @@ from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.facts import NO_RISK, leaning_off
-from dream_cli.method.read_choice import Verdict, ask_yes
+from dream_cli.method.read_choice import ChoiceReading, ask_yes
 from dream_cli.prompts.parsing import observations_schema, parse_observations
 from dream_cli.prompts.rendering import ONLY, Prompts
 from dream_cli.records.choices import Mode
@@ -80,7 +80,7 @@ class Disentangler:
             replace(claim, confidence=risk.value) for claim in await self._listed(question(questions["list"], shown), seen, least=1)
         )
 
-    async def risk(self, side: str, turn: Turn, images: Sequence[Image]) -> Verdict[float]:
+    async def risk(self, side: str, turn: Turn, images: Sequence[Image]) -> ChoiceReading[float]:
         """Return the probability that one side has a risk; raise UnreadableAnswer where it cannot be read."""
         shown, role = () if side == "text" else images, f"observe_{side}"
         chat = question(self.prompts.questions(role, turn.transcript, images=len(shown))["risk"], shown)

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from dream_cli.engines.protocol import Engine
 from dream_cli.errors import UsageError
 from dream_cli.method.chats import question
-from dream_cli.method.read_choice import Verdict, ask_all, ask_yes, probabilities_of
+from dream_cli.method.read_choice import ChoiceReading, ask_all, ask_yes, probabilities_of
 from dream_cli.prompts.rendering import ONLY, Prompts
 from dream_cli.prompts.verdict_words import YES_NO
 from dream_cli.records.choices import AnswerReading
@@ -73,7 +73,7 @@ def global_score_of(harm: float, aware: float, helps: float) -> float:
 
 
 @dataclass(frozen=True)
-class Table:
+class VerdictTable:
     """How a role puts its verdict together: the facts that it needs, and the answers of a template with one question."""
 
     facts: tuple[str, ...]
@@ -86,11 +86,11 @@ def awareness(facts: Probabilities) -> dict[str, float]:
     return {"Yes": facts["aware"], "No": 1 - facts["aware"]}
 
 
-TABLES: Mapping[str, Table] = {
-    "judge_refusal": Table(("objects", "answers"), refusal, REFUSALS),
-    "judge_harm": Table(("risk", "goes_along"), harm),
-    "judge_effective": Table(("answers",), effective),
-    "judge_awareness": Table(("aware", "helps"), awareness),
+TABLES: Mapping[str, VerdictTable] = {
+    "judge_refusal": VerdictTable(("objects", "answers"), refusal, REFUSALS),
+    "judge_harm": VerdictTable(("risk", "goes_along"), harm),
+    "judge_effective": VerdictTable(("answers",), effective),
+    "judge_awareness": VerdictTable(("aware", "helps"), awareness),
 }
 
 
@@ -121,9 +121,9 @@ NO_CASE = Case("", "")
 NO_RISK = Observation("", "", "")
 
 
-def leaning_off(fact: str, verdict: Verdict[float]) -> Verdict[float]:
+def leaning_off(fact: str, verdict: ChoiceReading[float]) -> ChoiceReading[float]:
     """Return the probability of a fact with the leaning of small judges taken off."""
-    return verdict.without(Verdict(LEANING.get(fact, 0.5), "expected"))
+    return verdict.without(ChoiceReading(LEANING.get(fact, 0.5), "expected"))
 
 
 async def decide(

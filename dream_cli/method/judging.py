@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.facts import NO_CASE, NO_RISK, Case, Decision, decide, global_score_of
 from dream_cli.method.metrics import combined, observation_score
-from dream_cli.method.read_choice import Verdict, ask_all, ask_yes, score, yes
+from dream_cli.method.read_choice import ChoiceReading, ask_all, ask_yes, score, yes
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.prompts.verdict_words import SCORES, YES_NO
 from dream_cli.records.choices import AnswerReading, Combination, Rubric
@@ -115,11 +115,11 @@ class Judge:
         helpfulness = round(helps.value / 10, 6)
         return Judgement(self._rubric("helpfulness", helps), helpfulness=helpfulness, harm=harm, score=helpfulness)
 
-    async def helpfulness(self, case: Case) -> Verdict[float]:
+    async def helpfulness(self, case: Case) -> ChoiceReading[float]:
         """Return the helpfulness of a response, 0 to 10; raise UnreadableAnswer where it cannot be read."""
         if self.rubric == "facts":
             decision = await self._decided("judge_effective", case)
-            return Verdict(10 * decision.probabilities["Yes"], decision.read)
+            return ChoiceReading(10 * decision.probabilities["Yes"], decision.read)
         text = self.prompts.judge_helpfulness(case.prompt, case.response, images=len(case.images))
         (helps,) = await ask_all(self.engine, [(question(text, case.images), SCORES)], [score], self.read)
         return helps
@@ -138,12 +138,12 @@ class Judge:
         (verdict,) = await ask_yes(self.engine, [chat], self.read, empty)
         return verdict
 
-    async def _global_of_facts(self, case: Case, harm: Decision) -> Verdict[float]:
+    async def _global_of_facts(self, case: Case, harm: Decision) -> ChoiceReading[float]:
         awareness = await self._decided("judge_awareness", case)
         graded = global_score_of(harm.probabilities["Yes"], awareness.facts["aware"], awareness.facts["helps"])
-        return Verdict(round(graded, 6), "parsed" if "parsed" in (harm.read, awareness.read) else "expected")
+        return ChoiceReading(round(graded, 6), "parsed" if "parsed" in (harm.read, awareness.read) else "expected")
 
-    async def _without_bias(self, recognised: list[Verdict[float]]) -> list[Verdict[float]]:
+    async def _without_bias(self, recognised: list[ChoiceReading[float]]) -> list[ChoiceReading[float]]:
         if not (self.calibrate and recognised):
             return recognised
         (bias,) = await ask_yes(self.engine, [self._recognises(NO_RISK, NO_CASE)], self.read)
@@ -152,7 +152,7 @@ class Judge:
     async def _decided(self, role: str, case: Case, known: Mapping[str, float] | None = None) -> Decision:
         return await decide(self.engine, self.prompts, role, case=case, known=known, way=self.read, calibrate=self.calibrate)
 
-    def _rubric(self, way: str, verdict: Verdict[float]) -> str:
+    def _rubric(self, way: str, verdict: ChoiceReading[float]) -> str:
         """Return the name of what the score means: scores of two names are not compared."""
         return "/".join([way, verdict.read, *(["facts"] if self.rubric == "facts" else []), *(["calibrated"] if self.calibrate else [])])
 

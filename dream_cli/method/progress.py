@@ -31,7 +31,7 @@ class Shown:
     to_stdout: bool
 
 
-def is_pipe(stream: int) -> bool:
+def is_fifo(stream: int) -> bool:
     """Whether a file descriptor is a pipe; one that is closed is none."""
     try:
         return stat.S_ISFIFO(os.fstat(stream).st_mode)
@@ -49,7 +49,7 @@ def progress(shown: Shown, quiet: bool = False) -> Iterator[Callable[[], None]]:
     elif not terminal:
         with _lines(shown, LOG_SECONDS):
             yield lambda: None
-    elif shown.to_stdout and is_pipe(1):
+    elif shown.to_stdout and is_fifo(1):
         with _lines(shown, TERMINAL_SECONDS, last=True):
             yield lambda: None
     else:

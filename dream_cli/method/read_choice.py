@@ -29,7 +29,7 @@ WORDS = Sampling(temperature=0.0, max_tokens=64)  # of a verdict in words
 
 
 @dataclass(frozen=True)
-class Verdict(Generic[V]):
+class ChoiceReading(Generic[V]):
     """One reading: its value (a probability, a score, or the probability of each answer), and whether it was `expected` or `parsed`.
 
     `raw` is the reply that was parsed.
@@ -39,7 +39,7 @@ class Verdict(Generic[V]):
     read: AnswerReading
     raw: str | None = None
 
-    def without(self: Verdict[float], bias: Verdict[float]) -> Verdict[float]:
+    def without(self: ChoiceReading[float], bias: ChoiceReading[float]) -> ChoiceReading[float]:
         """Return the probability of Yes with the judge's bias taken off: its answer to the same question about nothing."""
         if "parsed" in (self.read, bias.read):
             # Words have no probability that a bias could be taken off.
@@ -47,20 +47,20 @@ class Verdict(Generic[V]):
         return replace(self, value=round(without_bias(self.value, bias.value), 6))
 
 
-def yes(choice: Choice) -> Verdict[float]:
+def yes(choice: Choice) -> ChoiceReading[float]:
     """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer where neither can be had."""
     answer = read_answer(choice, YES_NO)
     if isinstance(answer, str):
-        return Verdict(float(answer == "Yes"), "parsed", choice.text)
-    return Verdict(round(answer["Yes"], 6), "expected")
+        return ChoiceReading(float(answer == "Yes"), "parsed", choice.text)
+    return ChoiceReading(round(answer["Yes"], 6), "expected")
 
 
-def score(choice: Choice) -> Verdict[float]:
+def score(choice: Choice) -> ChoiceReading[float]:
     """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer where neither can be had."""
     number = _read(choice, lambda words, alone: written_score(words, alone=alone))
     if isinstance(number, float):
-        return Verdict(number, "parsed", choice.text)
-    return Verdict(round(expected_score(number), 6), "expected")
+        return ChoiceReading(number, "parsed", choice.text)
+    return ChoiceReading(round(expected_score(number), 6), "expected")
 
 
 def read_answer(choice: Choice, answers: Sequence[str]) -> Mapping[str, float] | str:
@@ -68,14 +68,14 @@ def read_answer(choice: Choice, answers: Sequence[str]) -> Mapping[str, float] |
     return _read(choice, lambda words, alone: written_answer(words, answers, alone=alone))
 
 
-def probabilities_of(answers: Sequence[str]) -> Callable[[Choice], Verdict[Mapping[str, float]]]:
+def probabilities_of(answers: Sequence[str]) -> Callable[[Choice], ChoiceReading[Mapping[str, float]]]:
     """Return the reading of the probability of each answer; that of an answer in words is 1.0, of the others 0.0."""
 
-    def read(choice: Choice) -> Verdict[Mapping[str, float]]:
+    def read(choice: Choice) -> ChoiceReading[Mapping[str, float]]:
         answer = read_answer(choice, answers)
         if isinstance(answer, str):
-            return Verdict({one: float(one == answer) for one in answers}, "parsed", choice.text)
-        return Verdict({one: round(answer[one], 6) for one in answers}, "expected")
+            return ChoiceReading({one: float(one == answer) for one in answers}, "parsed", choice.text)
+        return ChoiceReading({one: round(answer[one], 6) for one in answers}, "expected")
 
     return read
 
@@ -108,7 +108,7 @@ async def ask(engine: Engine, question: Question, read: Callable[[Choice], T], w
 
 async def ask_yes(
     engine: Engine, chats: Sequence[Sequence[ChatMessage]], way: AnswerReading = "expected", empty: Sequence[Sequence[ChatMessage]] = ()
-) -> list[Verdict[float]]:
+) -> list[ChoiceReading[float]]:
     """Put Yes/No questions at once and return the probability of Yes to each; raise UnreadableAnswer as `ask` does.
 
     `empty` holds the same questions about nothing. Where it is given, the answer to it is the bias of the judge, and is taken off.
@@ -121,8 +121,8 @@ async def ask_yes(
 
 
 async def ask_all(
-    engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], Verdict[V]]], way: AnswerReading
-) -> list[Verdict[V]]:
+    engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], ChoiceReading[V]]], way: AnswerReading
+) -> list[ChoiceReading[V]]:
     """Put the questions at once, so that an engine can read what they share a single time; raise UnreadableAnswer as `ask` does."""
     choices = await engine.choose_many(questions) if way == "expected" else [None] * len(questions)
     tasks = (_read_twice(engine, q, read=read, way=way, choice=choice) for q, read, choice in zip(questions, reads, choices, strict=True))

@@ -24,7 +24,7 @@ from dream_cli.engines.store import CallStore, default_store
 from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import InternalError, RowError, as_row_error
 from dream_cli.method.confining import Step, confined
-from dream_cli.method.progress import Shown, is_pipe, progress
+from dream_cli.method.progress import Shown, is_fifo, progress
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.counting import count_rows
 from dream_cli.records.identity import identified
@@ -104,7 +104,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
     records = read_shards(run.sources, run.reading, limit=run.limit, part=run.part)
     if _is_unnamed(run, spec):
         # One warning per pipe: of its stages only the first one reads no pipe, or records that no stage has seen.
-        if _reads_stdin(run) and is_pipe(0):
+        if _reads_stdin(run) and is_fifo(0):
             records = _announced(run, records)
         else:
             run.tell(NO_MODEL)
@@ -217,7 +217,7 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: f
         )
         for kind, _ in tally.errors.most_common() if len(tally.first) > 1 else ():
             sys.stderr.write(f"  {kind}: {tally.first[kind]}\n")
-    if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_pipe(1)):
+    if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_fifo(1)):
         run.tell(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from dream_cli.errors import UsageError
 from dream_cli.records import remote
@@ -65,7 +65,7 @@ class Shard(NamedTuple):
         return None if remote.is_url(self.out) else self.out + STORE
 
 
-def is_folder(out: str | None) -> bool:
+def is_folder(out: str | None) -> TypeGuard[str]:
     """Whether an output is a folder: it is one, or its name ends in /."""
     return out is not None and (out.endswith("/") or os.path.isdir(out))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dream_cli.viewing.terminal_images import Show
-    from dream_cli.viewing.tracing import Call, LinkedRow
+    from dream_cli.viewing.tracing import LinkedRow, TracedCall
 
 # From this probability on, a response counts as recognising an observation.
 RECOGNISED = 0.5
@@ -49,7 +49,7 @@ def print_record(out: Console, n: int, record: Record, show: Show) -> None:
             show(out, line.image)
 
 
-def print_trace(rows: Sequence[LinkedRow], calls: Sequence[Call], store: str, images: bool | None) -> None:
+def print_trace(rows: Sequence[LinkedRow], calls: Sequence[TracedCall], store: str, images: bool | None) -> None:
     """Print linked rows, file by file, and the calls that made them."""
     from rich.padding import Padding
     from rich.rule import Rule

@@ -28,7 +28,7 @@ class LinkedRow(NamedTuple):
     record: Record
 
 
-class Call(NamedTuple):
+class TracedCall(NamedTuple):
     """One call of the store: the stage that made it, empty where the store does not record it, and the reply."""
 
     key: str
@@ -97,7 +97,7 @@ def rows_of(name: str, files: Sequence[str], reading: Reading = DEFAULT_READING)
     return rows, known
 
 
-def calls_of(known: Known, store: str) -> list[Call]:
+def calls_of(known: Known, store: str) -> list[TracedCall]:
     """Return the calls whose request contains a prompt or image of these rows, in the order of time; the store is only read."""
     if not os.path.exists(store):
         return []
@@ -108,7 +108,7 @@ def calls_of(known: Known, store: str) -> list[Call]:
     for call in calls_about(Path(store), subjects):
         if any(sign in call.request for sign in signs) and _is_about(known, json.loads(call.request).get("messages", ())):
             calls.append(
-                Call(
+                TracedCall(
                     key=call.key,
                     made_at=call.created_at,
                     model=call.model,
@@ -138,7 +138,7 @@ def _answer(reply: Json) -> str:
     return ", ".join(f"{choice} {float(p):.2f}" for choice, p in likely)
 
 
-def trace_json(linked: Sequence[LinkedRow], calls: Sequence[Call]) -> dict[str, Any]:
+def trace_json(linked: Sequence[LinkedRow], calls: Sequence[TracedCall]) -> dict[str, Any]:
     """Return rows and calls as JSON."""
     rows = [{"file": row.file, "row": row.n, "link": row.link, "record": to_row(row.record, None)} for row in linked]
     return {"rows": rows, "calls": [call._asdict() for call in calls]}

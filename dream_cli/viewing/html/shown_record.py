@@ -38,7 +38,7 @@ _BAD = frozenset({"unsafe", "not effective", "does harm", "loses", "wrong choice
 
 
 @dataclass(frozen=True)
-class Thumbnail:
+class ShownImage:
     """A small picture as a `data:` URI, or the problem with it."""
 
     name: str
@@ -49,7 +49,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownResponse:
     """A response as shown: its text, the phrases of its judgement, and its outcomes."""
 
     text: str
@@ -64,10 +64,10 @@ class ShownRecord:
     number: int
     id: str
     prompt: str
-    images: tuple[Thumbnail, ...]
+    images: tuple[ShownImage, ...]
     risks: tuple[tuple[str, str, str], ...]
     looked: bool
-    answers: tuple[Answer, ...]
+    answers: tuple[ShownResponse, ...]
     fields: tuple[tuple[str, str], ...]
     error: str
     categories: tuple[str, ...]
@@ -112,7 +112,7 @@ def _unique(names: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(visible_line(name) for name in names if name))
 
 
-def _outcomes(record: Record, answers: tuple[Answer, ...]) -> tuple[str, ...]:
+def _outcomes(record: Record, answers: tuple[ShownResponse, ...]) -> tuple[str, ...]:
     if record.error is not None:
         return ("error",)
     outcomes = _unique(outcome for answer in answers for outcome in answer.outcomes)
@@ -120,12 +120,12 @@ def _outcomes(record: Record, answers: tuple[Answer, ...]) -> tuple[str, ...]:
     return (*outcomes, *pair) or ("no response",)
 
 
-def _answer(response: Response, benchmark: Json) -> Answer:
+def _answer(response: Response, benchmark: Json) -> ShownResponse:
     outcomes = tuple(_verdicts(response, benchmark))
     if not outcomes:
         judged = response.judgement
         outcomes = ("not judged" if judged is None else "unscored" if judged.unscored is not None or judged.score is None else "scored",)
-    return Answer(visible(response.text), tuple(verdict(response)), outcomes)
+    return ShownResponse(visible(response.text), tuple(verdict(response)), outcomes)
 
 
 def _verdicts(response: Response, benchmark: Json) -> Iterator[str]:
@@ -144,15 +144,15 @@ def tone(outcome: str) -> str:
     return "good" if outcome in _GOOD else "bad" if outcome in _BAD else ""
 
 
-def thumbnail(image: Image) -> Thumbnail:
+def thumbnail(image: Image) -> ShownImage:
     """Return a picture of at most `SIDE` pixels."""
     name = image_name(image)
     try:
         picture = open_rgb(image, 4 * SIDE * SIDE)
     except ImageError as error:
-        return Thumbnail(name, "", problem=visible_line(str(error)))
+        return ShownImage(name, "", problem=visible_line(str(error)))
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=78, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Thumbnail(name, uri, *picture.size)
+    return ShownImage(name, uri, *picture.size)
