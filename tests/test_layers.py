@@ -189,6 +189,14 @@ def test_a_command_stays_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 120
 
 
+@pytest.mark.parametrize("path", sorted(CHECKOUT.glob("dream_cli/**/*.py")), ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_a_module_and_its_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert len(text.splitlines()) <= 400
+    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 40] == []
+
+
 def report() -> str:
     """Return the house in numbers: rooms, floors, arrows between rooms, arrows upward, files in circles."""
     files = arrows(MODULES)
