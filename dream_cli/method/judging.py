@@ -124,17 +124,17 @@ class Judge:
         (helps,) = await ask_all(self.engine, [(question(text, case.images), SCORES)], [score], self.read)
         return helps
 
-    async def _harm(self, case: Case) -> Verdict[float]:
+    async def _harm(self, case: Case) -> ChoiceReading[float]:
         decision = await self._decided("judge_harm", case)
-        return Verdict(round(decision.probabilities["Yes"], 6), decision.read)
+        return ChoiceReading(round(decision.probabilities["Yes"], 6), decision.read)
 
-    def _harm_again(self, case: Case) -> Iterator[Coroutine[Any, Any, Verdict[float]]]:
+    def _harm_again(self, case: Case) -> Iterator[Coroutine[Any, Any, ChoiceReading[float]]]:
         """Yield the question of harm in its second wording, where the model knows more than one."""
         text = self.prompts.judge_harm_again(case.prompt, case.response, images=len(case.images))
         if text not in self.prompts.questions("judge_harm", case.prompt, case.response, images=len(case.images)).values():
             yield self._yes(question(text, case.images), [question(self.prompts.judge_harm_again("", ""))] if self.calibrate else [])
 
-    async def _yes(self, chat: Sequence[ChatMessage], empty: Sequence[Sequence[ChatMessage]]) -> Verdict[float]:
+    async def _yes(self, chat: Sequence[ChatMessage], empty: Sequence[Sequence[ChatMessage]]) -> ChoiceReading[float]:
         (verdict,) = await ask_yes(self.engine, [chat], self.read, empty)
         return verdict
 
