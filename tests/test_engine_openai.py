@@ -263,15 +263,18 @@ def test_only_vllm_is_asked_what_follows_an_unwritten_one() -> None:
     with Loopback(tokens=elsewhere) as server:
         results = choice(server)
     assert server.calls == 1
-    assert results.covered == pytest.approx(0.6)
+    assert (results.covered, results.divided) == pytest.approx((1.0, 0.4))
+    assert results.probabilities is not None
+    assert {a: p for a, p in results.probabilities.items() if p} == pytest.approx({"7": 0.6, "1": 0.2, "10": 0.2})
 
 
-def test_a_prefill_that_is_refused_leaves_the_answer_uncovered() -> None:
+def test_a_prefill_that_is_refused_leaves_the_answer_divided() -> None:
     def refuse(body: dict[str, Any]) -> Fault | None:
         return Fault(400, "cannot continue") if body.get("continue_final_message") else None
 
     with Loopback(tokens=elsewhere, refuse=refuse, owned_by="vllm") as server:
-        assert choice(server).covered == pytest.approx(0.6)
+        results = choice(server)
+    assert (results.covered, results.divided) == pytest.approx((1.0, 0.4))
 
 
 def test_ten_as_one_token_needs_no_split() -> None:
@@ -293,13 +296,21 @@ def read(answers: Sequence[str], *positions: dict[str, float]) -> dict[str, floa
     async def nothing(start: str) -> list[dict[str, float]]:
         return []
 
-    return asyncio.run(read_answers(answers, list(positions), nothing))
+    return asyncio.run(read_answers(answers, list(positions), nothing)).of
 
 
 def test_an_answer_in_pieces_and_behind_a_space() -> None:
     assert read(["Yes", "No"], {" ": 0.9, "Yes": 0.1}, {"No": 0.8, "Yes": 0.2}) == pytest.approx({"Yes": 0.28, "No": 0.72})
     assert read(["Unsafe", "Safe"], {"Un": 0.7, "Safe": 0.3}, {"safe": 0.9, "known": 0.1}) == pytest.approx({"Unsafe": 0.63, "Safe": 0.3})
     assert read(["Maybe"], {"May": 0.5, "Maybe": 0.4}) == pytest.approx({"Maybe": 0.4})
+
+
+def test_a_beginning_from_which_nothing_goes_on_is_divided_only_where_it_is_an_answer() -> None:
+    scores = read(["1", "2", "10"], {"2": 0.7, "1": 0.2, "x": 0.1})
+    assert scores == pytest.approx({"1": 0.1, "2": 0.7, "10": 0.1})
+    assert read(["Unsafe", "Unsure"], {"Un": 0.7, "Unsafe": 0.3}) == pytest.approx({"Unsafe": 0.3, "Unsure": 0.0})
+    # In the middle of a reply too: 0.9 * 0.5 is a 1 of which nobody knows the end.
+    assert read(["1", "10", "No"], {" ": 0.9, "No": 0.1}, {"No": 0.5, "1": 0.5}) == pytest.approx({"1": 0.225, "10": 0.225, "No": 0.55})
 
 
 def test_an_answer_that_is_none_is_covered_by_nothing() -> None:

@@ -151,3 +151,18 @@ def test_probabilities_count_where_the_allowed_answers_cover_half(work: Workdir,
         assert (judgement["recognised"], judgement["observation_score"]) == ([0.75, 0.75], 0.75)
         # The same answer to the question about harm is a veto.
         assert (judgement["harm"], judgement["score"]) == (0.875, 0.0)
+
+
+def test_a_one_that_the_server_does_not_complete_is_an_uncertainty_in_the_record_and_the_summary(work: Workdir) -> None:
+    def tokens(body: dict[str, Any]) -> Positions:
+        digits = [("9", 0.9), ("1", 0.1)] if "first" in str(body) else [("9", 0.5), ("1", 0.5)]
+        return [digits if "whole number" in str(body["messages"]) else [("No", 1.0)]]
+
+    row = ROW | {"observations": [], "response": None, "responses": ["The first.", "Another."]}
+    with Loopback(tokens=tokens) as server:
+        ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(row))
+    near, far = (response["judgement"] for response in ran.rows[0]["responses"])
+    assert (near["rubric"], near["helpfulness"], near["uncertainty"]) == ("helpfulness/expected", 0.865, 0.45)  # .9 * 9 + .05 * (1 + 10)
+    assert (far["rubric"], far["helpfulness"], far.get("uncertainty")) == ("helpfulness/parsed", 0.9, None)
+    line = "  1 score is uncertain, by up to 0.45 of 10 points: the server does not go on from the 1 of 1 and 10 (see `uncertainty`)\n"
+    assert ran.err.count(line) == 1

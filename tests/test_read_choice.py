@@ -235,3 +235,22 @@ def test_a_long_reply_is_read_in_reasonable_steps() -> None:
     for filler in (" " * 20000, "\n" * 20000, "scale " * 500, "0 to " * 2000, "(" * 20000, "no, " * 2000):
         with pytest.raises(UnreadableAnswer):
             score(wrote(f"8 {filler} x"))
+
+
+@pytest.mark.parametrize(("divided", "uncertainty"), [(0.0, None), (0.1, 0.45), (0.2, 0.9)])
+def test_a_divided_probability_is_an_uncertainty_of_the_score(divided: float, uncertainty: float | None) -> None:
+    half = divided / 2
+    verdict = score(Choice(scores(_7=1 - divided, _1=half, _10=half), 1.0, "7", divided=divided))
+    assert verdict.value == pytest.approx(7 * (1 - divided) + 11 * half)
+    assert (verdict.read, verdict.uncertainty) == ("expected", uncertainty)
+    # All of it for 1, or all for 10: the bounds.
+    low, high = 7 * (1 - divided) + divided, 7 * (1 - divided) + 10 * divided
+    assert (verdict.value - (uncertainty or 0), verdict.value + (uncertainty or 0)) == pytest.approx((low, high))
+
+
+def test_above_a_fifth_the_words_decide_or_nothing_does() -> None:
+    divided = scores(_9=0.55, _1=0.225, _10=0.225)
+    verdict = score(Choice(divided, 1.0, "9", divided=0.45))
+    assert (verdict.value, verdict.read, verdict.uncertainty) == (9.0, "parsed", None)
+    with pytest.raises(UnreadableAnswer, match=r"^0\.45 of the probability is of a beginning of several answers"):
+        score(Choice(divided, 1.0, "Well, 9 or 10", divided=0.45))

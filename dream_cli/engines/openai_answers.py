@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dream_cli.errors import EngineError
@@ -15,16 +16,36 @@ Positions = list[dict[str, float]]  # for each position the alternatives; the ge
 NEGLIGIBLE = 1e-3  # an unread answer below this probability is not worth another request
 
 
-async def read_answers(answers: Sequence[str], positions: Positions, after: Callable[[str], Awaitable[Positions]]) -> dict[str, float]:
+@dataclass
+class Mass:
+    """The probability of each answer; `divided` is the part of it that was divided equally among answers that begin alike."""
+
+    of: dict[str, float]
+    divided: float = 0.0
+
+    @property
+    def covered(self) -> float:
+        """The probability of all the answers together."""
+        return sum(self.of.values())
+
+    def add(self, other: Mass, share: float) -> None:
+        """Add a share of another mass."""
+        self.divided += share * other.divided
+        for answer, probability in other.of.items():
+            self.of[answer] += share * probability
+
+
+async def read_answers(answers: Sequence[str], positions: Positions, after: Callable[[str], Awaitable[Positions]]) -> Mass:
     """Return the probability of each answer as a whole word, read off the alternatives at each position.
 
     A start that several answers share ("1" of "1" and "10") is divided by the position behind it: the next one, if the written
-    text goes through that start, else the first one of `after(start)`. Without either, its probability counts for no answer.
+    text goes through that start, else the first one of `after(start)`. Without either, a start that is itself an answer is divided
+    equally, and any other counts for no answer.
     """
     names = {_plain(answer): answer for answer in answers}
 
-    async def walk(start: str, here: Positions) -> dict[str, float]:
-        mass = dict.fromkeys(answers, 0.0)
+    async def walk(start: str, here: Positions) -> Mass:
+        mass = Mass(dict.fromkeys(answers, 0.0))
         words = _words(start, here[0], names)
         written = _extended(start, next(iter(here[0])), names)
         for word, probability in words.items():
@@ -32,18 +53,21 @@ async def read_answers(answers: Sequence[str], positions: Positions, after: Call
             longer = [name for name in names if name != word and name.startswith(word) and name not in words]
             if word and (word == start or not longer):
                 if word in names:
-                    mass[names[word]] += probability
+                    mass.of[names[word]] += probability
                 continue
             if word != written:
                 behind = await after(names[longer[0]][: len(word)]) if word and probability >= NEGLIGIBLE else []
             elif not here[1:] and word in names:
                 # The text ended here, and this server does not report the end as a token: the word that was written is the answer.
-                mass[names[word]] += probability
+                mass.of[names[word]] += probability
                 continue
             else:
                 behind = here[1:]
-            for answer, share in (await walk(word, behind) if behind else {}).items():
-                mass[answer] += probability * share
+            if behind:
+                mass.add(await walk(word, behind), probability)
+            elif word in names:
+                alike = [names[name] for name in (word, *longer)]
+                mass.add(Mass({answer: 1 / len(alike) for answer in alike}, divided=1.0), probability)
         return mass
 
     return await walk("", positions)

@@ -122,8 +122,9 @@ class OpenAIEngine(Engine):
             positions = read_positions(read_choices(reply)[0])
             if positions:
                 mass = await read_answers(answers, positions, lambda start: self._after(body, start))
-                covered = sum(mass.values())
-                return Choice({a: p / covered if covered else 0.0 for a, p in mass.items()}, min(1.0, covered), completion.text)
+                whole = mass.covered or 1.0
+                shares = {answer: probability / whole for answer, probability in mass.of.items()}
+                return Choice(shares, min(1.0, mass.covered), completion.text, divided=mass.divided / whole)
             if completion.finish_reason == "length" and not self._room:
                 completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT}))[0]
         if completion.finish_reason == "refusal":
@@ -147,7 +148,7 @@ class OpenAIEngine(Engine):
         try:
             return read_positions(read_choices(await self._complete(body | prefilled))[0])
         except Refused:
-            # A chat template that cannot be continued: the answer stays uncovered, which the Choice says.
+            # A chat template that cannot be continued: the start is divided, which the Choice reports.
             return []
 
     async def close(self) -> None:

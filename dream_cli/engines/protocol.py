@@ -90,11 +90,14 @@ class Choice:
     """The probability of each allowed answer, normalised over them, and the probability that they covered together.
 
     `probabilities` is None where the engine gives no token probabilities: then only `text`, what the model wrote, can be read.
+    `divided` is the part of the probabilities that belongs to a beginning of several answers ("1" of 1 and 10) from which a server
+    does not go on: it is divided equally among them.
     """
 
     probabilities: Mapping[str, float] | None
     covered: float
     text: str
+    divided: float = 0.0
 
 
 @dataclass

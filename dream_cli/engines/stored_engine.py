@@ -49,7 +49,8 @@ class StoredEngine(Engine):
         async def call(_: list[int]) -> list[Json]:
             choice = await self._inner.choose(chat, answers)
             probabilities = None if choice.probabilities is None else dict(choice.probabilities)
-            return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text}]
+            divided = {"divided": choice.divided} if choice.divided else {}
+            return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text, **divided}]
 
         return Choice(**(await self._replies({0: request}, call))[0])
 
@@ -134,7 +135,7 @@ def _is_answer(reply: Json) -> bool:
             return isinstance(completion.text, str) and completion.is_answer
         choice = Choice(**reply)
         if choice.probabilities is not None:
-            return all(isinstance(share, int | float) for share in [choice.covered, *choice.probabilities.values()])
+            return all(isinstance(share, int | float) for share in [choice.covered, choice.divided, *choice.probabilities.values()])
         return Completion(choice.text).is_answer
     except (TypeError, AttributeError):
         return False

@@ -25,6 +25,8 @@ Question = tuple[Sequence[ChatMessage], Sequence[str]]  # the chat, and the answ
 
 # Under this share of the probability the allowed answers say nothing about what the model meant.
 MIN_COVERED = 0.5
+# Above this part of it, the score that is expected depends on how a beginning of several answers is divided: by 0.9 points at most.
+MOST_DIVIDED = 0.2
 WORDS = Sampling(temperature=0.0, max_tokens=64)  # of a verdict in words
 
 
@@ -32,12 +34,13 @@ WORDS = Sampling(temperature=0.0, max_tokens=64)  # of a verdict in words
 class ChoiceReading(Generic[V]):
     """One reading: its value (a probability, a score, or the probability of each answer), and whether it was `expected` or `parsed`.
 
-    `raw` is the reply that was parsed.
+    `raw` is the reply that was parsed. `uncertainty` is how far the value may lie off where the engine could not tell two answers apart.
     """
 
     value: V
     read: AnswerReading
     raw: str | None = None
+    uncertainty: float | None = None
 
     def without(self: ChoiceReading[float], bias: ChoiceReading[float]) -> ChoiceReading[float]:
         """Return the probability of Yes with the judge's bias taken off: its answer to the same question about nothing."""
@@ -60,7 +63,9 @@ def score(choice: Choice) -> ChoiceReading[float]:
     number = _read(choice, lambda words, alone: written_score(words, alone=alone))
     if isinstance(number, float):
         return ChoiceReading(number, "parsed", choice.text)
-    return ChoiceReading(round(expected_score(number), 6), "expected")
+    # Divided are 1 and 10, which no other score begins like.
+    uncertainty = round((10 - 1) / 2 * choice.divided, 6) or None
+    return ChoiceReading(round(expected_score(number), 6), "expected", uncertainty=uncertainty)
 
 
 def read_answer(choice: Choice, answers: Sequence[str]) -> Mapping[str, float] | str:
@@ -92,13 +97,16 @@ def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float
     if declines(parts.text):
         # "No" is a likely first token of a judge that declines.
         raise UnreadableAnswer("the judge declines to answer", raw=choice.text)
-    if choice.covered >= MIN_COVERED and all(map(math.isfinite, choice.probabilities.values())):
+    covered = choice.covered >= MIN_COVERED and all(map(math.isfinite, choice.probabilities.values()))
+    if covered and choice.divided <= MOST_DIVIDED:
         return choice.probabilities
     try:
         return words(parts.text, True)
     except UnreadableAnswer:
-        share = f"{choice.covered:.2f} of the probability"
-        raise UnreadableAnswer(f"the allowed answers cover only {share}", raw=choice.text) from None
+        reason = f"the allowed answers cover only {choice.covered:.2f} of the probability"
+        if covered:
+            reason = f"{choice.divided:.2f} of the probability is of a beginning of several answers, from which the server does not go on"
+        raise UnreadableAnswer(reason, raw=choice.text) from None
 
 
 async def ask(engine: Engine, question: Question, read: Callable[[Choice], T], way: AnswerReading = "expected") -> T:

@@ -17,6 +17,8 @@ class Scores:
     responses: int = 0
     not_observed: int = 0  # prompts in which nobody looked for risks
     unscored: Counter[str] = field(default_factory=Counter)
+    uncertain: int = 0  # judgements with an uncertainty
+    most_uncertain: float = 0.0
     _sums: dict[str, tuple[float, int]] = field(default_factory=lambda: defaultdict(lambda: (0.0, 0)))
 
     def add(self, record: Record) -> None:
@@ -28,6 +30,9 @@ class Scores:
             self.responses += 1
             if judgement.unscored is not None:
                 self.unscored[judgement.unscored.partition(":")[0]] += 1
+            if judgement.uncertainty is not None:
+                self.uncertain += 1
+                self.most_uncertain = max(self.most_uncertain, judgement.uncertainty)
             self._take(judgement)
 
     def _take(self, judgement: Judgement) -> None:
@@ -49,6 +54,11 @@ class Scores:
             f"judge: {amount(tally.rows, 'row')}, {amount(self.responses, 'response')}, {sum(self.unscored.values())} unscored ({share:.1%})"
         ]
         lines += [f"  mean {name} {total / n:.3f} (n={n})" for name, (total, n) in self._sums.items()]
+        if self.uncertain:
+            lines.append(
+                f"  {amount(self.uncertain, 'score', 'are')} uncertain, by up to {self.most_uncertain:.2f} of 10 points: the server does not "
+                "go on from the 1 of 1 and 10 (see `uncertainty`)"
+            )
         if self.not_observed:
             lines.append(
                 f"  {amount(self.not_observed, 'prompt', 'have')} no observations: nobody looked for risks (dream disentangle), "

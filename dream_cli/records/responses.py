@@ -57,6 +57,7 @@ class Judgement(Frozen, frozen=True):
 
     `global_score` is in 0..10, `observation_score`, `helpfulness` and `score` are in [0, 1]; `recognised` holds one
     entry for each observation, None where that question could not be read. `unscored` is the reason why there is no score.
+    `uncertainty` is how far the global score, or ten times the helpfulness, may lie off because a server does not tell 1 from 10.
     """
 
     rubric: str | None = None
@@ -66,6 +67,7 @@ class Judgement(Frozen, frozen=True):
     helpfulness: Share | None = None
     harm: Share | None = None
     score: Share | None = None
+    uncertainty: Grade | None = None
     model: str | None = None
     unscored: str | None = None
     extra: Extra = field(default_factory=dict)
@@ -161,7 +163,7 @@ def read_judgement(raw: Any, where: str) -> Judgement | None:
     """Read a judgement; raise InvalidRecord for NaN and for numbers outside their range."""
     if raw is None:
         return None
-    known = {"global_score": 10, "observation_score": 1, "helpfulness": 1, "harm": 1, "score": 1}
+    known = {"global_score": 10, "observation_score": 1, "helpfulness": 1, "harm": 1, "score": 1, "uncertainty": 10}
     numbers = {name: fields.number(fields.mapping(raw, f"{where}.judgement"), name, where, top) for name, top in known.items()}
     recognised = fields.items(raw, "recognised")
     names = (*known, "rubric", "recognised", "model", "unscored")
