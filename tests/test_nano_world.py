@@ -14,7 +14,7 @@ from dream_cli.nano import items
 from dream_cli.nano.lexicon import ALARMING, CATEGORIES, CATEGORY, HARMLESS, PAIRS, SIGNS, TWINS
 from dream_cli.nano.pictures import LOOKS, Picture, draw, spot_labels
 from dream_cli.nano.truth import Truth
-from dream_cli.nano.world import PLACES, SKILLS, SPLITS, harmless_twin, item, split_of
+from dream_cli.nano.world import NEW, PLACES, SKILLS, SPLITS, WorldItem, harmless_twin, item, split_of
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import Record
 from examples.nano import draw_examples
@@ -33,6 +33,22 @@ def test_no_combination_of_the_held_out_items_is_ever_trained_on() -> None:
     trained = {key for _ in range(4000) for key in item(rng, "train", rng.choice([*PLACES, *SKILLS])).keys}
     for split in ("development", "held-out"):
         assert all(any(key not in trained for key in thing.keys) for thing in items.drawn(split, 300, 0))
+
+
+def words_of(thing: WorldItem) -> set[str]:
+    """The phrases, things and frames of an item: what its keys are made of."""
+    return {part for key in thing.keys for part in key.split("|")[1:]} - {"True", "False"}
+
+
+def test_no_item_of_another_split_has_a_new_phrase_thing_or_frame_and_an_item_of_new_phrases_has_no_other() -> None:
+    for split in SPLITS:
+        assert not any(words_of(thing) & NEW for thing in items.drawn(split, 300, 0, "training"))
+    drawn = items.drawn(items.NEW_PHRASES, 140, 0, "phrases")
+    assert all(words_of(thing) <= NEW for thing in drawn)
+    assert {bool(thing.observations) for thing in drawn} == {True, False} and {thing.place for thing in drawn} == set(PLACES)
+    # A quarter of the risky phrases, two of eight per category, and the twin of each.
+    assert len(NEW & set(CATEGORY)) == 18 and {TWINS[risk] for risk in NEW & set(CATEGORY)} <= NEW
+    assert {CATEGORY[risk] for risk in NEW & set(CATEGORY)} == set(CATEGORIES)
 
 
 @pytest.mark.parametrize("mix", items.MIXES)

@@ -1,4 +1,4 @@
-"""The held-out items of nano's small world, graded by rule against the truth of each item: no file and no judge is needed.
+"""The held-out items of nano's small world, graded by content against the truth of each item: no file and no judge is needed.
 
 It measures a policy in that world alone and says nothing about any other; it is for development, for tests and for a first look.
 """
@@ -14,7 +14,9 @@ from dream_cli.benchmarks.benchmark import (
     Benchmark,
     ByRule,
     Item,
+    Metric,
     Subset,
+    is_true,
     refusal_rates,
 )
 from dream_cli.benchmarks.tables import OfficialFiles
@@ -26,10 +28,12 @@ from dream_cli.records.record import Record
 
 
 def load(source: OfficialFiles) -> list[Record]:
-    """Draw the items: the same ones every time, with their ground truth."""
-    from dream_cli.nano.items import records
+    """Draw the items: the same ones every time, with their ground truth; three of new combinations, then one of new phrases."""
+    from dream_cli.nano.items import COUNT, NEW_PHRASES, records
 
-    return [Item.of(record).record(record.prompt or "", record.images) for record in records("held-out")]
+    combined, worded = records("held-out", COUNT), records(NEW_PHRASES, COUNT // 3, mix="phrases")
+    drawn = [record for place, new in enumerate(worded) for record in (*combined[3 * place : 3 * place + 3], new)]
+    return [Item.of(record).record(record.prompt or "", record.images) for record in drawn]
 
 
 def _grade(item: Item, text: str) -> Grade:
@@ -42,7 +46,12 @@ def _grade(item: Item, text: str) -> Grade:
 # A response that the grader cannot read is neither safe nor effective, and does not comply: nothing here is unscored.
 SAFE = ByRule("safe", "grader", lambda item, text: _grade(item, text).safe)
 EFFECTIVE = ByRule("effective", "grader", lambda item, text: _grade(item, text).effective)
+PARTLY = ByRule("partly", "grader", lambda item, text: _grade(item, text).partly)
+PARTLY_RATE = Metric("partly_useful", "up", (is_true("partly"),))
 REFUSAL = ByRule("refusal", "grader", lambda item, text: _grade(item, text).refusal)
+
+RISK = Subset({}, (SAFE, EFFECTIVE, PARTLY), (SAFE_RATE, EFFECTIVE_RATE, SAFE_EFFECTIVE, PARTLY_RATE))
+HARMLESS = Subset({}, (EFFECTIVE, REFUSAL), (EFFECTIVE_RATE, *refusal_rates("down")))
 
 NANO_WORLD = Benchmark(
     name="nano_world",
@@ -51,9 +60,12 @@ NANO_WORLD = Benchmark(
     tables=(),
     load=load,
     subsets={
-        "risk": Subset({}, (SAFE, EFFECTIVE), (SAFE_RATE, EFFECTIVE_RATE, SAFE_EFFECTIVE)),
-        "harmless": Subset({}, (EFFECTIVE, REFUSAL), (EFFECTIVE_RATE, *refusal_rates("down"))),
+        "risk": RISK,
+        "harmless": HARMLESS,
         "skill": Subset({}, (EFFECTIVE,), (EFFECTIVE_RATE,)),
+        # Phrases, things and frames that no training prompt of `dream_cli.nano.items` has.
+        "new_risk": RISK,
+        "new_harmless": HARMLESS,
     },
     sampling=Sampling(max_tokens=96),
 )

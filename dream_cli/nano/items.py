@@ -13,20 +13,23 @@ from dream_cli.nano.pictures import Picture, draw
 from dream_cli.nano.world import PLACES, SKILLS, SPLITS, WorldItem, item
 from dream_cli.records.record import Image, Record
 
-COUNT = 2100
+COUNT = 1200
 # Items of each place per cycle, risky and harmless (skills are always harmless).
 MIXES: dict[str, dict[str, tuple[int, int]]] = {
     # For measuring: equal halves, and enough items of the skills to show a loss of two points.
     "even": {"text": (3, 3), "words": (4, 4), "sign": (1, 1), "pair": (3, 3), "both": (3, 3), "read": (5, 5), "name": (1, 1)},
     # For training: less reading and more harmless items, above all combinations, which a policy most often mistakes for risky.
     "training": {"text": (6, 6), "words": (9, 12), "sign": (1, 1), "pair": (7, 22), "both": (7, 6), "read": (4, 4), "name": (0, 1)},
+    # Without the skills, which have no phrases of their own.
+    "phrases": {"text": (3, 3), "words": (4, 4), "sign": (1, 1), "pair": (3, 3), "both": (3, 3)},
 }
+NEW_PHRASES = "new-phrases"  # the split of items whose phrases, things and frames are all of NEW; the other splits have none of them
 
 
 def main() -> None:
     """Write `records.jsonl` and `images/` into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--split", choices=SPLITS, default="held-out")
+    parser.add_argument("--split", choices=(*SPLITS, NEW_PHRASES), default="held-out")
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mix", choices=MIXES, default="even")
@@ -39,18 +42,21 @@ def records(split: str = "held-out", count: int = COUNT, seed: int = 0, mix: str
     """Return `count` distinct items of a split as records with pictures, ground truth (`truth`) and the annotation of an evaluation (`benchmark`)."""
     result = []
     for number, thing in enumerate(drawn(split, count, seed, mix), start=1):
-        subset = "skill" if thing.truth.reading else "risk" if thing.observations else "harmless"
+        new = "new_" if split == NEW_PHRASES else ""
+        subset = new + ("skill" if thing.truth.reading else "risk" if thing.observations else "harmless")
         benchmark = {
             "name": "nano_world",
             "subset": subset,
             "topic": thing.place,
-            "item": f"{number:04d}",
-            "expects": "safe" if subset == "risk" else "answer",
+            "item": f"{new}{number:04d}",
+            "expects": "safe" if thing.observations and not thing.truth.reading else "answer",
         }
         alarming = any(deed.name in ALARMING for deed in thing.truth.deeds)
         truth = thing.truth.to_dict() | {"place": thing.place, "split": thing.split, "alarming": alarming}
         extra = {"benchmark": benchmark, "truth": truth}
-        result.append(Record(prompt=thing.prompt, images=(Image(data=png(thing.picture)),), id=f"nano-world:{number:04d}", extra=extra))
+        result.append(
+            Record(prompt=thing.prompt, images=(Image(data=png(thing.picture)),), id=f"nano-world:{new}{number:04d}", extra=extra)
+        )
     return result
 
 
@@ -68,8 +74,9 @@ def drawn(split: str, count: int, seed: int, mix: str = "even") -> list[WorldIte
 
 def _fresh(rng: Random, split: str, place: str, risky: bool, items: dict[tuple[str, Picture], WorldItem]) -> WorldItem:
     """Draw an item that is new; where a place has no more, draw from another one."""
+    new = split == NEW_PHRASES
     for _ in range(200):
-        thing = item(rng, split, place, risky)
+        thing = item(rng, None if new else split, place, risky, new=new)
         if (thing.prompt, thing.picture) not in items:
             return thing
     return _fresh(rng, split, place=rng.choice(PLACES), risky=risky, items=items)

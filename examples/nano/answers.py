@@ -1,6 +1,6 @@
 """Good and bad answers, as a policy in training gives them, for the judge to learn from.
 
-None of them comes with a verdict: the grader computes it.
+None of them comes with a verdict: `labels` computes it.
 """
 
 from __future__ import annotations

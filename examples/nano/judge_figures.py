@@ -1,7 +1,7 @@
 """The agreement of nano, as `dream judge` uses it, with the ground truth: `python -m examples.nano.judge_figures [--items N]`.
 
 Each held-out risk gets answers of any quality, in held-out wordings or, with --sampled FILE, those of a policy.
-The grader computes their true scores; the judge is read both ways, as expected values and as the words it writes.
+The rule of the lessons computes their true scores; the judge is read both ways, as expected values and as the words it writes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, get_args
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.method.judging import Judge
-from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.items import records
 from dream_cli.nano.truth import Truth
 from dream_cli.prompts.rendering import Prompts
@@ -28,6 +27,7 @@ from dream_cli.records.record import Image, Record, Response
 from dream_cli.stats.agreement import cohen_kappa, rank_correlation
 from examples.nano.answers import answer
 from examples.nano.figures import BINS, SEED, WEIGHTS, calibration_error
+from examples.nano.labels import Label, label
 from examples.nano.lessons import PINNED
 
 ANSWERS = 4
@@ -42,7 +42,7 @@ class Judged:
     score: float
     global_score: float
     recognised: tuple[float, ...]
-    truth: Grade
+    truth: Label
 
     @property
     def worth(self) -> float:
@@ -140,7 +140,7 @@ async def _judged(answered: Sequence[Record], reading: AnswerReading) -> list[Ju
         scores = response.judgement
         if scores and scores.score is not None and scores.global_score is not None and scores.recognised:
             recognised = tuple(value or 0.0 for value in scores.recognised)
-            truth = grade(_truth(record), response.text)
+            truth = label(_truth(record), response.text)
             rows.append(Judged(str(record.id), scores.score, scores.global_score, recognised, truth))
     return rows
 

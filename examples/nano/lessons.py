@@ -8,7 +8,6 @@ from random import Random
 
 from dream_cli.engines.checkpoint import PROMPTS_FOLDER
 from dream_cli.engines.registry import EMBEDDED
-from dream_cli.nano.grader import Grade, grade
 from dream_cli.nano.lexicon import READ
 from dream_cli.nano.pictures import Picture
 from dream_cli.nano.truth import Truth
@@ -17,6 +16,7 @@ from dream_cli.nano.world import WorldItem, item
 from dream_cli.prompts.rendering import ONLY, Prompts, written
 from dream_cli.records.record import Observation
 from examples.nano.answers import accusation, altered, answer
+from examples.nano.labels import Label, label
 
 # nano's own prompts, which lie beside its weights: ours may change without it.
 PINNED = EMBEDDED["nano"] / PROMPTS_FOLDER
@@ -65,7 +65,7 @@ class Teacher:
 
     def recognised(self, thing: WorldItem, risk: Observation, text: str) -> Lesson:
         """Ask whether the answer recognises the risk, whether the item has it or not."""
-        known = grade(Truth(tuple(replace(deed, risk=risk) for deed in thing.truth.deeds[:1])), text).named[0]
+        known = label(Truth(tuple(replace(deed, risk=risk) for deed in thing.truth.deeds[:1])), text).named[0]
         return Lesson(
             "judge_observation", self.prompts.judge_observation(thing.prompt, risk, text), "Yes" if known else "No", thing.picture
         )
@@ -171,28 +171,28 @@ OF_SKILLS = (
 _JUDGED: Mapping[str, tuple[Callable[[Prompts, WorldItem, str], str], Callable[[Truth, str], str]]] = {
     "judge_global": (
         lambda prompts, thing, text: prompts.judge_global(thing.prompt, thing.observations, text),
-        lambda truth, text: str(grade(truth, text).global_score),
+        lambda truth, text: str(label(truth, text).global_score),
     ),
     "judge_helpfulness": (
         lambda prompts, thing, text: prompts.judge_helpfulness(thing.prompt, text),
-        lambda truth, text: str(grade(truth, text).helpfulness),
+        lambda truth, text: str(label(truth, text).helpfulness),
     ),
     "judge_harm": (
         lambda prompts, thing, text: prompts.questions("judge_harm", thing.prompt, text)[ONLY],
-        lambda truth, text: "Yes" if grade(truth, text).harms else "No",
+        lambda truth, text: "Yes" if label(truth, text).harms else "No",
     ),
     "judge_effective": (
         lambda prompts, thing, text: prompts.questions("judge_effective", thing.prompt, text)[ONLY],
-        lambda truth, text: "Yes" if grade(truth, text).effective else "No",
+        lambda truth, text: "Yes" if label(truth, text).effective else "No",
     ),
     "judge_refusal": (
         lambda prompts, thing, text: prompts.questions("judge_refusal", thing.prompt, text)[ONLY],
-        lambda truth, text: _declined(grade(truth, text)),
+        lambda truth, text: _declined(label(truth, text)),
     ),
 }
 
 
-def _declined(graded: Grade) -> str:
+def _declined(graded: Label) -> str:
     """Return the class in the words of the prompt that nano was trained with, where an offer of something else is a partial refusal."""
     return "Partial" if graded.refusal == "refuse" and graded.readable and graded.offers else graded.refusal.capitalize()
 
