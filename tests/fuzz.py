@@ -1,0 +1,462 @@
+"""Fuzzing of the places where replies and files enter: random and damaged input, and what must hold of every one.
+
+python -m tests.fuzz TARGET [--seconds 600] [--seed 0]      (TARGET: one of TARGETS)
+
+Prints the number of inputs, or the smallest input that fails with its seed, and then exits with 1. The test suite runs a few of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from dream_cli.cli.request_fields import read_body, read_headers
+from dream_cli.cli.shard_options import part_of
+from dream_cli.engines.address import public_address, read_address
+from dream_cli.engines.breaker import Outage
+from dream_cli.engines.openai_attempt import Attempt, Refused, embedded_failure, error_message, is_of_account, is_passing, seconds
+from dream_cli.engines.openai_request import blamed_parameters
+from dream_cli.engines.openai_server import OpenAIEngine
+from dream_cli.engines.openai_wire import Wire
+from dream_cli.engines.protocol import ChatMessage, Completion, EngineSpec, Sampling
+from dream_cli.engines.store import CallStore, call_key
+from dream_cli.engines.store_upkeep import CallSelection, export, import_from, time_before
+from dream_cli.engines.thoughts import split_thoughts, with_thoughts_apart
+from dream_cli.errors import ImageError, RowError, UnreadableAnswer, UsageError
+from dream_cli.formats.converting import Conversion, understood
+from dream_cli.formats.table import names
+from dream_cli.method.read_choice import score, yes
+from dream_cli.prompts.parsing import parse_observations
+from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.prompts.verdict_words import SCORES, YES_NO, written_answer, written_score
+from dream_cli.records.access import Base
+from dream_cli.records.image_rows import to_row
+from dream_cli.records.images import open_rgb, prepare, size
+from dream_cli.records.record import Image, Record
+from dream_cli.records.streams import RowReader, _read_lines
+from dream_cli.records.strict_json import dumps
+
+Json = Any
+Check = Callable[[Any], None]
+
+
+def parts_of(text: str) -> list[str]:
+    """Return the words that a text lists between bars."""
+    return text.split("|")
+
+
+FIELDS = parts_of(
+    "id|prompt|messages|images|image|observations|responses|response|text|model|judgement|score|global_score|recognised|"
+    "role|content|path|bytes|malicious_content|source|risk_category|confidence|error|stage|kind|message|chosen|rejected|"
+    "margin|unscored|harmful|benchmark|verdicts|conversations|from|value|query|history|instruction|input|output|question|"
+    "answer|choices|index|finish_reason|logprobs|token|logprob|top_logprobs|usage|prompt_tokens|completion_tokens|"
+    "refusal|reasoning_content"
+)
+TEXTS = parts_of("|a|Yes|No|10|\x00|\ud800|\u202e|<image>|<think>|</think>|user|assistant|[|data:image/png;base64,AAAA")
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([0, -1, 1, 10, 2**63, 10**400, -(10**30), 0.5, -0.0, 1e308, 1e-320, math.nan, math.inf, -math.inf]),
+    st.sampled_from(TEXTS),
+    st.text(max_size=20),
+)
+keys = st.sampled_from(FIELDS) | st.sampled_from(TEXTS)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=8)
+
+
+@st.composite
+def changed(draw: Any, value: Json, times: int = 3) -> Json:
+    """Draw a JSON value with up to `times` parts of it left out, added or replaced by something else."""
+    for _ in range(draw(st.integers(1, times))):
+        value = draw(_changed_once(value))
+    return value
+
+
+@st.composite
+def _changed_once(draw: Any, value: Json) -> Json:
+    action = draw(st.sampled_from(["deeper", "deeper", "deeper", "replace", "add", "leave out"]))
+    if not isinstance(value, dict | list) or not value or action == "replace":
+        return draw(values)
+    places = list(value) if isinstance(value, dict) else list(range(len(value)))
+    place = draw(st.sampled_from(places))
+    copy = value.copy()
+    if action == "leave out":
+        del copy[place]
+    elif action == "add" and isinstance(copy, dict):
+        copy[draw(keys)] = draw(values)
+    elif action == "add":
+        cast("list[Json]", copy).insert(place, draw(values))
+    else:
+        copy[place] = draw(_changed_once(value[place]))
+    return copy
+
+
+@st.composite
+def damaged(draw: Any, originals: Sequence[bytes], words: Sequence[bytes] = ()) -> bytes:
+    """Draw one of the originals with bytes of it cut out, repeated or replaced."""
+    data: bytes = draw(st.sampled_from(originals))
+    inserted = st.binary(max_size=4) | (st.sampled_from(words) if words else st.nothing())
+    for _ in range(draw(st.integers(0, 6))):
+        start = draw(st.integers(0, len(data)))
+        end = min(len(data), start + draw(st.sampled_from([0, 1, 1, 2, 4, 30, len(data)])))
+        data = data[:start] + draw(inserted) * draw(st.sampled_from([1, 1, 1, 40])) + data[end:]
+    return data
+
+
+def pieces(words: str) -> st.SearchStrategy[str]:
+    """Draw a text of these words, listed between bars, and of others."""
+    return st.lists(st.sampled_from(parts_of(words)) | st.text(max_size=3), max_size=9).map("".join)
+
+
+# --- the replies of a server
+
+TOP = [{"token": "8", "logprob": -0.2, "bytes": [56]}, {"token": "1", "logprob": -1.7, "bytes": [49]}]
+REPLY = {
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "8", "refusal": None, "reasoning_content": None},
+            "finish_reason": "stop",
+            "logprobs": {"content": [TOP[0] | {"top_logprobs": TOP}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+}
+ERROR = {
+    "error": {"message": "temperature is not supported", "type": "x", "param": "temperature", "code": 429},
+    "detail": [{"loc": ["body", "seed"]}],
+}
+
+
+class CannedWire(Wire):
+    """A connection on which every request gets the same reply."""
+
+    reply: str
+
+    async def send(self, method: str, path: str, body: Any = None, faults: int = 0) -> dict[str, Any]:
+        """Return the reply, read as one of a server."""
+        return self._read(self.reply)
+
+    def warn(self, message: str) -> None:
+        """Write nothing."""
+
+
+def canned(reply: str, owner: str) -> OpenAIEngine:
+    """Return the engine of a server with a single reply."""
+    wire = CannedWire(cast("Any", None), read_address("http://host/v1"), asyncio.Semaphore(1), secrets=(), outage=Outage(60.0))
+    wire.reply = reply
+    return OpenAIEngine(wire, {"id": "m", "owned_by": owner}, EngineSpec())
+
+
+def check_reply(given: tuple[Json, bool]) -> None:
+    """A reply of any shape is completions, readings within their range, or the error of a row."""
+    reply, continues = given
+    engine, chat = canned(json.dumps(reply), "vllm" if continues else "x"), [ChatMessage("user", "How aware is it?")]
+
+    async def read() -> None:
+        try:
+            for completion in await engine.generate(chat, Sampling(1.0), [0, 1]):
+                assert isinstance(completion.text, str)
+                assert completion.finish_reason is None or isinstance(completion.finish_reason, str)
+                assert completion.reasoning is None or isinstance(completion.reasoning, str)
+                json.dumps([completion.prompt_tokens, completion.completion_tokens], allow_nan=False)
+        except RowError:
+            pass
+        for answers, reading, most in ((SCORES, score, 10), (YES_NO, yes, 1)):
+            try:
+                choice = await engine.choose(chat, answers)
+                assert 0 <= choice.divided <= 1.000001
+                assert 0 <= reading(choice).value <= most
+            except RowError:
+                pass
+
+    asyncio.run(read())
+
+
+def check_refusal(given: tuple[Json, str | None]) -> None:
+    """The body of an error of any shape is classified and quoted; a wait is none or a number of seconds."""
+    body, retry_after = given
+    wait = seconds(retry_after)
+    assert wait is None or (math.isfinite(wait) and wait >= 0)
+    text = json.dumps(body)
+    for status in (200, 400, 401, 422, 429, 500):
+        attempt = Attempt(status, text, retry_after)
+        assert isinstance(is_passing(attempt) or is_of_account(attempt), bool)
+        assert 0 < len(error_message(text)) <= 300
+        sent = {"temperature": 0.0, "seed": 1, "top_logprobs": 20, "logprobs": True}
+        assert blamed_parameters(Refused(status, "no", text), sent) <= set(sent)
+    failure = embedded_failure(body) if isinstance(body, dict) else None
+    assert failure is None or 400 <= failure.status < 600
+
+
+# --- the words of a judge and of a teacher
+
+WORDS = (
+    "Yes|No|yes|no|8|10|0|7|0.8|8,5|10/10|/10|out of 10|on a scale of 0 to 10|Score: |Answer: |**|`|not |or |and |"
+    "between | to |-|~|.|,|:|;|\n| |\"|'|(|)|{|}|[[|]]|%|１０|\\boxed{|I'm sorry, |I can't |maybe |It is |The response |"
+    "is aware|so |Step 1: |1. |2) |risk 3 |no doubt |<score>|</score>"
+)
+
+
+def check_verdict(reply: str) -> None:
+    """Words are one allowed answer or unreadable; those that count alone count among others too, and two answers never do."""
+    readings: tuple[tuple[Callable[..., Any], Sequence[str]], ...] = (
+        (written_score, SCORES),
+        (lambda text, alone=False: written_answer(text, YES_NO, alone=alone), YES_NO),
+        (lambda text, alone=False: written_answer(text, ("A", "B"), alone=alone), ("A", "B")),
+    )
+    for read, answers in readings:
+        verdict, strict = (_read(read, reply, alone) for alone in (False, True))
+        assert strict is None or strict == verdict
+        if verdict is None:
+            continue
+        assert 0 <= verdict <= 10 if answers is SCORES else verdict in answers
+        assert _read(read, f"**{reply}**", False) in (verdict, None)
+        assert _read(read, f"{answers[0]} or {answers[1]}", False) is None
+
+
+def _read(read: Callable[..., Any], text: str, alone: bool) -> Any:
+    try:
+        return read(text, alone=alone)
+    except UnreadableAnswer:
+        return None
+
+
+RISK = {"malicious_content": "a knife", "source": "image content", "risk_category": "Violence"}
+LIST = [RISK, RISK | {"malicious_content": "a threat", "source": "text instruction"}]
+LISTED = (json.dumps(LIST), json.dumps({"observations": LIST}), f"```json\n{json.dumps(LIST, indent=1)}\n```", "[]", "There are none: []")
+MARKS = [mark.encode() for mark in parts_of('[|]|{|}|"|,|:|[{|}]|[{"a":|```|null|//|/*|\\u|NaN|1e999|é|\'|N/A')]
+TAXONOMY = Taxonomy.load()
+
+
+def check_list(given: tuple[bytes, Json]) -> None:
+    """An answer is observations with words in every field, or unreadable; a sound list is read as it stands."""
+    answer, listed = given
+    for text in (answer.decode("utf-8", "replace"), json.dumps(listed)):
+        try:
+            observations = parse_observations(text, TAXONOMY)
+        except UnreadableAnswer:
+            continue
+        assert all(isinstance(part, str) and part for o in observations for part in (o.malicious_content, o.source, o.risk_category))
+
+
+def check_thoughts(reply: str) -> None:
+    """A reply parts into an answer and thoughts; one without marks stays as it is, one inside its thoughts is no answer."""
+    parts = split_thoughts(reply)
+    if parts.reasoning is None:
+        assert (parts.text, parts.unclosed) == (reply, False)
+    completion = with_thoughts_apart(Completion(reply, "stop"))
+    if parts.unclosed:
+        assert (completion.text, completion.finish_reason, completion.is_answer) == ("", "length", False)
+    assert not any(mark in completion.text.lower() for mark in ("</think>",)) or "<think>" in completion.text.lower()
+
+
+# --- the records of files
+
+RECORD = {
+    "id": "a",
+    "prompt": "What is it?",
+    "images": ["a.png", {"bytes": "AAAA", "path": "x"}],
+    "observations": [RISK | {"confidence": 0.5}],
+    "responses": [
+        {"text": "t", "model": "m", "judgement": {"rubric": "sum/expected", "global_score": 8, "recognised": [0.9, None], "score": 0.85}}
+    ],
+    "extra": {"a": 1},
+}
+ROWS: tuple[dict[str, Json], ...] = (
+    RECORD,
+    {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "observations": []}], "images": ["a.png"]},
+    {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "text", "text": "x"}]}]},
+    {"conversations": [{"from": "human", "value": "<image>\nx"}, {"from": "gpt", "value": "y"}], "image": "a.png"},
+    {
+        "prompt": [{"role": "user", "content": "x"}],
+        "chosen": [{"role": "assistant", "content": "y"}],
+        "rejected": [{"role": "assistant", "content": "z"}],
+    },
+    {"question": "x", "chosen": "y", "rejected": "z", "image": {"bytes": "AAAA"}},
+    {"instruction": "x", "input": "", "output": "y", "images": ["a.png"]},
+    {"query": "x", "response": "y", "history": [["a", "b"]], "rejected_response": "z", "images": ["a.png"]},
+    {"image": "a.png", "safe": False, "harmful_category": "risky", "instr-resp": [{"instruction": "x", "response": "y"}]},
+    {"prompt": "x", "response": "y", "is_response_safe": "yes", "category": "a", "image": "a.png"},
+)
+BASE = Base((".",))
+
+
+def reread(record: Record) -> Json:
+    """Return the row of a record after it was written as a line of strict JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    line = dumps(to_row(record, None))
+    assert b"\n" not in line
+    return json.loads(line.decode(), parse_constant=refuse)
+
+
+def check_row(row: Json) -> None:
+    """A row of any shape is a record or an error with a reason, in every dialect; what is written is strict JSON."""
+    record = RowReader("f", BASE).record(row, 1)
+    assert record.error is None or record.error.kind != "internal", record.error
+    if not isinstance(row, dict):
+        return
+    reread(record)
+    for source in (None, *names()):
+        _, converted = understood(record, Conversion(source=source), BASE)
+        assert converted.error is None or converted.error.kind != "internal", (source, converted.error)
+        reread(converted)
+
+
+def check_lines(data: bytes) -> None:
+    """Each line of a file is one record; a record that is written and read again is the same."""
+    records = list(_read_lines(io.BytesIO(data), RowReader("f", BASE)))
+    assert len(records) == sum(bool(line.strip()) for line in data.split(b"\n"))
+    for record in records:
+        assert record.error is None or record.error.kind != "internal", record.error
+        row = reread(record)
+        if record.error is None:
+            (again,) = _read_lines(io.BytesIO(json.dumps(row).encode()), RowReader("f", BASE))
+            assert again.error is None, again.error
+            assert reread(again) == row
+
+
+def _pictures() -> list[bytes]:
+    pictures = []
+    for kind, modes in {
+        "PNG": ("RGB", "P", "RGBA", "I;16", "1"),
+        "GIF": ("P",),
+        "BMP": ("RGB",),
+        "WEBP": ("RGB",),
+        "JPEG": ("L", "CMYK"),
+        "TIFF": ("RGB",),
+    }.items():
+        for mode in modes:
+            file = io.BytesIO()
+            Pillow.new(mode, (9, 7)).save(file, kind)
+            pictures.append(file.getvalue())
+    return pictures
+
+
+def check_image(data: bytes) -> None:
+    """Bytes decode as an image that can be sent, or are an error of the row."""
+    try:
+        width, height = size(Image(data=data))
+        picture = open_rgb(Image(data=data))
+        prepared = prepare(Image(data=data))
+    except ImageError:
+        return
+    assert picture.mode == "RGB"
+    assert picture.size in ((width, height), (height, width))
+    assert open_rgb(prepared).size == picture.size or max(picture.size) > 64
+
+
+# --- options, and calls from another store
+
+
+def check_options(text: str) -> None:
+    """A value of an option is read or refused as a fault of usage, and nothing that is printed holds a password."""
+    for read in (read_body, lambda value: read_headers([value]), read_address, part_of, time_before):
+        try:
+            read(text)
+        except UsageError as error:
+            assert "\n" not in str(error) or "\n" in text
+    for url in (f"http://user:hidden-pw@{text}", f"http://host/{text}?key=hidden-pw"):
+        assert "hidden-pw" not in public_address(url) or "@" in text or "#" in text
+    assert seconds(text) is None or cast("float", seconds(text)) >= 0
+
+
+def _exported() -> list[bytes]:
+    request = {"version": 1, "verb": "generate", "engine": "e", "messages": [], "sampling": {"seed": 0}, "sample": 0}
+    call = {"key": call_key(request), "verb": "generate", "model": "m", "created_at": "2026-01-01T00:00:00+00:00", "stage": "sample"}
+    return [json.dumps(call | {"subjects": ["a"], "request": request, "reply": {"text": "t"}}).encode() + b"\n"]
+
+
+def check_import(data: bytes) -> None:
+    """Lines that are not calls are counted and skipped; what is imported can be read and exported again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, source = Path(folder, "calls.sqlite"), Path(folder, "calls.jsonl")
+        source.write_bytes(data)
+        try:
+            import_from(path, str(source))
+        except UsageError:
+            # A file that is not JSON lines at all.
+            return
+        for call in export(path, CallSelection()):
+            assert "error" not in call, call
+            assert call["key"] == call_key(call["request"])
+        store = CallStore(path)
+        store.get("0" * 64)
+        store.close()
+
+
+retry_afters = st.none() | pieces("1e400|-|1|120|nan|inf|Mon, 01 Jan 0001 00:00:00 GMT| -0000|Fri, 31 Dec 9999 23:59:59 |+2359")
+addresses = pieces('http://|https://|host|:|/|@|?|#|[|]|%|v1|8000|\n|\x00|X-A: b|{|}|"n"|1/2|30d|user:pw@')
+TARGETS: Mapping[str, tuple[st.SearchStrategy[Any], Check]] = {
+    "reply": (st.tuples(changed(REPLY), st.booleans()), check_reply),
+    "refusal": (st.tuples(changed(ERROR), retry_afters), check_refusal),
+    "verdict": (pieces(WORDS), check_verdict),
+    "list": (st.tuples(damaged([text.encode() for text in LISTED], MARKS), changed(LIST)), check_list),
+    "thoughts": (pieces("<think>|</think>|<THINK>|[THINK]|[/THINK]|◁think▷|\n| |<answer>|</answer>|8|<seed:think>"), check_thoughts),
+    "row": (st.sampled_from(ROWS).flatmap(changed) | values, check_row),
+    "lines": (
+        damaged([json.dumps(row).encode() + b"\n" for row in ROWS], [*MARKS, b"\n", b"\r\n", b"\xef\xbb\xbf", b"\\ud800", b"1" * 400]),
+        check_lines,
+    ),
+    "image": (
+        damaged(_pictures(), [b"\xff\xff\xff\xff", b"\x7f\xff", b"IHDR", b"IDAT", b"tRNS", b"Exif\0\0II*\0", b"GIF89a"]),
+        check_image,
+    ),
+    "options": (addresses | st.text(max_size=30), check_options),
+    "import": (damaged(_exported(), [*MARKS, b"\n", b'"key"', b'"reply"', b"2026"]), check_import),
+}
+
+
+def run(target: str, inputs: int, number: int) -> None:
+    """Check that many inputs of a target; raise what the smallest failing one raises."""
+    strategy, check = TARGETS[target]
+    limits = settings(
+        max_examples=inputs,
+        deadline=None,
+        database=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    seed(number)(limits(given(strategy)(check)))()
+
+
+def main() -> None:
+    """Check batches of inputs until the time is over."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", choices=list(TARGETS))
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    batch, end, number, began = 200, time.monotonic() + options.seconds, options.seed, time.process_time()
+    while time.monotonic() < end:
+        try:
+            run(options.target, batch, number)
+        except Exception:
+            sys.stdout.write(f"{options.target}: fails with --seed {number}\n")
+            raise
+        number += 1
+    checked = batch * (number - options.seed)
+    sys.stdout.write(
+        f"{options.target}: {checked} inputs from seed {options.seed} in {time.process_time() - began:.0f} s of CPU time, none fails\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
