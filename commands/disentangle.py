@@ -42,6 +42,7 @@ def run(
     from dream_cli.method.disentangling import Disentangler
     from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.stages import run_stage
+    from dream_cli.method.summaries import Doubts
     from dream_cli.prompts.rendering import Prompts
 
     templates = Prompts.load(prompts, taxonomy)
@@ -51,5 +52,8 @@ def run(
         made = Disentangler(opened, templates, mode, verify, redo=redo, max_tokens=max_tokens, seed=seed, calibrate=calibrate)
         return with_model_prompts(made, run.tell)
 
-    tally = run_stage(run, engine.spec("disentangle"), step)
+    doubts = Doubts()
+    tally = run_stage(run, engine.spec("disentangle"), step, doubts.add)
+    for line in () if run.quiet else doubts.report():
+        run.tell(line)
     raise typer.Exit(tally.exit_code)

@@ -177,3 +177,23 @@ def test_a_verification_counts_where_the_allowed_answers_cover_half(work: Workdi
     reason = f"the allowed answers cover only {covered:.2f} of the probability"
     # An unverified claim has the probability that there is a risk at all.
     assert row["observations"] == [CANONICAL | ({"confidence": 1.0, "unverified": reason} if unread else {"confidence": 0.75})]
+
+
+@pytest.mark.parametrize("confirmed", [0.75, 0.25])
+def test_a_list_that_is_read_in_part_keeps_the_rest_and_never_becomes_the_empty_list(work: Workdir, confirmed: float) -> None:
+    def tokens(body: dict[str, Any]) -> Positions:
+        if not body.get("logprobs"):
+            return [[(json.dumps([RISK, {"source": "image content"}]), 1.0)]]
+        yes = confirmed if "Somebody claims" in json.dumps(body["messages"]) else 1.0
+        return [[("Yes", yes), ("No", 1 - yes)]]
+
+    with Loopback(tokens=tokens) as server:
+        ran = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
+    reason = "1 of 2 in the list lack one of malicious_content, source, risk_category"
+    if confirmed >= 0.5:
+        assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": confirmed, "incomplete": reason}]
+        assert "dream disentangle: 1 row has a list that is read in part (see `incomplete`)\n" in ran.err
+    else:
+        assert "observations" not in ran.rows[0]
+        assert ran.rows[0]["error"]["kind"] == "unparsed"
+        assert f"{reason}, and none of the others is confirmed" in ran.rows[0]["error"]["message"]

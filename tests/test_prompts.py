@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,15 @@ def test_what_is_no_list_of_observations_is_not_read(answer: str) -> None:
     with pytest.raises(UnreadableAnswer) as caught:
         parse_observations(answer, TAXONOMY)
     assert caught.value.raw == answer
+
+
+@pytest.mark.parametrize(
+    "entry", ['{"source": "image content"}', '"a knife"', "null", ITEM.replace('"a knife"', '" "'), ITEM.replace('"a knife"', "5")]
+)
+def test_one_bad_entry_leaves_the_others_and_is_reported_in_them(entry: str) -> None:
+    reason = "1 of 3 in the list lack one of malicious_content, source, risk_category"
+    for answer in (f"[{entry}, {ITEM}, {ITEM}]", f'{{"observations": [{ITEM}, {entry}, {ITEM}]}}', f"[{ITEM}, {ITEM}, {entry}]"):
+        assert parse_observations(answer, TAXONOMY) == 2 * (replace(SEEN, extra={"incomplete": reason}),)
 
 
 def test_the_schema_names_the_taxonomy() -> None:

@@ -28,7 +28,8 @@ class Disentangler:
     A side is asked whether there is a risk, and then for a list of at least one. A template with one question asks for a list at once,
     which may be empty. The `confidence` of an observation is the probability of its verification, else that of a risk on its side.
 
-    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice,
+    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice, or where of a list
+    that is read in part (`incomplete`) nothing is confirmed,
     InvalidRecord where there is no image and only images are looked at.
     """
 
@@ -65,7 +66,11 @@ class Disentangler:
         if not self.verify:
             return claims
         checked = await all_of(self._check(claim, turn, images) for claim in claims)
-        return tuple(claim for claim in checked if claim is not None)
+        confirmed = tuple(claim for claim in checked if claim is not None)
+        if not confirmed and (reason := next((claim.extra["incomplete"] for claim in claims if "incomplete" in claim.extra), None)):
+            # An empty list would say that there is no risk.
+            raise UnreadableAnswer(f"{reason}, and none of the others is confirmed")
+        return confirmed
 
     async def _ask(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
         shown = () if side == "text" else images

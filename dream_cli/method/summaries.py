@@ -11,6 +11,26 @@ from dream_cli.records.visible import amount
 
 
 @dataclass
+class Doubts:
+    """Counts of what could not be read of the observations that pass by."""
+
+    incomplete: int = 0  # rows with a list that was read in part
+    unverified: int = 0  # observations
+
+    def add(self, record: Record) -> None:
+        """Take in the observations of one record."""
+        marks = [claim.extra for turn in record.turns() for claim in turn.observations or ()] if record.error is None else []
+        self.incomplete += any("incomplete" in extra for extra in marks)
+        self.unverified += sum("unverified" in extra for extra in marks)
+
+    def report(self) -> list[str]:
+        """Return a line for each kind that occurs."""
+        lines = [f"{amount(self.incomplete, 'row', 'have')} a list that is read in part (see `incomplete`)"] if self.incomplete else []
+        unverified = f"{amount(self.unverified, 'observation', 'are')} neither confirmed nor refuted (see `unverified`)"
+        return [*lines, *([unverified] if self.unverified else [])]
+
+
+@dataclass
 class Scores:
     """Counts and means of the judgements that pass by; memory does not grow with them."""
 

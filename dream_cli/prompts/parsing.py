@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import OBSERVATION, Observation
 
-_OBJECTS = re.compile(r"\[\s*\{")
+# The first entries may be others; a note "[1]" is no list.
+_OBJECTS = re.compile(r'\[\s*(?:(?:"[^"\[\]]*"|null)\s*,\s*)*\{')
 _END = re.compile(r"\}\s*,?\s*\]")
 _EMPTY = re.compile(r"(?<![\[,\w])\[\s*\]\s*\}?\s*(?:```)?\s*$")
 _NONE = re.compile(r"n/?a|none|null|nothing|not applicable", re.IGNORECASE)
@@ -38,8 +40,9 @@ def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ..
     """Read the first JSON list of objects in the answer, bare or in an object; fences, trailing commas and the like are repaired.
 
     Only `[]` at the end of an answer without such a list means that none was found. An entry whose content or category is "none" or
-    "N/A" is no observation, and one with several categories of the taxonomy is one observation for each. Raises UnreadableAnswer where
-    there is no list, where it is cut off, or where an entry lacks one of the three fields.
+    "N/A" is no observation, and one with several categories of the taxonomy is one observation for each. Where an entry lacks one of
+    the three fields, the others have the reason in `incomplete`. Raises UnreadableAnswer where there is no list, where it is cut off, or
+    where there are no others.
     """
     start = _OBJECTS.search(answer)
     if start is None:
@@ -49,7 +52,14 @@ def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ..
         reason = "the list of observations is cut off; raise --max-tokens" if cut else "the answer holds no JSON list of observations"
         raise UnreadableAnswer(reason, raw=answer)
     items = _items(answer, start.start())
-    return tuple(observation for item in items for observation in _observations(item, taxonomy, answer))
+    read = [_observations(item, taxonomy) for item in items]
+    observations = tuple(observation for entry in read for observation in entry or ())
+    if None not in read:
+        return observations
+    reason = f"{read.count(None)} of {len(read)} in the list lack one of {', '.join(OBSERVATION)}"
+    if not observations:
+        raise UnreadableAnswer(reason, raw=answer)
+    return tuple(replace(observation, extra={**observation.extra, "incomplete": reason}) for observation in observations)
 
 
 def _items(answer: str, start: int) -> list[Any]:
@@ -73,10 +83,11 @@ def _items(answer: str, start: int) -> list[Any]:
     return items
 
 
-def _observations(item: Any, taxonomy: Taxonomy, answer: str) -> list[Observation]:
+def _observations(item: Any, taxonomy: Taxonomy) -> list[Observation] | None:
+    """Return the observations of one entry, which may be none; None where it is not one."""
     values = [item.get(name) for name in OBSERVATION] if isinstance(item, dict) else [None]
     if not all(isinstance(v, str) and v.strip() for v in values):
-        raise UnreadableAnswer(f"an observation lacks one of {', '.join(OBSERVATION)}", raw=answer)
+        return None
     content, source, category = (str(v).strip() for v in values)
     if _NONE.fullmatch(content) or _NONE.fullmatch(category):
         return []
