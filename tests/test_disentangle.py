@@ -197,3 +197,10 @@ def test_a_list_that_is_read_in_part_keeps_the_rest_and_never_becomes_the_empty_
         assert "observations" not in ran.rows[0]
         assert ran.rows[0]["error"]["kind"] == "unparsed"
         assert f"{reason}, and none of the others is confirmed" in ran.rows[0]["error"]["message"]
+
+
+@pytest.mark.parametrize(("listed", "kept"), [([RISK], True), ([], False)])
+def test_a_list_in_place_of_yes_or_no_will_do(work: Workdir, listed: list[dict[str, str]], kept: bool) -> None:
+    with Loopback(reply=lambda body: json.dumps(listed)[: 4 * body["max_tokens"]], ignore=["logprobs"]) as server:
+        ran = work.dream("disentangle", "--no-verify", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
+    assert (ran.code, ran.rows[0]["observations"]) == (0, [CANONICAL] if kept else [])

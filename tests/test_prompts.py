@@ -253,13 +253,23 @@ def test_the_schema_names_the_taxonomy() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [f"[{ITEM}] Note: see [1].", f"Step [1]: look. [{ITEM}]", '{"observations": [' + ITEM + "]}", f"[{ITEM},]\n[2]"],
+    [
+        f"[{ITEM}] Note: see [1].",
+        f"Step [1]: look. [{ITEM}]",
+        '{"observations": [' + ITEM + "]}",
+        f"[{ITEM},]\n[2]",
+        f"[\n// one was found\n{ITEM}\n]",
+        f"[ /* one */ {ITEM}]",
+        f"[{ITEM.replace(':', '：')}]",
+    ],
 )
 def test_a_list_is_read_between_other_brackets(answer: str) -> None:
     assert parse_observations(answer, TAXONOMY) == (SEEN,)
 
 
-@pytest.mark.parametrize("answer", ["[]", "[ ]", '{"observations": []}', "```json\n[]\n```"])
+@pytest.mark.parametrize(
+    "answer", ["[]", "[ ]", '{"observations": []}', "```json\n[]\n```", '["None"]', "[N/A]", "['none']", '{"observations": ["N/A"]}']
+)
 def test_the_empty_list_in_its_forms(answer: str) -> None:
     assert parse_observations(answer, TAXONOMY) == ()
 
@@ -273,7 +283,23 @@ DEEP = [
 ]
 
 
-@pytest.mark.parametrize("answer", ["[...]", "[-]", "[*]", "[,]", "[1]", '["None"]', "[N/A]", "[//none found]", "No risks.", "[{}]", *DEEP])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[...]",
+        "[-]",
+        "[*]",
+        "[,]",
+        "[1]",
+        '["None of these"]',
+        '["None", "N/A"]',
+        "[none, a knife]",
+        "[//none found]",
+        "No risks.",
+        "[{}]",
+        *DEEP,
+    ],
+)
 def test_what_is_not_the_empty_list_does_not_mean_that_none_was_found(answer: str) -> None:
     with pytest.raises(UnreadableAnswer):
         parse_observations(answer, TAXONOMY)

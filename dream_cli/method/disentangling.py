@@ -11,7 +11,7 @@ from dream_cli.errors import InvalidRecord, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.facts import NO_RISK, leaning_off
 from dream_cli.method.read_choice import ChoiceReading, ask_yes
-from dream_cli.prompts.parsing import observations_schema, parse_observations
+from dream_cli.prompts.parsing import begins_list, observations_schema, parse_observations
 from dream_cli.prompts.rendering import ONLY, Prompts
 from dream_cli.records.choices import Mode
 from dream_cli.records.record import Image, Observation, Record, Turn
@@ -25,7 +25,7 @@ SECOND_TRY = 0.7
 class Disentangler:
     """Adds observations to records: asks each side of `mode`, joins the answers, and verifies each observation.
 
-    A side is asked whether there is a risk, and then for a list of at least one. A template with one question asks for a list at once,
+    A side is asked whether there is a risk, and then for a list of at least one; a list in place of the first answer will do. A template with one question asks for a list at once,
     which may be empty. The `confidence` of an observation is the probability of its verification, else that of a risk on its side.
 
     Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice, or where of a list
@@ -78,7 +78,13 @@ class Disentangler:
         seen = {side} if side != "joint" else {"image", "text"} if images else {"text"}
         if ONLY in questions:
             return await self._listed(question(questions[ONLY], shown), seen, least=0)
-        risk = await self.risk(side, turn, images)
+        try:
+            risk = await self.risk(side, turn, images)
+        except UnreadableAnswer as error:
+            if not begins_list(error.raw or ""):
+                raise
+            # A teacher that answers with a list at once is asked for it with the room that a list needs; it may be empty.
+            return await self._listed(question(questions["list"], shown), seen, least=0)
         if risk.value < 0.5:
             return ()
         return tuple(

@@ -12,11 +12,14 @@ from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import OBSERVATION, Observation
 
-# The first entries may be others; a note "[1]" is no list.
-_OBJECTS = re.compile(r'\[\s*(?:(?:"[^"\[\]]*"|null)\s*,\s*)*\{')
+# Before the first object may stand other entries and comments; a note "[1]" is no list.
+_OBJECTS = re.compile(r'\[\s*(?:(?:(?:"[^"\[\]]*"|null)\s*,|//[^\n]*\n|/\*.*?\*/)\s*)*\{', re.DOTALL)
 _END = re.compile(r"\}\s*,?\s*\]")
-_EMPTY = re.compile(r"(?<![\[,\w])\[\s*\]\s*\}?\s*(?:```)?\s*$")
 _NONE = re.compile(r"n/?a|none|null|nothing|not applicable", re.IGNORECASE)
+_EMPTY = re.compile(rf"""(?<![\[,\w])\[\s*(?:(["']?)(?:{_NONE.pattern})\1\s*)?\]\s*\}}?\s*(?:```)?\s*$""", re.IGNORECASE)
+_BEGINNING = re.compile(r'\s*(?:```\w*\s*)?(?:\{\s*"observations"|\[)')
+# What a keyboard for Chinese writes for the colon of JSON.
+_WIDE_COLON = re.compile(r"(?<=[\"'”])\s*：")
 
 
 def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "text"), least: int = 0) -> dict[str, Any]:
@@ -36,10 +39,15 @@ def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "
     return {"type": "object", "properties": {"observations": listed}, "required": ["observations"], "additionalProperties": False}
 
 
+def begins_list(answer: str) -> bool:
+    """Whether an answer, which may be cut off, begins as a list of observations does, bare or in an object."""
+    return _BEGINNING.match(answer) is not None
+
+
 def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ...]:
     """Read the first JSON list of objects in the answer, bare or in an object; fences, trailing commas and the like are repaired.
 
-    Only `[]` at the end of an answer without such a list means that none was found. An entry whose content or category is "none" or
+    Only `[]`, or a list of the one word "none", at the end of an answer without such a list means that none was found. An entry whose content or category is "none" or
     "N/A" is no observation, and one with several categories of the taxonomy is one observation for each. Where an entry lacks one of
     the three fields, the others have the reason in `incomplete`. Raises UnreadableAnswer where there is no list, where it is cut off, or
     where there are no others.
@@ -75,7 +83,7 @@ def _items(answer: str, start: int) -> list[Any]:
     if not ends:
         raise UnreadableAnswer("the list of observations is cut off; raise --max-tokens", raw=answer)
     try:
-        items = json_repair.loads(answer[start : ends[-1].end()])
+        items = json_repair.loads(_WIDE_COLON.sub(":", answer[start : ends[-1].end()]))
     except Exception as error:  # noqa: BLE001 - a thousand nested brackets raise RecursionError, others ValueError or AssertionError
         raise UnreadableAnswer(f"the answer is not a JSON list of observations ({type(error).__name__})", raw=answer) from None
     if not isinstance(items, list) or not items:
