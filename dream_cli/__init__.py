@@ -3,7 +3,12 @@
 From Python: `import dream_cli as dream`, see `dream_cli.api`.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
+
+# As type checkers know it: until `typing` is imported a signal would print a traceback.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 __all__ = ["AsyncModel", "Model", "StageError", "__version__", "open", "open_async", "pairs", "read", "write"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from dream_cli.records.origins import folders_of, key_of, note
 from tests.conftest import Workdir
 from tests.loopback import Loopback
 
@@ -100,6 +103,21 @@ def test_a_pipe_of_commands_carries_where_the_images_may_lie(folders: Workdir, s
     )
     # `cat` is none of ours: its records name images from the current folder.
     assert [json.loads(line)["error"]["kind"] for line in done.stdout.splitlines()] == ["image", "image"]
+
+
+def test_a_note_that_another_command_removes_meanwhile_keeps_no_note_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DREAM_STORE", str(tmp_path / "calls.sqlite"))
+    old, gone, output = tmp_path / "origins" / "pipe-1", tmp_path / "origins" / ".pipe-2.tmp", tmp_path / "out.jsonl"
+    old.parent.mkdir()
+    old.write_text("[]")
+    os.utime(old, (0, 0))
+    gone.symlink_to(tmp_path / "renamed")  # listed, and not there when its age is looked up
+    output.write_text("{}")
+    note(str(output), ["/pictures"])
+    assert folders_of(str(key_of(str(output)))) == ("/pictures",)
+    assert not old.exists()
 
 
 @pytest.mark.parametrize("redirected", [False, True])

@@ -44,6 +44,19 @@ def test_each_signal_interrupts_and_leaves_nothing_half_written(
         assert paid + server.calls <= 300 + 8
 
 
+def test_a_signal_in_the_last_step_of_a_run_prints_no_traceback(work: Workdir) -> None:
+    work.write("in.jsonl", [{"id": "a", "prompt": "fern"}])
+    # The report is the last that the event loop does.
+    last = "from dream_cli.method import stages; stages._report = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)"
+    script = f"import os, signal, sys; {last}; sys.argv[0] = 'dream'; from dream_cli.__main__ import main; main()"
+    with Loopback() as server:
+        command = [sys.executable, "-c", script, "sample", "in.jsonl", "--base-url", server.url]
+        done = subprocess.run(command, check=False, capture_output=True, cwd=work.path, env=work.env, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.decode() == "dream: interrupted; run the same command again to continue: calls in the store are not repeated\n"
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_without_a_store_no_message_promises_one(work: Workdir, slow: Loopback) -> None:
     with slow as server:
         command = work.command("sample", "in.jsonl", "--base-url", server.url, "--no-store")

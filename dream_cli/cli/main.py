@@ -127,7 +127,7 @@ def main() -> None:
         else:
             # Not through click's main(), which turns a closed pipe and an interrupt into exit codes of its own.
             with _context(_spelled_out(sys.argv[1:])) as context:
-                context.command.invoke(context)
+                _invoke(context)
         _leave(0)
     except BrokenPipeError:
         _leave(0)
@@ -155,6 +155,20 @@ def main() -> None:
         # Python's own exit code is 1, which here means that some rows have an error; a calling loop would go on.
         sys.excepthook(*sys.exc_info())
         _leave(2)
+
+
+def _invoke(context: Any) -> None:
+    """Run a command; an exception that an interrupt leads to while the command ends is that interrupt."""
+    try:
+        context.command.invoke(context)
+    except Exception as error:
+        cause: BaseException | None = error
+        # A loop that ends and is interrupted in one step raises RuntimeError when it is closed.
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__context__
+        if cause is not None:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _continuation(context: Any) -> str:

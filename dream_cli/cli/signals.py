@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+
+# As type checkers know it: until `typing` is imported a signal would print a traceback.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 

@@ -28,10 +28,16 @@ def note(output: str | int, folders: Iterable[str]) -> None:
         return
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in folder.iterdir():
-            if old.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS.get(old.name.partition("-")[0], 1):
-                old.unlink(missing_ok=True)
         write_text(folder / key, json.dumps(sorted(folders)))
+        _remove_old(folder)
+
+
+def _remove_old(folder: Path) -> None:
+    for old in folder.iterdir():
+        # The other commands of the pipe write and rename their notes meanwhile.
+        with suppress(OSError):
+            if old.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS.get(old.name.partition("-")[0], 1):
+                old.unlink()
 
 
 def folders_of(key: str) -> tuple[str, ...]:
