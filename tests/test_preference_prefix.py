@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.local
 
 from dream_cli.training.preference import prefix
-from dream_cli.training.preference.image_features import FeatureStore
+from dream_cli.training.preference.image_features import FeatureStore, count_sets
 from dream_cli.training.preference.prefix_batch import RenderedPair
 from dream_cli.training.preference.reference_scores import ReferenceStore, weights_hash
 
@@ -130,3 +130,20 @@ def test_features_are_kept_within_a_limit(tmp_path: Path, on_disk: bool) -> None
     assert store.get("b") is None
     if on_disk:
         assert [file.name for file in (tmp_path / "features").iterdir()] == ["a.safetensors"]
+
+
+def test_features_that_would_not_all_fit_are_not_written() -> None:
+    store = FeatureStore(None, 100, sets=3)
+    store.put("a", {"pooled": torch.zeros(5, 2)})  # 40 bytes, so 120 for all
+    assert store.get("a") is None and store.wanted == 120
+    store.put("b", {"pooled": torch.zeros(2, 2)})  # 16 bytes: (40 + 16) / 2 * 3
+    assert store.get("b") is not None and store.wanted == 84
+
+
+def test_sets_of_images_are_counted_once() -> None:
+    from datasets import Dataset
+
+    one, two = {"path": "a.png", "bytes": None}, {"path": None, "bytes": b"x"}
+    assert count_sets(Dataset.from_dict({"images": [[one], [], [one, two], [one], [two]]})) == 3
+    assert count_sets(Dataset.from_dict({"image": [one, two, one]})) == 2
+    assert count_sets(Dataset.from_dict({"prompt": ["a"]})) == 0

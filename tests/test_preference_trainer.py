@@ -80,7 +80,7 @@ def trainer(kind: Any, folder: Path, out: Path, rows: Any = None, lora: bool = F
     quiet = {"use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32") if model is None else model
     words = AutoProcessor.from_pretrained(folder)
-    return kind(model, args=DPOConfig(str(out), **quiet, **options), train_dataset=rows or pairs(), processing_class=words, **own)
+    return kind(model, args=DPOConfig(str(out), **(quiet | options)), train_dataset=rows or pairs(), processing_class=words, **own)
 
 
 def fast(*args: Any, **more: Any) -> Any:

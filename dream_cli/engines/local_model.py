@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ def load_processor(checkpoint: Checkpoint, name: str) -> Any:
     try:
         return AutoProcessor.from_pretrained(checkpoint.processor, local_files_only=True, trust_remote_code=False)
     except LOADING_ERRORS as error:
-        raise UsageError(f"cannot load the processor of {name}: {first_line(error)}") from error
+        reason = first_line(error)
+        # Some families, such as Pixtral's and Llama 4's, have no image processor without it.
+        is_missing = "torchvision" in reason.lower() and find_spec("torchvision") is None
+        hint = f"; {with_extra('vision')}, with a torchvision that was built for this torch" if is_missing else ""
+        raise UsageError(f"cannot load the processor of {name}: {reason}{hint}") from error
 
 
 def load_weights(folder: Path, name: str, dtype: Any, **more: Any) -> Any:

@@ -65,8 +65,9 @@ class Dpo:
         return Trainer(policy.model, args=settings, settings=way, peft_config=policy.adapter, callbacks=callbacks, **data)
 
     def result(self, trainer: Any) -> Json:
-        """Return which path the pairs took through the model, and why."""
-        return {"path": trainer.path} | ({"reason": trainer.reason} if trainer.reason else {})
+        """Return which path the pairs took through the model, why, and whether the features of images were kept."""
+        reason = {"reason": trainer.reason} if trainer.reason else {}
+        return {"path": trainer.path, **reason, "features_kept": trainer.keeps_features}
 
 
 def _take(record: Record) -> tuple[list[Row], Counter[str]]:

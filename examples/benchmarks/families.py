@@ -2,8 +2,8 @@
 
     python -m examples.benchmarks.families [FAMILY ...]
 
-`shared-prefix` is our path through the model, `plain` is TRL's; both score the reference once. `features` says whether an adapter's
-run keeps the features of the frozen tower.
+`shared-prefix` is our path through the model, `plain` is TRL's; both score the reference once. "features kept" is said of a run that
+computes the features of the frozen tower once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dream_cli.training.dpo import Dpo
 from dream_cli.training.settings import Lora, Schedule
 from dream_cli.training.sft import Sft
 from tests import training, zoo
+from tests.zoo_newer import BUILDERS
 
 RUNS: tuple[tuple[str, Any, Lora | None], ...] = (("sft", Sft(), None), ("dpo", Dpo(), None), ("dpo --lora", Dpo(), Lora(rank=4)))
 
@@ -34,13 +35,14 @@ def outcome(method: Any, model: Path, out: Path, adapter: Lora | None) -> str:
         return f"refused: {' '.join(str(error).split())}"
     path = record.get("path", "trained")
     reason = f" ({record['reason']})" if record.get("reason") else ""
-    return f"{path}, first loss {record['first_loss']:.4f}{reason}"
+    features = ", features kept" if record.get("features_kept") else ""
+    return f"{path}, first loss {record['first_loss']:.4f}{features}{reason}"
 
 
 def main() -> None:
     """Print a Markdown table of the families named on the command line, or of all."""
     warnings.filterwarnings("ignore")
-    names = sys.argv[1:] or list(zoo.BUILDERS)
+    names = sys.argv[1:] or list(BUILDERS)
     print("| family |", " | ".join(name for name, _, _ in RUNS), "|\n|---|" + "---|" * len(RUNS))  # noqa: T201
     for family in names:
         with tempfile.TemporaryDirectory() as folder:

@@ -24,15 +24,25 @@ _IN_ONE = ("internvl", "gemma3", "aya_vision")
 
 
 class FeatureStore:
-    """Features by the key of their images, at most `limit` bytes of them, in a folder or, without one, in memory."""
+    """Features by the key of their images, at most `limit` bytes of them, in a folder or, without one, in memory.
 
-    def __init__(self, folder: Path | None, limit: int) -> None:
-        self._folder, self._limit = folder, limit
+    Where those of `sets` sets of images would not fit, by the mean of those seen so far, none are written: batches are drawn at random,
+    and few of them would have all of theirs.
+    """
+
+    def __init__(self, folder: Path | None, limit: int, sets: int = 0) -> None:
+        self._folder, self._limit, self._sets = folder, limit, sets
         self._memory: dict[str, Features] = {}
+        self._sizes: dict[str, int] = {}
         self.bytes = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self.bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+    @property
+    def wanted(self) -> float:
+        """The bytes that the features of all sets of images would take."""
+        return self._sets * sum(self._sizes.values()) / max(len(self._sizes), 1)
 
     def get(self, key: str) -> Features | None:
         """Return the features of the images, None where they are not kept."""
@@ -48,7 +58,8 @@ class FeatureStore:
     def put(self, key: str, features: Features) -> None:
         """Keep the features of the images, unless that would go over the limit."""
         size = sum(tensor.nbytes for tensor in features.values())
-        if self.bytes + size > self._limit:
+        self._sizes[key] = size
+        if self.wanted > self._limit or self.bytes + size > self._limit:
             return
         self.bytes += size
         # a clone owns its memory: a slice would keep, and write, the whole batch
@@ -59,6 +70,14 @@ class FeatureStore:
         from safetensors.torch import save
 
         write_once(self._folder / f"{key}.safetensors", save(own))
+
+
+def count_sets(rows: Any) -> int:
+    """Return how many different sets of images the rows of a `datasets.Dataset` have; no image is decoded."""
+    table = rows.data
+    column = next((table.column(name) for name in ("images", "image") if name in table.column_names), ())
+    sets = (value.as_py() for value in column)
+    return len({hash(tuple((i["path"], i["bytes"]) for i in (one if isinstance(one, list) else [one]))) for one in sets if one})
 
 
 def vision_weights(model: Any) -> list[tuple[str, Tensor]]:

@@ -28,6 +28,7 @@ from dream_cli.training.preference import image_features, prefix, start
 from dream_cli.training.preference.losses import answer_scores
 from dream_cli.training.preference.prefix_batch import PairCollator, render
 from dream_cli.training.preference.reference_scores import ReferenceStore, reference_weights, short_hash, weights_hash
+from dream_cli.training.reporting import report
 
 GIB = 1 << 30
 CPU_TILE = 1024  # words
@@ -161,6 +162,11 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     @property
+    def keeps_features(self) -> bool:
+        """Whether the features of images are kept: their tower is frozen, and they fit the cache."""
+        return self.keeps_reference and self._features is not None and self._features.wanted <= self.settings.feature_bytes
+
+    @property
     def _bare(self) -> Any:
         """The model without wrappers and adapter."""
         model = self.accelerator.unwrap_model(self.model)
@@ -200,6 +206,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self._is_at_start = not moved
             self._score_sets_with_reference(self.train_dataset, self.eval_dataset)
             self._is_at_start = False
+            if self._features is not None and self._features.wanted > self.settings.feature_bytes:
+                size, limit = self._features.wanted / GIB, self.settings.feature_bytes / GIB
+                report(f"the features of the images would take {size:.3g} GiB, more than {limit:.3g} (--cache-size), and are computed anew")
 
     def _score_sets_with_reference(self, *datasets: Any) -> None:
         """Score every pair of some data sets (or dicts of them, or None) that the reference has not scored."""
@@ -216,7 +225,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         reference, tower = first_does(self._fingerprints)
         self._reference = ReferenceStore(folder, reference, self.accelerator.process_index)
         if image_features.can_be_kept(self._bare):
-            self._features = image_features.FeatureStore(folder / f"features-{tower}" if folder else None, self.settings.feature_bytes)
+            place, sets = folder / f"features-{tower}" if folder else None, image_features.count_sets(self.train_dataset)
+            self._features = image_features.FeatureStore(place, self.settings.feature_bytes, sets)
 
     def _fingerprints(self) -> tuple[str, str]:
         """Return what names the reference and its tower: the weights, which the first process has whole, and how they are used."""
