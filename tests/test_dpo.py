@@ -196,5 +196,10 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, llava: Path) -> N
     other = zoo.build("idefics3", tmp_path / "idefics3")
     plan = tmp_path / "0" / "adapter_config.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"base_model_name_or_path": str(other)}))
+    with pytest.raises(
+        UsageError, match=r"the base of .*0 is no longer the model that the adapter was trained on \(.*idefics3\); restore it"
+    ):
+        training.check("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=training.lora()))
+    (tmp_path / "0" / "run.json").unlink()  # of an adapter that was trained elsewhere nothing more is known
     with pytest.raises(UsageError, match="the adapter .* does not fit its base"):
         training.train("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=training.lora(), hardware=Hardware()))

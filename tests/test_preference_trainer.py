@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore:.* will be r
 
 FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl")
 # Of the same kinds; held to TRL with all weights and with an adapter.
-NEWER = ("llava_next", "llava_onevision", "idefics2", "mistral3", "glm4v", "qwen3_vl_moe")
+NEWER = ("llava_next", "vipllava", "llava_onevision", "idefics2", "mistral3", "glm4v", "qwen3_vl_moe")
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 LANGUAGE_MODEL = r".*(language|text)_model.*\.(q_proj|v_proj)"
 

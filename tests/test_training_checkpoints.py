@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.errors import DreamError
+from dream_cli.errors import DreamError, UsageError
 from dream_cli.training import running
 from dream_cli.training.settings import Hardware, Job, Schedule
 from tests import training, zoo
@@ -140,6 +140,33 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, models: dict[s
     config.write_text(json.dumps(wider))
     with pytest.raises(DreamError, match="does not fit the model"):
         training.train("sft", requests)
+
+
+def test_a_folder_of_another_version_is_named_and_a_damaged_one_is_no_run(
+    tmp_path: Path, models: dict[str, Path], breaking: Callable[[int], None]
+) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    job = training.job(source, models["llava"], tmp_path / "out")
+    breaking(3)
+    with pytest.raises(ConnectionAbortedError):
+        training.train("dpo", job)
+    breaking(0)
+    file = tmp_path / "out" / "run.json"
+    older = json.loads(file.read_text()) | {"identity": "0", "check": "0", "method": {"name": "dpo", "kind": "sigmoid"}}
+    file.write_text(json.dumps(older | {"versions": {"dream": "0.0.9"}}))
+    with pytest.raises(UsageError, match=r"out holds another run \(method differ, of dream 0\.0\.9\); choose another -o, or --overwrite"):
+        training.train("dpo", job)
+    file.write_text('["not a run"]')
+    assert training.train("dpo", job).record["steps"] == 4
+
+
+def test_a_parent_of_another_version_is_named_in_the_card_as_far_as_it_is_known(tmp_path: Path, models: dict[str, Path]) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
+    training.train("sft", training.job(source, models["llava"], tmp_path / "0", lora=training.lora()))
+    (tmp_path / "0" / "run.json").write_text(json.dumps({"command": ["dream", "sft", "old.jsonl"]}))
+    training.train("dpo", training.job(source, tmp_path / "0", tmp_path / "1", lora=training.lora()))
+    card = (tmp_path / "1" / "README.md").read_text()
+    assert "1. `unknown`\n2. `dream sft old.jsonl` on ? rows\n3. `" in card
 
 
 def test_memory_that_ends_says_what_to_lower(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

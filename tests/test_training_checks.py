@@ -102,6 +102,8 @@ def test_the_check_reports_its_progress(capsys: pytest.CaptureFixture[str], monk
     assert capsys.readouterr().err == "dpo: 2 rows checked, 0.0 rows per second\ndpo: 4 rows checked, 0.0 rows per second\n"
     assert list(reporting.counted("abcd", "dpo", quiet=True)) == list("abcd")
     assert capsys.readouterr().err == ""
+    assert list(reporting.counted("ab", "dpo", quiet=False, work="scored by the reference", size=8)) == list("ab")
+    assert capsys.readouterr().err == "dpo: 16 rows scored by the reference, 0.1 rows per second\n"
 
 
 WAITING = """

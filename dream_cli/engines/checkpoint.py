@@ -127,12 +127,18 @@ def find_checkpoint(model: str) -> Checkpoint:
 
 def _moved_base(adapter: Path) -> Path | None:
     """Return the base of an adapter that was moved together with it; None if that folder now holds another model."""
-    run = adapter / RUN_FILE
-    known = json.loads(run.read_text()).get("base") if run.exists() else None
-    if not known:
+    known = (read_run(adapter) or {}).get("base") or {}
+    place = (adapter / str(known.get("beside"))).resolve()
+    return place if place.is_dir() and fingerprint(Checkpoint(place)) == known.get("fingerprint") else None
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """Return what a training run wrote about itself beside its model, None where there is nothing that can be read."""
+    try:
+        run = json.loads((folder / RUN_FILE).read_text())
+    except (OSError, ValueError):
         return None
-    place = (adapter / known["beside"]).resolve()
-    return place if place.is_dir() and fingerprint(Checkpoint(place)) == known["fingerprint"] else None
+    return run if isinstance(run, dict) else None
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

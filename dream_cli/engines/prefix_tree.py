@@ -25,6 +25,7 @@ FAMILIES = (
     "llava",
     "llava_next",
     "llava_onevision",
+    "vipllava",
     "qwen2_vl",
     "qwen2_5_vl",
     "qwen3_vl",

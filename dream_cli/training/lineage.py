@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from dream_cli import __version__
-from dream_cli.engines.checkpoint import PROMPTS_FILE, PROMPTS_FOLDER, RUN_FILE, WORLD_FILE, Checkpoint, fingerprint
+from dream_cli.engines.checkpoint import PROMPTS_FILE, PROMPTS_FOLDER, RUN_FILE, WORLD_FILE, Checkpoint, fingerprint, read_run
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import write_text
 from dream_cli.records.record import Json
@@ -96,15 +96,6 @@ def without_places(value: Any) -> Any:
     return before + equals + PureWindowsPath(path).name if is_place else value
 
 
-def read_run(folder: Path) -> Json | None:
-    """Return the `run.json` of a folder, None if none can be read."""
-    try:
-        run: Json = json.loads((folder / RUN_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    return run
-
-
 def write_run(folder: Path, run: Json) -> None:
     """Write `run.json`; it appears whole or not at all."""
     write_text(folder / RUN_FILE, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
@@ -121,12 +112,21 @@ def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
         return record
     is_taken = earlier is not None or any((folder / name).exists() for name in ("config.json", "adapter_config.json"))
     if is_taken and not overwrite:
-        parts = ("settings", "method", "start", "rows")
-        other = ", ".join(name for name in parts if earlier and earlier.get(name) != run[name])
-        raise UsageError(f"{folder} holds another {f'run ({other} differ)' if other else 'model'}; choose another -o, or --overwrite")
+        raise UsageError(f"{folder} holds another {_other_run(earlier, run)}; choose another -o, or --overwrite")
     if is_taken:
         _clear(folder)
     return None
+
+
+def _other_run(earlier: Json | None, run: Json) -> str:
+    """Return in words what an earlier run is beside this one."""
+    parts = [name for name in ("settings", "method", "start", "rows") if earlier and earlier.get(name) != run[name]]
+    if earlier is None or not parts:
+        return "model"
+    versions = earlier.get("versions")
+    version_then = versions.get("dream") if isinstance(versions, dict) else None
+    by = f", of dream {version_then}" if version_then and version_then != __version__ else ""
+    return f"run ({', '.join(parts)} differ{by})"
 
 
 def _clear(folder: Path) -> None:
@@ -159,7 +159,7 @@ Trained with `dream {method["name"]}` (DREAM, arXiv 2504.18053). Safety and help
 ## Lineage
 {steps}
 
-## Figures
+## Figures of the last step
 | figure | value |
 |---|---|
 {numbers}
@@ -194,7 +194,9 @@ def _base(start: Start, out: Path) -> Json:
 
 def _lineage(run: Json) -> list[str]:
     """Return one line per run that led here, the oldest first."""
-    before = _lineage(run["parent"]) if run.get("parent") and "command" in run["parent"] else [f"`{run['start']['model']}`"]
+    parent = run.get("parent")
+    # The parent may be of another version: a run that took hours does not end for want of one of its fields.
+    before = _lineage(parent) if parent and "command" in parent else [f"`{run.get('start', {}).get('model', 'unknown')}`"]
     return [*before, f"`{' '.join(run['command'])}` on {run.get('receipt', {}).get('rows', '?')} rows"]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
+from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint, read_run
 from dream_cli.engines.local_model import load_processor, load_weights, quiet_libraries, with_adapter
 from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UsageError
@@ -38,6 +38,12 @@ class Start:
     def base(self) -> str:
         """What an adapter should name as its base: a hub id as it is, a folder by its whole path."""
         return self.hub_name or str(self.checkpoint.folder.resolve())
+
+    @property
+    def base_has_changed(self) -> bool:
+        """Whether an adapter's base has other files than when the adapter was trained, as far as its run wrote that down."""
+        known = (read_run(self.checkpoint.adapter) or {}).get("base") if self.checkpoint.adapter is not None else None
+        return isinstance(known, dict) and known.get("fingerprint") not in (None, fingerprint(Checkpoint(self.checkpoint.folder)))
 
     @property
     def hub_name(self) -> str:

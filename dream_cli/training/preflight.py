@@ -148,6 +148,11 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
             "--optim adamw_8bit, which rounds stochastically, --lora, or --dtype auto, which computes in bfloat16 on a GPU and keeps "
             "32-bit weights"
         )
+    if start.base_has_changed:
+        report.add_problem(
+            f"the base of {start.name} is no longer the model that the adapter was trained on ({start.checkpoint.folder}); restore it, or "
+            "train the adapter anew"
+        )
     if job.lora is not None and start.checkpoint.adapter is not None:
         for plan in other_plans(start, job.lora):
             report.add_problem(

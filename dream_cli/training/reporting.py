@@ -104,14 +104,14 @@ def progress_lines(name: str, rows_per_step: int) -> Any:
     return ProgressLines()
 
 
-def counted(rows: Iterable[T], name: str, quiet: bool) -> Iterator[T]:
-    """Yield the rows; report in a line a minute how many were checked."""
+def counted(rows: Iterable[T], name: str, quiet: bool, *, work: str = "checked", size: int = 1) -> Iterator[T]:
+    """Yield the rows, or batches of `size` rows; report in a line a minute to how many the work was done."""
     began = last = time.monotonic()
     for number, row in enumerate(rows, 1):
         yield row
         if not quiet and time.monotonic() - last >= SECONDS:
             last = time.monotonic()
-            report(f"{name}: {amount(number, 'row')} checked, {number / (last - began):.1f} rows per second")
+            report(f"{name}: {amount(number * size, 'row')} {work}, {number * size / (last - began):.1f} rows per second")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

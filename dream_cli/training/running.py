@@ -211,7 +211,7 @@ def _trainer(job: Job, method: Method, start: models.Start, callbacks: list[Any]
     elif not job.quiet:
         callbacks.append(reporting.progress_lines(method.name, rows_per_step))
     trainer = method.trainer(policy, arguments(job), data, callbacks)
-    trainer.groups = job.schedule.group_by_length
+    trainer.groups, trainer.reports = job.schedule.group_by_length, not job.quiet
     trainer.data_collator = checkpoints.WithRows(trainer.data_collator)
     reporting.remove_printers(trainer)
     return trainer

@@ -33,6 +33,8 @@ def outcome(method: Any, model: Path, out: Path, adapter: Lora | None) -> str:
         record = running.perform(job, method).record
     except DreamError as error:
         return f"refused: {' '.join(str(error).split())}"
+    except Exception as error:  # noqa: BLE001 - a family that fails is a row of the table
+        return f"fails: {type(error).__name__}: {' '.join(str(error).split())}"
     path = record.get("path", "trained")
     reason = f" ({record['reason']})" if record.get("reason") else ""
     features = ", features kept" if record.get("features_kept") else ""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Features = dict[str, "Tensor"]
-# Families that take the features of all images as one tensor, where the others take one tensor per image.
-_IN_ONE = ("internvl", "gemma3", "aya_vision")
+# The names of features of which a family has one tensor for all images of a batch, and of those with one tensor per image.
+_WHOLE, _PER_IMAGE = "whole", "pooled"
 
 
 class FeatureStore:
@@ -126,7 +126,7 @@ def recorded(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
 
 
 def _by_row(out: Any, tokens: Sequence[int]) -> list[Features]:
-    levels = {"pooled": out.pooler_output}
+    levels = {_PER_IMAGE if isinstance(out.pooler_output, list | tuple) else _WHOLE: out.pooler_output}
     levels |= {f"depth{n}": level for n, level in enumerate(getattr(out, "deepstack_features", None) or ())}
     rows: list[Features] = [{} for _ in tokens]
     for name, level in levels.items():
@@ -135,20 +135,22 @@ def _by_row(out: Any, tokens: Sequence[int]) -> list[Features]:
     return rows
 
 
-def as_encoder_outputs(family: str, rows: Iterable[Features], device: Any) -> dict[str, Any]:
-    """Return features of rows in the form in which the model takes them in place of pixels."""
+def as_encoder_outputs(rows: Iterable[Features], device: Any) -> dict[str, Any]:
+    """Return features of rows in the form in which the model made them, and takes them in place of pixels."""
     import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     rows = list(rows)
     levels = {name: torch.cat([row[name].to(device) for row in rows]) for name in rows[0]}
-    pooled = levels.pop("pooled")
+    if _WHOLE in levels:
+        return {"image": BaseModelOutputWithPooling(pooler_output=levels[_WHOLE])}
+    pooled = levels.pop(_PER_IMAGE)
     if levels:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
         depths = [[levels[name]] for name in sorted(levels)]
         return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=[pooled], deepstack_features=depths)}
-    return {"image": BaseModelOutputWithPooling(pooler_output=pooled if family in _IN_ONE else [pooled])}
+    return {"image": BaseModelOutputWithPooling(pooler_output=[pooled])}
 
 
 def _flat(level: Any) -> Tensor:

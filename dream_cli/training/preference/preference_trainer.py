@@ -28,7 +28,7 @@ from dream_cli.training.preference import image_features, prefix, start
 from dream_cli.training.preference.losses import answer_scores
 from dream_cli.training.preference.prefix_batch import PairCollator, render
 from dream_cli.training.preference.reference_scores import ReferenceStore, reference_weights, short_hash, weights_hash
-from dream_cli.training.reporting import report
+from dream_cli.training.reporting import counted, report
 
 GIB = 1 << 30
 CPU_TILE = 1024  # words
@@ -58,6 +58,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     data_collator: Any
     loss_weights: list[float]
+    reports = False  # the progress of the reference, on stderr
 
     def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *, settings: FastPath | None = None, **others: Any) -> None:
         self.settings = settings or FastPath()
@@ -192,7 +193,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if None not in known:
             del shown["pixel_values"]
             device = shown["input_ids"].device
-            yield shown | {"mm_encoder_outputs": image_features.as_encoder_outputs(bare.config.model_type, filter(None, known), device)}
+            yield shown | {"mm_encoder_outputs": image_features.as_encoder_outputs(filter(None, known), device)}
             return
         tokens = (shown["input_ids"] == bare.config.image_token_id).sum(1).tolist()
         with image_features.recorded(bare.base_model, tokens) as seen:
@@ -233,7 +234,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         model, images = self.accelerator.unwrap_model(self.model), self.processing_class.image_processor.to_dict()
         how = [str(model.dtype), self.accelerator.mixed_precision, *filter(None, [sharding.strategy()])]
         reference = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length, self.ld_alpha)
-        return reference, short_hash(weights_hash(image_features.vision_weights(self._bare)), how, images)
+        return reference, short_hash(weights_hash(image_features.vision_weights(self._bare)), how, images, "by form")
 
     def _reference_of(self, pairs: Sequence[str], device: Any) -> tuple[Any, Any]:
         if self._reference is None:
@@ -261,7 +262,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         scores: dict[str, tuple[float, float]] = {}
         any_unscored = False
         with self._as_reference() as model:
-            for batch in loader:
+            rows_per_turn = processes * self.args.per_device_train_batch_size
+            for batch in counted(loader, "dpo", not self.reports, work="scored by the reference", size=rows_per_turn):
                 if not greatest(batch is not None):
                     continue
                 any_unscored = True
