@@ -209,7 +209,13 @@ def mllama() -> tuple[Any, Any]:
     words.bos_token = "<bos>"
     pictures = hf.MllamaImageProcessor(size={"height": 32, "width": 32}, max_image_tiles=4)
     processor = hf.MllamaProcessor(pictures, words, template("<|image|>"))
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2}
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "attention_heads": 2,
+    }
     vision |= {"vision_output_dim": 64, "image_size": 32, "patch_size": 8, "max_num_tiles": 4, "intermediate_layers_indices": [1]}
     rope = {"rope_type": "default", "rope_theta": 1e4}
     text = text_config(words, cross_attention_layers=[1], rope_parameters=rope, bos_token_id=words.bos_token_id)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dream_cli.engines.checkpoint import read_run
 from dream_cli.errors import DreamError, UsageError
 from dream_cli.records.record import Json
 from dream_cli.records.streams import read_records
@@ -138,7 +139,7 @@ def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
 
 def _checked_before(job: Job, method: Method, key: str | None) -> _Prepared | None:
     """Return what an earlier start of the same run prepared, None where there is none or its rows are gone."""
-    run = lineage.read_run(job.out)
+    run = read_run(job.out)
     if run is None or key is None or run.get("check") != key:
         return None
     prepared = _Prepared(run, run.get("result"), int(run["receipt"]["unreadable"] > 0))
