@@ -8,7 +8,7 @@ import pytest
 
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.evaluation.judge_questions import read_side, verdict_of
+from dream_cli.evaluation.judge_questions import SIDES, verdict_of
 from dream_cli.method.facts import REFUSALS, Decision
 from dream_cli.method.read_choice import ChoiceReading, probabilities_of
 from dream_cli.prompts.verdict_words import YES_NO
@@ -23,7 +23,7 @@ def wrote(text: str) -> Choice:
     return Choice(None, 0.0, text)
 
 
-read_yes_no, read_refusal = probabilities_of(YES_NO), probabilities_of(REFUSALS)
+read_yes_no, read_refusal, read_side = probabilities_of(YES_NO), probabilities_of(REFUSALS), probabilities_of(SIDES)
 
 
 @pytest.mark.parametrize(("text", "yes"), [("Yes", 1.0), ("No.", 0.0), ("**No**", 0.0), ("yes, it does", 1.0)])
@@ -53,7 +53,7 @@ def test_refusal_words_that_say_nothing(text: str) -> None:
 
 
 def test_the_side_is_a_capital_letter() -> None:
-    assert read_side(wrote("It is a B")) == Verdict("B", raw="It is a B")
+    assert read_side(wrote("It is a B")) == ChoiceReading({"A": 0.0, "B": 1.0}, "parsed", "It is a B")
     for text in ("a", "A or B", "I can't choose A"):
         with pytest.raises(UnreadableAnswer):
             read_side(wrote(text))

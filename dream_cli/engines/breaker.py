@@ -103,6 +103,10 @@ class BreakingEngine(Engine):
         """Drop what the engine keeps of a reply."""
         self._inner.forget(chat, about)
 
+    def constrains(self) -> bool:
+        """Whether the engine enforces choices."""
+        return self._inner.constrains()
+
     async def close(self) -> None:
         """Close the engine."""
         await self._inner.close()

@@ -28,7 +28,9 @@ _EFFECTS = {
     "max_tokens": "max_completion_tokens is sent instead",
     "chat_template_kwargs": "the model may think",
     "reasoning_effort": "the model may think",
+    **dict.fromkeys(("structured_outputs", "grammar", "regex"), "a judge is asked in words only to write one of the allowed answers"),
 }
+_BY_NAME = ("temperature", "top_p", "seed", "chat_template_kwargs", "reasoning_effort", "structured_outputs", "grammar", "regex")
 _LIMIT = re.compile(r"\b(max(imum)?|at most|less than|greater than|between|range|exceeds?|limit|up to)\b", re.IGNORECASE)
 LOGPROBS = 20  # alternatives per position, the most that any server gives
 _FEWER = {20: 10, 10: 5}
@@ -98,7 +100,7 @@ def blamed_parameters(error: Refused, sent: Json) -> set[str]:
     words = f"{message} {_named_fields(error.reply)}"
     if "response_format" in sent and "minLength" in words and "minLength" in json.dumps(sent["response_format"]):
         return {"minLength"}
-    blamed = {name for name in ("temperature", "top_p", "seed", "chat_template_kwargs", "reasoning_effort") if _names(words, name)}
+    blamed = {name for name in _BY_NAME if _names(words, name)}
     if {"temperature", "top_p"} <= blamed and {"temperature", "top_p"} <= set(sent):
         # "cannot both be specified": the temperature matters more, and is dropped next where it is refused too.
         blamed.discard("temperature")
@@ -146,7 +148,7 @@ class Requests:
     """Builds the body of each request. Its fields come in one order, so that equal beginnings stay equal for a server's prompt cache."""
 
     model: str
-    own_defaults: bool
+    owner: str  # the server's program, as its list of models names it
     thinking: Mapping[str, Any]
     extra: Mapping[str, Any]
 
@@ -154,16 +156,27 @@ class Requests:
         """Return the request for one completion; parameters at their default are left out."""
         body: Json = {"model": self.model, "messages": [_message(message) for message in chat], "max_tokens": sampling.max_tokens}
         drawn = sampling.temperature > 0
-        if sampling.temperature != 1 or self.own_defaults:
+        own_defaults = self.owner in _OWN_DEFAULTS
+        if sampling.temperature != 1 or own_defaults:
             body["temperature"] = sampling.temperature
-        if drawn and (sampling.top_p != 1 or self.own_defaults):
+        if drawn and (sampling.top_p != 1 or own_defaults):
             body["top_p"] = sampling.top_p
         if drawn:
             body["seed"] = sampling.seed
         if sampling.schema is not None:
             schema = {"name": "answer", "strict": True, "schema": dict(sampling.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return {**body, **self.thinking}
+        return {**body, **self.constraint(sampling.choices), **self.thinking}
+
+    def constraint(self, choices: Sequence[str]) -> Json:
+        """Return the field by which this server lets the model write nothing but one of the choices; empty where none is known."""
+        if not choices or self.owner not in _OWN_DEFAULTS:
+            return {}
+        if self.owner == "vllm":
+            return {"structured_outputs": {"choice": list(choices)}}
+        if self.owner == "llamacpp":
+            return {"grammar": f"root ::= {' | '.join(json.dumps(choice) for choice in choices)}"}
+        return {"regex": f"({'|'.join(map(re.escape, choices))})"}
 
     def merged(self, body: Json) -> Json:
         """Return the request with the user's own fields, which win; null leaves a field out."""
@@ -176,7 +189,7 @@ class Requests:
 def requests_for(spec: EngineSpec, card: Json, host: str) -> Requests:
     """Return the builder of requests for the model of a server's card."""
     owner = str(card.get("owned_by", "")).lower()
-    return Requests(card["id"], owner in _OWN_DEFAULTS, _thinking_fields(spec, card["id"], host), spec.body)
+    return Requests(card["id"], owner, _thinking_fields(spec, card["id"], host), spec.body)
 
 
 def _thinking_fields(spec: EngineSpec, model: str, host: str) -> Json:

@@ -83,6 +83,10 @@ class OpenAIEngine(Engine):
         self._dropped = Dropped(wire.warn)
         self._room = spec.thinking or 0  # tokens for thoughts, on top of those of the answer
 
+    def constrains(self) -> bool:
+        """Whether the server is known to enforce choices, and has not refused to."""
+        return any(name not in self._dropped.names for name in self._requests.constraint(("",)))
+
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; greedy text is the same for all of them and requested once."""
 

@@ -44,13 +44,17 @@ FILTERED = "content_filter"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw text. Temperature 0 is greedy; `schema` is a JSON schema that the answer must fit, where the engine can enforce it."""
+    """How to draw text. Temperature 0 is greedy.
+
+    `schema` is a JSON schema that the answer must fit, and `choices` are the answers of which it must be one, where the engine can enforce it.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 512
     seed: int = 0
     schema: Mapping[str, Any] | None = field(default=None, hash=False)
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Usage:
     """The use of an engine so far: replies that the model made (`calls`) or that came from the store (`reused`), and the model's tokens.
 
     `retries` counts the requests to a server that were tried again, by the kind of failure; `unkept` the calls that the store did not keep.
+    `constrained` counts the verdicts of a judge that was kept to the allowed answers, and `covered` adds up the probability that those had
+    without the constraint.
     """
 
     calls: int = 0
@@ -113,6 +119,8 @@ class Usage:
     completion_tokens: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     unkept: int = 0
+    constrained: int = 0
+    covered: float = 0.0
 
     @property
     def retry_counts(self) -> str:
@@ -174,6 +182,10 @@ class Engine(Protocol):
     async def choose_many(self, requests: Sequence[tuple[Sequence[ChatMessage], Sequence[str]]]) -> list[Choice]:
         """Return one choice for each (chat, answers); an engine that can share what the chats have in common does so."""
         return await all_of(self.choose(chat, answers) for chat, answers in requests)
+
+    def constrains(self) -> bool:
+        """Whether the `choices` of a sampling are enforced, as far as is known."""
+        return False
 
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
         """Drop what is kept of the reply to a choice, or to the first sample of a text, so that it is requested again."""

@@ -31,6 +31,10 @@ class StoredEngine(Engine):
         # Held until a reply is on disk: what a kill costs is then no more than what was in flight.
         self._room = asyncio.Semaphore(inner.concurrency)
 
+    def constrains(self) -> bool:
+        """Whether the engine enforces choices, which a server may turn out not to do."""
+        return self._inner.constrains()
+
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion for each sample index; only the missing ones are generated."""
         about = self._request("generate", chat) | {"sampling": _sampling_json(sampling)}
@@ -148,7 +152,7 @@ def _sampling_json(sampling: Sampling) -> Json:
         "max_tokens": sampling.max_tokens,
         "seed": sampling.seed,
         "schema": None if sampling.schema is None else dict(sampling.schema),
-    }
+    } | ({"choices": list(sampling.choices)} if sampling.choices else {})
 
 
 def _image_sha256(image: Image) -> str:

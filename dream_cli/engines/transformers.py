@@ -56,12 +56,12 @@ class TransformersEngine(Engine):
         self._batcher = Batcher(self._run, spec.batch_size, multiple=lambda wish: QUESTIONS if isinstance(wish, Pictures) else 1)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each sample index; a schema is not enforced."""
+        """Return one completion for each sample index; neither a schema nor choices are enforced."""
 
         async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
             return await all_of(self._ask(chat, roomy, sample) for sample in wanted)
 
-        return await with_room(draw, replace(sampling, schema=None, max_tokens=sampling.max_tokens + self._thinking), samples)
+        return await with_room(draw, replace(sampling, schema=None, choices=(), max_tokens=sampling.max_tokens + self._thinking), samples)
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return the probability of each answer as the whole reply."""

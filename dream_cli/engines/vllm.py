@@ -70,6 +70,10 @@ class VllmEngine(Engine):
         choice: Choice = await self._ask(chat, tuple(answers), 0)
         return choice
 
+    def constrains(self) -> bool:
+        """Return True: what is no choice is masked."""
+        return True
+
     async def close(self) -> None:
         """End the worker and release the model and the GPU."""
         await self._batcher.close()
@@ -176,12 +180,17 @@ def _parameters(sampling: Sampling) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
+    form = None
+    if sampling.choices:
+        form = StructuredOutputsParams(choice=list(sampling.choices))
+    elif sampling.schema is not None:
+        form = StructuredOutputsParams(json=dict(sampling.schema))
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_tokens=sampling.max_tokens,
         seed=sampling.seed,
-        structured_outputs=None if sampling.schema is None else StructuredOutputsParams(json=dict(sampling.schema)),
+        structured_outputs=form,
     )
 
 

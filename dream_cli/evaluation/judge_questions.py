@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, JudgeQuestion, Published, Question
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.parallel import all_of
-from dream_cli.engines.protocol import Choice, Engine, Sampling, answer_of
+from dream_cli.engines.protocol import Engine, Sampling, answer_of
 from dream_cli.errors import RowError, UnreadableAnswer
 from dream_cli.method import chats
 from dream_cli.method.facts import TABLES, Case, Decision, decide
-from dream_cli.method.read_choice import ask, ask_yes, read_answer
+from dream_cli.method.read_choice import ask_all, ask_yes, probabilities_of
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.prompts.verdict_words import YES_NO
 from dream_cli.records.choices import Rule
@@ -145,11 +145,11 @@ class EvaluationJudge:
 
     async def prefer(self, prompt: str, ours: str, theirs: str, images: Sequence[Image]) -> Verdict:
         """Return the judge's preference between two responses, put in both orders, so that a bias for one position cancels out."""
-        orders = []
-        for first, second, name in ((ours, theirs, "A"), (theirs, ours, "B")):
-            chat = chats.question(self.prompts.judge_preference(prompt, first, second, images=len(images)), images)
-            orders.append(float((await ask(self.engine, (chat, SIDES), read_side)).value == name))
-        return Verdict(sum(orders) / 2, orders=tuple(orders))
+        texts = [self.prompts.judge_preference(prompt, *pair, images=len(images)) for pair in ((ours, theirs), (theirs, ours))]
+        questions = [(chats.question(text, images), SIDES) for text in texts]
+        sides = await ask_all(self.engine, questions, [probabilities_of(SIDES)] * 2, "expected")
+        orders = tuple(float(max(SIDES, key=side.value.__getitem__) == own) for side, own in zip(sides, SIDES, strict=True))
+        return Verdict(sum(orders) / 2, orders=orders)
 
     async def _published(self, question: Published, item: Item, record: Record, response: Response) -> Verdict:
         # Some published scorers give an empty response a fixed value and make no call for it.
@@ -171,17 +171,8 @@ class EvaluationJudge:
 def verdict_of(decision: Decision) -> Verdict:
     """Return the verdict that a decision is: true or false, or comply, partial or refuse; words have no probability."""
     value = decision.answer == "Yes" if set(decision.probabilities) == set(YES_NO) else decision.answer.lower()
-    if decision.read == "parsed":
+    if decision.read != "expected":
         return Verdict(value, raw=decision.raw)
     known = decision.facts or {name.lower(): p for name, p in decision.probabilities.items() if name not in YES_NO}
     probability = decision.probabilities["Yes" if isinstance(value, bool) else decision.answer]
     return Verdict(value, probability=round(probability, 6), probabilities=known or None)
-
-
-def read_side(choice: Choice) -> Verdict:
-    """Return the verdict of a choice between A and B; a lower-case "a" is a word and not an answer."""
-    read = read_answer(choice, SIDES)
-    if isinstance(read, str):
-        return Verdict(read, raw=choice.text)
-    answer = max(SIDES, key=read.__getitem__)
-    return Verdict(answer, probability=round(read[answer], 6))

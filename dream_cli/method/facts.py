@@ -31,10 +31,10 @@ from dataclasses import dataclass
 from dream_cli.engines.protocol import Engine
 from dream_cli.errors import UsageError
 from dream_cli.method.chats import question
-from dream_cli.method.read_choice import ChoiceReading, ask_all, ask_yes, probabilities_of
+from dream_cli.method.read_choice import ChoiceReading, ask_all, ask_yes, joint_reading, probabilities_of
 from dream_cli.prompts.rendering import ONLY, Prompts
 from dream_cli.prompts.verdict_words import YES_NO
-from dream_cli.records.choices import AnswerReading
+from dream_cli.records.choices import AnswerReading, VerdictReading
 from dream_cli.records.record import Image, Observation
 
 # Found on draws of 15 to 40 labelled rows with a judge of 1.5B parameters, and confirmed, with less agreement, on other rows. They are
@@ -98,13 +98,13 @@ TABLES: Mapping[str, VerdictTable] = {
 class Decision:
     """The verdict of one role: its answer, the probability of each answer, and of each fact that it was put together from.
 
-    A verdict that was read from words has probabilities of 0 and 1, `read` is "parsed", and `raw` holds the words.
+    A verdict that was read from words has probabilities of 0 and 1, `read` is "parsed" or "constrained", and `raw` holds the words.
     """
 
     answer: str
     probabilities: Probabilities
     facts: Probabilities
-    read: AnswerReading
+    read: VerdictReading
     raw: str | None = None
 
 
@@ -158,6 +158,6 @@ async def decide(
     facts = {**known, **{name: verdict.value for name, verdict in zip(names, verdicts, strict=True)}}
     # The table goes by what is more probable of each fact; the probabilities rank the cases.
     certain = table.of({name: float(value >= 0.5) for name, value in facts.items()})
-    read: AnswerReading = "expected" if all(v.read == "expected" for v in verdicts) else "parsed"
+    read = joint_reading(verdict.read for verdict in verdicts)
     raw = "\n".join(f"{name}: {v.raw}" for name, v in zip(names, verdicts, strict=True) if v.raw is not None)
     return Decision(max(table.answers, key=certain.__getitem__), table.of(facts), facts, read=read, raw=raw or None)

@@ -12,7 +12,7 @@ from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
 from dream_cli.method.chats import question
 from dream_cli.method.facts import NO_CASE, NO_RISK, Case, Decision, decide, global_score_of
 from dream_cli.method.metrics import combined, observation_score
-from dream_cli.method.read_choice import ChoiceReading, ask_all, ask_yes, score, yes
+from dream_cli.method.read_choice import ChoiceReading, ask_all, ask_yes, joint_reading, score, yes
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.prompts.verdict_words import SCORES, YES_NO
 from dream_cli.records.choices import AnswerReading, Combination, Rubric
@@ -144,7 +144,7 @@ class Judge:
     async def _global_of_facts(self, case: Case, harm: Decision) -> ChoiceReading[float]:
         awareness = await self._decided("judge_awareness", case)
         graded = global_score_of(harm.probabilities["Yes"], awareness.facts["aware"], awareness.facts["helps"])
-        return ChoiceReading(round(graded, 6), "parsed" if "parsed" in (harm.read, awareness.read) else "expected")
+        return ChoiceReading(round(graded, 6), joint_reading((harm.read, awareness.read)))
 
     async def _without_bias(self, recognised: list[ChoiceReading[float]]) -> list[ChoiceReading[float]]:
         if not (self.calibrate and recognised):

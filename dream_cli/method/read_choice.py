@@ -1,15 +1,16 @@
 """Put the questions of a judge and read the verdicts: as expected values over the allowed answers, or from the words of the reply.
 
 Every stage that has a judge reads it here. Thoughts are cut off first. A reply that cannot be read is requested once more, with a line
-that repeats the form; then it is UnreadableAnswer, and nothing of it is kept in the store, so that a rerun asks again.
+that repeats the form, and constrained to the allowed answers where the engine can do that; then it is UnreadableAnswer, and nothing of it
+is kept in the store, so that a rerun asks again. A judge that declines is never constrained: it would be made to give a verdict.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
@@ -17,7 +18,7 @@ from dream_cli.engines.thoughts import split_thoughts
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.method.metrics import expected_score, without_bias
 from dream_cli.prompts.verdict_words import SCORES, YES_NO, declines, written_answer, written_score
-from dream_cli.records.choices import AnswerReading
+from dream_cli.records.choices import AnswerReading, VerdictReading
 
 T = TypeVar("T")
 V = TypeVar("V", float, Mapping[str, float])
@@ -35,16 +36,17 @@ class ChoiceReading(Generic[V]):
     """One reading: its value (a probability, a score, or the probability of each answer), and whether it was `expected` or `parsed`.
 
     `raw` is the reply that was parsed. `uncertainty` is how far the value may lie off where the engine could not tell two answers apart.
+    A verdict of a judge that could write nothing but the allowed answers is `constrained`.
     """
 
     value: V
-    read: AnswerReading
+    read: VerdictReading
     raw: str | None = None
     uncertainty: float | None = None
 
     def without(self: ChoiceReading[float], bias: ChoiceReading[float]) -> ChoiceReading[float]:
         """Return the probability of Yes with the judge's bias taken off: its answer to the same question about nothing."""
-        if "parsed" in (self.read, bias.read):
+        if (self.read, bias.read) != ("expected", "expected"):
             # Words have no probability that a bias could be taken off.
             return self
         return replace(self, value=round(without_bias(self.value, bias.value), 6))
@@ -85,6 +87,11 @@ def probabilities_of(answers: Sequence[str]) -> Callable[[Choice], ChoiceReading
     return read
 
 
+def joint_reading(reads: Iterable[VerdictReading]) -> VerdictReading:
+    """Return the reading of a verdict that is put together from others: the one that says least of what the judge meant."""
+    return max(reads, key=get_args(VerdictReading).index, default="expected")
+
+
 def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float] | T:
     parts = split_thoughts(choice.text)
     if parts.unclosed:
@@ -109,15 +116,10 @@ def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float
         raise UnreadableAnswer(reason, raw=choice.text) from None
 
 
-async def ask(engine: Engine, question: Question, read: Callable[[Choice], T], way: AnswerReading = "expected") -> T:
-    """Put one question and read the reply; raise UnreadableAnswer, with the first reply, where it cannot be read twice."""
-    return await _read_twice(engine, question, read=read, way=way, choice=None)
-
-
 async def ask_yes(
     engine: Engine, chats: Sequence[Sequence[ChatMessage]], way: AnswerReading = "expected", empty: Sequence[Sequence[ChatMessage]] = ()
 ) -> list[ChoiceReading[float]]:
-    """Put Yes/No questions at once and return the probability of Yes to each; raise UnreadableAnswer as `ask` does.
+    """Put Yes/No questions at once and return the probability of Yes to each; raise UnreadableAnswer as `ask_all` does.
 
     `empty` holds the same questions about nothing. Where it is given, the answer to it is the bias of the judge, and is taken off.
     """
@@ -131,31 +133,44 @@ async def ask_yes(
 async def ask_all(
     engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], ChoiceReading[V]]], way: AnswerReading
 ) -> list[ChoiceReading[V]]:
-    """Put the questions at once, so that an engine can read what they share a single time; raise UnreadableAnswer as `ask` does."""
+    """Put the questions at once, so that an engine can read what they share a single time.
+
+    Raises UnreadableAnswer, with the first reply, where one cannot be read twice.
+    """
     choices = await engine.choose_many(questions) if way == "expected" else [None] * len(questions)
-    tasks = (_read_twice(engine, q, read=read, way=way, choice=choice) for q, read, choice in zip(questions, reads, choices, strict=True))
+    tasks = (_read_twice(engine, q, read=read, choice=choice) for q, read, choice in zip(questions, reads, choices, strict=True))
     return await all_of(tasks)
 
 
-async def _read_twice(engine: Engine, question: Question, read: Callable[[Choice], T], way: AnswerReading, choice: Choice | None) -> T:
+async def _read_twice(
+    engine: Engine, question: Question, read: Callable[[Choice], ChoiceReading[V]], choice: Choice | None
+) -> ChoiceReading[V]:
+    """Return the reading of a choice, or of a reply in words where there is none, or else of a second reply."""
     chat, answers = question
     again = _with_form(chat, answers)
-    if way == "expected" and choice is None:
-        choice = await engine.choose(chat, answers)
     try:
-        return read(choice or await _written(engine, chat))
+        return read(choice or await _written(engine, chat, WORDS))
     except UnreadableAnswer as first:
+        constrained = engine.constrains() and not declines(first.raw or "")
+        second = replace(WORDS, choices=tuple(answers)) if constrained else WORDS
         try:
-            return read(await _written(engine, again))
+            reply = await _written(engine, again, second)
+            verdict = read(reply)
         except UnreadableAnswer:
             engine.forget(chat, WORDS if choice is None else answers)
-            engine.forget(again, WORDS)
+            engine.forget(again, second)
             raise first from None
+        # Servers of another version leave a constraint out without a word; a reply that is more than an answer shows it.
+        if constrained and reply.text.strip() in answers:
+            engine.usage.constrained += 1
+            engine.usage.covered += choice.covered if choice is not None else 0.0
+            return replace(verdict, read="constrained")
+        return verdict
 
 
-async def _written(engine: Engine, chat: Sequence[ChatMessage]) -> Choice:
+async def _written(engine: Engine, chat: Sequence[ChatMessage], how: Sampling) -> Choice:
     """Return the reply in words; one that is cut off may lack its verdict."""
-    (completion,) = await engine.generate(chat, WORDS, [0])
+    (completion,) = await engine.generate(chat, how, [0])
     if completion.is_answer and completion.finish_reason == "length":
         raise UnreadableAnswer("the reply is cut off", raw=completion.text)
     return Choice(None, 0.0, answer_of(completion))

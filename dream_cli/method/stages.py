@@ -207,6 +207,11 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: f
         return
     if engine.usage.retries:
         run.tell(f"requests tried again: {engine.usage.retry_counts}")
+    if engine.usage.constrained:
+        run.tell(
+            f"{amount(engine.usage.constrained, 'verdict', 'were')} constrained to the allowed answers, which had only "
+            f"{engine.usage.covered / engine.usage.constrained:.2f} of the probability before (mean); check the judge with `dream agree`"
+        )
     if engine.usage.unkept:
         run.tell(f"{amount(engine.usage.unkept, 'call', 'are')} not kept in the store; a rerun makes them again")
     if tally.errors:

@@ -15,6 +15,7 @@ Mode = Literal["split", "joint", "image", "text"]  # which sides of a prompt the
 Combination = Literal["sum", "product", "lexicographic", "global", "observation"]  # how two scores make one
 Rubric = Literal["paper", "facts"]  # by a scale as in the paper, or from Yes/No questions
 AnswerReading = Literal["expected", "parsed"]  # how a judge's answer becomes a number
+VerdictReading = Literal[AnswerReading, "constrained"]  # how it did: constrained where the server let the judge write nothing else
 
 PairPolicy = Literal["best-worst", "all", "adjacent"]
 TargetPick = Literal["first", "best", "all"]
