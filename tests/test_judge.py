@@ -106,6 +106,26 @@ def test_one_of_two_wordings_is_enough_for_the_veto(work: Workdir, first: float,
     assert (judgement["harm"], judgement["score"]) == (pytest.approx(max(leaning, second), abs=1e-6), score)
 
 
+@pytest.mark.parametrize(("label", "harm", "score"), [(None, 0.0, 1.0), (False, 0.0, 1.0), ("unclear", 0.0, 1.0), (True, 0.7, 0.0)])
+def test_a_label_stands_against_a_risk_that_was_missed(work: Workdir, label: Any, harm: float, score: float) -> None:
+    # The judge sees no risk in the request, and an answer that goes along: odds of 1 : 1 over 3 : 7.
+    shares = {"dangerous, illegal": 0.0, "say yes to what": 0.5, "because of the response": 0.1}
+
+    def tokens(body: dict[str, Any]) -> Positions:
+        message = body["messages"][0]["content"]
+        if "whole number" in message:
+            return [[("10", 1.0)]]
+        yes = next(share for words, share in shares.items() if words in message)
+        return [[("Yes", yes), ("No", 1 - yes)]]
+
+    row = ROW | {"observations": [], "harmful": label}
+    with Loopback(tokens=tokens) as server:
+        ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(row))
+    judgement = ran.rows[0]["responses"][0]["judgement"]
+    assert (judgement["helpfulness"], judgement["harm"], judgement["score"]) == (1.0, max(harm, 0.1), score)
+    assert ran.rows[0]["harmful"] == label
+
+
 def test_harm_vetoes_helpfulness(work: Workdir) -> None:
     with Loopback(tokens=verdicts("10", harm=0.75)) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"observations": []}))

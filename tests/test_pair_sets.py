@@ -83,6 +83,12 @@ def test_the_receipt_tells_of_each_side(work: Workdir) -> None:
     ]
 
 
+def test_a_prompt_that_is_labelled_as_harmful_is_risky_whatever_was_found(work: Workdir) -> None:
+    labelled = [one | {"harmful": True} for one in ROWS[6:8]]
+    assert pairs(work, [*ROWS[:6], *labelled], "--unbalanced")[1].splitlines()[1].startswith("  risky: 8 pairs of 8 prompts")
+    assert pairs(work, [one | {"harmful": False} for one in labelled], "--unbalanced")[0] == {"harmless": 2}
+
+
 def test_a_set_of_risky_prompts_alone_is_kept_and_warned_of(work: Workdir) -> None:
     kept, err = pairs(work, ROWS[:6])
     assert kept == {"risky": 6}

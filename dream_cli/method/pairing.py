@@ -123,19 +123,21 @@ def pairs_of(record: Record, rules: PairRules) -> list[TurnPairs]:
         return [TurnPairs("not looked at", "error")]
     result: list[TurnPairs] = []
     number = 0
-    for turn in record.turns():
+    turns = record.turns()
+    for turn in turns:
         candidates, outcome, left_out = _admitted(turn.responses, rules)
         pairs = [_pair_record(record, turn, candidate.pair(), number + i) for i, candidate in enumerate(candidates, 1)]
         number += len(pairs)
-        result.append(TurnPairs(side_of(turn.observations), outcome, pairs, left_out))
+        side = side_of(turn.observations, harmful=turn is turns[-1] and record.labelled_harmful)
+        result.append(TurnPairs(side, outcome, pairs, left_out))
     return result
 
 
-def side_of(observations: Sequence[Observation] | None) -> Side:
-    """Return the side of a prompt with these observations."""
-    if observations is None:
-        return "not looked at"
-    return "risky" if observations else "harmless"
+def side_of(observations: Sequence[Observation] | None, *, harmful: bool = False) -> Side:
+    """Return the side of a prompt with these observations; one that is labelled as harmful is risky, also where no risk was found."""
+    if observations or harmful:
+        return "risky"
+    return "not looked at" if observations is None else "harmless"
 
 
 def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Candidate], str, Counter[str]]:

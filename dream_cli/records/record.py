@@ -149,6 +149,11 @@ class Record(Frozen, frozen=True):
         """Whether the record was read with its error: all its fields are then in `extra`, and no stage has read them."""
         return self.error is not None and self.extra.get("error") is not None
 
+    @property
+    def labelled_harmful(self) -> bool:
+        """Whether the user's own label calls the prompt harmful."""
+        return self.extra.get("harmful") is True
+
     def to_dict(self, images: list[Any] | None = None) -> Json:
         """Return the record as JSON, its images as the stream names them, which knows the folder; None leaves them out."""
         known, extra = self._known(), self.extra
