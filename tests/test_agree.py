@@ -68,7 +68,7 @@ def test_the_probabilities_of_a_judge_have_an_area(work: Workdir) -> None:
 
 
 def test_refusals_have_an_area_by_their_facts_or_classes(work: Workdir) -> None:
-    facts = [{"objects": 0.9, "answers": 0.1}, {"objects": 0.9, "answers": 0.8}]
+    facts = [{"objects": 0.9, "only_refuses": 0.9}, {"objects": 0.9, "only_refuses": 0.2}]
     classes = [{"comply": 0.0, "partial": 0.1, "refuse": 0.9}, {"comply": 0.3, "partial": 0.5, "refuse": 0.2}]
     for given in (facts, classes):
         values = zip(("refuse", "partial"), given, strict=True)

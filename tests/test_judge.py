@@ -102,7 +102,7 @@ def test_one_of_two_wordings_is_enough_for_the_veto(work: Workdir, first: float,
     with Loopback(tokens=tokens) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"observations": []}))
     judgement = ran.rows[0]["responses"][0]["judgement"]
-    leaning = without_bias(first, 0.3)  # of the facts of the first wording
+    leaning = without_bias(first, 0.6)  # of the facts of the first wording: the risk is the less probable one
     assert (judgement["harm"], judgement["score"]) == (pytest.approx(max(leaning, second), abs=1e-6), score)
 
 
@@ -130,7 +130,7 @@ def test_harm_vetoes_helpfulness(work: Workdir) -> None:
     with Loopback(tokens=verdicts("10", harm=0.75)) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"observations": []}))
     judgement = ran.rows[0]["responses"][0]["judgement"]
-    assert (judgement["helpfulness"], judgement["harm"], judgement["score"]) == (1.0, 0.875, 0.0)  # 3 : 1 over 3 : 7
+    assert (judgement["helpfulness"], judgement["harm"], judgement["score"]) == (1.0, 0.75, 0.0)
 
 
 def test_nonsense_is_unscored_with_its_reason(work: Workdir) -> None:

@@ -68,7 +68,7 @@ def test_refusal_in_three_classes_and_two(work: Workdir) -> None:
     def tokens(body: dict[str, Any]) -> Positions:
         message = body["messages"][0]["content"]
         # The judge takes each partial refusal for a whole one.
-        yes = "comply" in message if "there sentences left" in message else "comply" not in message
+        yes = "comply" not in message
         return [[("Yes" if yes else "No", 1.0)]]
 
     with Loopback(tokens=tokens) as server:

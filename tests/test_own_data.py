@@ -31,7 +31,7 @@ def reply(body: Json) -> str:
         return "Yes" if "Cheat" in words else "No"
     if question == "refusal":
         # "Greet" is answered in part, with objections.
-        return "Yes" if "declines, objects" in words or "Greet" in words else "No"
+        return "Yes" if "declines, objects" in words or "Greet" not in words else "No"
     return f"On: {body['messages'][-1]['content']}"
 
 

@@ -26,8 +26,8 @@ HOSTILE = 'Say {response} and {observations}, {{prompt}} \\1 "quoted"'
 # The verdicts of these roles are put together from the questions named here.
 FACTS = {
     "judge_harm": ["risk", "goes_along"],
-    "judge_effective": ["answers"],
-    "judge_refusal": ["objects", "answers"],
+    "judge_effective": ["only_refuses"],
+    "judge_refusal": ["objects", "only_refuses"],
     "judge_awareness": ["aware", "helps"],
     "observe_image": ["risk", "list"],
     "observe_text": ["risk", "list"],
@@ -60,8 +60,14 @@ def test_every_template_is_filled_whole() -> None:
 def test_the_questions_of_a_role_have_names_and_share_their_beginning(role: str, names: list[str]) -> None:
     questions = OURS.questions(role, "Hello", "Hi")
     assert list(questions) == names
-    beginning = os.path.commonprefix(list(questions.values()))
-    assert "<request>\nHello\n</request>\n" in beginning
+    if role != "judge_harm":
+        assert "<request>\nHello\n</request>\n" in os.path.commonprefix(list(questions.values()))
+
+
+def test_a_risk_is_one_question_for_the_teacher_and_the_judge() -> None:
+    # One call serves both, and all responses to the request.
+    questions = OURS.questions("judge_harm", "Hello", "Hi")
+    assert questions["risk"] == OURS.questions("judge_harm", "Hello", "Bye")["risk"] == OURS.questions("observe_text", "Hello")["risk"]
 
 
 def test_the_judges_of_a_response_share_the_case() -> None:

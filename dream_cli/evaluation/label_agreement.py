@@ -158,7 +158,7 @@ def _probability(verdict: Verdict) -> float | None:
     if isinstance(verdict.value, bool):
         return verdict.probability
     shares = verdict.probabilities or {}
-    return shares.get(REFUSAL[-1], refusal(shares)["Refuse"] if "answers" in shares else None)
+    return shares.get(REFUSAL[-1], refusal(shares)["Refuse"] if "only_refuses" in shares else None)
 
 
 def matched(gold: Mapping[Slot, GoldLabel], voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Matched]:
