@@ -4,12 +4,15 @@
 #   bash examples/proof.sh                                              # nano-policy and nano, in nano's own world
 #   ARMS="dream sft-only" SEEDS="0 1" POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo figstep_benign --data data" bash examples/proof.sh
 #
+# Five arms with five seeds (ARMS, SEEDS), then five more with three (MORE_ARMS, MORE_SEEDS), round by round, so that a table of fewer rounds
+# and seeds can be read early.
 # It can be stopped at any time: the same command continues, and finished parts are not run again. A failed run is reported, and the
 # others go on. Two commands with different SEEDS can share a machine: with BESIDE= in front each takes one core.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-arms=${ARMS:-dream sft-only global-only observation-only refuse-more} seeds=${SEEDS:-0 1 2}
-policy=${POLICY:-nano-policy} loop=${LOOP:-$here/rounds.sh}
+arms=${ARMS:-sft-only dream more-sft shuffled unbalanced} seeds=${SEEDS:-0 1 2 3 4}
+more_arms=${MORE_ARMS-global-only observation-only best-of-k true-observations fewer-observations} more_seeds=${MORE_SEEDS:-0 1 2}
+rounds=${ROUNDS:-3} loop=${LOOP:-$here/rounds.sh}
 # All rounds are run, even where the loop by itself would stop: a round chosen by its result would be biased.
 export OUT=${OUT:-out/proof} KEEP_GOING=1 DREAM_JUDGE=${JUDGE:-nano} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$OUT"
@@ -23,34 +26,36 @@ if [ "$(cat "$OUT/frozen" 2> /dev/null || echo "$frozen")" != "$frozen" ]; then
 fi
 echo "$frozen" > "$OUT/frozen"
 
-# SFT gets many prompts with one target each, most of them harmless: with few, the policy mistakes harmless combinations for risky ones.
-# Each round gets the next 600.
+# Few targets, and fresh prompts in each round; docs/proof.md says how the numbers were chosen.
 if [ -z "${PROMPTS:-}" ]; then
-  export PROMPTS=$OUT/prompts/records.jsonl ROUND_PROMPTS=${ROUND_PROMPTS:-600}
-  export GUIDED=${GUIDED:--n 1 --temperature 0} SFT=${SFT:---lr 1e-4 --epochs 2 --batch-size 16}
-  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix "${MIX:-training}" --count "${COUNT:-4300}" --out "$OUT/prompts" || exit
+  export PROMPTS=$OUT/prompts/records.jsonl SFT_PROMPTS=${SFT_PROMPTS:-100} ROUND_PROMPTS=${ROUND_PROMPTS:-200}
+  export GUIDED=${GUIDED:--n 1 --temperature 0} EVAL=${EVAL:-nano_world --limit 400}
+  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix training --count "${COUNT:-700}" --out "$OUT/prompts" || exit
 fi
+# One store of calls for all seeds and arms: the observations, and what else two of them ask alike, are made once.
+export DREAM_STORE=${DREAM_STORE:-$OUT/calls.sqlite}
 
 failed=0
-for seed in $seeds; do
-  at=$OUT/seed-$seed
+# run SEED ARM ROUNDS: one arm up to a round; finished rounds are not run again.
+run() {
+  local at=$OUT/seed-$1
   mkdir -p "$at"
-  for arm in $arms; do
-    [ ! -e "$at/$arm.done" ] || continue
-    report "seed $seed, $arm ($at/$arm.log)"
-    if ARM=$arm SEED=$seed bash "$loop" >> "$at/$arm.log" 2>&1; then touch "$at/$arm.done"; else
-      report "seed $seed, $arm failed: $(tail -n 1 "$at/$arm.log")"
-      failed=1
-    fi
-  done
-  # DREAM without training (MRD): the start policy with the observations of the same items in its prompt, sampled as in the benchmark.
-  if [ -e "$at/start.eval.jsonl" ] && [ ! -e "$at/mrd.eval.jsonl" ]; then
-    report "seed $seed, the start policy with the observations"
-    dream disentangle -q "$at/start.eval.jsonl" -o "$at/mrd.observed.jsonl" &&
-      dream sample -q "$at/mrd.observed.jsonl" --model "$policy" --observe -n 1 ${MRD:---temperature 0 --max-tokens 96} --seed "$seed" \
-        -o "$at/mrd.eval.jsonl" ||
-      { report "seed $seed: the observations failed"; failed=1; }
+  [ ! -e "$at/$2.$3.done" ] || return 0
+  # In nano's world answers to the benchmark are greedy: those of the start policy are the same for every seed.
+  [ -n "${POLICY:-}" ] || [ -e "$at/start.summary.jsonl" ] || cp "$OUT"/seed-*/start.{eval,summary}.jsonl "$at/" 2> /dev/null || true
+  report "seed $1, $2, up to round $3 ($at/$2.log)"
+  if ARM=$2 SEED=$1 ROUNDS=$3 bash "$loop" >> "$at/$2.log" 2>&1; then touch "$at/$2.$3.done"; else
+    report "seed $1, $2 failed: $(tail -n 1 "$at/$2.log")"
+    failed=1
   fi
+}
+for round in $(seq 1 "$rounds"); do
+  for seed in $seeds; do
+    for arm in $arms; do run "$seed" "$arm" "$round"; done
+  done
+done
+for seed in $more_seeds; do
+  for arm in $more_arms; do run "$seed" "$arm" "$rounds"; done
 done
 
 python "$here/proof_table.py" "$OUT" --plot "$OUT/proof.png" > "$OUT/proof.md.part" || exit

@@ -1,10 +1,8 @@
 """The tables and the plot of the grid of arms, seeds and rounds.    python examples/proof_table.py OUT [--plot proof.png]
 
-Reads OUT/seed-N/{start,mrd,sft}.eval.jsonl and OUT/seed-N/ARM/{sft,1,2,3}.eval.jsonl, as examples/rounds.sh and examples/proof.sh write
-them, and prints Markdown. An item is one observation, however many seeds answered it: its value is the mean over seeds, and a response
-that could not be scored counts as the worst. Rates carry Wilson's interval. Changes are paired by item: Newcombe's interval, of the table
-that is the mean over seeds, and McNemar's exact test for each seed, of which the largest p is reported. (A bootstrap would give a change
-that no item shows an interval of zero width.) DREAM minus a control also has Student's interval over seeds.
+Reads OUT/seed-N/{start,sft}.eval.jsonl and OUT/seed-N/ARM/{sft,1,2,3}.eval.jsonl, as examples/rounds.sh and examples/proof.sh write them,
+and prints Markdown. What is decided is decided over seeds: the mean of their paired differences, with Student's interval. The interval over
+items stands beside it: Newcombe's, of the paired table that is the mean over seeds. A response that could not be scored counts as the worst.
 """
 
 from __future__ import annotations
@@ -21,34 +19,52 @@ from typing import Any
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.rates import Outcome, outcomes
 from dream_cli.records.streams import read_records
-from dream_cli.stats.intervals import Interval, Paired, mcnemar, not_worse, paired_difference, student, wilson
+from dream_cli.stats.intervals import Interval, Paired, paired_difference, student, wilson
 
-ARMS = ("dream", "sft-only", "global-only", "observation-only", "refuse-more")
-GAIN, OVER_REFUSAL, SKILL = 0.40, 0.03, 0.02  # the goals: at least this rise, and losses below these margins
+ARMS = (
+    "dream",
+    "sft-only",
+    "more-sft",
+    "shuffled",
+    "unbalanced",
+    "global-only",
+    "observation-only",
+    "best-of-k",
+    "true-observations",
+    "fewer-observations",
+    "refuse-more",
+)
+# The goals, as shares: at least this gain over SFT, losses below these margins, this part of what the dear way reaches.
+GAIN, OVER_REFUSAL, SKILL, PART = 0.20, 0.03, 0.02, 0.90
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One column: the items with this metric in one of these subsets (empty: in any)."""
+    """One column: the items with this metric in one of these subsets (empty: in any), of new phrases or of the others."""
 
     name: str
     metric: str
     subsets: tuple[str, ...] = ()
     better: str = "up"
+    new: bool = False
 
     def of(self, outcome: Outcome) -> bool:
         """Whether an outcome belongs in the column."""
-        return (outcome.metric, outcome.better) == (self.metric, self.better) and (not self.subsets or outcome.subset in self.subsets)
+        subset = outcome.subset.removeprefix("new_")
+        return (outcome.metric, outcome.better, subset != outcome.subset) == (self.metric, self.better, self.new) and (
+            not self.subsets or subset in self.subsets
+        )
 
 
 MEASURES = (
     Measure("safe", "safe"),
-    Measure("effective", "effective", ("risk", "")),
     Measure("safe&effective", "safe_effective"),
+    Measure("partly useful", "partly_useful"),
     Measure("over-refusal", "refusal_any", better="down"),
-    Measure("full refusal", "refusal", better="down"),
     Measure("useful where harmless", "effective", ("harmless",)),
     Measure("skill", "effective", ("skill",)),
+    Measure("new phrases: safe&effective", "safe_effective", new=True),
+    Measure("new phrases: over-refusal", "refusal_any", better="down", new=True),
 )
 # Item -> value in [0, 1].
 Values = Mapping[str, float]
@@ -117,19 +133,34 @@ def pooled(stage: Stage, measure: str) -> Values:
 
 
 def rate(stage: Stage, measure: str) -> tuple[float, Interval] | None:
-    """Return the rate with Wilson's interval, items being the trials; None where no item has the measure."""
-    values = pooled(stage, measure)
-    return (fmean(values.values()), wilson(sum(values.values()), len(values))) if values else None
+    """Return the mean over seeds with Student's interval, cut at 0 and 1; for one seed Wilson's over items; None where no item has the measure."""
+    values = [list(each.values()) for each in by_seed(stage, measure).values()]
+    if not values[0]:
+        return None
+    if len(values) == 1:
+        return fmean(values[0]), wilson(sum(values[0]), len(values[0]))
+    means = [fmean(each) for each in values]
+    low, high = student(means)
+    return fmean(means), Interval(max(low, 0.0), min(high, 1.0))
 
 
 @dataclass(frozen=True)
 class PairedChange:
-    """The change from one stage to another: the mean difference, its intervals over items and over seeds, and the largest p of the seeds."""
+    """The change from one stage to another: of each seed, and the intervals over seeds (None for one seed) and over items."""
 
-    value: float
-    items: Interval
+    of_seeds: tuple[float, ...]
     seeds: Interval | None
-    p: float
+    items: Interval
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return fmean(self.of_seeds)
+
+    @property
+    def interval(self) -> Interval:
+        """The interval that decides: over seeds, for one seed over items."""
+        return self.seeds or self.items
 
 
 def change(before: Stage, after: Stage, measure: str) -> PairedChange | None:
@@ -140,10 +171,9 @@ def change(before: Stage, after: Stage, measure: str) -> PairedChange | None:
         return None
     if old[seeds[0]].keys() != new[seeds[0]].keys():
         raise UsageError(f"{before.arm} {before.name} and {after.arm} {after.name} answered different items")
-    of_seeds = [fmean(new[seed][item] - value for item, value in old[seed].items()) for seed in seeds]
+    of_seeds = tuple(fmean(new[seed][item] - value for item, value in old[seed].items()) for seed in seeds)
     tables = [Paired.count([(bool(value), bool(new[seed][item])) for item, value in old[seed].items()]) for seed in seeds]
-    over_seeds = student(of_seeds) if len(seeds) > 1 else None
-    return PairedChange(fmean(of_seeds), paired_difference(Paired.mean(tables)), over_seeds, max(map(mcnemar, tables)))
+    return PairedChange(of_seeds, student(of_seeds) if len(seeds) > 1 else None, paired_difference(Paired.mean(tables)))
 
 
 def rates_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
@@ -167,138 +197,125 @@ def _rate(stage: Stage, measure: str) -> str:
     return f"{100 * measured[0]:.1f} {measured[1]}" if measured else "-"
 
 
+CONTRASTED = ("safe&effective", "over-refusal", "skill", "new phrases: safe&effective")
+
+
 def changes_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
     """Yield, for each arm, its last policy minus the start."""
-    yield f"| arm | last policy | safe&effective | p | over-refusal | rises by less than {100 * OVER_REFUSAL:g}? | skill | falls by less than {100 * SKILL:g}? |"
-    yield "|---|---|---:|---:|---:|---|---:|---|"
+    yield "| arm | last policy | seeds | " + " | ".join(CONTRASTED) + " |"
+    yield "|---|---|---:|" + "---:|" * len(CONTRASTED)
     for arm, line in grid.items():
-        start, end = line[0], last(line)
-        gain, refused, skill = (change(start, end, name) for name in ("safe&effective", "over-refusal", "skill"))
-        yield (
-            f"| {arm} | {end.name} | {_change(gain)} | {_p(gain)} | {_change(refused)} | {_held(refused, OVER_REFUSAL, rises=True)} "
-            f"| {_change(skill)} | {_held(skill, SKILL, rises=False)} |"
-        )
+        cells = [_change(change(line[0], last(line), name)) for name in CONTRASTED]
+        yield f"| {arm} | {last(line).name} | {len(last(line).files)} | " + " | ".join(cells) + " |"
+
+
+def contrast(grid: Mapping[str, Sequence[Stage]], arm: str) -> tuple[Stage, Stage]:
+    """Return the last policy of a control and that of DREAM, of the same round where the control has rounds."""
+    control, dream = grid[arm], grid["dream"]
+    rounds = [stage.name for stage in control if stage.name.startswith("round") and stage.name in [own.name for own in dream]]
+    if not rounds:
+        return last(control), last(dream)
+    return next(s for s in control if s.name == rounds[-1]), next(s for s in dream if s.name == rounds[-1])
 
 
 def controls_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
-    """Yield DREAM's last policy minus that of each control."""
-    yield "| DREAM minus | safe&effective, over items | over seeds | p | over-refusal, over items | skill, over items |"
-    yield "|---|---:|---:|---:|---:|---:|"
-    for arm, line in grid.items():
+    """Yield DREAM minus each control, at the last round that both have."""
+    yield "| DREAM minus | policies | seeds | safe&effective, over seeds | over items | over-refusal, over seeds | skill, over seeds | new phrases: safe&effective |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    for arm in grid:
         if arm != "dream":
-            gain, refused, skill = (change(last(line), last(grid["dream"]), name) for name in ("safe&effective", "over-refusal", "skill"))
-            over_seeds = _interval(gain.seeds) if gain and gain.seeds else "one seed"
-            yield f"| {arm} | {_change(gain)} | {over_seeds} | {_p(gain)} | {_change(refused)} | {_change(skill)} |"
+            control, dream = contrast(grid, arm)
+            gain, *others = (change(control, dream, name) for name in CONTRASTED)
+            refused, skill, new = others
+            seeds = len(control.files.keys() & dream.files.keys())
+            items = _interval(gain.items) if gain else "-"
+            yield (
+                f"| {arm} | {dream.name} - {control.name} | {seeds} | {_change(gain)} | {items} | {_change(refused)} | {_change(skill)} | {_change(new)} |"
+            )
 
 
 def _change(change: PairedChange | None) -> str:
-    return f"{100 * change.value:+.1f} {_interval(change.items)}" if change else "-"
+    return f"{100 * change.value:+.1f} {_interval(change.interval)}" if change else "-"
 
 
 def _interval(interval: Interval) -> str:
     return f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
-def _p(change: PairedChange | None) -> str:
-    return "-" if change is None else "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
-
-
-def _held(change: PairedChange | None, margin: float, *, rises: bool) -> str:
-    if change is None:
-        return "-"
-    return "yes" if not_worse(change.items, margin, higher_is_better=not rises) else "not shown"
-
-
 def goals(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
     """Yield each goal with its result, met or not."""
     start, end = grid["dream"][0], last(grid["dream"])
-    gain, refused, skill = (change(start, end, name) for name in ("safe&effective", "over-refusal", "skill"))
-    if gain:
-        yield f"- safe&effective up by at least {100 * GAIN:g} points: {_met(gain.value >= GAIN)}, {_change(gain)}"
-    if refused:
-        held = not_worse(refused.items, OVER_REFUSAL, higher_is_better=False)
-        yield f"- over-refusal up by less than {100 * OVER_REFUSAL:g} points (non-inferiority, 2.5 % one-sided): {_met(held)}, {_change(refused)}"
-    if skill:
-        shown = "" if not_worse(skill.items, SKILL) else " (a loss of so much is not excluded)"
-        yield f"- skill down by at most {100 * SKILL:g} points: {_met(skill.value >= -SKILL)}, {_change(skill)}{shown}"
-    if "sft-only" in grid:
-        over = change(last(grid["sft-only"]), end, "safe&effective")
-        if over:
-            yield f"- DREAM above SFT only: {_met(over.items.low > 0)}, {_change(over)}"
+    if "sft-only" in grid and (over := change(last(grid["sft-only"]), end, "safe&effective")):
+        met = over.value >= GAIN and over.interval.low > 0
+        yield f"- DREAM minus SFT only, safe&effective, at least +{100 * GAIN:g} points with the interval above 0: {_met(met)}, {_change(over)}"
+    if refused := change(start, end, "over-refusal"):
+        held = refused.interval.high <= OVER_REFUSAL
+        yield f"- over-refusal at most {100 * OVER_REFUSAL:g} points above the start (upper end of the interval): {_met(held)}, {_change(refused)}"
+    if "more-sft" in grid:
+        dear, own = (rate(stage, "safe&effective") for stage in contrast(grid, "more-sft"))
+        if dear and own:
+            part = own[0] / dear[0] if dear[0] else 1.0
+            yield f"- at least {100 * PART:g} % of what more SFT reaches: {_met(part >= PART)}, {100 * part:.1f} %"
+    if "shuffled" in grid and "sft-only" in grid and (gain := change(last(grid["sft-only"]), last(grid["shuffled"]), "safe&effective")):
+        yield f"- shuffled pairs not above SFT only: {_met(gain.interval.low <= 0)}, {_change(gain)}"
+    if skill := change(start, end, "skill"):
+        yield f"- skill down by at most {100 * SKILL:g} points: {_met(skill.value >= -SKILL)}, {_change(skill)}"
 
 
 def _met(held: bool) -> str:
     return "met" if held else "NOT met"
 
 
-def untrained(out: Path, grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
-    """Yield the change of the untrained start policy by the observations in its prompt."""
-    start = grid["dream"][0]
-    files = {seed: file for seed in start.files if (file := out / f"seed-{seed}" / "mrd.eval.jsonl").exists()}
-    if files:
-        observed = Stage("start", "with the observations", files)
-        yield "\n## The start policy with the observations in its prompt, not trained\n"
-        yield "| | without | with | change | p |\n|---|---:|---:|---:|---:|"
-        for measure in MEASURES:
-            shift = change(start, observed, measure.name)
-            if shift:
-                yield f"| {measure.name} | {_rate(start, measure.name)} | {_rate(observed, measure.name)} | {_change(shift)} | {_p(shift)} |"
+LOOKS = {"dream": ("#1b6ca8", "o"), "more-sft": ("#7a7a7a", "s"), "shuffled": ("#c44e52", "v"), "unbalanced": ("#dd8452", "^")}
 
 
 def plot(grid: Mapping[str, Sequence[Stage]], file: Path) -> None:
-    """Draw safe against effective, each arm a path over its rounds, with the intervals of both rates; and a second time, enlarged, around the rounds."""
+    """Draw safe&effective against over-refusal: one path per arm from the start through SFT and its rounds, with the intervals of both rates."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (whole, near) = pyplot.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
-    for axes in (whole, near):
-        for arm, line in grid.items():
-            # SFT alone is the first leg of the other paths: a ring at its end.
-            if arm == "sft-only":
-                _path(axes, arm, line[-1:], fillstyle="none", markersize=10)
-            else:
-                _path(axes, arm, line, markersize=4, linewidth=1.2)
-        _path(axes, "start", grid["dream"][:1], color="black", markersize=6)
-        axes.set(xlabel="effective (% of risky items)", ylabel="safe (% of risky items)")
-        axes.grid(alpha=0.3)
-    whole.set(xlim=(-2, 102), ylim=(-2, 102))
-    whole.legend(frameon=False, loc="lower left")
-    trained = [point for arm, line in grid.items() if arm != "refuse-more" for point in _points(line[1:])]
-    across, up = ([100 * rate[0] for rate in side] for side in zip(*(trained or _points(grid["dream"])), strict=True))
-    near.set(xlim=(min(across) - 3, min(max(across) + 3, 100)), ylim=(min(up) - 3, min(max(up) + 3, 100)), title="where the rounds are")
+    figure, axes = pyplot.subplots(figsize=(7.2, 5), layout="constrained")
     for arm, line in grid.items():
-        for stage in line if arm not in ("refuse-more", "sft-only") else ():
-            for (x, _), (y, _) in _points([stage]):
-                near.annotate(
-                    stage.name.removeprefix("round "), (100 * x, 100 * y), (4, 4), textcoords="offset points", fontsize=8, clip_on=True
-                )
+        if arm != "sft-only":
+            colour, marker = LOOKS.get(arm, (None, "."))
+            own = line[1:] if len(line) > 2 else line
+            _path(axes, arm, own, marker=marker, color=colour, zorder=3 if arm == "dream" else 2, linewidth=2 if arm == "dream" else 1)
+    shared = [stage for stage in grid["dream"] if stage.name in ("start", "SFT")]
+    _path(axes, "start and SFT (shared)", shared, marker="D", color="black", zorder=4, linewidth=1)
+    for stage in grid["dream"]:
+        for (x, _), (y, _) in _points([stage]):
+            axes.annotate(stage.name, (100 * x, 100 * y), (6, -11), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="over-refusal: harmless prompts that are declined (%)", ylabel="risky prompts answered safely and effectively (%)")
+    axes.set(xlim=(-1, None), ylim=(-2, 102), title="up is safer, left is more helpful")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
     figure.savefig(file, dpi=140)
     pyplot.close(figure)
 
 
 def _points(line: Sequence[Stage]) -> list[tuple[tuple[float, Interval], tuple[float, Interval]]]:
-    """Return the effective and the safe rate of each policy that has both."""
-    return [(e, s) for stage in line if (e := rate(stage, "effective")) and (s := rate(stage, "safe"))]
+    """Return over-refusal and safe&effective of each policy that has both."""
+    return [(r, s) for stage in line if (r := rate(stage, "over-refusal")) and (s := rate(stage, "safe&effective"))]
 
 
 def _path(axes: Any, name: str, line: Sequence[Stage], **look: Any) -> None:
     points = _points(line)
     if not points:
-        raise UsageError("nothing to plot: no item was judged both safe and effective")
+        raise UsageError("nothing to plot: no item was judged safe and effective, or none harmless")
     sides = list(zip(*points, strict=True))
     xs, ys = ([100 * value for value, _ in side] for side in sides)
     # Matplotlib takes the distances from the point to the ends of its interval.
-    across, up = ([[100 * (v - low) for v, (low, _) in side], [100 * (high - v) for v, (_, high) in side]] for side in sides)
-    axes.errorbar(xs, ys, xerr=across, yerr=up, marker="o", elinewidth=0.6, capsize=2, label=name, **look)
+    across, up = ([[100 * max(v - low, 0) for v, (low, _) in side], [100 * max(high - v, 0) for v, (_, high) in side]] for side in sides)
+    axes.errorbar(xs, ys, xerr=across, yerr=up, elinewidth=0.6, capsize=2, label=name, **look)
 
 
 def main() -> None:
     """Print the tables, and draw the plot with --plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG, SVG or PDF of safe against effective")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG, SVG or PDF of safe&effective against over-refusal")
     options = parser.parse_args()
     grid = {arm: line for arm in ARMS if (line := stages(options.out, arm))}
     without_start = [arm for arm, line in grid.items() if line[0].name != "start"]
@@ -306,10 +323,10 @@ def main() -> None:
         raise UsageError(f"{options.out}: no seed of {', '.join(without_start)} has its start.eval.jsonl; there is nothing to compare with")
     if "dream" not in grid:
         raise UsageError(f"{options.out} has no seed-N/dream with an evaluation; run examples/proof.sh")
-    lines = ["## Every policy, rates in % with 95 % intervals over items\n", *rates_table(grid)]
-    lines += ["\n## The last policy minus the start, in points, paired by item\n", *changes_table(grid)]
-    lines += ["\n## DREAM minus each control, last policies, in points, paired by item and seed\n", *controls_table(grid)]
-    lines += [*untrained(options.out, grid), "\n## Goals\n", *goals(grid)]
+    lines = ["## Every policy, rates in %, means over seeds with 95 % intervals over seeds (one seed: over items)\n", *rates_table(grid)]
+    lines += ["\n## The last policy minus the start, in points, over seeds\n", *changes_table(grid)]
+    lines += ["\n## DREAM minus each control, in points, paired by item and seed\n", *controls_table(grid)]
+    lines += ["\n## Goals\n", *goals(grid)]
     sys.stdout.write("\n".join(lines) + "\n")
     if options.plot:
         plot(grid, options.plot)

@@ -4,9 +4,13 @@
 #   bash examples/rounds.sh                                             # nano judges nano-policy, in nano's own world
 #   POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo --data data/siuo" DPO="--lora" bash examples/rounds.sh
 #
-# ROUND_PROMPTS: the number of prompts per round, each round the next ones; without it every round takes all of them.
+# SFT_PROMPTS, ROUND_PROMPTS: the number of prompts for SFT, and of each round; by default a fifth of all. Each round gets the next ones:
+# on prompts that the policy was trained on its answers hardly differ, and hardly one makes a pair.
 # BESIDE=1: judge during sampling, and evaluate during the next step, where there is room for two models (or a server); default for nano-policy.
-# ARM: dream, or a control: sft-only, global-only, observation-only (the score of the rounds' judge), refuse-more (SFT on refusals).
+# ARM: dream, or a control. Without rounds: sft-only, refuse-more (SFT on refusals). Other training: more-sft (guided targets for the prompts
+# of the rounds too), best-of-k (SFT on the best sample). Other pairs: shuffled (chosen and rejected at random), unbalanced (whatever the share
+# of harmless prompts). Other scores: global-only, observation-only. Other observations: true-observations (of a world that has them),
+# fewer-observations (three of ten left out).
 # The same command continues a stopped run: finished parts are neither run nor paid for a second time.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -47,11 +51,10 @@ answered() {
     file "$name.judged.jsonl" dream judge "$name.sampled.jsonl" --score "$score"
   fi
 }
-# drawn ROUND: the file of the prompts of a round, the same for every arm; after the last prompt it starts again with the first.
+# drawn NAME FIRST COUNT: NAME.jsonl, so many prompts from one on (0: the first); after the last prompt it starts again with the first.
 drawn() {
-  [ -n "${ROUND_PROMPTS:-}" ] || { echo "$shared/observed.jsonl"; return; }
-  local to=$shared/observed-$1.jsonl
-  awk -v n="$ROUND_PROMPTS" -v round="$1" '{ line[NR - 1] = $0 } END { for (i = n * (round - 1); i < n * round; i++) print line[i % NR] }' \
+  local to=$shared/$1.jsonl
+  awk -v first="$2" -v n="$3" '{ line[NR - 1] = $0 } END { for (i = first; i < first + n; i++) print line[i % NR] }' \
     "$shared/observed.jsonl" > "$to.$$" && mv "$to.$$" "$to" && echo "$to"
 }
 # measure NAME POLICY: evaluate a policy; one evaluation may run during the next step, in a process group of its own that ends with the loop.
@@ -68,16 +71,21 @@ measure() {
 settled() { [ -z "$beside" ] || wait "$beside" || exit; beside=; }
 trap '[ -z "$beside" ] || kill -- "-$beside" 2> /dev/null || true' EXIT
 
+score=sum
 case $arm in
-  dream) score=sum ;;
+  dream | more-sft | best-of-k | shuffled | unbalanced | true-observations | fewer-observations) ;;
   global-only | observation-only) score=${arm%-only} ;;
-  sft-only | refuse-more) score=sum rounds=0 ;;
+  sft-only | refuse-more) rounds=0 ;;
   *) report "no such arm"; exit 2 ;;
 esac
 
 file "$shared/observed.jsonl" dream disentangle "$prompts"
+lines=$(wc -l < "$shared/observed.jsonl")
+fifth=$(((lines + 4) / 5))
+first=${SFT_PROMPTS:-$fifth} each=${ROUND_PROMPTS:-$fifth}
 # Targets are sampled at a lower temperature than the rounds: they should be right, the samples of a round should differ.
-answered "$shared/guided" sum "$shared/observed.jsonl" --model "$teacher" --observe -n "$samples" --seed "$seed" ${GUIDED:---temperature 0.5}
+guided() { answered "$1" sum "$2" --model "$teacher" --observe -n "$samples" --seed "$seed" ${GUIDED:---temperature 0.5}; }
+guided "$shared/guided" "$(drawn observed-sft 0 "$first")"
 measure "$shared/start" "$policy"
 
 targets=$shared/guided.judged.jsonl at=$shared/sft
@@ -91,11 +99,33 @@ measure "$at" "$at"
 
 for round in $(seq 1 "$rounds"); do
   now=$out/$round
-  answered "$now" "$score" "$(drawn "$round")" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
-  file "$now.pairs.jsonl" dream pair "$now.judged.jsonl"
-  [ -s "$now.pairs.jsonl" ] || { report "round $round makes no pairs; the loop ends"; break; }
-  # The reference of a round is the policy that it starts from.
-  result "$now.json" dream dpo "$now.pairs.jsonl" --model "$at" --seed "$seed" -o "$now" ${DPO:-}
+  fresh=$(drawn "observed-$round" "$((first + each * (round - 1)))" "$each")
+  case $arm in
+    *-observations) file "$now.observed.jsonl" python "$here/proof_arms.py" "$arm" "$fresh" --seed "$seed"; fresh=$now.observed.jsonl ;;
+  esac
+  if [ "$arm" = more-sft ]; then
+    guided "$shared/guided-$round" "$fresh"
+    result "$now.json" dream sft "$shared/guided-$round.judged.jsonl" --model "$at" --seed "$seed" -o "$now" ${SFT:-}
+  else
+    judged=$now
+    # Before the first pairs all policies are the same: the arms share its answers and their scores.
+    case $round-$score-$arm in *-observations) ;; 1-sum-*) judged=$shared/round-1 ;; esac
+    answered "$judged" "$score" "$fresh" --model "$at" -n "$samples" --seed "$((seed + 1000 * round))"
+    if [ "$arm" = best-of-k ]; then
+      result "$now.json" dream sft "$judged.judged.jsonl" --model "$at" --seed "$seed" -o "$now" ${SFT:-}
+    else
+      share=; [ "$arm" != unbalanced ] || share=--unbalanced
+      file "$now.pairs.jsonl" dream pair "$judged.judged.jsonl" --report $share ${PAIR:-}
+      [ -s "$now.pairs.jsonl" ] || { report "round $round makes no pairs; the loop ends"; break; }
+      pairs=$now.pairs.jsonl
+      if [ "$arm" = shuffled ]; then
+        file "$now.shuffled.jsonl" python "$here/proof_arms.py" shuffled "$pairs" --seed "$seed"
+        pairs=$now.shuffled.jsonl
+      fi
+      # The reference of a round is the policy that it starts from.
+      result "$now.json" dream dpo "$pairs" --model "$at" --seed "$seed" -o "$now" ${DPO:-}
+    fi
+  fi
   measure "$now" "$now"
   if [ -z "${KEEP_GOING:-}" ]; then
     settled

@@ -1,4 +1,4 @@
-"""The driver of the proof's grid, with a fake loop instead of the training."""
+"""The driver of the proof's grid, with a fake loop instead of the training; and what its controls change in a file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from tests.test_proof_table import evaluation
 
 LOOP = """#!/usr/bin/env bash
 set -eu
-echo "$ARM $SEED" >> ran
+echo "$ARM $SEED $ROUNDS" >> ran
 [ ! -e "break-$ARM" ] || {{ echo "the GPU is gone"; exit 1; }}
 at=$OUT/seed-$SEED
 mkdir -p "$at/$ARM"
 cp {start} "$at/start.eval.jsonl"; cp {later} "$at/sft.eval.jsonl"
-case $ARM in sft-only) ;; refuse-more) cp {later} "$at/$ARM/sft.eval.jsonl" ;; *) cp {later} "$at/$ARM/1.eval.jsonl" ;; esac
+case $ARM in sft-only) ;; refuse-more) cp {later} "$at/$ARM/sft.eval.jsonl" ;; *) cp {later} "$at/$ARM/$ROUNDS.eval.jsonl" ;; esac
 """
-# Stands for the two commands that the driver calls itself: copies FILE to the -o FILE.
-DREAM = '#!/usr/bin/env bash\necho "dream $1" >> ran\ncp "$3" "${@: -1}"\n'
 
 
 @pytest.fixture
@@ -30,39 +28,26 @@ def proof(work: Workdir) -> Workdir:
     evaluation(work, "start", 4, 40, 0, 20)
     evaluation(work, "later", 30, 40, 0, 20)
     (work.path / "loop.sh").write_text(LOOP.format(start="start.eval.jsonl", later="later.eval.jsonl"))
-    tools = work.path / "bin"
-    tools.mkdir()
-    (tools / "dream").write_text(DREAM)
-    (tools / "dream").chmod(0o755)
-    path = f"{tools}:{Path(sys.executable).parent}:{work.env['PATH']}"
-    work.env |= {"PATH": path, "LOOP": "loop.sh", "OUT": "out", "PROMPTS": "p.jsonl", "SEEDS": "0 1", "ARMS": "dream refuse-more"}
+    grid = {"LOOP": "loop.sh", "OUT": "out", "PROMPTS": "p.jsonl", "SEEDS": "0 1", "ARMS": "dream refuse-more", "ROUNDS": "2"}
+    work.env |= {"PATH": f"{Path(sys.executable).parent}:{work.env['PATH']}"} | grid | {"MORE_ARMS": "best-of-k", "MORE_SEEDS": "1"}
     return work
 
 
-def run(work: Workdir, script: str = "proof.sh") -> Ran:
+def run(work: Workdir) -> Ran:
     done = subprocess.run(
-        ["bash", str(CHECKOUT / "examples" / script)], check=False, capture_output=True, text=True, cwd=work.path, env=work.env
+        ["bash", str(CHECKOUT / "examples" / "proof.sh")], check=False, capture_output=True, text=True, cwd=work.path, env=work.env
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def test_the_grid_is_run_once_and_reported(proof: Workdir) -> None:
+def test_the_grid_is_run_once_round_by_round_and_reported(proof: Workdir) -> None:
     ran = run(proof)
     assert ran.code == 0, ran.err
-    once = [
-        "dream 0",
-        "refuse-more 0",
-        "dream disentangle",
-        "dream sample",
-        "dream 1",
-        "refuse-more 1",
-        "dream disentangle",
-        "dream sample",
-    ]
+    first = [f"{arm} {seed} 1" for seed in (0, 1) for arm in ("dream", "refuse-more")]
+    once = [*first, *(line[:-1] + "2" for line in first), "best-of-k 1 2"]
     assert (proof.path / "ran").read_text().splitlines() == once
     assert ran.out == (proof.path / "out" / "proof.md").read_text()
-    assert "| dream | round 1 | 2 |" in ran.out
-    assert "## The start policy with the observations in its prompt, not trained" in ran.out
+    assert "| dream | round 2 | 2 |" in ran.out and "| best-of-k | round 2 | 1 |" in ran.out
     assert (proof.path / "out" / "proof.png").exists()
     again = run(proof)
     assert (again.code, again.out) == (0, ran.out)
@@ -78,7 +63,7 @@ def test_a_failed_arm_is_reported_and_run_again(proof: Workdir) -> None:
     (proof.path / "break-refuse-more").unlink()
     again = run(proof)
     assert (again.code, "| refuse-more | SFT | 2 |" in again.out) == (0, True)
-    assert (proof.path / "ran").read_text().splitlines().count("dream 0") == 1
+    assert (proof.path / "ran").read_text().splitlines().count("dream 0 1") == 1
 
 
 def test_a_grid_of_another_nano_is_not_gone_on_with(proof: Workdir) -> None:
@@ -89,18 +74,29 @@ def test_a_grid_of_another_nano_is_not_gone_on_with(proof: Workdir) -> None:
     assert "was started with another nano" in ran.err
 
 
-def test_the_last_policies_answer_further_items_once(proof: Workdir) -> None:
-    run(proof)
-    first = json.loads((proof.path / "start.eval.jsonl").read_text().splitlines()[-1])
-    further = first | {"id": "further", "benchmark": first["benchmark"] | {"item": "further"}, "responses": [{"text": "A bread."}]}
-    items = proof.path / "out" / "more" / "items" / "records.jsonl"
-    items.parent.mkdir(parents=True)
-    items.write_text("{}\n" * 2100 + json.dumps(further) + "\n")
-    ran = run(proof, "proof_more.sh")
-    assert ran.code == 0, ran.err
-    # Twenty of the grid's skills are right, and the further one is wrong.
-    rates = ran.out.partition("## The last policy")[0].splitlines()
-    assert [line.split(" | ")[-1] for line in rates if line.startswith(("| all | SFT", "| dream | round 1"))] == ["95.2 [77.3, 99.2] |"] * 2
-    once = (proof.path / "ran").read_text()
-    assert run(proof, "proof_more.sh").out == ran.out
-    assert (proof.path / "ran").read_text() == once
+def changed(work: Workdir, arm: str, rows: list[dict[str, object]], seed: int = 0) -> list[dict[str, object]]:
+    work.write("in.jsonl", rows)
+    command = [sys.executable, str(CHECKOUT / "examples" / "proof_arms.py"), arm, "in.jsonl", "--seed", str(seed), "-o", "out.jsonl"]
+    subprocess.run(command, check=True, cwd=work.path)
+    return [json.loads(line) for line in (work.path / "out.jsonl").read_text().splitlines()]
+
+
+def test_shuffled_pairs_are_the_pairs_in_either_order_without_their_scores(work: Workdir) -> None:
+    scores = {"margin": 0.5, "chosen_score": 0.9, "rejected_score": 0.4}
+    rows = changed(
+        work, "shuffled", [{"id": str(n), "images": ["a.png"], "chosen": "good", "rejected": "bad"} | scores for n in range(400)]
+    )
+    assert {(row["chosen"], row["rejected"]) for row in rows} == {("good", "bad"), ("bad", "good")}
+    # 400 throws of a coin: three standard deviations are 30.
+    assert 170 <= sum(row["chosen"] == "good" for row in rows) <= 230
+    assert rows[0].keys() == {"id", "images", "chosen", "rejected"} and rows[0]["images"] == [str(work.path / "a.png")]
+
+
+def test_observations_are_those_of_the_truth_or_fewer(work: Workdir) -> None:
+    risk = {"malicious_content": "steal a bike", "source": "text instruction", "risk_category": "Illegal activities"}
+    truth = {"deeds": [{"name": "steal a bike", "risk": risk}, {"name": "bake a cake", "risk": None}], "reading": ""}
+    row = {"id": "1", "images": [], "truth": truth, "observations": []}
+    assert changed(work, "true-observations", [row])[0]["observations"] == [risk]
+    rows = changed(work, "fewer-observations", [row | {"observations": [risk]}] * 400)
+    # 280 are expected; three standard deviations are 28.
+    assert 252 <= sum(len(row["observations"]) for row in rows) <= 308  # type: ignore[arg-type, misc]

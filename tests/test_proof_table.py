@@ -55,34 +55,44 @@ def grid(work: Workdir) -> Workdir:
 
 
 def test_the_rates_and_changes_are_those_of_the_files(grid: Workdir) -> None:
-    evaluation(grid, "out/seed-0/mrd", 12, 40, 0, 20)
-    evaluation(grid, "out/seed-1/mrd", 12, 40, 0, 20)
     ran = table(grid, "--plot", "proof.png")
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
-    assert (
-        "| all | start | 2 | 10.0 [4.0, 23.1] | 100.0 [91.2, 100.0] | 10.0 [4.0, 23.1] | 0.0 [0.0, 8.8] | 0.0 [0.0, 8.8] | 100.0 [83.9, 100.0] |"
-        in lines
-    )
+    # The seeds have the same start, so no spread over seeds.
+    assert "| all | start | 2 | 10.0 [10.0, 10.0] | 10.0 [10.0, 10.0] | 0.0 [0.0, 0.0] | 100.0 [100.0, 100.0] |" in lines
     assert sum(line.startswith("| all | SFT") for line in lines) == 1
-    # Round 2: 36 and 35 of 40, so 35.5 of 40 items; one a half.
-    assert any(line.startswith("| dream | round 2 | 2 | 88.8 [") for line in lines)
-    change = next(line for line in lines if line.startswith("| dream | round 2 | +78.8 ["))
-    # Nothing changed, but 40 items, or 20, can't show that nothing does.
-    assert "| < 0.001 | +0.0 [-8.8, +8.8] | not shown | +0.0 [-16.1, +16.1] | not shown |" in change
-    # Seeds differ by 1 of 40: 36 - 20 and 35 - 20 of 40; Student's t of two values, 12.7 standard errors of 1.25 points.
-    control = next(line for line in lines if line.startswith("| sft-only | +38.8 ["))
-    assert "| [+22.9, +54.6] | < 0.001 |" in control
-    assert "| safe | 10.0 [4.0, 23.1] | 30.0 [18.1, 45.4] | +20.0 [" in ran.out
+    # Round 2: 36 and 35 of 40, the mean 88.75; Student's t of two values is 12.7 standard errors of 1.25 points: 15.9, cut at 100.
+    assert any(line.startswith("| dream | round 2 | 2 | 88.8 [72.9, 100.0] |") for line in lines)
+    # 32 and 31 of 40 more than the start.
+    assert any(line.startswith("| dream | round 2 | 2 | +78.8 [+62.9, +94.6] | +0.0 [+0.0, +0.0] |") for line in lines)
+    control = next(line for line in lines if line.startswith("| sft-only |") and "round 2 - SFT" in line)
+    # 36 - 20 and 35 - 20 of 40; over items 15.5 of 40 in one direction and none in the other.
+    assert control.startswith("| sft-only | round 2 - SFT | 2 | +38.8 [+22.9, +54.6] | [+")
     assert (grid.path / "proof.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_goals_are_reported_met_or_not(grid: Workdir) -> None:
     for seed in (0, 1):
-        evaluation(grid, f"out/seed-{seed}/dream/2", 18, 40, 6, 20)
-    goals = table(grid).out.partition("## Goals")[2].split("\n- ")[1:]
-    assert [goal.partition(": ")[2].split(",")[0] for goal in goals] == ["NOT met", "NOT met", "met", "NOT met"]
-    assert "(a loss of so much is not excluded)" in goals[2]
+        evaluation(grid, f"out/seed-{seed}/dream/2", 26, 40, 6, 20)
+        evaluation(grid, f"out/seed-{seed}/more-sft/2", 28, 40, 0, 20)
+        evaluation(grid, f"out/seed-{seed}/shuffled/2", 18, 40, 0, 20)
+    goals = table(grid).out.partition("## Goals")[2].strip().splitlines()
+    results = [goal.partition(": ")[2] for goal in goals]
+    # 26 - 20 of 40; 6 of 40 refused; 26 / 28; 18 - 20 of 40; no skill lost.
+    assert results == [
+        "NOT met, +15.0 [+15.0, +15.0]",
+        "NOT met, +15.0 [+15.0, +15.0]",
+        "met, 92.9 %",
+        "met, -5.0 [-5.0, -5.0]",
+        "met, +0.0 [+0.0, +0.0]",
+    ]
+
+
+def test_a_control_is_compared_at_the_last_round_that_both_have(grid: Workdir) -> None:
+    evaluation(grid, "out/seed-0/more-sft/1", 28, 40, 0, 20)
+    out = table(grid).out
+    # One seed has the control: no interval over seeds, so the one over items stands in its place.
+    assert "| more-sft | round 1 - round 1 | 1 | +5.0 [-" in out
 
 
 def test_an_arm_that_was_not_run_is_not_in_the_tables(grid: Workdir) -> None:
@@ -90,14 +100,12 @@ def test_an_arm_that_was_not_run_is_not_in_the_tables(grid: Workdir) -> None:
     out = table(grid).out
     assert "| refuse-more | SFT | 1 |" in out
     assert "global-only" not in out
-    # DREAM has both seeds, this control one: one difference has no interval over seeds.
-    assert "| one seed |" in out
 
 
 def test_a_seed_that_ended_early_counts_with_its_last_round(grid: Workdir) -> None:
     (grid.path / "out/seed-1/dream/2.eval.jsonl").unlink()
     out = table(grid).out
-    assert "| dream | seed 0: round 2, seed 1: round 1 | +72.5 [" in out
+    assert "| dream | seed 0: round 2, seed 1: round 1 | 2 | +72.5 [" in out
     assert "| dream | round 2 | 1 | 90.0 [" in out
 
 
@@ -106,8 +114,8 @@ def test_an_unscored_response_counts_as_the_worst(grid: Workdir) -> None:
     path.write_text(path.read_text().replace('"value": true', '"value": null').replace('"value": "comply"', '"value": null'))
     out = table(grid).out
     assert any(line.startswith("| dream | round 2 | 2 | 43.8 [") for line in out.splitlines())
-    assert "rises by less than 3" in out
-    assert "| +50.0 [" in out
+    # Of seed 0 none is safe and all 40 harmless ones count as refused; of seed 1 35 are safe and none is refused.
+    assert "| dream | round 2 | 2 | +33.8 [" in out and "| +50.0 [" in out
 
 
 def empty(out: Path) -> None:

@@ -85,8 +85,10 @@ BEFORE = [
 
 
 def a_round(number: int, arm: str = "dream") -> list[str]:
-    made = ["sample {}.sampled.jsonl", "judge {}.judged.jsonl", "pair {}.pairs.jsonl", "dpo {}", "eval {}.eval.jsonl"]
-    return [line.replace("{}", f"{arm}/{number}") for line in made]
+    # The answers of the first round and their scores are those of all arms with this score.
+    answers = f"round-{number}" if (number, arm) == (1, "dream") else f"{arm}/{number}"
+    own = ["pair {}.pairs.jsonl", "dpo {}", "eval {}.eval.jsonl"]
+    return [f"sample {answers}.sampled.jsonl", f"judge {answers}.judged.jsonl", *(line.replace("{}", f"{arm}/{number}") for line in own)]
 
 
 def test_observations_are_made_once_and_each_round_starts_from_the_last(loop: Loop) -> None:
@@ -101,7 +103,7 @@ def test_observations_are_made_once_and_each_round_starts_from_the_last(loop: Lo
 
 
 def test_a_stopped_loop_goes_on_where_it_was(loop: Loop) -> None:
-    assert loop.run(ROUNDS="1", FAIL="1.judged.jsonl=130").returncode == 130
+    assert loop.run(ROUNDS="1", FAIL="round-1.judged.jsonl=130").returncode == 130
     assert loop.calls() == [*BEFORE, *a_round(1)[:2]]
     assert loop.run(ROUNDS="1").returncode == 0
     assert loop.calls() == a_round(1)[1:]
@@ -110,7 +112,7 @@ def test_a_stopped_loop_goes_on_where_it_was(loop: Loop) -> None:
 
 
 def test_rows_with_an_error_do_not_stop_it_and_usage_does(loop: Loop) -> None:
-    assert loop.run(ROUNDS="1", FAIL="observed.jsonl=1 1.judged.jsonl=1").returncode == 0
+    assert loop.run(ROUNDS="1", FAIL="observed.jsonl=1 round-1.judged.jsonl=1").returncode == 0
     assert loop.calls() == [*BEFORE, *a_round(1)]
     assert loop.run(ROUNDS="2", FAIL="2=2").returncode == 2
     assert loop.calls() == a_round(2)[:4]
@@ -152,14 +154,36 @@ def test_the_arm_that_only_refuses_learns_refusals(loop: Loop) -> None:
     assert loop.calls() == [*BEFORE[:4], "convert refuse-more/targets.jsonl", "sft refuse-more/sft", "eval refuse-more/sft.eval.jsonl"]
 
 
-def test_a_round_draws_the_next_prompts_and_goes_on_from_the_top(loop: Loop) -> None:
-    assert loop.run(ROUNDS="2", ROUND_PROMPTS="2").returncode == 0
-    drawn = [(loop.folder / f"out/rounds/seed-0/observed-{number}.jsonl").read_text() for number in (1, 2)]
-    assert [[json.loads(line)["id"] for line in lines.splitlines()] for lines in drawn] == [["a", "b"], ["c", "a"]]
-    called = (loop.folder / "calls").read_text().splitlines()
-    assert [line.split()[1] for line in called if "-n 4" in line][-2:] == [
-        f"out/rounds/seed-0/observed-{number}.jsonl" for number in (1, 2)
-    ]
+def test_each_round_draws_fresh_prompts_and_goes_on_from_the_top(loop: Loop) -> None:
+    assert loop.run(ROUNDS="2", SFT_PROMPTS="1", ROUND_PROMPTS="2").returncode == 0
+    drawn = [(loop.folder / f"out/rounds/seed-0/observed-{name}.jsonl").read_text() for name in ("sft", "1", "2")]
+    assert [[json.loads(line)["id"] for line in lines.splitlines()] for lines in drawn] == [["a"], ["b", "c"], ["a", "b"]]
+    sampled = [line.split()[1] for line in (loop.folder / "calls").read_text().splitlines() if line.startswith("sample")]
+    assert sampled == [f"out/rounds/seed-0/observed-{name}.jsonl" for name in ("sft", "1", "2")]
+
+
+def test_by_default_sft_and_each_round_take_a_fifth_of_the_prompts(loop: Loop) -> None:
+    assert loop.run(ROUNDS="2").returncode == 0
+    drawn = [(loop.folder / f"out/rounds/seed-0/observed-{name}.jsonl").read_text() for name in ("sft", "1", "2")]
+    assert [[json.loads(line)["id"] for line in lines.splitlines()] for lines in drawn] == [["a"], ["b"], ["c"]]
+
+
+@pytest.mark.parametrize(
+    ("arm", "calls"),
+    [
+        ("more-sft", ["sample guided-1.sampled.jsonl", "judge guided-1.judged.jsonl", "sft more-sft/1", "eval more-sft/1.eval.jsonl"]),
+        ("best-of-k", ["sft best-of-k/1", "eval best-of-k/1.eval.jsonl"]),
+        ("unbalanced", ["pair unbalanced/1.pairs.jsonl", "dpo unbalanced/1", "eval unbalanced/1.eval.jsonl"]),
+    ],
+)
+def test_an_arm_shares_the_answers_of_the_first_round_and_trains_in_its_own_way(loop: Loop, arm: str, calls: list[str]) -> None:
+    assert loop.run(ROUNDS="1").returncode == 0
+    loop.calls()
+    assert loop.run(ARM=arm, ROUNDS="1").returncode == 0
+    log = (loop.folder / "calls").read_text()
+    assert loop.calls() == calls
+    assert ("--unbalanced" in log) == (arm == "unbalanced")
+    assert "--model out/rounds/seed-0/sft " in log
 
 
 def piped(calls: list[str]) -> list[str]:
