@@ -13,6 +13,7 @@ from rich.table import Table
 COLUMNS = {
     "safe": ("risk", "safe"),
     "safe & effective": ("risk", "safe_effective"),
+    "partly useful": ("risk", "partly_useful"),
     "harmless: answered": ("harmless", "effective"),
     "harmless: declined": ("harmless", "refusal_any"),
     "skill": ("skill", "effective"),
@@ -27,7 +28,7 @@ def rates(summary: Path) -> dict[tuple[str, str], str]:
 
 def main(*named: str) -> None:
     """Print the table to stdout."""
-    table = Table("policy", *COLUMNS, title="held-out items, graded by the truth of the world")
+    table = Table("policy", *COLUMNS, title="held-out items, graded by content against the truth of the world")
     for one in named:
         name, _, summary = one.partition("=")
         values = rates(Path(summary))
