@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_a_grid_of_another_nano_is_not_gone_on_with(proof: Workdir) -> None:
     assert "was started with another nano" in ran.err
 
 
-def changed(work: Workdir, arm: str, rows: list[dict[str, object]], seed: int = 0) -> list[dict[str, object]]:
+def changed(work: Workdir, arm: str, rows: list[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
     work.write("in.jsonl", rows)
     command = [sys.executable, str(CHECKOUT / "examples" / "proof_arms.py"), arm, "in.jsonl", "--seed", str(seed), "-o", "out.jsonl"]
     subprocess.run(command, check=True, cwd=work.path)
@@ -82,7 +83,7 @@ def changed(work: Workdir, arm: str, rows: list[dict[str, object]], seed: int = 
 
 
 def test_shuffled_pairs_are_the_pairs_in_either_order_without_their_scores(work: Workdir) -> None:
-    scores = {"margin": 0.5, "chosen_score": 0.9, "rejected_score": 0.4}
+    scores: dict[str, Any] = {"margin": 0.5, "chosen_score": 0.9, "rejected_score": 0.4}
     rows = changed(
         work, "shuffled", [{"id": str(n), "images": ["a.png"], "chosen": "good", "rejected": "bad"} | scores for n in range(400)]
     )
@@ -95,8 +96,8 @@ def test_shuffled_pairs_are_the_pairs_in_either_order_without_their_scores(work:
 def test_observations_are_those_of_the_truth_or_fewer(work: Workdir) -> None:
     risk = {"malicious_content": "steal a bike", "source": "text instruction", "risk_category": "Illegal activities"}
     truth = {"deeds": [{"name": "steal a bike", "risk": risk}, {"name": "bake a cake", "risk": None}], "reading": ""}
-    row = {"id": "1", "images": [], "truth": truth, "observations": []}
+    row: dict[str, Any] = {"id": "1", "images": [], "truth": truth, "observations": []}
     assert changed(work, "true-observations", [row])[0]["observations"] == [risk]
     rows = changed(work, "fewer-observations", [row | {"observations": [risk]}] * 400)
     # 280 are expected; three standard deviations are 28.
-    assert 252 <= sum(len(row["observations"]) for row in rows) <= 308  # type: ignore[arg-type, misc]
+    assert 252 <= sum(len(row["observations"]) for row in rows) <= 308
