@@ -6,6 +6,7 @@ out=${1:-out/demo}
 bash "$here/demo.sh" "$out"
 
 export OUT=$out/loop ROUNDS=1 KEEP_GOING=1 SFT_PROMPTS=80 ROUND_PROMPTS=120 GUIDED="-n 1 --temperature 0" EVAL="nano_world --limit 100"
+export DPO=${DPO:---lr 1e-4 --epochs 2 --batch-size 8 --sft-weight 0.1}
 export PROMPTS=$out/prompts/records.jsonl DREAM_IMAGE_ROOT=$out/prompts
 [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix training --count 200 --out "$out/prompts"
 echo "the loop in small: SFT on 80 guided targets, then a round of DPO on 120 fresh prompts (log: $out/loop.log) ..."
