@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dream_cli.engines import openai_attempt
 from dream_cli.engines.openai_answers import read_positions
 from dream_cli.engines.openai_reply import read_choices, read_completions, token_count
-from dream_cli.engines.protocol import Completion, answer_of
+from dream_cli.engines.openai_server import open_openai
+from dream_cli.engines.protocol import ChatMessage, Completion, EngineSpec, Sampling, answer_of
 from dream_cli.errors import EngineError, NoAnswer, UnreadableAnswer
 from tests.conftest import Ran, Workdir
 from tests.loopback import Fault, Json, Loopback
@@ -92,6 +95,40 @@ def test_what_is_no_answer_is_an_error_of_the_row_and_is_not_kept(work: Workdir,
     assert message in ran.rows[0]["error"]["message"]
     assert "responses" not in ran.rows[0]
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "broken reply: the server closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "broken reply: the server closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", "broken reply: Response payload is not completed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", "broken reply: "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n", "broken reply: "),
+        (b"HTTP/1.1 200 OK\r\nX-Long: " + b"y" * 100_000 + b"\r\n\r\n{}", "broken reply: "),
+        (b"hello", "broken reply: "),
+    ],
+)
+def test_a_reply_that_breaks_off_is_not_a_server_that_cannot_be_reached(raw: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_attempt, "BACKOFF", 0.001)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        listed = b'HTTP/1.1 200 OK\r\nContent-Length: 25\r\nConnection: close\r\n\r\n{"data": [{"id": "one"}]}'
+        writer.write(listed if b"/models" in head else raw)
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1") as server:
+            port = server.sockets[0].getsockname()[1]
+            engine = await open_openai(EngineSpec(base_url=f"http://127.0.0.1:{port}/v1"))
+            try:
+                with pytest.raises(EngineError, match=rf"^http://127\.0\.0\.1:{port}/v1: {message}.* \(5 times\)$"):
+                    await engine.generate([ChatMessage("user", "Name a colour.")], Sampling(), [0])
+            finally:
+                await engine.close()
+
+    asyncio.run(ask())
 
 
 def test_a_prompt_that_a_filter_holds_back_has_a_kind_of_its_own(work: Workdir) -> None:

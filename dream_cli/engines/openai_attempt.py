@@ -45,7 +45,9 @@ class Attempt:
     @property
     def kind(self) -> str:
         """The kind of failure in a few words."""
-        return str(self.status or ("no answer in time" if self.timed_out else "cannot be reached"))
+        if self.status:
+            return str(self.status)
+        return "no answer in time" if self.timed_out else "broken reply" if self.connected else "cannot be reached"
 
     @property
     def wait(self) -> float:

@@ -194,8 +194,9 @@ class Wire:
         except aiohttp.ClientConnectorCertificateError as error:
             # Not a fault that passes.
             raise EngineError(self.name(f"{self.quote(str(error))}; name its CA with SSL_CERT_FILE or {CA_BUNDLE}")) from None
-        except aiohttp.ClientPayloadError as error:
-            return Attempt(0, f"the reply is damaged: {error}")
+        except aiohttp.ServerDisconnectedError:
+            # Its text may be the head of the reply, as an object.
+            return Attempt(0, "the server closed the connection")
         except aiohttp.ClientConnectorError as error:
             return Attempt(0, str(error), connected=False)
         except (aiohttp.ClientError, OSError, ValueError) as error:
