@@ -62,11 +62,25 @@ def engine(*specs: str, served: Mapping[str, Any] | None = None) -> tuple[Row, .
 
 def run(place: str, summary: Mapping[str, Any] = {}) -> tuple[Row, ...]:
     """Return the rows of the options of a run with an engine; `summary` is what changes where a command writes no summary."""
+    prices = f"{place}.limits.prices"
+    priced = {f"{prices}.cached": None}
     return (
         Row("out", "-o out.jsonl", {f"{place}.out": "out.jsonl"}),
         Row("dry_run", "--dry-run", {f"{place}.dry_run": True, **summary}),
-        Row("price_in", "--price-in 2.5 --price-out 4", {f"{place}.prices.prompt": 2.5, f"{place}.prices.completion": 4.0}),
-        Row("price_out", "--price-out 7.5 --price-in 1", {f"{place}.prices.completion": 7.5, f"{place}.prices.prompt": 1.0}),
+        Row("price_in", "--price-in 2.5 --price-out 4", {f"{prices}.prompt": 2.5, **priced, f"{prices}.completion": 4.0}),
+        Row("price_out", "--price-out 7.5 --price-in 1", {f"{prices}.completion": 7.5, **priced, f"{prices}.prompt": 1.0}),
+        Row(
+            "price_cached",
+            "--price-cached 0.5 --price-in 1 --price-out 2",
+            {f"{prices}.prompt": 1.0, f"{prices}.completion": 2.0, f"{prices}.cached": 0.5},
+        ),
+        Row(
+            "max_cost",
+            "--max-cost 12.5 --price-in 1 --price-out 2",
+            {f"{place}.limits.max_cost": 12.5, f"{prices}.prompt": 1.0, f"{prices}.completion": 2.0, **priced},
+        ),
+        Row("rpm", "--rpm 60", {f"{place}.limits.rpm": 60}),
+        Row("tpm", "--tpm 9000", {f"{place}.limits.tpm": 9000}),
         Row("quiet", "--quiet", {f"{place}.quiet": True, **summary}),
         Row("verbose", "--verbose", {f"{place}.verbose": True}),
     )

@@ -13,7 +13,8 @@ import pytest
 
 from dream_cli.engines import breaker, openai_attempt
 from dream_cli.engines.breaker import FINAL, IN_A_ROW, BreakingEngine, Outage, Streak
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, NoAnswer, RowError, RunFailure, UnreadableAnswer
 from tests.conftest import Workdir
 from tests.loopback import Fault, Loopback, using

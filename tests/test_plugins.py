@@ -15,7 +15,8 @@ from tests.pictures import picture
 PNG = picture("red").data or b""
 
 ENGINE = """
-from dream_cli.engines.protocol import Choice, Completion, Usage
+from dream_cli.engines.protocol import Choice, Completion
+from dream_cli.engines.usage import Usage
 
 class Echo:
     kind, model, fingerprint, concurrency, checkpoint = "echo", "echo-1", "echo-1", 4, None

@@ -64,7 +64,7 @@ def test_lines_are_repeated_with_counts_and_total(capsys: pytest.CaptureFixture[
         deadline = time.monotonic() + 30
         while len(lines) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert len(lines) >= 3 and all(re.fullmatch(r"5 of 12 rows, 1 error, \d+ s", line) for line in lines)
+    assert len(lines) >= 3 and all(re.fullmatch(r"5 of 12 rows, 1 error, \d+ s, about \d+ s left", line) for line in lines)
     lines.clear()
     with progress._lines(Shown("judge", lambda: (1, 2), lambda: None, lines.append, to_stdout=True), 3600, last=True):
         pass
@@ -141,3 +141,12 @@ def test_one_warning_per_pipe_and_one_in_the_last_summary(work: Workdir) -> None
     (warning,) = heard(f"{dream} pair judged.jsonl --margin 0 --min-chosen 0 --near-duplicate 1 --max-length-ratio 0 > /dev/null") or [""]
     assert warning in ("", "  nano judged, which knows only its own small world; name a model with dream judge --model or --base-url")
     assert heard(f"{dream} sample in.jsonl -q") == []
+
+
+def test_lines_have_the_time_left_and_the_cost() -> None:
+    lines: list[str] = []
+    shown = Shown("judge", lambda: (3, 0), lambda: 12, lines.append, to_stdout=True, cost=lambda: "cost 0.25")
+    with progress._lines(shown, 3600, last=True):
+        pass
+    assert len(lines) == 1 and re.fullmatch(r"3 of 12 rows, 0 s, about 0 s left, cost 0\.25", lines[0])
+    assert [progress.duration(seconds) for seconds in (89, 90, 5399, 5400)] == ["89 s", "2 min", "90 min", "1.5 h"]

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Engine, Purpose, Sampling, Usage
+from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Engine, Purpose, Sampling
 from dream_cli.engines.store import LEASE, CallStore, calls_about, default_store, subject_of, subject_of_image
 from dream_cli.engines.stored_engine import StoredEngine
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
 

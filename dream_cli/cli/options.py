@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from dream_cli.cli.arguments import OptionGroup
+from dream_cli.cli.cost_options import CostOptions
 from dream_cli.cli.request_fields import read_body, read_headers
 from dream_cli.cli.shard_options import Shard, ShardsOut, Sources, files_of, part_of
 from dream_cli.records.choices import LocalEngine
@@ -87,14 +88,6 @@ def _store(path: str | None) -> str | None:
 
         check_store(path)
     return path
-
-
-def _price_out(ctx: typer.Context, price: float | None) -> float | None:
-    from dream_cli.errors import UsageError
-
-    if (price is None) != (ctx.params.get("price_in") is None):
-        raise UsageError("a cost needs both prices, --price-in and --price-out (0 for what is free)")
-    return price
 
 
 def _prompts(folder: Path | None) -> Path | None:
@@ -246,10 +239,6 @@ Store = Annotated[
     ),
 ]
 NoStore = Annotated[bool, typer.Option("--no-store", help="Neither store calls nor reuse stored ones.")]
-PriceIn = Annotated[float | None, typer.Option(envvar="DREAM_PRICE_IN", min=0.0, is_eager=True, help="Price per million input tokens.")]
-PriceOut = Annotated[
-    float | None, typer.Option(envvar="DREAM_PRICE_OUT", min=0.0, callback=_price_out, help="Price per million output tokens.")
-]
 PromptFolder = Annotated[
     Path | None,
     typer.Option(
@@ -340,21 +329,18 @@ class ShowingOptions(ReadingOptions):
 
 
 class RunOptions(ShowingOptions):
-    """Input, output, prices and reports of a run with an engine."""
+    """Input, output, limits and reports of a run with an engine."""
 
     out: Out = None
     dry_run: DryRun = False
-    price_in: PriceIn = None
-    price_out: PriceOut = None
+    cost: CostOptions
     quiet: Quiet = False
     verbose: Verbose = False
 
     def run(self, stage: str) -> Run:
         """Return the run of the stage with this name."""
-        from dream_cli.engines.costs import Prices
         from dream_cli.method.stages import Run
 
-        prices = None if self.price_in is None or self.price_out is None else Prices(prompt=self.price_in, completion=self.price_out)
         return Run(
             stage=stage,
             out=self.out,
@@ -362,7 +348,7 @@ class RunOptions(ShowingOptions):
             dry_run=self.dry_run,
             quiet=self.quiet,
             verbose=self.verbose,
-            prices=prices,
+            limits=self.cost.limits,
         )
 
 

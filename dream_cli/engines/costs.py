@@ -1,25 +1,34 @@
-"""The cost of a run: calls, tokens and money."""
+"""The cost of calls: tokens, money, and the most that a request may take."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from dream_cli.engines.protocol import Usage
+from dream_cli.engines.usage import Usage
 from dream_cli.records.visible import amount
 
 MILLION = 1_000_000
+# Rules of thumb, good to a factor of two: characters of English per token, tokens per image.
+CHARACTERS_PER_TOKEN = 4
+TOKENS_PER_IMAGE = 576
+UNLIMITED = 4096  # completion tokens of a request that names no limit
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Price per million input and output tokens, in any currency."""
+    """Price per million input and output tokens, in any currency; `cached`: of input tokens that the server had in its cache."""
 
     prompt: float
     completion: float
+    cached: float | None = None  # None: the price of the others
 
     def cost(self, usage: Usage) -> float:
         """Return what the tokens cost, in the currency of the prices."""
-        return (self.prompt * usage.prompt_tokens + self.completion * usage.completion_tokens) / MILLION
+        cached_price = self.prompt if self.cached is None else self.cached
+        prompt = self.prompt * (usage.prompt_tokens - usage.cached_tokens) + cached_price * usage.cached_tokens
+        return (prompt + self.completion * usage.completion_tokens) / MILLION
 
 
 def cost_report(usage: Usage, prices: Prices | None) -> str:
@@ -27,5 +36,19 @@ def cost_report(usage: Usage, prices: Prices | None) -> str:
     report = f"{amount(usage.calls, 'call')} made, {usage.reused} answered from the store"
     if usage.calls and not usage.prompt_tokens:
         return f"{report}; the server does not report token counts"
-    report += f"; {usage.prompt_tokens} prompt and {usage.completion_tokens} completion tokens"
+    cached = f" ({usage.cached_tokens} of them cached)" if usage.cached_tokens else ""
+    report += f"; {usage.prompt_tokens} prompt{cached} and {usage.completion_tokens} completion tokens"
     return report + (f"; cost {prices.cost(usage):.4g}" if prices else "")
+
+
+def most_tokens(body: Mapping[str, Any]) -> Usage:
+    """Return the tokens of a request to a server: those of the prompt by rule of thumb, and the most that the reply may have."""
+    prompt = 0
+    for message in body.get("messages", ()):
+        content = message["content"]
+        for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+            prompt += len(part["text"]) // CHARACTERS_PER_TOKEN if part["type"] == "text" else TOKENS_PER_IMAGE
+    limits = (body.get(name) for name in ("max_tokens", "max_completion_tokens"))
+    completion = next((limit for limit in limits if isinstance(limit, int)), UNLIMITED)
+    samples = n if isinstance(n := body.get("n", 1), int) else 1
+    return Usage(prompt_tokens=prompt, completion_tokens=completion * samples)

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dream_cli.engines.costs import Prices
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling, Usage
+from dream_cli.engines.costs import CHARACTERS_PER_TOKEN, TOKENS_PER_IMAGE
+from dream_cli.engines.limits import Limits
+from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
+from dream_cli.engines.usage import Usage
 from dream_cli.records.visible import amount
-
-# Rules of thumb, good to a factor of two: characters of English per token, tokens per image.
-CHARACTERS_PER_TOKEN = 4
-TOKENS_PER_IMAGE = 576
 
 
 class DryEngine(Engine):
@@ -41,15 +39,17 @@ class DryEngine(Engine):
     async def close(self) -> None:
         """There is nothing to release."""
 
-    def report(self, prices: Prices | None) -> str:
+    def report(self, limits: Limits) -> str:
         """Return in words the cost of the run if nothing is in the store yet."""
         most = self.usage
         estimate = (
             f"{amount(most.calls, 'call')}, about {most.prompt_tokens} prompt tokens and at most {most.completion_tokens} completion tokens"
         )
-        if prices:
+        if prices := limits.prices:
             least = replace(most, completion_tokens=0)
             estimate += f", at a cost of about {prices.cost(least):.4g} to {prices.cost(most):.4g}"
+            if limits.max_cost is not None and prices.cost(most) > limits.max_cost:
+                estimate += f" (--max-cost {limits.max_cost:g} may stop the run)"
         if self._lists:
             estimate += "; with one risk found by each question that lists them: none takes fewer calls, more take one each to verify"
         return f"{estimate}; calls that are in the store already cost nothing"

@@ -8,6 +8,7 @@ from typing import Any
 
 from dream_cli.engines.protocol import Completion
 from dream_cli.engines.thoughts import with_thoughts_apart
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError
 
 Json = dict[str, Any]
@@ -34,6 +35,18 @@ def token_count(usage: Any, name: str) -> int | None:
     """Return the tokens as the server counts them; None where it gives no count."""
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < MOST_TOKENS else None
+
+
+def usage_of(reply: Json) -> Usage:
+    """Return the tokens of a reply as the server counts them; one that counts none has none."""
+    usage = reply.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    prompt = token_count(usage, "prompt_tokens") or 0
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=token_count(usage, "completion_tokens") or 0,
+        cached_tokens=min(prompt, token_count(details, "cached_tokens") or 0),
+    )
 
 
 def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int | None) -> Completion:

@@ -17,7 +17,7 @@ from typing import Any
 from dream_cli.engines.address import Address, read_address
 from dream_cli.engines.openai_answers import Positions, read_answers, read_positions
 from dream_cli.engines.openai_attempt import Refused
-from dream_cli.engines.openai_reply import read_choices, read_completions, token_count
+from dream_cli.engines.openai_reply import read_choices, read_completions
 from dream_cli.engines.openai_request import LOGPROBS, Dropped, requests_for
 from dream_cli.engines.openai_wire import Wire, open_wire
 from dream_cli.engines.parallel import all_of
@@ -178,9 +178,6 @@ class OpenAIEngine(Engine):
             else:
                 # Only what helped is remembered: a message may name a parameter for another reason.
                 self._dropped.remember(dropped)
-                # A server that does not count its tokens counts for none.
-                self.usage.prompt_tokens += token_count(reply.get("usage"), "prompt_tokens") or 0
-                self.usage.completion_tokens += token_count(reply.get("usage"), "completion_tokens") or 0
                 if not read_choices(reply):
                     raise EngineError(self._wire.name(f"the reply has no choices: {self._wire.quote(json.dumps(reply))}"))
                 for choice in read_choices(reply):

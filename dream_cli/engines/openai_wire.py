@@ -10,7 +10,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 from dream_cli.engines.address import Address, public_address
 from dream_cli.engines.api_keys import api_key, authorization, key_advice
 from dream_cli.engines.breaker import Outage
+from dream_cli.engines.limits import Meter, MeteredRequest
 from dream_cli.engines.openai_attempt import (
     UNREASONABLE_WAIT,
     Attempt,
@@ -29,7 +30,9 @@ from dream_cli.engines.openai_attempt import (
     is_passing,
     pause,
 )
-from dream_cli.engines.protocol import EngineSpec, Usage
+from dream_cli.engines.openai_reply import usage_of
+from dream_cli.engines.protocol import EngineSpec
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, RunFailure, UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class Wire:
     slots: asyncio.Semaphore
     secrets: tuple[str, ...] = field(repr=False)
     outage: Outage
+    meter: Meter | None = None
     key_names: tuple[str, ...] = ()
     proxy: str | None = field(default=None, repr=False)
     usage: Usage = field(default_factory=Usage)
@@ -92,8 +96,10 @@ class Wire:
         tries = {"busy": PATIENCE, "timeout": TIMEOUTS, "fault": faults}
         began: float | None = None
         # The slot is kept while waiting: a server in trouble sees fewer of us.
-        async with self._until_failure(), self.slots:
+        async with self._until_failure(), self.slots, self._metered(body) as metered:
             while True:
+                if metered is not None:
+                    await metered.begin()
                 sent = time.monotonic()
                 began = began or sent
                 attempt = await self._once(method, path, body)
@@ -103,6 +109,7 @@ class Wire:
                     attempt = embedded_failure(reply) or attempt
                     if 200 <= attempt.status < 300:
                         self.outage.success()
+                        self._count(usage_of(reply), metered)
                         return reply
                 if not is_passing(attempt):
                     raise self._refusal(attempt)
@@ -117,6 +124,17 @@ class Wire:
                     raise given_up
                 self._report_retry(attempt)
                 await asyncio.sleep(pause(sum(failures.values()), attempt.wait))
+
+    def _metered(self, body: Json | None) -> AbstractAsyncContextManager[MeteredRequest | None]:
+        """Hold a request to the limits of the run during the body; the list of models costs nothing."""
+        return nullcontext() if body is None or self.meter is None else self.meter.request(body)
+
+    def _count(self, tokens: Usage, metered: MeteredRequest | None) -> None:
+        self.usage.prompt_tokens += tokens.prompt_tokens
+        self.usage.completion_tokens += tokens.completion_tokens
+        self.usage.cached_tokens += tokens.cached_tokens
+        if metered is not None:
+            metered.end(tokens)
 
     @asynccontextmanager
     async def _until_failure(self) -> AsyncIterator[None]:
@@ -271,6 +289,7 @@ def open_wire(spec: EngineSpec, address: Address) -> Wire:
         slots=asyncio.Semaphore(spec.concurrency),
         secrets=secrets,
         outage=Outage(spec.timeout),
+        meter=spec.limits.meter if spec.limits and spec.limits.names else None,
         key_names=spec.key_names,
         proxy=proxy,
     )

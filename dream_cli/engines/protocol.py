@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from typing import Any, Protocol
 
 from dream_cli.engines.checkpoint import Checkpoint
 from dream_cli.engines.parallel import all_of
+from dream_cli.engines.limits import Limits
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import NoAnswer, UnreadableAnswer
 from dream_cli.records.record import Image
 
@@ -104,30 +105,6 @@ class Choice:
     divided: float = 0.0
 
 
-@dataclass
-class Usage:
-    """The use of an engine so far: replies that the model made (`calls`) or that came from the store (`reused`), and the model's tokens.
-
-    `retries` counts the requests to a server that were tried again, by the kind of failure; `unkept` the calls that the store did not keep.
-    `constrained` counts the verdicts of a judge that was kept to the allowed answers, and `covered` adds up the probability that those had
-    without the constraint.
-    """
-
-    calls: int = 0
-    reused: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
-    unkept: int = 0
-    constrained: int = 0
-    covered: float = 0.0
-
-    @property
-    def retry_counts(self) -> str:
-        """The number of requests that were tried again, and the kinds of failure."""
-        return f"{self.retries.total()} ({', '.join(f'{n} {kind}' for kind, n in self.retries.most_common())})"
-
-
 @dataclass(frozen=True)
 class Purpose:
     """What calls are made for: the stage of the run, and the prompts of the record in work."""
@@ -159,6 +136,7 @@ class EngineSpec:
     headers: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)  # sent with each request to a server
     thinking: int | None = None  # tokens for thoughts: 0 for none at all, None where nothing is known of the model
     name: str | None = None  # written into the records instead of `model`
+    limits: Limits | None = None  # of the requests to a server
 
 
 class Engine(Protocol):

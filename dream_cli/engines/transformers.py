@@ -12,10 +12,11 @@ from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, row_seed, with_adapter
 from dream_cli.engines.parallel import all_of
-from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
+from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
 from dream_cli.engines.shared_choices import Request, SharedChoices
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, RowError, UsageError
 
 QUESTIONS = 8  # as many questions about the same pictures cost about as much as one response

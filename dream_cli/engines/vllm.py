@@ -16,9 +16,10 @@ from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import row_seed
 from dream_cli.engines.parallel import all_of
-from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, Usage
+from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, RowError, UsageError
 
 BATCH = 256

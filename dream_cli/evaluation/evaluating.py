@@ -13,7 +13,6 @@ from dream_cli.benchmarks.loading import warn
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.address import public_address
 from dream_cli.engines.api_keys import judge_key_names
-from dream_cli.engines.costs import cost_report
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.openai_request import merged_fields
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
@@ -26,7 +25,7 @@ from dream_cli.method.chats import conversation
 from dream_cli.method.confining import Step
 from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
-from dream_cli.method.stages import NO_MODEL, Run, Tally, engine_for, mapped
+from dream_cli.method.stages import NO_MODEL, Run, Tally, engine_for, mapped, report_cost
 from dream_cli.prompts.guard_formats import GuardFormat, guard_format
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.choices import JudgeFormat, Rule
@@ -234,9 +233,8 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):
-        run.tell(f"dry run, {spec.model or public_address(spec.base_url or '') or DEFAULT_MODEL}: {engine.report(run.prices)}")
-    elif run.verbose:
-        run.tell(cost_report(engine.usage, run.prices))
+        run.tell(f"dry run, {spec.model or public_address(spec.base_url or '') or DEFAULT_MODEL}: {engine.report(run.limits)}")
+    report_cost(run, engine)
     return done
 
 

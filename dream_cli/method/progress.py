@@ -21,7 +21,7 @@ TERMINAL_SECONDS, LOG_SECONDS = 10.0, 60.0
 class Shown:
     """What progress is shown of: the stage, its counts so far (rows, errors), and how many rows there are, where that is known.
 
-    `to_stdout`: the rows go to stdout. `report` writes one line.
+    `to_stdout`: the rows go to stdout. `report` writes one line. `cost` gives the cost so far in words, "" where there are no prices.
     """
 
     stage: str
@@ -29,6 +29,7 @@ class Shown:
     total: Callable[[], int | None]
     report: Callable[[str], None]
     to_stdout: bool
+    cost: Callable[[], str] = lambda: ""
 
 
 def is_fifo(stream: int) -> bool:
@@ -57,6 +58,13 @@ def progress(shown: Shown, quiet: bool = False) -> Iterator[Callable[[], None]]:
             yield advance
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words, as exact as an estimate is: seconds, minutes, or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def _lines(shown: Shown, seconds: float, last: bool = False) -> Iterator[None]:
     """Report a line every some `seconds`, and with `last` one at the end; each is written in one piece."""
@@ -68,7 +76,10 @@ def _lines(shown: Shown, seconds: float, last: bool = False) -> Iterator[None]:
         rows, errors = shown.counts()
         seen, of = (rows, "") if total[0] is None else (total[0], f"{rows:,} of ")
         failed = f", {amount(errors, 'error')}" if errors else ""
-        shown.report(f"{of}{amount(seen, 'row')}{failed}, {time.monotonic() - began:.0f} s")
+        passed = time.monotonic() - began
+        cost = f", {shown.cost()}" if shown.cost() else ""
+        left = f", about {duration(passed * (seen - rows) / rows)} left" if total[0] is not None and 0 < rows < seen else ""
+        shown.report(f"{of}{amount(seen, 'row')}{failed}, {passed:.0f} s{left}{cost}")
 
     def repeat() -> None:
         while not done.wait(seconds):
@@ -88,16 +99,18 @@ def _lines(shown: Shown, seconds: float, last: bool = False) -> Iterator[None]:
 @contextmanager
 def _bar(shown: Shown) -> Iterator[Callable[[], None]]:
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     total = shown.total()
     rows = TextColumn("{task.completed} rows") if total is None else MofNCompleteColumn()
-    columns = (SpinnerColumn(), TextColumn(shown.stage), rows, TextColumn("{task.fields[errors]}"), TimeElapsedColumn())
+    talk = [TextColumn("{task.fields[errors]}"), TextColumn("{task.fields[cost]}"), TimeElapsedColumn()]
+    left = [] if total is None else [TextColumn("left"), TimeRemainingColumn()]
+    columns = (SpinnerColumn(), TextColumn(shown.stage), rows, *talk, *left)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(shown.stage, total=total, errors="")
+        task = bar.add_task(shown.stage, total=total, errors="", cost="")
 
         def advance() -> None:
             errors = shown.counts()[1]
-            bar.update(task, advance=1, errors=amount(errors, "error") if errors else "")
+            bar.update(task, advance=1, errors=amount(errors, "error") if errors else "", cost=shown.cost())
 
         yield advance

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from dream_cli.engines.address import public_address
 from dream_cli.engines.breaker import BreakingEngine
-from dream_cli.engines.costs import Prices, cost_report
+from dream_cli.engines.costs import cost_report
 from dream_cli.engines.dry import DryEngine
+from dream_cli.engines.limits import NO_LIMITS, Limits
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
 from dream_cli.engines.store import CallStore, default_store
@@ -66,7 +67,7 @@ class Run:
     dry_run: bool = False
     quiet: bool = False
     verbose: bool = False
-    prices: Prices | None = None
+    limits: Limits = NO_LIMITS
 
     def tell(self, message: str) -> None:
         """Write one line to stderr."""
@@ -90,7 +91,9 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
     if run.dry_run:
         return DryEngine()
     began = time.monotonic()
-    engine = await open_engine(spec)
+    engine = await open_engine(replace(spec, limits=run.limits))
+    if run.limits.names and spec.base_url is None and not run.quiet:
+        run.tell(f"{', '.join(run.limits.names)} limits requests to a server; {engine.model} answers on this machine, without a limit")
     if run.verbose:
         where = f" at {public_address(spec.base_url)}" if spec.base_url else ""
         run.tell(
@@ -199,10 +202,10 @@ def _announced(run: Run, records: Iterable[Record]) -> Iterator[Record]:
 
 def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: float) -> None:
     if isinstance(engine, DryEngine):
-        run.tell(f"dry run: {amount(tally.rows, 'row')}, {engine.report(run.prices)}")
+        run.tell(f"dry run: {amount(tally.rows, 'row')}, {engine.report(run.limits)}")
     elif run.verbose:
         run.tell(f"{amount(tally.rows, 'row')} in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} per second)")
-        run.tell(cost_report(engine.usage, run.prices))
+    report_cost(run, engine)
     if run.quiet:
         return
     if engine.usage.retries:
@@ -226,6 +229,12 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: f
         run.tell(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
 
 
+def report_cost(run: Run, engine: Engine) -> None:
+    """Report calls, tokens and money of an engine, where there are prices or more is to be reported."""
+    if not isinstance(engine, DryEngine) and (run.verbose or (run.limits.prices and not run.quiet)):
+        run.tell(cost_report(engine.usage, run.limits.prices))
+
+
 def _total(run: Run) -> int | None:
     """Return the number of rows of a run on one whole source, where it can be counted cheaply."""
     whole = run.part is None and len(run.sources) <= 1
@@ -243,6 +252,7 @@ async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine
         total=lambda: len(records) if isinstance(records, Sized) else _total(run),
         report=run.tell,
         to_stdout=run.out in (None, "-"),
+        cost=lambda: f"cost {prices.cost(engine.usage):.4g}" if (prices := run.limits.prices) else "",
     )
     rows = _in_order(records, _guarded(run, confined(step, engine)), 2 * engine.concurrency)
     with progress(shown, run.quiet) as advance:

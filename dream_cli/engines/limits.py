@@ -1,0 +1,152 @@
+"""The limits of a run on its requests to servers: what they may cost, and how many requests and tokens a minute may take."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from dream_cli.engines.costs import Prices, most_tokens
+from dream_cli.engines.usage import Usage
+from dream_cli.errors import RunFailure
+
+WINDOW = 60.0  # seconds of a minute
+UNCOUNTED = "the server does not report token counts, so that --max-cost cannot be kept; run without it"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may spend and how fast; None is no limit. All engines of the run share one meter."""
+
+    max_cost: float | None = None  # in the currency of the prices
+    rpm: int | None = None  # requests that begin within any minute
+    tpm: int | None = None  # tokens of the requests that begin within any minute
+    prices: Prices | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The options of the limits that are set."""
+        given = {"--max-cost": self.max_cost, "--rpm": self.rpm, "--tpm": self.tpm}
+        return [name for name, limit in given.items() if limit is not None]
+
+    @cached_property
+    def meter(self) -> Meter:
+        """The meter that holds all requests of the run to the limits."""
+        return Meter(self)
+
+
+NO_LIMITS = Limits()
+
+
+class Rate:
+    """Requests and their tokens within the last minute, in seconds of one clock."""
+
+    def __init__(self, requests: int | None, tokens: int | None) -> None:
+        self._requests, self._tokens = requests, tokens
+        self._begun: deque[tuple[float, list[int]]] = deque()
+
+    def wait(self, now: float, tokens: int) -> float:
+        """Return the seconds until a request of so many tokens may begin; one that is larger than the limit begins alone."""
+        while self._begun and self._begun[0][0] <= now - WINDOW:
+            self._begun.popleft()
+        count, sum_of_tokens, clear = len(self._begun), sum(size for _, (size,) in self._begun), now - WINDOW
+        for began, (size,) in self._begun:
+            over = (self._requests is not None and count >= self._requests) or (
+                self._tokens is not None and sum_of_tokens + tokens > self._tokens
+            )
+            if not over:
+                break
+            count, sum_of_tokens, clear = count - 1, sum_of_tokens - size, began
+        return clear + WINDOW - now
+
+    def begin(self, now: float, tokens: int) -> list[int]:
+        """Count a request; the number in the result may be corrected once its tokens are known."""
+        size = [tokens]
+        self._begun.append((now, size))
+        return size
+
+
+class Meter:
+    """Holds requests back until the rate allows them, and ends the run before it costs more than it may.
+
+    The cost of requests in flight is taken at its most: their prompts by rule of thumb, corrected by what the server has counted
+    so far, and replies of full length.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._rate = Rate(limits.rpm, limits.tpm)
+        self._turn = asyncio.Lock()  # first come, first served
+        self._settled = asyncio.Event()  # a request has ended, and its cost is known
+        self._spent = self._reserved = 0.0
+        self._uncounted = False  # a reply came without its tokens
+        self._correction = 1.0  # of the rule of thumb, the largest seen
+
+    @asynccontextmanager
+    async def request(self, body: Mapping[str, Any]) -> AsyncIterator[MeteredRequest]:
+        """Hold the cost of a request in reserve during the body; raise RunFailure where it may not be spent any more."""
+        if self._uncounted:
+            raise RunFailure(UNCOUNTED)
+        tokens = most_tokens(body)
+        most = self._most(tokens)
+        while self._limits.max_cost is not None and self._spent + self._reserved + most > self._limits.max_cost:
+            if not self._reserved:
+                raise RunFailure(
+                    f"the limit of cost is reached: {self._spent:.4g} of --max-cost {self._limits.max_cost:g} is spent, "
+                    f"and the next call may cost up to {most:.4g}"
+                )
+            self._settled.clear()
+            await self._settled.wait()
+            most = self._most(tokens)
+        self._reserved += most
+        try:
+            yield MeteredRequest(self, tokens)
+        finally:
+            # What floating point leaves of a sum would look like a request in flight.
+            self._reserved = left if (left := self._reserved - most) > 1e-12 else 0.0
+            self._settled.set()
+
+    def _most(self, tokens: Usage) -> float:
+        prices = self._limits.prices
+        return prices.cost(replace(tokens, prompt_tokens=round(tokens.prompt_tokens * self._correction))) if prices else 0.0
+
+    async def begin(self, tokens: Usage) -> list[int]:
+        """Wait until the rate allows a request; return its tokens, as counted."""
+        size = tokens.prompt_tokens + tokens.completion_tokens
+        async with self._turn:
+            while (pause := self._rate.wait(time.monotonic(), size)) > 0:
+                await asyncio.sleep(pause)
+            return self._rate.begin(time.monotonic(), size)
+
+    def spend(self, tokens: Usage, estimate: Usage) -> None:
+        """Count the tokens of a reply; raise RunFailure where the server counts none and a limit of cost is to be kept."""
+        if self._limits.max_cost is None or self._limits.prices is None:
+            return
+        if not tokens.prompt_tokens + tokens.completion_tokens:
+            self._uncounted = True
+            raise RunFailure(UNCOUNTED)
+        self._spent += self._limits.prices.cost(tokens)
+        self._correction = max(self._correction, tokens.prompt_tokens / max(1, estimate.prompt_tokens))
+
+
+class MeteredRequest:
+    """One request with its attempts."""
+
+    def __init__(self, meter: Meter, estimate: Usage) -> None:
+        self._meter, self._estimate = meter, estimate
+        self._counted: list[int] = []
+
+    async def begin(self) -> None:
+        """Wait until the rate allows an attempt."""
+        self._counted = await self._meter.begin(self._estimate)
+
+    def end(self, tokens: Usage) -> None:
+        """Count the tokens of the reply in place of the estimate."""
+        self._meter.spend(tokens, self._estimate)
+        if tokens.prompt_tokens:
+            self._counted[:] = [tokens.prompt_tokens + tokens.completion_tokens]
