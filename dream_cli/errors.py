@@ -10,6 +10,7 @@ DreamError                 a message for the user: what, where and how to fix it
     ├── OutsideWorld       the record is outside of the small world that the model is confined to
     ├── EngineError        the model or the server gave no answer
     │   └── NoAnswer       a reply came, but it holds no answer: filtered or empty
+    ├── Unanswered         the next call is written for a batch, and its result has not been imported yet
     ├── UnreadableAnswer   the model answered, but not in a form that can be read
     └── InternalError      an exception that nobody expected
 """
@@ -87,6 +88,12 @@ class NoAnswer(EngineError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Unanswered(RowError):
+    """The next call of the record is written for a batch, and its result has not been imported yet."""
+
+    kind = "unanswered"
 
 
 class UnreadableAnswer(RowError):

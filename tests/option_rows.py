@@ -81,6 +81,7 @@ def run(place: str, summary: Mapping[str, Any] = {}) -> tuple[Row, ...]:
         ),
         Row("rpm", "--rpm 60", {f"{place}.limits.rpm": 60}),
         Row("tpm", "--tpm 9000", {f"{place}.limits.tpm": 9000}),
+        Row("requests", "--requests calls.jsonl", {f"{place}.requests.path": "calls.jsonl"}),
         Row("quiet", "--quiet", {f"{place}.quiet": True, **summary}),
         Row("verbose", "--verbose", {f"{place}.verbose": True}),
     )

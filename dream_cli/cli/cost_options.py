@@ -35,6 +35,16 @@ def _max_cost(ctx: typer.Context, param: typer.CallbackParam, most: float | None
     return _amount(param, most)
 
 
+def _requests(path: str | None) -> str | None:
+    if path is not None:
+        from dream_cli.records.atomic import check_place
+
+        if not path.endswith(".jsonl"):
+            raise UsageError(f"--requests {path}: a batch is JSONL; name a file that ends in .jsonl")
+        check_place(path)
+    return path
+
+
 PriceIn = Annotated[
     float | None,
     typer.Option(envvar="DREAM_PRICE_IN", min=0.0, is_eager=True, callback=_amount, help="Price per million input tokens."),
@@ -62,6 +72,18 @@ MaxCost = Annotated[
 RequestsPerMinute = Annotated[int | None, typer.Option("--rpm", envvar="DREAM_RPM", min=1, help="Maximum requests per minute to a server.")]
 TokensPerMinute = Annotated[
     int | None, typer.Option("--tpm", envvar="DREAM_TPM", min=1, help="Maximum tokens per minute, those of prompts and of replies.")
+]
+
+
+RequestsOut = Annotated[
+    str | None,
+    typer.Option(
+        "--requests",
+        metavar="OUT.jsonl",
+        is_eager=True,
+        callback=_requests,
+        help="Write the calls as lines of a batch instead of making them; dream store import takes the results.",
+    ),
 ]
 
 

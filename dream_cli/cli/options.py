@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from dream_cli.cli.arguments import OptionGroup
-from dream_cli.cli.cost_options import CostOptions
+from dream_cli.cli.cost_options import CostOptions, RequestsOut
 from dream_cli.cli.request_fields import read_body, read_headers
 from dream_cli.cli.shard_options import Shard, ShardsOut, Sources, files_of, part_of
 from dream_cli.records.choices import LocalEngine
@@ -47,7 +47,7 @@ def _cards(files: list[Path] | None) -> list[Path]:
 
 def _model(ctx: typer.Context, model: str | None) -> str | None:
     # Eager options are read before this one.
-    served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT"
+    served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT" or ctx.params.get("requests") is not None
     # dream eval may need no model, and reports a name that it does not know before a package that is not installed.
     if not served and not ctx.params.get("dry_run") and ctx.command.name != "eval":
         from dream_cli.engines.registry import check_model
@@ -334,13 +334,19 @@ class RunOptions(ShowingOptions):
     out: Out = None
     dry_run: DryRun = False
     cost: CostOptions
+    requests: RequestsOut = None
     quiet: Quiet = False
     verbose: Verbose = False
 
     def run(self, stage: str) -> Run:
         """Return the run of the stage with this name."""
+        from dream_cli.engines.requests_file import Requests
+        from dream_cli.errors import UsageError
         from dream_cli.method.stages import Run
+        from dream_cli.records.shards import is_folder
 
+        if self.requests and (self.dry_run or is_folder(self.out)):
+            raise UsageError("--requests writes the calls of one run: it goes with neither --dry-run nor -o DIR/ (run it once per file)")
         return Run(
             stage=stage,
             out=self.out,
@@ -349,6 +355,7 @@ class RunOptions(ShowingOptions):
             quiet=self.quiet,
             verbose=self.verbose,
             limits=self.cost.limits,
+            requests=Requests(self.requests) if self.requests else None,
         )
 
 
@@ -363,9 +370,11 @@ class StageOptions(RunOptions):
 
     def run(self, stage: str) -> Run:
         """Return the run of the stage with this name."""
-        if self.limit is not None:
-            from dream_cli.records.atomic import check_own_input
+        from dream_cli.records.atomic import check_own_input
 
+        if self.requests is not None:
+            check_own_input(self.requests, *(files_of(self.source) or ("-",)), option="--requests")
+        if self.limit is not None:
             check_own_input(self.out, *(files_of(self.source) or ("-",)))
         return replace(
             super().run(stage),

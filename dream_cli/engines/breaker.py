@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, Sampling
-from dream_cli.errors import DreamError, EngineError, NoAnswer, RunFailure, UnreadableAnswer
+from dream_cli.errors import DreamError, EngineError, NoAnswer, RunFailure, Unanswered, UnreadableAnswer
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class BreakingEngine(Engine):
             answer = await call
         except RunFailure:
             raise
-        except (NoAnswer, UnreadableAnswer):
+        except (NoAnswer, Unanswered, UnreadableAnswer):
             self._streak.success()
             raise
         except Exception as error:

@@ -33,8 +33,10 @@ class Prices:
 
 def cost_report(usage: Usage, prices: Prices | None) -> str:
     """Return the cost of a run in words: calls, tokens, and money where there are prices."""
-    report = f"{amount(usage.calls, 'call')} made, {usage.reused} answered from the store"
-    if usage.calls and not usage.prompt_tokens:
+    made = max(0, usage.calls - usage.batched)
+    report = f"{amount(made, 'call')} made, {usage.reused} answered from the store"
+    report += f", {usage.batched} by a batch" if usage.batched else ""
+    if made and not usage.prompt_tokens:
         return f"{report}; the server does not report token counts"
     cached = f" ({usage.cached_tokens} of them cached)" if usage.cached_tokens else ""
     report += f"; {usage.prompt_tokens} prompt{cached} and {usage.completion_tokens} completion tokens"

@@ -12,9 +12,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.address import Address, read_address
+from dream_cli.engines.batch import Batch
 from dream_cli.engines.openai_answers import Positions, read_answers, read_positions
 from dream_cli.engines.openai_attempt import Refused
 from dream_cli.engines.openai_reply import read_choices, read_completions
@@ -22,13 +24,16 @@ from dream_cli.engines.openai_request import LOGPROBS, Dropped, requests_for
 from dream_cli.engines.openai_wire import Wire, open_wire
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, answer_of
+from dream_cli.engines.requests_file import PATH
 from dream_cli.engines.thoughts import ROOM, cut_in_thoughts, with_room
-from dream_cli.errors import EngineError, NoAnswer, UnreadableAnswer, UsageError
+from dream_cli.errors import EngineError, NoAnswer, Unanswered, UnreadableAnswer, UsageError
 
 Json = dict[str, Any]
 
 VERDICT = 4  # tokens of a reply that is a verdict
 WORDY_VERDICT = 16  # of one that puts words around it
+WITH_LOGPROBS: Json = {"logprobs": True, "top_logprobs": LOGPROBS}
+NO_SERVER = "http://batch.invalid/v1"  # stands for the address where requests are only written; the name is reserved and leads nowhere
 # What a prompt gets that a vendor's filter holds back, and what a model gets whose thoughts leave no room for an answer.
 _FILTERED = re.compile(r"content_filter|content management policy|ResponsibleAIPolicyViolation")
 _OUT_OF_ROOM = re.compile(r"could not finish the message because max_tokens", re.IGNORECASE)
@@ -36,14 +41,18 @@ _OUT_OF_ROOM = re.compile(r"could not finish the message because max_tokens", re
 
 async def open_openai(spec: EngineSpec) -> Engine:
     """Return the engine for `spec.base_url`; raise UsageError where no server is there or where it has several models and none is named."""
-    address = read_address(spec.base_url or "")
-    wire = open_wire(spec, address)
+    if spec.requests is not None and spec.store is None:
+        raise UsageError("--requests keeps what it writes, and the answers, in the store of calls; leave --no-store out")
+    if spec.base_url is None and spec.model is None:
+        raise UsageError("--requests writes the calls to a model; name it with --model, or a server that has only one with --base-url")
+    wire = open_wire(spec, read_address(spec.base_url or NO_SERVER))
     try:
-        card = _pick(await wire.models(), spec.model, wire)
+        card = _pick(await wire.models() if spec.base_url else [], spec.model, wire)
+        batch = Batch(Path(spec.store), spec.requests) if spec.requests and spec.store else Batch.in_store(spec.store)
     except BaseException:
         await wire.session.close()
         raise
-    return OpenAIEngine(wire, card, spec)
+    return OpenAIEngine(wire, card, spec, batch)
 
 
 def _pick(cards: list[Json], model: str | None, wire: Wire) -> Json:
@@ -72,12 +81,12 @@ class OpenAIEngine(Engine):
 
     kind = "openai"
 
-    def __init__(self, wire: Wire, card: Json, spec: EngineSpec) -> None:
+    def __init__(self, wire: Wire, card: Json, spec: EngineSpec, batch: Batch | None) -> None:
         self.model: str = card["id"]
         self.concurrency = spec.concurrency
         self.fingerprint = _fingerprint(wire.address, card, spec)
         self.usage = wire.usage
-        self._wire = wire
+        self._wire, self._batch = wire, batch
         self._requests = requests_for(spec, card, wire.address.host)
         self._continues = card.get("owned_by") == "vllm"
         self._dropped = Dropped(wire.warn)
@@ -115,8 +124,8 @@ class OpenAIEngine(Engine):
 
         Raises UnreadableAnswer where the model declines or where its thoughts leave no room for an answer.
         """
-        plain = self._requests.body(chat, Sampling(max_tokens=VERDICT if not self._room else WORDY_VERDICT + self._room))
-        body = plain | {"logprobs": True, "top_logprobs": LOGPROBS}
+        plain = self._question(chat)
+        body = plain | WITH_LOGPROBS
         reply = await self._complete(body)
         self.usage.calls += 1
         completion = read_completions(reply)[0]
@@ -134,6 +143,19 @@ class OpenAIEngine(Engine):
         if completion.finish_reason == "refusal":
             raise UnreadableAnswer("the model declines to answer", raw=completion.text)
         return Choice(None, 0.0, answer_of(completion))
+
+    def _question(self, chat: Sequence[ChatMessage]) -> Json:
+        return self._requests.body(chat, Sampling(max_tokens=VERDICT if not self._room else WORDY_VERDICT + self._room))
+
+    def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
+        """Drop the result of a batch to a choice, or to the first sample of a text."""
+        if self._batch is None:
+            return
+        if isinstance(about, Sampling):
+            body = self._requests.body(chat, replace(about, max_tokens=about.max_tokens + self._room))
+        else:
+            body = self._question(chat) | WITH_LOGPROBS
+        self._batch.forget(self._requests.merged(self._dropped.apply(body)))
 
     async def _with_room(self, plain: Json) -> Completion:
         """Return the reply to a question with room for thoughts, which later questions then get at once."""
@@ -156,8 +178,23 @@ class OpenAIEngine(Engine):
             return []
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and the batch once every question of the rows in work has been put."""
+        if self._batch is not None:
+            if self._batch.file is not None:
+                # A row ends with its first question that has no answer; its others, put beside it, belong to the same batch.
+                await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+            self._batch.close()
         await self._wire.session.close()
+
+    async def _send(self, body: Json) -> Json:
+        """Return the reply to a request, that of a batch where there is one; raise Unanswered where the batch has none yet."""
+        result = self._batch.result(body) if self._batch else None
+        if result is not None:
+            self.usage.batched += body.get("n", 1)
+            return self._wire.reply_of(result)
+        if self._batch and self._batch.file:
+            raise Unanswered(f"the next call has no answer yet; it is in {self._batch.request(body)}")
+        return await self._wire.send("POST", PATH, body)
 
     async def _complete(self, body: Json) -> Json:
         """Return the server's reply with at least one choice; what it refuses by name is left out, once and from then on."""
@@ -165,7 +202,7 @@ class OpenAIEngine(Engine):
         while True:
             sent = self._requests.merged(dropped.apply(body))
             try:
-                reply = await self._wire.send("POST", "/chat/completions", sent)
+                reply = await self._send(sent)
             except Refused as error:
                 if _OUT_OF_ROOM.search(error.reply):
                     return {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}

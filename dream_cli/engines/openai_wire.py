@@ -125,6 +125,12 @@ class Wire:
                 self._report_retry(attempt)
                 await asyncio.sleep(pause(sum(failures.values()), attempt.wait))
 
+    def reply_of(self, result: Attempt) -> Json:
+        """Return the reply of a request that was made elsewhere; raise Refused where it is an error."""
+        if not 200 <= result.status < 300:
+            raise self._refusal(result)
+        return self._read(result.text)
+
     def _metered(self, body: Json | None) -> AbstractAsyncContextManager[MeteredRequest | None]:
         """Hold a request to the limits of the run during the body; the list of models costs nothing."""
         return nullcontext() if body is None or self.meter is None else self.meter.request(body)

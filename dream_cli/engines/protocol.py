@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from dream_cli.engines.checkpoint import Checkpoint
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.limits import Limits
+from dream_cli.engines.requests_file import RequestsFile
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import NoAnswer, UnreadableAnswer
 from dream_cli.records.record import Image
@@ -137,6 +138,7 @@ class EngineSpec:
     thinking: int | None = None  # tokens for thoughts: 0 for none at all, None where nothing is known of the model
     name: str | None = None  # written into the records instead of `model`
     limits: Limits | None = None  # of the requests to a server
+    requests: RequestsFile | None = None  # takes the requests to a server, which are then not made
 
 
 class Engine(Protocol):

@@ -96,6 +96,8 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
     """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is called only where it matters."""
     if spec.engine is not None and spec.engine not in _LOCAL:
         return EngineChoice(spec.engine, "it is a plug-in, named by --engine")
+    if spec.requests is not None and spec.base_url is None:
+        return EngineChoice("openai", "its requests are written for a batch")
     if spec.base_url is not None:
         return EngineChoice("openai", f"a server is named, {public_address(spec.base_url)}")
     model = spec.model or DEFAULT_MODEL

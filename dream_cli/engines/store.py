@@ -40,6 +40,10 @@ _SUBJECTS = "CREATE TABLE IF NOT EXISTS subjects (subject TEXT NOT NULL, call IN
 _CLAIMS = """CREATE TABLE IF NOT EXISTS claims (
     key TEXT PRIMARY KEY, host TEXT NOT NULL, process INTEGER NOT NULL, began TEXT NOT NULL, until REAL NOT NULL
 )"""
+# The requests that were written for a batch, and their results: an HTTP status and a body, NULL where there is none yet.
+_BATCH = """CREATE TABLE IF NOT EXISTS batch (
+    id TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, status INTEGER, reply TEXT
+)"""
 LEASE = 900.0  # seconds that a claim from another machine counts, whose processes cannot be seen
 # Errors of a place where a store may be, but may not be written.
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -266,7 +270,7 @@ def _prepare(db: sqlite3.Connection) -> None:
             time.sleep(0.01)
     # Enough for a killed process; only a power failure can lose the last calls, and none is ever torn.
     db.execute("PRAGMA synchronous=NORMAL")
-    if _columns(db) != _NEW or not _columns(db, "claims"):
+    if _columns(db) != _NEW or not _columns(db, "claims") or not _columns(db, "batch"):
         with db:
             db.execute("BEGIN IMMEDIATE")
             if _columns(db) == _OLD:
@@ -274,7 +278,7 @@ def _prepare(db: sqlite3.Connection) -> None:
                 db.execute("ALTER TABLE calls ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
                 db.execute(_SUBJECTS)
                 db.execute("INSERT INTO subjects SELECT '', rowid FROM calls")
-            for table in (_CALLS, _SUBJECTS, _CLAIMS):
+            for table in (_CALLS, _SUBJECTS, _CLAIMS, _BATCH):
                 db.execute(table)
     db.execute(f"SELECT {', '.join(_NEW)} FROM calls LIMIT 0")
 

@@ -6,18 +6,20 @@ import json
 import re
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from dream_cli.engines.batch import take_result
 from dream_cli.engines.store import Call, call_key, connected, has_stages
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import as_usage_error, replacing
 from dream_cli.records.streams import check_source, standard_input
-from dream_cli.records.visible import amount
+from dream_cli.records.visible import amount, visible_line
 
 Json = dict[str, Any]
 
@@ -144,20 +146,30 @@ def export_to(path: Path, selection: CallSelection, out: str | None) -> tuple[st
 
 
 def import_from(path: Path, source: str | None) -> tuple[str, int]:
-    """Add exported calls to a store, which is made where there is none; a call that is there stays as it is.
+    """Add exported calls, or the results of a batch, to a store, which is made where there is none; what is there stays as it is.
 
-    Return a report and the number of lines that are no calls. Raises UsageError where the store cannot be written.
+    Return a report and the number of lines that bring nothing. Raises UsageError where the store cannot be written.
     """
     new = known = unreadable = 0
     first = ""
+    results: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
     with ExitStack() as stack:
         check_source(source)
         lines = standard_input() if source is None or source == "-" else stack.enter_context(open(source, "rb"))
         db = stack.enter_context(connected(path, write=True, make=True))
         stack.enter_context(db)
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
-                call, subjects = _exported(line)
+                row = json.loads(line)
+                if isinstance(row, dict) and "custom_id" in row:
+                    outcome, reason = take_result(db, row)
+                    results[outcome] += 1
+                    reasons.setdefault(outcome, reason)
+                    continue
+                call, subjects = _exported(row)
             except (ValueError, TypeError, RecursionError) as error:
                 unreadable += 1
                 first = first or f"line {number}: {error}"
@@ -167,7 +179,18 @@ def import_from(path: Path, source: str | None) -> tuple[str, int]:
             links = [(subject, call.key) for subject in subjects]
             db.executemany("INSERT OR IGNORE INTO subjects SELECT ?, rowid FROM calls WHERE key = ?", links)
     left_out = f", {amount(unreadable, 'line')} skipped as not a call; the first: {first}" if unreadable else ""
-    return f"{amount(new, 'call', 'are')} new, {known:,} known already{left_out}", unreadable
+    if not results:
+        return f"{amount(new, 'call', 'are')} new, {known:,} known already{left_out}", unreadable
+    return _batch_report(results, reasons) + left_out, unreadable + results["failed"] + results["foreign"]
+
+
+def _batch_report(results: Mapping[str, int], reasons: Mapping[str, str]) -> str:
+    report = f"{amount(results['new'], 'result', 'are')} new, {results['known']:,} known already; the command that wrote the calls goes on from them"
+    if results["failed"]:
+        report += f"; {amount(results['failed'], 'call')} failed and will be requested again; the first: {reasons['failed']}"
+    if results["foreign"]:
+        report += f"; {amount(results['foreign'], 'result')} skipped as of no call of this store; the first: {reasons['foreign']}"
+    return visible_line(report)
 
 
 def time_before(age: str) -> datetime:
@@ -178,9 +201,8 @@ def time_before(age: str) -> datetime:
     return datetime.now(UTC) - int(match[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[match[2]]
 
 
-def _exported(line: bytes) -> tuple[Call, list[str]]:
+def _exported(row: Any) -> tuple[Call, list[str]]:
     """Return the call of an exported line, and its subjects; raise ValueError where it is none."""
-    row = json.loads(line)
     if not isinstance(row, dict) or not isinstance(row.get("request"), dict) or not isinstance(row.get("reply"), dict):
         raise ValueError("not a call with a request and a reply")  # noqa: TRY004 - a value of the line is wrong, not an argument
     if row.get("key") != call_key(row["request"]):

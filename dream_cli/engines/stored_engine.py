@@ -65,6 +65,7 @@ class StoredEngine(Engine):
         else:
             request = self._request("choose", chat) | {"answers": list(about)}
         self._store.drop(call_key(request))
+        self._inner.forget(chat, about)
 
     async def close(self) -> None:
         """Close the engine and the store."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 class Usage:
     """The use of an engine so far: replies that the model made (`calls`) or that came from the store (`reused`), and the model's tokens.
 
-    `retries` counts the requests to a server that were tried again, by the kind of failure; `unkept` the calls that the store did not keep.
+    `retries` counts the requests to a server that were tried again, by the kind of failure; `unkept` the calls that the store did not keep;
+    `batched` those of the calls that a batch has answered, whose tokens are not counted.
     `constrained` counts the verdicts of a judge that was kept to the allowed answers, and `covered` adds up the probability that those had
     without the constraint.
     """
@@ -24,6 +25,7 @@ class Usage:
     unkept: int = 0
     constrained: int = 0
     covered: float = 0.0
+    batched: int = 0
 
     @property
     def retry_counts(self) -> str:

@@ -10,7 +10,7 @@ from dream_cli.benchmarks.benchmark import RULES, ByRule, Item, JudgeQuestion, P
 from dream_cli.benchmarks.registry import get
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Engine, Sampling, answer_of
-from dream_cli.errors import RowError, UnreadableAnswer
+from dream_cli.errors import RowError, Unanswered, UnreadableAnswer
 from dream_cli.method import chats
 from dream_cli.method.facts import TABLES, Case, Decision, decide
 from dream_cli.method.read_choice import ask_all, ask_yes, probabilities_of
@@ -117,6 +117,8 @@ class EvaluationJudge:
             verdict = await self._answer(question, record, response)
         except UnreadableAnswer as error:
             verdict = Verdict(unscored=str(error), raw=(error.raw or "")[:2000])
+        except Unanswered:
+            raise
         except RowError as error:
             # The judge was down or refused to answer: the response is unscored, and a rerun retries it.
             verdict = Verdict(unscored=f"{error.kind}: {error}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from dream_cli.errors import RowError, UsageError
+from dream_cli.errors import RowError, Unanswered, UsageError
 from dream_cli.evaluation.judge_questions import EvaluationJudge
 from dream_cli.method.stages import Tally
 from dream_cli.records.identity import identified
@@ -51,7 +52,7 @@ class Preferrer:
         if other.turns()[-1].transcript != prompt:
             raise NoRival(f"{record.id} has another prompt in the other file; compare responses to the same prompts")
         theirs = [other.responses[min(i, len(other.responses) - 1)] for i in range(len(record.responses))]
-        judged = [await self._judged(record, prompt, *pair) for pair in zip(record.responses, theirs, strict=True)]
+        judged = await asyncio.gather(*(self._judged(record, prompt, *pair) for pair in zip(record.responses, theirs, strict=True)))
         return replace(record, responses=tuple(judged))
 
     async def _judged(self, record: Record, prompt: str, ours: Response, theirs: Response) -> Response:
@@ -59,6 +60,8 @@ class Preferrer:
             # Equal texts need no call: neither is better, in either order.
             same = ours.text.strip() == theirs.text.strip()
             verdict = Verdict(0.5) if same else await self.judge.prefer(prompt, ours.text, theirs.text, record.images)
+        except Unanswered:
+            raise
         except RowError as error:
             verdict = Verdict(unscored=f"{error.kind}: {error}")
         return ours.with_verdicts("strict", {"preference": replace(verdict, judge=self.judge.engine.model, other=theirs.model)})

@@ -21,9 +21,10 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.limits import NO_LIMITS, Limits
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
+from dream_cli.engines.requests_file import Requests
 from dream_cli.engines.store import CallStore, default_store
 from dream_cli.engines.stored_engine import StoredEngine
-from dream_cli.errors import InternalError, RowError, as_row_error
+from dream_cli.errors import InternalError, RowError, Unanswered, as_row_error
 from dream_cli.method.confining import Step, confined
 from dream_cli.method.progress import Shown, is_fifo, progress
 from dream_cli.records.columns import DEFAULT_READING, Reading
@@ -68,6 +69,7 @@ class Run:
     quiet: bool = False
     verbose: bool = False
     limits: Limits = NO_LIMITS
+    requests: Requests | None = None  # takes the calls instead of a server
 
     def tell(self, message: str) -> None:
         """Write one line to stderr."""
@@ -91,7 +93,7 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
     if run.dry_run:
         return DryEngine()
     began = time.monotonic()
-    engine = await open_engine(replace(spec, limits=run.limits))
+    engine = await open_engine(replace(spec, limits=run.limits, requests=run.requests.file if run.requests else None))
     if run.limits.names and spec.base_url is None and not run.quiet:
         run.tell(f"{', '.join(run.limits.names)} limits requests to a server; {engine.model} answers on this machine, without a limit")
     if run.verbose:
@@ -113,7 +115,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
             run.tell(NO_MODEL)
     tally = Tally()
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
-    with _writer(run) as write:
+    with _writer(run) as write, requests_written(run):
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
@@ -217,16 +219,23 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: f
         )
     if engine.usage.unkept:
         run.tell(f"{amount(engine.usage.unkept, 'call', 'are')} not kept in the store; a rerun makes them again")
-    if tally.errors:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in tally.errors.most_common())
-        first = next(iter(tally.first.values())) if len(tally.first) == 1 else "those of each kind:"
-        run.tell(
-            f"{tally.errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see their `error` field; the first: {first}"
-        )
-        for kind, _ in tally.errors.most_common() if len(tally.first) > 1 else ():
+    if run.requests:
+        run.tell(run.requests.file.report(tally.errors[Unanswered.kind]))
+    # Rows that wait for a batch are no fault.
+    errors = tally.errors - Counter({Unanswered.kind: tally.errors[Unanswered.kind]})
+    if errors:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in errors.most_common())
+        first = tally.first[next(iter(errors))] if len(errors) == 1 else "those of each kind:"
+        run.tell(f"{errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see their `error` field; the first: {first}")
+        for kind, _ in errors.most_common() if len(errors) > 1 else ():
             sys.stderr.write(f"  {kind}: {tally.first[kind]}\n")
     if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_fifo(1)):
         run.tell(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
+
+
+def requests_written(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Write the calls of a run to a file during the body, where they are not made."""
+    return run.requests.file.written() if run.requests and not run.dry_run else contextlib.nullcontext()
 
 
 def report_cost(run: Run, engine: Engine) -> None:

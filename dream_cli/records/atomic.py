@@ -86,14 +86,16 @@ def write_once(target: Path, data: bytes) -> None:
         _remove(temporary)
 
 
-def check_own_input(out: str | None, *sources: str | None) -> None:
+def check_own_input(out: str | None, *sources: str | None, option: str = "-o") -> None:
     """Raise UsageError where a command that drops rows would replace one of its sources, under whatever name; None and - are stdin."""
     for source in sources:
         with suppress(OSError):
             opened = os.fstat(0) if source in (None, "-") else os.stat(str(source))
             if out not in (None, "-", os.devnull) and os.path.samestat(opened, os.stat(str(out))):
                 name = "stdin" if source in (None, "-") else source
-                raise UsageError(f"-o {out} is the input itself ({name}), and the rows that are dropped would be lost; name another file")
+                raise UsageError(
+                    f"{option} {out} is the input itself ({name}), and the rows that are dropped would be lost; name another file"
+                )
 
 
 def check_place(out: str) -> None:
