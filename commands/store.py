@@ -21,7 +21,9 @@ def _age(text: str | None) -> str | None:
 What = Annotated[
     Literal["path", "info", "prune", "export", "import"], typer.Argument(metavar="ACTION", help="path, info, prune, export or import.")
 ]
-Input = Annotated[str | None, typer.Argument(metavar="FILE", help="For import: a file of exported calls (default or -: stdin).")]
+Input = Annotated[
+    str | None, typer.Argument(metavar="FILE", help="For import: exported calls, or the results of a batch (default or -: stdin).")
+]
 Stage = Annotated[str | None, typer.Option(metavar="NAME", help="Only calls of this stage, e.g. judge.")]
 Model = Annotated[str | None, typer.Option(metavar="NAME", help="Only calls of this model, as info shows it.")]
 OlderThan = Annotated[str | None, typer.Option(metavar="AGE", callback=_age, help="Only calls made longer ago: 30d, 12h or 8w.")]
@@ -43,7 +45,8 @@ def run(
     """Show, prune, export or import the call store.
 
     path prints where it is, info its size and its calls. prune deletes the calls that the options select and frees their space.
-    export writes calls as JSONL, and import adds them to a store; a call that is there stays as it is.
+    export writes calls as JSONL, and import adds them to a store; a call that is there stays as it is. import also takes the
+    results of a batch, whose calls a command wrote with --requests.
 
     Example: dream store prune --stage judge --older-than 30d
     """

@@ -178,11 +178,8 @@ class OpenAIEngine(Engine):
             return []
 
     async def close(self) -> None:
-        """Close the connections, and the batch once every question of the rows in work has been put."""
+        """Close the connections and the batch."""
         if self._batch is not None:
-            if self._batch.file is not None:
-                # A row ends with its first question that has no answer; its others, put beside it, belong to the same batch.
-                await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
             self._batch.close()
         await self._wire.session.close()
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dream_cli.engines.checkpoint import Checkpoint
-from dream_cli.engines.parallel import all_of
 from dream_cli.engines.limits import Limits
+from dream_cli.engines.parallel import all_of
 from dream_cli.engines.requests_file import RequestsFile
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import NoAnswer, UnreadableAnswer

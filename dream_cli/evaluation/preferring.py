@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from dream_cli.engines.parallel import all_of
 from dream_cli.errors import RowError, Unanswered, UsageError
 from dream_cli.evaluation.judge_questions import EvaluationJudge
 from dream_cli.method.stages import Tally
@@ -52,7 +52,7 @@ class Preferrer:
         if other.turns()[-1].transcript != prompt:
             raise NoRival(f"{record.id} has another prompt in the other file; compare responses to the same prompts")
         theirs = [other.responses[min(i, len(other.responses) - 1)] for i in range(len(record.responses))]
-        judged = await asyncio.gather(*(self._judged(record, prompt, *pair) for pair in zip(record.responses, theirs, strict=True)))
+        judged = await all_of(self._judged(record, prompt, *pair) for pair in zip(record.responses, theirs, strict=True))
         return replace(record, responses=tuple(judged))
 
     async def _judged(self, record: Record, prompt: str, ours: Response, theirs: Response) -> Response:
