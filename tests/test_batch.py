@@ -18,7 +18,7 @@ NAMED = ("--model", "loopback")
 def answered(work: Workdir, server: Loopback, requests: str = "calls.jsonl", results: str = "results.jsonl") -> list[dict[str, Any]]:
     """Make the calls of a batch as its service does, and write its results; return the bodies of the requests."""
     lines = work.read(requests)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in lines:
         assert set(line) == {"custom_id", "method", "url", "body"}
         assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
@@ -44,10 +44,8 @@ def answered(work: Workdir, server: Loopback, requests: str = "calls.jsonl", res
 
 def test_a_pipeline_by_batches_gives_what_calls_give(work: Workdir) -> None:
     work.write("in.jsonl", [{"id": str(n), "prompt": f"Hi {n}", "images": [work.picture("a.png")]} for n in range(3)])
-    yes = lambda body: "Yes" if body.get("logprobs") else None
-    with Loopback() as server:
-        server.reply = lambda body: yes(body) or Loopback._text(plain, body)
-        plain = Loopback()
+    plain = Loopback()
+    with Loopback(reply=lambda body: "Yes" if body.get("logprobs") else plain._text(body)) as server:
         stages = {"disentangle": ("in.jsonl",), "sample": ("-n", "2", "disentangle.jsonl"), "judge": ("sample.jsonl",)}
         passes = {}
         for stage, args in stages.items():
@@ -67,8 +65,8 @@ def test_a_pipeline_by_batches_gives_what_calls_give(work: Workdir) -> None:
                 assert taken.code == 0 and f"{len(bodies)} results are new, 0 known already" in taken.err
             assert (ran.code, (work.path / "calls.jsonl").read_text()) == (0, "")
             assert "no call is left to write to calls.jsonl" in ran.err
-        # Is there a risk, which one, and is it so; all samples at once; all scores at once.
-        assert passes == {"disentangle": 3, "sample": 1, "judge": 1}
+        # Is there a risk, which one, and is it so; all samples at once; all scores at once, and again those that are "Yes".
+        assert passes == {"disentangle": 3, "sample": 1, "judge": 2}
         by_batches, paid = (work.path / "judge.jsonl").read_text(), server.calls
         work.env["DREAM_STORE"] = str(work.path / "other.sqlite")
         for stage, args in stages.items():
@@ -146,11 +144,11 @@ def test_eval_and_prefer_write_their_calls(work: Workdir) -> None:
     work.write("b.jsonl", [{"id": "1", "prompt": "Hi", "response": "Hu"}])
     work.write("own.jsonl", [{"id": str(n), "prompt": f"Hi {n}", "harmful": False} for n in range(2)])
     with Loopback(reply=lambda body: "A" if "logprobs" in body else "Sure") as server:
-        line = ("prefer", "a.jsonl", "b.jsonl", *NAMED, "--requests", "calls.jsonl", "-o", "out.jsonl")
-        assert work.dream(*line).code == 1
+        prefer = ("prefer", "b.jsonl", "a.jsonl", *NAMED, "--requests", "calls.jsonl", "-o", "out.jsonl")
+        assert work.dream(*prefer).code == 1
         assert len(answered(work, server)) == 4  # two responses, in both orders
         assert work.dream("store", "import", "results.jsonl").code == 0
-        assert work.dream(*line).code == 0
+        assert work.dream(*prefer).code == 0
         served = (*NAMED, "--judge", "loopback", "--judge-base-url", server.url)
         line = ("eval", "own.jsonl", *served, "--requests", "calls.jsonl", "-o", "out.jsonl")
         first = work.dream(*line)
