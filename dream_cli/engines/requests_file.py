@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
@@ -28,6 +28,11 @@ class Requests:
     def file(self) -> RequestsFile:
         """The file, one for all engines of the run."""
         return RequestsFile(self.path)
+
+
+def written(requests: Requests | None) -> AbstractContextManager[None]:
+    """Collect the requests of a run in its file during the body, where they are not made."""
+    return nullcontext() if requests is None else requests.file.written()
 
 
 class RequestsFile:

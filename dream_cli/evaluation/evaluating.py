@@ -17,6 +17,7 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.openai_request import merged_fields
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
+from dream_cli.engines.requests_file import written
 from dream_cli.errors import Unanswered, UsageError, as_row_error
 from dream_cli.evaluation.guard_judge import GuardJudge
 from dream_cli.evaluation.judge_questions import EvaluationJudge, by_rule, prompts_of, questions, questions_for_judge
@@ -25,7 +26,7 @@ from dream_cli.method.chats import conversation
 from dream_cli.method.confining import Step
 from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
-from dream_cli.method.stages import NO_MODEL, Run, Tally, engine_for, mapped, report_cost, requests_written
+from dream_cli.method.stages import NO_MODEL, Run, Tally, engine_for, mapped, report_cost
 from dream_cli.prompts.guard_formats import GuardFormat, guard_format
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.choices import JudgeFormat, Rule
@@ -118,7 +119,7 @@ def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, w
     """Return the items answered, judged and, where `writing`, written out, with the exit code: 1 where some could not be."""
     _check(plan, items)
     # The output is opened first: otherwise a folder that cannot be written to fails only after the calls are paid.
-    with open_writer(run.out) if writing and not run.dry_run else nullcontext() as writer, requests_written(run):
+    with open_writer(run.out) if writing and not run.dry_run else nullcontext() as writer, written(run.requests):
         done = asyncio.run(evaluate(run, plan, items))
         if writer is not None:
             for record in done:

@@ -21,7 +21,7 @@ from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.limits import NO_LIMITS, Limits
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
 from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
-from dream_cli.engines.requests_file import Requests
+from dream_cli.engines.requests_file import Requests, written
 from dream_cli.engines.store import CallStore, default_store
 from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import InternalError, RowError, Unanswered, as_row_error
@@ -115,7 +115,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
             run.tell(NO_MODEL)
     tally = Tally()
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
-    with _writer(run) as write, requests_written(run):
+    with _writer(run) as write, written(run.requests):
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
@@ -231,11 +231,6 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: f
             sys.stderr.write(f"  {kind}: {tally.first[kind]}\n")
     if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_fifo(1)):
         run.tell(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
-
-
-def requests_written(run: Run) -> contextlib.AbstractContextManager[None]:
-    """Write the calls of a run to a file during the body, where they are not made."""
-    return run.requests.file.written() if run.requests and not run.dry_run else contextlib.nullcontext()
 
 
 def report_cost(run: Run, engine: Engine) -> None:
