@@ -81,7 +81,7 @@ class OpenAIEngine(Engine):
 
     kind = "openai"
 
-    def __init__(self, wire: Wire, card: Json, spec: EngineSpec, batch: Batch | None) -> None:
+    def __init__(self, wire: Wire, card: Json, spec: EngineSpec, batch: Batch | None = None) -> None:
         self.model: str = card["id"]
         self.concurrency = spec.concurrency
         self.fingerprint = _fingerprint(wire.address, card, spec)
