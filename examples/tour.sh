@@ -5,7 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-out/demo}
 bash "$here/demo.sh" "$out"
 
-export OUT=$out/loop ROUNDS=1 KEEP_GOING=1 SFT_PROMPTS=80 ROUND_PROMPTS=120 GUIDED="-n 1 --temperature 0" EVAL="nano_world --limit 100"
+export OUT=$out/loop ROUNDS=1 KEEP_GOING=1 SFT_PROMPTS=80 ROUND_PROMPTS=120 GUIDED="-n 1 --temperature 0" EVAL="nano_world --limit 24"
 export DPO=${DPO:---lr 1e-4 --epochs 2 --batch-size 8 --sft-weight 0.1}
 export PROMPTS=$out/prompts/records.jsonl DREAM_IMAGE_ROOT=$out/prompts
 [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix training --count 200 --out "$out/prompts"
