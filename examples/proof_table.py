@@ -126,12 +126,6 @@ def by_seed(stage: Stage, measure: str) -> dict[int, Values]:
     return all_values
 
 
-def pooled(stage: Stage, measure: str) -> Values:
-    """Return the mean over seeds of each item."""
-    seeds = list(by_seed(stage, measure).values())
-    return {item: fmean(values[item] for values in seeds) for item in seeds[0]}
-
-
 def rate(stage: Stage, measure: str) -> tuple[float, Interval] | None:
     """Return the mean over seeds with Student's interval, cut at 0 and 1; for one seed Wilson's over items; None where no item has the measure."""
     values = [list(each.values()) for each in by_seed(stage, measure).values()]
