@@ -6,6 +6,8 @@ import asyncio
 import functools
 import json
 import math
+import subprocess
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,10 +99,16 @@ def test_training_in_bfloat16_on_the_card_starts_at_its_reference_and_learns(pai
 
 
 def test_a_run_that_was_stopped_on_the_card_goes_on(pairs: Workdir) -> None:
-    line = ("dpo", "in.jsonl", "--model", "model", "--lora", "-o", "out", "--batch-size", "4", "--save-every", "2", "-q")
-    assert pairs.dream(*line, "--max-steps", "6").code == 0
+    line = ("dpo", "in.jsonl", "--model", "model", "--lora", "-o", "out", "--batch-size", "4", "--epochs", "20", "--save-every", "2", "-q")
+    running = subprocess.Popen(pairs.command(*line), cwd=pairs.path, env=pairs.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and not any((pairs.path / "out" / "checkpoints").glob("checkpoint-*")):
+        time.sleep(0.05)
+    running.terminate()
+    assert running.wait(300) == 143
+    ran = pairs.dream(*line)
+    assert ran.code == 0 and "resuming from" in ran.err
     steps = [json.loads(line)["step"] for line in (pairs.path / "out" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5, 6]
+    assert steps == list(range(1, 121))
 
 
 @pytest.fixture

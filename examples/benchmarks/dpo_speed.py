@@ -7,7 +7,8 @@ answers, including the time to build the caches. The sides take turns, so that a
 compares CPU seconds of `train()`, which other work on the machine disturbs least, and the peak of the resident set.
 
 Sides: `trl` is unchanged TRL; on a CPU its fused head computes logits at every position, on a GPU for the answers only.
-`trl-answers` has that GPU behaviour on the CPU as well: compare with it to estimate the gain on a GPU. `ours` is the shared prefix.
+`trl-answers` has that GPU behaviour on the CPU as well: compare with it to estimate the gain on a GPU. `ours` is the shared prefix;
+`plain` is TRL's path with the reference scored once and the features of a frozen tower kept, which all other families get.
 
 The bound is the ratio of the multiplications that the sides must do (see `operations`), the gain of a perfect program.
 One line of JSON per row, on stdout.
@@ -34,7 +35,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 warnings.simplefilter("ignore")
 
 EPOCHS, BATCH, ANSWER, PROMPT, PATCH = 3, 2, 80, 40, 14
-SIDES = ("trl", "trl-answers", "ours")
+SIDES = ("trl", "trl-answers", "plain", "ours")
 # image tokens -> patches along a side whose square is nearest to them; the tower has one patch per image token
 GRIDS = {0: 0, 300: 17, 600: 24, 1200: 35}
 
@@ -87,14 +88,15 @@ def operations(shape: Shape, image_tokens: int, tune: str, side: str) -> float:
     the prompt, and for us the answers from the prompt.
     """
     full = tune == "full"
-    trained, reference = 3 + full, 1 / EPOCHS if side == "ours" else 1
+    once = side in ("ours", "plain")  # the reference, and the features of a frozen tower
+    trained, reference = 3 + full, 1 / EPOCHS if once else 1
     prompt = PROMPT + image_tokens
     tokens, copies = (prompt + 2 * ANSWER, 1) if side == "ours" else (prompt + ANSWER, 2)
     seen = prompt**2 / 2 + 2 * ANSWER * tokens if side == "ours" else tokens**2 / 2
     layers = copies * (tokens * shape.layer_weights + 2 * seen * shape.width * shape.layers) * (trained + reference)
-    head = (copies * tokens if side == "trl" else 2 * ANSWER) * shape.head_weights * (trained + reference)
+    head = (copies * tokens if side in ("trl", "plain") else 2 * ANSWER) * shape.head_weights * (trained + reference)
     patches = image_tokens * shape.tower_weights + 2 * image_tokens**2 * shape.tower_width * shape.tower_layers
-    return layers + head + copies * patches * ((0 if side == "ours" and not full else trained) + reference)
+    return layers + head + copies * patches * ((0 if once and not full else trained) + reference)
 
 
 def build(shape: Shape, image_tokens: int, folder: Path) -> None:
@@ -158,15 +160,15 @@ def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out
     more: dict[str, Any] = {}
     if side == "trl-answers":
         trl.trainer.utils._use_triton = lambda device: True  # only the fused head reads it, to choose its positions
-    if side == "ours":
-        more["settings"] = FastPath(out / "cache")
+    if side in ("ours", "plain"):
+        more["settings"] = FastPath(out / "cache", enabled=side == "ours")
     if tune == "lora":
         from peft import LoraConfig
 
         more["peft_config"] = LoraConfig(r=8, target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj")
     quiet = {"use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
     options = {"per_device_train_batch_size": BATCH, "num_train_epochs": EPOCHS, "gradient_checkpointing": True, "max_length": None}
-    trainer = (PreferenceTrainer if side == "ours" else DPOTrainer)(
+    trainer = (PreferenceTrainer if side in ("ours", "plain") else DPOTrainer)(
         AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32),
         args=DPOConfig(str(out), learning_rate=1e-4, **quiet, **options),
         train_dataset=pairs(count, image_tokens),
@@ -189,7 +191,7 @@ def run(side: str, tune: str, count: int, image_tokens: int, folder: Path) -> di
 
 
 def compare(name: str, tune: str, count: int, image_tokens: int, repeats: int, sides: list[str]) -> dict[str, Any]:
-    """Run the sides in turn `repeats` times; return the fastest run of each and the ratios to ours."""
+    """Run the sides in turn `repeats` times; return the fastest run of each and the ratios to ours (without it: to the last side)."""
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         build(SHAPES[name], image_tokens, Path(folder))
@@ -201,10 +203,11 @@ def compare(name: str, tune: str, count: int, image_tokens: int, repeats: int, s
     row: dict[str, Any] = {"shape": name, "tune": tune, "image_tokens": GRIDS[image_tokens] ** 2, "pairs": count, "epochs": EPOCHS}
     row["pairs_per_cpu_second"] = {side: round(count * EPOCHS / seconds, 3) for side, seconds in best.items()}
     row |= {"peak_mib": peak, "last_loss": {side: round(repeated[-1]["loss"], 5) for side, repeated in runs.items()}}
+    base = "ours" if "ours" in sides else sides[-1]
     for side in sides:
-        if side != "ours":
-            work = [operations(SHAPES[name], GRIDS[image_tokens] ** 2, tune, which) for which in (side, "ours")]
-            ratio, bound = best[side] / best["ours"], work[0] / work[1]
+        if side != base:
+            work = [operations(SHAPES[name], GRIDS[image_tokens] ** 2, tune, which) for which in (side, base)]
+            ratio, bound = best[side] / best[base], work[0] / work[1]
             row[f"over_{side}"] = {"ratio": round(ratio, 2), "bound": round(bound, 2), "reached": round(ratio / bound, 2)}
     return row
 
@@ -218,7 +221,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(6, 4))
     for label in dict.fromkeys(f"{row['shape']}, {row['tune']}" for row in rows):
-        for side in ("over_trl", "over_trl-answers"):
+        for side in ("over_trl", "over_trl-answers", "over_plain"):
             here = [row for row in rows if f"{row['shape']}, {row['tune']}" == label and side in row]
             if here:
                 tokens = [row["image_tokens"] for row in here]
