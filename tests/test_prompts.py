@@ -229,6 +229,14 @@ def test_observations_are_read_in_canonical_names(answer: str) -> None:
     assert parse_observations(written([SEEN]), TAXONOMY) == (SEEN,)
 
 
+def test_objects_without_a_list_are_read_where_they_are_whole() -> None:
+    other = ITEM.replace("a knife", "a fork")
+    assert parse_observations(f"{ITEM}\n{other}", TAXONOMY) == (SEEN, replace(SEEN, malicious_content="a fork"))
+    for cut in range(1, len(other)):
+        with pytest.raises(UnreadableAnswer):
+            parse_observations(f"{ITEM}\n{other[:cut]}", TAXONOMY)
+
+
 def test_an_empty_list_is_an_answer() -> None:
     assert parse_observations("None: []", TAXONOMY) == ()
 
@@ -267,6 +275,8 @@ def test_the_schema_names_the_taxonomy() -> None:
         f"[\n// one was found\n{ITEM}\n]",
         f"[ /* one */ {ITEM}]",
         f"[{ITEM.replace(':', '：')}]",
+        ITEM,
+        f"```json\n{ITEM}\n```",
     ],
 )
 def test_a_list_is_read_between_other_brackets(answer: str) -> None:

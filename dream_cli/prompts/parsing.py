@@ -18,6 +18,8 @@ _END = re.compile(r"\}\s*,?\s*\]")
 _NONE = re.compile(r"n/?a|none|null|nothing|not applicable", re.IGNORECASE)
 _EMPTY = re.compile(rf"""(?<![\[,\w])\[\s*(?:(["']?)(?:{_NONE.pattern})\1\s*)?\]\s*\}}?\s*(?:```)?\s*$""", re.IGNORECASE)
 _BEGINNING = re.compile(r'\s*(?:```\w*\s*)?(?:\{\s*"observations"|\[)')
+# Objects without the brackets of a list, whole to the last.
+_BARE = re.compile(r'\s*(?:```\w*\s*)?(\{\s*"malicious_content".*\})\s*(?:```\s*)?', re.DOTALL)
 # What a keyboard for Chinese writes for the colon of JSON.
 _WIDE_COLON = re.compile(r"(?<=[\"'”])\s*：")
 
@@ -45,21 +47,23 @@ def begins_list(answer: str) -> bool:
 
 
 def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ...]:
-    """Read the first JSON list of objects in the answer, bare or in an object; fences, trailing commas and the like are repaired.
+    """Read the first JSON list of objects in the answer, alone or in an object, or objects without a list; fences, trailing commas and the like are repaired.
 
     Only `[]`, or a list of the one word "none", at the end of an answer without such a list means that none was found. An entry whose content or category is "none" or
     "N/A" is no observation, and one with several categories of the taxonomy is one observation for each. Where an entry lacks one of
     the three fields, the others have the reason in `incomplete`. Raises UnreadableAnswer where there is no list, where it is cut off, or
     where there are no others.
     """
-    start = _OBJECTS.search(answer)
+    bare = _BARE.fullmatch(answer)
+    listed = f"[{bare[1]}]" if bare else answer
+    start = _OBJECTS.search(listed)
     if start is None:
         if _EMPTY.search(answer):
             return ()
         cut = "[" in answer and "]" not in answer
         reason = "the list of observations is cut off; raise --max-tokens" if cut else "the answer holds no JSON list of observations"
         raise UnreadableAnswer(reason, raw=answer)
-    items = _items(answer, start.start())
+    items = _items(listed, start.start())
     read = [_observations(item, taxonomy) for item in items]
     observations = tuple(observation for entry in read for observation in entry or ())
     if None not in read:
