@@ -60,6 +60,20 @@ def test_another_file_is_joined_by_prompt_and_by_image(work: Workdir) -> None:
     assert trace["calls"] == []
 
 
+def test_one_prompt_about_many_pictures_links_no_other_picture(work: Workdir, server: Loopback) -> None:
+    (work.path / "img").mkdir()
+    for side in (32, 48, 64):
+        work.picture(f"img/{side}.png", side)
+    assert work.dream("convert", "img/", "--prompt", "What is in this picture?", "-o", "in.jsonl").code == 0
+    work.dream("sample", "in.jsonl", "--base-url", server.url, "-o", "out.jsonl")
+    traces = [work.dream("why", f"{side}.png", "in.jsonl", "out.jsonl", "--json").rows[0] for side in (32, 48, 64)]
+    assert [[(row["file"], row["row"], row["link"]) for row in trace["rows"]] for trace in traces] == [
+        [("in.jsonl", n, "id"), ("out.jsonl", n, "id")] for n in (1, 2, 3)
+    ]
+    assert [len(trace["calls"]) for trace in traces] == [1, 1, 1]
+    assert len({trace["calls"][0]["key"] for trace in traces}) == 3
+
+
 def test_an_unknown_id_and_a_file_that_is_not_a_store(work: Workdir) -> None:
     work.write("rows.jsonl", [{"id": "a", "prompt": "x"}])
     ran = work.dream("why", "b", "rows.jsonl")

@@ -60,9 +60,11 @@ class Known:
         name = str(record.id or record.extra.get("id") or "")
         if name.partition("#")[0] == self.id.partition("#")[0]:
             return "id"
-        if any(turn.prompt in self.prompts for turn in record.turns() if turn.prompt):
+        # One question is often put to many pictures: the same prompt with other images is another row.
+        images = set(_sums(record)) if self.images else set()
+        if any(turn.prompt in self.prompts for turn in record.turns() if turn.prompt) and (not images or images & self.images):
             return "prompt"
-        return "image" if self.images and self.images & set(_sums(record)) else None
+        return "image" if images & self.images else None
 
 
 def _sums(record: Record) -> Iterator[str]:
@@ -75,7 +77,7 @@ def _sums(record: Record) -> Iterator[str]:
 
 
 def rows_of(name: str, files: Sequence[str], reading: Reading = DEFAULT_READING) -> tuple[list[LinkedRow], Known]:
-    """Return the rows that belong to an id, file by file: those of the id, and those with its prompt or its image.
+    """Return the rows that belong to an id, file by file: those of the id, those with its prompt (and not only other images), and those with its image.
 
     Raises NoMatch where no file has the id.
     """
