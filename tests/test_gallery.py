@@ -246,8 +246,13 @@ def test_text_and_pictures_are_blurred_until_clicked(window: Page, tmp_path: Pat
     assert window.run("document.activeElement.querySelectorAll('.veil:not(.open)').length") == 0
     window.press("v")
     assert window.run("document.activeElement.querySelectorAll('.veil.open').length") == 0
+    button = "document.querySelector('#blur').textContent"
+    assert window.run(button) == "Unblur all"
     window.press("b")
     assert window.run(blurred) == 0
+    assert window.run(button) == "Blur all"
+    window.run("document.querySelector('#blur').click()")
+    assert (window.run(blurred), window.run(button)) == (veils, "Unblur all")
     window.press("/")
     assert window.run("document.activeElement.name") == "q"
 
@@ -263,6 +268,32 @@ def test_a_card_fits_phone_and_desktop(window: Page, tmp_path: Path, width: int)
     assert window.run("document.title") == "FigStep and FigStep-Benign"
     assert [url for url in window.requests if not url.startswith("data:")] == [f"file://{path}"]
     assert window.complaints == []
+
+
+def test_a_card_names_and_numbers_its_models(tmp_path: Path) -> None:
+    names = [f"organisation/a-model-with-a-long-name-aligned/checkpoint-{step}" for step in (100, 200)]
+    rates = [summary("siuo", "SIUO", name, rate("safe", 0.5, "up"), rate("effective", 0.5, "up")) for name in names]
+    html = card(rates, [])
+    legend = re.search(r'<ol class="models">(.+?)</ol>', html, re.DOTALL)
+    assert legend
+    assert re.findall(r"<span>(.+?)</span>", legend[1]) == names
+    # Two models at one point: their numbers stand in two corners of it, and no line suggests that one came from the other.
+    numbers = re.findall(r'<text class="name" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">(\d)</text>', html)
+    assert numbers == [("188.0", "143.0", "start", "1"), ("172.0", "143.0", "end", "2")]
+    assert "<polyline" not in html
+
+
+def test_an_interval_has_its_numbers(tmp_path: Path) -> None:
+    html = card([summary("siuo", "SIUO", "m", rate("safe", 0.6, "up"), rate("effective", None, "up", unscored=10))], [])
+    assert re.findall(r"<span>([\d.]+ to [\d.]+)</span>", html) == ["50.0 to 70.0"]
+
+
+def test_the_number_in_the_corner_has_a_name() -> None:
+    judged = [{"text": "y", "judgement": {"rubric": "sum/expected", "global_score": 5.0, "score": score}} for score in (0.9, 0.1)]
+    rows = [Record.from_dict({"id": f"r{n}", "prompt": "x", "responses": judged[:n]}) for n in (1, 2)]
+    html = page("rows.jsonl", shown_records(enumerate(rows, 1)), 2)
+    corners = re.findall(r'<span class="score number small"><span class="quiet">([\w ]+)</span> ([\d.]+)</span>', html)
+    assert corners == [("score", "0.90"), ("lowest score", "0.10")]
 
 
 def test_a_server_answers_this_machine_only(work: Workdir) -> None:

@@ -81,15 +81,10 @@ def _figure(drawn: Sequence[Plane], divided: Sequence[tuple[Json, str, list[Json
 
 
 def draw_plane(axis: Axes, plane: Plane, models: Sequence[str]) -> None:
-    """Draw one plane: a point per model with 95 % intervals, joined in input order.
+    """Draw one plane: a point per model with 95 % intervals; no line joins them, as they may be unrelated.
 
     A model whose helpfulness was not measured is drawn hollow at the bottom of the plot: the position is not a value of 0.
     """
-    placed = [
-        (p.safe.value, p.helpful.value) for p in plane.points if p.safe.value is not None and p.helpful and p.helpful.value is not None
-    ]
-    if len(placed) > 1:
-        axis.plot(*zip(*placed, strict=True), color="0.6", linewidth=1, zorder=1)
     for point in plane.points:
         if point.safe.value is None:
             continue

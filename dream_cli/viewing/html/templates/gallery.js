@@ -46,7 +46,8 @@
   };
   const toggleAll = () => {
     const clear = document.body.classList.toggle("clear");
-    document.querySelector("#blur")?.setAttribute("aria-pressed", String(clear));
+    const button = document.querySelector("#blur");
+    if (button) button.textContent = clear ? "Blur all" : "Unblur all";
     for (const veil of document.querySelectorAll(".veil.open")) {
       veil.classList.remove("open");
       label(veil);
