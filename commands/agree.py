@@ -49,9 +49,10 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
     labels, voices = gold_labels(people), judged_voices(judges, rule)
     reports = [agreement_report(answers) for answers in matched(labels, voices)]
     if not reports:
+        order = "" if voices else "; the file with the labels comes first"
         raise UsageError(
             f"{gold} labels no question that a judge answered in {', '.join(judged)}: "
-            f"labels of {_questions(labels)}, verdicts of {_questions(voices)}"
+            f"labels of {_questions(labels)}, verdicts of {_questions(voices)}{order}"
         )
     failed = sum(map(without_labels, [*people, *judges]))
     for row in [*reports, *agreement_among_judges(voices)]:

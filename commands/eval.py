@@ -96,7 +96,9 @@ def run(
         check_own_input(str(file), *words)
     code, asks = 0, bool(running or named)
     if run.out is not None and not asks:
-        raise UsageError("-o is for items that are answered or judged here; name --model or --judge, or write the card with --card")
+        raise UsageError(
+            "-o is for items that are answered or judged here; name --model or --judge as an option, not in the environment, or write the card with --card"
+        )
     if asks:
         items, code = run_evaluation(run.run("eval"), plan, items, writing=not summary or run.out is not None)
     if not run.dry_run:

@@ -22,7 +22,8 @@ import traceback
 
 def with_extra(name: str) -> str:
     """Return how to install an extra, in words that hold for pip, pipx and uv; dream is installed from its checkout, not from an index."""
-    return f"install the extra {name!r}: pip install '.[{name}]' in the checkout (or pipx install --force, or uv tool install)"
+    ways = (f"{way} '.[{name}]'" for way in ("pip install", "pipx install --force", "uv tool install --force"))
+    return f"install the extra {name!r} in the checkout: {' or '.join(ways)}"
 
 
 class DreamError(Exception):

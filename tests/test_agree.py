@@ -173,6 +173,13 @@ def test_what_cannot_be_compared_is_counted(work: Workdir) -> None:
     assert "1 labelled, 1 unscored by the judge, 1 not judged, 1 of another response" in ran.err
 
 
+def test_files_in_the_wrong_order_are_named(work: Workdir) -> None:
+    work.write("judged.jsonl", [judged(0, "safe", True)])
+    work.write("gold.jsonl", [labelled(0, safe=True)])
+    ran = work.dream("agree", "judged.jsonl", "gold.jsonl")
+    assert (ran.code, ran.err.rstrip().endswith("; the file with the labels comes first")) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("gold", "message"),
     [

@@ -32,7 +32,7 @@ def test_all_problems_at_once(work: Workdir) -> None:
         "no such option --nosuch",
         "in.jsnl does not exist; did you mean in.jsonl?",
         "cannot write absent/out.jsonl: the folder absent does not exist",
-        "there is no model folder nowhere",
+        "there is no model folder nowhere; --base-url names the server of a model, and ORG/NAME is a model of the hub",
         "'--image-root'",
         "absent: no such folder of prompts",
         "absent.json: not a taxonomy",

@@ -298,8 +298,8 @@ def test_retries_are_reported_once_a_kind_and_counted_at_the_end(work: Workdir) 
     assert ran.code == 0
     assert sorted(ran.err.splitlines()) == [
         "dream sample: requests tried again: 3 (2 429, 1 503)",
-        f"dream: {server.url}: 429: slow down; the request is tried again, like others that meet this",
-        f"dream: {server.url}: 503: busy; the request is tried again, like others that meet this",
+        f"dream: {server.url}: 429: slow down; such requests are tried again",
+        f"dream: {server.url}: 503: busy; such requests are tried again",
     ]
 
 

@@ -165,7 +165,7 @@ def test_the_null_device_is_an_output(work: Workdir) -> None:
     assert Path("/dev/null").is_char_device()
     ran = work.dream("pair", "in.jsonl", "-o", "out.txt")
     assert ran.code == 2
-    assert "out.txt: the format goes by the suffix, one of .jsonl, .jsonl.gz, .json, .parquet" in ran.err
+    assert "out.txt: the suffix gives the format, and must be one of .jsonl, .jsonl.gz, .json, .parquet" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,14 @@ def test_the_text_has_its_parts_and_names_the_engine(work: Workdir) -> None:
         "engine",
     ]
     assert lines[-1].split() == ["ok", "http://127.0.0.1:9/v1", "openai:", "a", "server", "is", "named,", "http://127.0.0.1:9/v1"]
+
+
+def test_how_to_install_an_extra_is_printed_once(work: Workdir) -> None:
+    absent = [f for f in findings(work).values() if f["part"] == "packages" and f["state"] == "absent"]
+    out = work.dream("doctor").out
+    for finding in absent:
+        assert re.fullmatch("not installed; extra [a-z]+", finding["detail"])
+    assert out.count("pip install '.[EXTRA]'") == (1 if absent else 0)
 
 
 def test_plug_ins_and_the_call_store_are_named(work: Workdir) -> None:

@@ -18,6 +18,7 @@ from dream_cli.formats.sources import Source
 from dream_cli.records.images import size
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
+from dream_cli.records.shards import expanded
 from dream_cli.records.streams import read_records
 from tests.conftest import Workdir
 
@@ -239,5 +240,13 @@ def test_a_stage_names_the_command_that_reads_it(name: str, tmp_path: Path) -> N
 
 
 def test_a_stage_names_the_command_that_reads_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is a directory; name a file in it, or make records of it: dream convert "):
+    with pytest.raises(UsageError, match=r"is a directory; name a file in it, or make records of it: dream convert \S+$"):
         read_records(str(tmp_path))
+    (tmp_path / "my photo.JPG").write_bytes(b"x")
+    command = rf'make records of its pictures: dream convert {tmp_path} --prompt "\.\.\." -o in\.jsonl$'
+    with pytest.raises(UsageError, match=f"is a directory; name a file in it, or {command}"):
+        read_records(str(tmp_path))
+    with pytest.raises(UsageError, match=f"my photo.JPG is a picture, not a file of records; {command}"):
+        read_records(str(tmp_path / "my photo.JPG"))
+    with pytest.raises(UsageError, match=rf"holds no file of records \(.+\); {command}"):
+        expanded([str(tmp_path)])

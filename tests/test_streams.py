@@ -178,7 +178,7 @@ def test_a_broken_array_gives_its_items_and_an_error(tmp_path: Path) -> None:
     [
         ("pars.jsonl", "does not exist; did you mean .*/pairs.jsonl?"),
         ("no/pairs.jsonl", "does not exist; nor does the folder"),
-        ("notes.txt", r"the format goes by the suffix, one of \.jsonl, \.jsonl\.gz, \.json, \.parquet"),
+        ("notes.txt", r"the suffix gives the format, and must be one of \.jsonl, \.jsonl\.gz, \.json, \.parquet"),
         ("", "is a directory; name a file in it; did you mean .*/pairs.jsonl"),
         ("object.json", "is not a JSON array; if it holds one object per line, name it .*/object.jsonl"),
         ("bad.parquet", "is not a Parquet file"),
@@ -311,7 +311,7 @@ def test_no_rows_make_an_empty_file_that_can_be_read(suffix: str, tmp_path: Path
     ("name", "message"),
     [
         ("no/o.jsonl", "the folder .*/no does not exist; make it"),
-        ("o.txt", "the format goes by the suffix"),
+        ("o.txt", "the suffix gives the format"),
         ("d.jsonl", "is a directory; name a file in it"),
     ],
 )

@@ -265,8 +265,8 @@ def test_without_duckdb_the_error_names_the_install_command(work: Workdir, tmp_p
     ran = work.dream("view", "rows.jsonl")
     assert ran.code == 2
     assert ran.err == (
-        "dream: reading files in queries needs duckdb, which is not installed; install the extra 'view': "
-        "pip install '.[view]' in the checkout (or pipx install --force, or uv tool install)\n"
+        "dream: reading files in queries needs duckdb, which is not installed; install the extra 'view' in the checkout: "
+        "pip install '.[view]' or pipx install --force '.[view]' or uv tool install --force '.[view]'\n"
     )
 
 

@@ -80,6 +80,8 @@ def report(findings: list[Finding]) -> str:
         if any(finding.part == part for finding in findings):
             lines += ["", part]
         lines += [f"  {f.state:<6}  {f.name:<{width}}  {f.detail}" for f in findings if f.part == part]
+        if part == "packages" and any(f.part == part and f.state == "absent" for f in findings):
+            lines.append(f"  {with_extra('EXTRA')}")
     return "\n".join(lines) + "\n"
 
 
@@ -114,7 +116,9 @@ def _package(wanted: Any, extra: str | None) -> Finding:
     version = installed(wanted.name)
     fix = with_extra(extra) if extra else "pip install . in the checkout"
     if version is None:
-        return Finding("packages", wanted.name, "absent" if extra else "bad", f"not installed: {fix}")
+        return Finding(
+            "packages", wanted.name, "absent" if extra else "bad", f"not installed; extra {extra}" if extra else f"not installed: {fix}"
+        )
     if not wanted.specifier.contains(version, prereleases=True):
         return Finding("packages", wanted.name, "bad", f"{version} is installed, {wanted.specifier} is needed: {fix}")
     return Finding("packages", wanted.name, "ok", version)

@@ -169,7 +169,9 @@ def _folder(model: str) -> Path:
     if _is_hub_id(model):
         return _download(model)
     near = _neighbours(path)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    # Short names are those of servers; a hub's have an owner.
+    other = "; --base-url names the server of a model, and ORG/NAME is a model of the hub" if "/" not in model else ""
+    hint = f"; did you mean {' or '.join(near)}?" if near else other
     raise UsageError(f"there is no model folder {model}{hint}")
 
 

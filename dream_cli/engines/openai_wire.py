@@ -185,7 +185,7 @@ class Wire:
         new, now = attempt.kind not in self.usage.retries, time.monotonic()
         self.usage.retries[attempt.kind] += 1
         if new:
-            self.warn(f"{self._reason(attempt)}; the request is tried again, like others that meet this")
+            self.warn(f"{self._reason(attempt)}; such requests are tried again")
         elif now - self._reported < REPORT_EVERY:
             return
         else:
@@ -237,7 +237,7 @@ class Wire:
             message = f"{status}: the server asks to wait for {attempt.wait:.0f} s: {self.quote(attempt.text)}"
         else:
             hint = " (a base URL usually ends in /v1)" if status == 404 and not self.place.endswith("/v1") else ""
-            message = f"{status}: {self.quote(attempt.text)}{hint}"
+            message = f"{status}: {self.quote(attempt.text).removeprefix(f'{status}: ')}{hint}"
         refusal = Refused(status, self.name(message), attempt.text)
         if not is_of_account(attempt):
             # The server works, and so does the key.

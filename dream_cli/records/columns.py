@@ -15,7 +15,7 @@ from dream_cli.records.access import Access, Base
 # A name with one of these words in it may hold an image; its value decides.
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "screenshot"}
 _FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".heic", ".svg")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".heic", ".svg")
 _PROMPT_LIKE = ("question", "query", "instruction", "prompt_text", "text", "input", "problem", "user", "request", "caption")
 
 
@@ -73,7 +73,7 @@ def _may_be_image(name: str, value: Any) -> bool:
     if not isinstance(value, str) or not (named or name.lower() in _FILE_NAMES):
         return False
     place = value.partition("?")[0].lower()
-    return value[:11].lower() == "data:image/" or place.endswith(_SUFFIXES) or (named and "://" in value[:9])
+    return value[:11].lower() == "data:image/" or place.endswith(PICTURES) or (named and "://" in value[:9])
 
 
 def unread(place: str, column: str) -> str:

@@ -14,7 +14,7 @@ from dream_cli.errors import UsageError
 from dream_cli.records import remote
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
-from dream_cli.records.streams import SUFFIXES, check_source, read_records
+from dream_cli.records.streams import SUFFIXES, check_source, read_records, records_of
 
 # The call store of a shard lies beside its output.
 STORE = ".calls.sqlite"
@@ -91,7 +91,8 @@ def _files(word: str) -> list[str]:
     else:
         return [word]
     if not files:
-        raise UsageError(f"{word} holds no file of records ({', '.join(SUFFIXES)})")
+        hint = f"; {records_of(word)}" if os.path.isdir(word) else ""
+        raise UsageError(f"{word} holds no file of records ({', '.join(SUFFIXES)}){hint}")
     return files
 
 

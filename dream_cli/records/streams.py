@@ -9,6 +9,7 @@ import codecs
 import gzip
 import json
 import os
+import shlex
 import stat
 import sys
 import zlib
@@ -19,7 +20,7 @@ from typing import IO, Any, cast
 
 from dream_cli.errors import RowError, UsageError, as_row_error
 from dream_cli.records.access import Base
-from dream_cli.records.columns import DEFAULT_READING, Reading, UnreadColumns, each_image
+from dream_cli.records.columns import DEFAULT_READING, PICTURES, Reading, UnreadColumns, each_image
 from dream_cli.records.failure import Failure
 from dream_cli.records.image_paths import locate
 from dream_cli.records.image_rows import with_messages
@@ -89,7 +90,7 @@ def suffix_of(path: str) -> str:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if name.endswith(suffix):
             return suffix
-    raise UsageError(f"{path}: the format goes by the suffix, one of {', '.join(SUFFIXES)}; use - for JSONL on stdin and stdout")
+    raise UsageError(f"{path}: the suffix gives the format, and must be one of {', '.join(SUFFIXES)}; use - for JSONL on stdin and stdout")
 
 
 def is_pipe(path: str) -> bool:
@@ -100,6 +101,13 @@ def is_pipe(path: str) -> bool:
     return False
 
 
+def records_of(folder: str) -> str:
+    """Return the hint at the command that makes records of a folder: of its pictures, where it holds some."""
+    pictures = any(name.lower().endswith(PICTURES) for name in os.listdir(folder))
+    prompt = ' --prompt "..." -o in.jsonl' if pictures else ""
+    return f"make records of {'its pictures' if pictures else 'it'}: dream convert {shlex.quote(folder)}{prompt}"
+
+
 def check_source(source: str | None) -> None:
     """Raise UsageError where a file of records cannot be read, or does not have the format of its suffix."""
     if source is None or source == "-" or is_pipe(source):
@@ -107,15 +115,17 @@ def check_source(source: str | None) -> None:
     if is_url(source):
         suffix_of(source)
         if not exists(source):
-            raise UsageError(f"{source} does not exist")
+            raise UsageError(f"{source} does not exist, or its server cannot be reached")
         return
     if os.path.isdir(source):
         near = did_you_mean(source + "/", SUFFIXES)
-        raise UsageError(f"{source} is a directory; name a file in it{near or f', or make records of it: dream convert {source}'}")
+        raise UsageError(f"{source} is a directory; name a file in it{near or f', or {records_of(source)}'}")
     if not os.path.exists(source):
         raise UsageError(f"{source} does not exist{did_you_mean(source, SUFFIXES)}")
     if source.lower().endswith(CONVERTED):
         raise UsageError(f"{source} is not a file of records; make one of it: dream convert {source} -o FILE.jsonl")
+    if source.lower().endswith(PICTURES):
+        raise UsageError(f"{source} is a picture, not a file of records; {records_of(os.path.dirname(source) or '.')}")
     suffix = suffix_of(source)
     if not os.access(source, os.R_OK):
         raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
