@@ -104,6 +104,19 @@ def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
             assert named <= known | {"--help"}, (piece, named - known)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_pipe_of_stages_stands_below_pipefail(page: Path) -> None:
+    # A block is fenced or indented; a reader copies it whole.
+    for block in re.findall(r"(?:^(?:    |\$ ).*\n)+", page.read_text(), re.MULTILINE):
+        if re.search(r"dream \S+.*\| dream ", block):
+            assert "set -o pipefail" in block
+
+
+@pytest.mark.parametrize("script", sorted((CHECKOUT / "examples").rglob("*.sh")), ids=lambda script: script.name)
+def test_scripts_stop_at_a_stage_that_fails(script: Path) -> None:
+    assert re.search(r"^set -e?uo pipefail$", script.read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     "page", [*PAGES, *(CHECKOUT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))], ids=lambda page: page.name
 )
