@@ -42,7 +42,7 @@ def run(
     seed: options.Seed = 0,
     *,
     engine: options.EngineOptions,
-    run: options.RunOptions,
+    run: evaluation.EvaluationRun,
 ) -> None:
     """Measure safety, and what it costs in helpfulness.
 
@@ -58,9 +58,11 @@ def run(
     from dream_cli.benchmarks.registry import read_file
     from dream_cli.errors import UsageError
     from dream_cli.evaluation.evaluating import EvaluationPlan, judges, run_evaluation, with_keys
+    from dream_cli.evaluation.item_parts import items_of_part, out_of_part, part_of, with_store_beside
     from dream_cli.evaluation.reports import deliver, print_comparison
     from dream_cli.prompts.rendering import Prompts
     from dream_cli.records.atomic import check_own_input
+    from dream_cli.records.shards import make_folder
 
     defined = [read_file(benchmark_file).name] if benchmark_file else []
     words = what or defined
@@ -72,10 +74,12 @@ def run(
         raise UsageError("--answers and --model both name where the responses come from; give one of them")
     running = name_benchmarks(words) or by_policy or bool(answers)
     items, lost = read_items(words, data, reading=run.reading, limit=limit, quiet=run.quiet, harmful_column=harmful_column)
+    part = part_of(run.shard, run.out)
+    out = out_of_part(run.out, words, part)
     named = judges(judge, judge_base_url, from_environment=running)
     # The published limits of tokens hold for the policy; the budget for thoughts is the judges'.
-    policy = replace(engine.spec("eval"), thinking=None)
-    of_judges = replace(engine.spec("judge"), body=read_body(judge_body), headers=read_headers(judge_header))
+    policy = replace(with_store_beside(engine.spec("eval"), run.out, out), thinking=None)
+    of_judges = replace(engine.spec("judge"), store=policy.store, body=read_body(judge_body), headers=read_headers(judge_header))
     panel = [replace(of_judges, model=name, base_url=url, model_tag=None) for name, url in named]
     plan = EvaluationPlan(
         policy=policy,
@@ -91,7 +95,8 @@ def run(
     )
     if answers:
         items = with_answers(items, read_answers(answers, warn), warn)
-    check_own_input(run.out if limit or lost else None, *words)
+    items = items_of_part(items, part)
+    check_own_input(out if limit or lost or part else None, *words)
     for file in card or ():
         check_own_input(str(file), *words)
     code, asks = 0, bool(running or named)
@@ -100,7 +105,8 @@ def run(
             "-o is for items that are answered or judged here; name --model or --judge as an option, not in the environment, or write the card with --card"
         )
     if asks:
-        items, code = run_evaluation(run.run("eval"), plan, items, writing=not summary or run.out is not None)
+        make_folder(run.out if not run.dry_run else None)
+        items, code = run_evaluation(replace(run.run("eval"), out=out), plan, items, writing=not summary or out is not None)
     if not run.dry_run:
         talk = sys.stderr if asks else sys.stdout
         deliver(items, rule=rule, agg=agg, as_json=summary, files=card or [], talk=talk, quiet=run.quiet, show_prompts=show_prompts)

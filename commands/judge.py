@@ -53,7 +53,7 @@ def run(
         run,
         engine.spec("judge"),
         lambda opened: with_model_prompts(Judge(opened, templates, score, read, rubric=rubric, calibrate=calibrate), run.tell),
-        scores.add,
+        scores,
     )
     if not stage.quiet and not stage.dry_run:
         sys.stderr.write(scores.report(tally))

@@ -40,7 +40,7 @@ def run(
         run,
         engine.spec("judge"),
         lambda engine: Preferrer(with_model_prompts(EvaluationJudge(engine, templates, "strict", ("judge_preference",)), run.tell), others),
-        wins.add,
+        wins,
     )
     if not stage.quiet and not stage.dry_run:
         sys.stderr.write(wins.report(tally))

@@ -32,7 +32,8 @@ from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.pair_sets import PairSet
 from dream_cli.method.pairing import PairRules, pairs_of
 from dream_cli.method.sampling import Sampler
-from dream_cli.method.stages import Run, Tally, mapped
+from dream_cli.method.stages import Run, mapped
+from dream_cli.method.tally import Tally
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.access import Base
 from dream_cli.records.choices import AnswerReading, Combination, Mode

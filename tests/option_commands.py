@@ -75,6 +75,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
         "dream_cli.benchmarks.loading:read_items": no_items,
         "dream_cli.benchmarks.answers:read_answers": lambda **_: [],
         "dream_cli.benchmarks.answers:with_answers": lambda **_: [],
+        "dream_cli.evaluation.item_parts:items_of_part": lambda items, part: items,
         "dream_cli.evaluation.evaluating:run_evaluation": no_items,
         "dream_cli.evaluation.reports:deliver": nothing,
         "dream_cli.evaluation.reports:print_comparison": lambda **_: 0,

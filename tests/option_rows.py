@@ -60,9 +60,9 @@ def engine(*specs: str, served: Mapping[str, Any] | None = None) -> tuple[Row, .
     )
 
 
-def run(place: str, summary: Mapping[str, Any] = {}) -> tuple[Row, ...]:
-    """Return the rows of the options of a run with an engine; `summary` is what changes where a command writes no summary."""
-    prices = f"{place}.limits.prices"
+def run(place: str, summary: Mapping[str, Any] = {}, line: str = "") -> tuple[Row, ...]:
+    """Return the rows of the options of a run with an engine; `summary` is what changes where a command writes no summary, `line` its line."""
+    prices, cluster = f"{place}.limits.prices", f"{place}.cluster"
     priced = {f"{prices}.cached": None}
     return (
         Row("out", "-o out.jsonl", {f"{place}.out": "out.jsonl"}),
@@ -82,6 +82,10 @@ def run(place: str, summary: Mapping[str, Any] = {}) -> tuple[Row, ...]:
         Row("rpm", "--rpm 60", {f"{place}.limits.rpm": 60}),
         Row("tpm", "--tpm 9000", {f"{place}.limits.tpm": 9000}),
         Row("requests", "--requests calls.jsonl", {f"{place}.requests.path": "calls.jsonl"}),
+        Row("ray", "--ray local", {f"{cluster}.address": "local", f"{cluster}.workers": None, f"{cluster}.gpus": None}),
+        Row("ray", "--ray", {f"{cluster}.address": "auto", f"{cluster}.workers": None, f"{cluster}.gpus": None}),
+        Row("ray_workers", "--ray-workers 3", {f"{cluster}.workers": 3}, f"{line} --ray"),
+        Row("ray_gpus", "--ray-gpus 0.5", {f"{cluster}.gpus": 0.5}, f"{line} --ray"),
         Row("quiet", "--quiet", {f"{place}.quiet": True, **summary}),
         Row("verbose", "--verbose", {f"{place}.verbose": True}),
     )
@@ -193,7 +197,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     "prefer": (
         Row("other", "b.jsonl", {"read_records.source": "b.jsonl"}, instead=True),
         Row("prompts", "--prompts folder", {"step.judge.prompts.folder": Path("folder")}),
-        *run("run_stage.run", {"stderr": ""}),
+        *run("run_stage.run", {"stderr": ""}, "other.jsonl"),
         *STAGE_OPTIONS,
         *showing("run_stage.run.reading", "read_records.reading"),
     ),
@@ -296,8 +300,9 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             f"{PLAN}.judges[0]",
             served={f"{PLAN}.judges[0].key_names": ("DREAM_JUDGE_1_API_KEY", "DREAM_JUDGE_API_KEY")},
         ),
-        *(row for row in run("run_evaluation.run") if row.option != "quiet"),
+        *(row for row in run("run_evaluation.run", line="nano_world --judge j") if row.option != "quiet"),
         Row("quiet", "--quiet", {"run_evaluation.run.quiet": True, "read_items.quiet": True, "deliver.quiet": True}),
+        Row("shard", "--shard 2/5", {"items_of_part.part.index": 2, "items_of_part.part.count": 5}),
         *showing("run_evaluation.run.reading", "read_items.reading"),
     ),
     "agree": (

@@ -75,9 +75,9 @@ class Calls:
         elif not callable(value) and not isinstance(value, SimpleNamespace):
             self.leaves[place] = value
 
-    def stage(self, run: Any, spec: Any, make_step: Callable[[Any], Any], see: Any) -> Any:
+    def stage(self, run: Any, spec: Any, make_step: Callable[[Any], Any], summary: Any) -> Any:
         """Stand for run_stage: make the step with an engine that answers nothing."""
-        from dream_cli.method.stages import Tally
+        from dream_cli.method.tally import Tally
 
         self.note("step", make_step(Engine()))
         return Tally()

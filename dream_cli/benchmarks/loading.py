@@ -18,6 +18,7 @@ from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records.access import Access
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
+from dream_cli.records.shards import expanded
 from dream_cli.records.streams import read_records
 from dream_cli.records.visible import amount
 
@@ -52,7 +53,7 @@ def read_items(
     quiet: bool = False,
     harmful_column: str | None = None,
 ) -> tuple[list[Record], int]:
-    """Return the items of benchmarks, or those in files (stdin for no word), and the number of rows that could not be read.
+    """Return the items of benchmarks, or those in files, folders, globs or URLs (stdin for no word), and the number of rows that could not be read.
 
     With `harmful_column`, the records in files that are of no benchmark are items of own data, and that column holds their labels.
     What cannot be read is reported on stderr. Raises UsageError for files that are missing or not the benchmark's, and for rows that
@@ -62,7 +63,8 @@ def read_items(
         shown = Access(max_pixels=reading.max_pixels)
         items = load(words, data, limit, (lambda _: None) if quiet else warn)
         return [replace(item, images=tuple(replace(image, access=shown) for image in item.images)) for item in items], 0
-    rows = [row for word in words or ["-"] for row in read_records(_items_file(word), reading, limit)]
+    files = [file for word in words or ["-"] for file in _item_files(word)]
+    rows = [row for file in files for row in read_records(file, reading, limit)]
     for row in rows:
         if row.error is not None and "benchmark" not in row.extra:
             warn(row.error.message)
@@ -92,14 +94,21 @@ def load(words: Sequence[str], data: str | None, limit: int | None = None, repor
     return items
 
 
-def _items_file(word: str) -> str:
-    """Return a word that can be a file of items; raise UsageError, with the name that was probably meant, for one that cannot."""
-    if word != "-" and "." not in word and not os.path.exists(word):
+def _item_files(word: str) -> list[str]:
+    """Return the files of items that a word stands for; raise UsageError, with the name that was probably meant, where there are none."""
+    if word != "-" and not word.endswith("/") and "." not in word and not os.path.exists(word):
         get(word)
-    owner = owner_of(Path(word)) if word.lower().endswith((".json", ".csv")) and os.path.isfile(word) else None
+    _refuse_official(word)
+    files = expanded([word])
+    for file in files:
+        _refuse_official(file)
+    return files
+
+
+def _refuse_official(file: str) -> None:
+    owner = owner_of(Path(file)) if file.lower().endswith((".json", ".csv")) and os.path.isfile(file) else None
     if owner:
-        raise UsageError(f"{word} is an official file of {owner.title}; answer and judge it with dream eval {owner.name} --data {word}")
-    return word
+        raise UsageError(f"{file} is an official file of {owner.title}; answer and judge it with dream eval {owner.name} --data {file}")
 
 
 def owner_of(path: Path) -> Benchmark | None:

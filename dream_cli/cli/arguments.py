@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeGuard, dataclass_transform, get_type_hints
+from typing import Any, NamedTuple, TypeGuard, dataclass_transform, get_type_hints
 
 from typer.core import TyperCommand
 
@@ -64,6 +65,30 @@ def _is_group(kind: Any) -> TypeGuard[type[OptionGroup]]:
     return isinstance(kind, type) and issubclass(kind, OptionGroup)
 
 
+class OptionalValue(NamedTuple):
+    """The value of an option that may stand alone: what a value looks like, so that the next argument is not taken for one, and the default."""
+
+    pattern: re.Pattern[str]
+    default: str
+
+
+OPTIONAL_VALUES = {"--ray": OptionalValue(re.compile(r"auto|local|(ray://)?(\[[0-9a-fA-F:]+\]|[\w.-]+):\d+"), "auto")}
+
+
+def with_values(args: list[str]) -> list[str]:
+    """Return a command line in which each of `OPTIONAL_VALUES` has its value: the one after it, or the default where none follows."""
+    result: list[str] = []
+    for word in [*args, ""]:
+        option = OPTIONAL_VALUES.get(result[-1]) if result else None
+        if option is not None:
+            value = word if option.pattern.fullmatch(word) else option.default
+            result[-1] += f"={value}"
+            if value is word:
+                continue
+        result.append(word)
+    return result if result[-1] else result[:-1]
+
+
 class Command(TyperCommand):
     """A click command that continues after a bad argument, and then raises one UsageError for all of them."""
 
@@ -74,7 +99,7 @@ class Command(TyperCommand):
             # On the instance: typer makes the parameters, so there is no class of ours to override.
             vars(param)["handle_parse_result"] = _gathering(param.handle_parse_result, problems)
         try:
-            known, left = self._known(ctx, args, problems), list[str]()
+            known, left = self._known(ctx, with_values(args), problems), list[str]()
             # Without this, the value of an unknown option would also be reported, as an unexpected argument.
             with _gathered([] if problems else problems):
                 left = super().parse_args(ctx, known)

@@ -8,6 +8,8 @@ from typing import Annotated, get_args
 import typer
 
 from dream_cli.benchmarks.registry import TABLE
+from dream_cli.cli.options import RunOptions
+from dream_cli.cli.shard_options import check_shard, check_shards_out
 from dream_cli.records.choices import Aggregate, JudgeFormat, Rule
 
 
@@ -76,3 +78,29 @@ Limit = Annotated[
 Compare = Annotated[bool, typer.Option("--compare", help="Run paired tests on two files of the same items, before and after.")]
 AsSummary = Annotated[bool, typer.Option("--summary", help="Print one JSON line per benchmark and model.")]
 ShowPrompts = Annotated[bool, typer.Option("--show-prompts", help="Also print prompts and responses, which may be harmful.")]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FILE|DIR/",
+        callback=check_shards_out,
+        help="File for the items, format by suffix (default: JSONL on stdout); DIR/: a file there, named after the items and the --shard, "
+        "with its call store beside it.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        callback=check_shard,
+        help="Process part I of N, from 0: every Nth item (default with -o DIR/: the Slurm array task); dream eval DIR/ scores all parts.",
+    ),
+]
+
+
+class EvaluationRun(RunOptions):
+    """A run that answers and judges items, or one part of them."""
+
+    out: Out = None
+    shard: Shard = None

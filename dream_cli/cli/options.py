@@ -10,6 +10,7 @@ import typer
 
 from dream_cli.cli.arguments import OptionGroup
 from dream_cli.cli.cost_options import CostOptions, RequestsOut
+from dream_cli.cli.ray_options import RayOptions
 from dream_cli.cli.request_fields import read_body, read_headers
 from dream_cli.cli.shard_options import Shard, ShardsOut, Sources, files_of, part_of
 from dream_cli.records.choices import LocalEngine
@@ -335,6 +336,7 @@ class RunOptions(ShowingOptions):
     dry_run: DryRun = False
     cost: CostOptions
     requests: RequestsOut = None
+    ray: RayOptions
     quiet: Quiet = False
     verbose: Verbose = False
 
@@ -356,6 +358,7 @@ class RunOptions(ShowingOptions):
             verbose=self.verbose,
             limits=self.cost.limits,
             requests=Requests(self.requests) if self.requests else None,
+            cluster=self.ray.cluster,
         )
 
 

@@ -26,7 +26,8 @@ def files_of(words: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(expanded(words))
 
 
-def _out(path: str | None) -> str | None:
+def check_shards_out(path: str | None) -> str | None:
+    """Return an output that is a file or a folder; raise UsageError where no file can be written there."""
     from dream_cli.records.outputs import check_out
     from dream_cli.records.shards import is_folder
 
@@ -35,7 +36,8 @@ def _out(path: str | None) -> str | None:
     return path
 
 
-def _shard(text: str | None) -> str | None:
+def check_shard(text: str | None) -> str | None:
+    """Return `I/N`; raise UsageError for another text."""
     part_of(text)
     return text
 
@@ -63,7 +65,7 @@ ShardsOut = Annotated[
         "-o",
         "--out",
         metavar="FILE|DIR/",
-        callback=_out,
+        callback=check_shards_out,
         help="Output file, format by suffix (default: JSONL on stdout); DIR/: one output per input file, finished ones skipped.",
     ),
 ]
@@ -71,7 +73,7 @@ Shard = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        callback=_shard,
+        callback=check_shard,
         help="Process part I of N, from 0: every Nth file, or every Nth record of one file (default with -o DIR/: the Slurm array task).",
     ),
 ]

@@ -34,6 +34,11 @@ class Limits:
         given = {"--max-cost": self.max_cost, "--rpm": self.rpm, "--tpm": self.tpm}
         return [name for name, limit in given.items() if limit is not None]
 
+    def divided(self, count: int) -> Limits:
+        """Return the share of one of `count` processes that spend at once, each with a meter of its own."""
+        rates = {name: None if limit is None else max(1, limit // count) for name, limit in (("rpm", self.rpm), ("tpm", self.tpm))}
+        return replace(self, max_cost=None if self.max_cost is None else self.max_cost / count, **rates)
+
     @cached_property
     def meter(self) -> Meter:
         """The meter that holds all requests of the run to the limits."""

@@ -44,6 +44,11 @@ def check_model(model: str | None, engine: str | None = None) -> None:
         checkpoint.check_model(model)
 
 
+def uses_gpu(spec: EngineSpec) -> bool:
+    """Whether a model is run where its engine is opened, on a GPU where there is one."""
+    return spec.base_url is None and spec.device != "cpu" and (spec.model or DEFAULT_MODEL) not in EMBEDDED
+
+
 def world_of(model: str) -> checkpoint.World | None:
     """Return the small world that a model, named as in a record, is confined to.
 

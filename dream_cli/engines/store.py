@@ -56,6 +56,11 @@ def default_store() -> Path:
     return Path(named) if named else cache_folder() / "calls.sqlite"
 
 
+def is_unnamed(store: str | None) -> bool:
+    """Whether a store is the default one because no other is named, by --store or DREAM_STORE."""
+    return "DREAM_STORE" not in os.environ and store == str(default_store())
+
+
 def check_store(path: str) -> None:
     """Raise UsageError where calls cannot be kept in a file of this name; nothing is made."""
     if os.path.isdir(path):

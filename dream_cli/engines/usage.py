@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass
@@ -26,6 +26,11 @@ class Usage:
     constrained: int = 0
     covered: float = 0.0
     batched: int = 0
+
+    def include(self, other: Usage) -> None:
+        """Add the use of another engine."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     @property
     def retry_counts(self) -> str:

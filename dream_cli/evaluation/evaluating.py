@@ -16,7 +16,7 @@ from dream_cli.engines.api_keys import judge_key_names
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.openai_request import merged_fields
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
-from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model
+from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model, uses_gpu
 from dream_cli.engines.requests_file import written
 from dream_cli.errors import Unanswered, UsageError, as_row_error
 from dream_cli.evaluation.guard_judge import GuardJudge
@@ -26,7 +26,8 @@ from dream_cli.method.chats import conversation
 from dream_cli.method.confining import Step
 from dream_cli.method.model_prompts import with_model_prompts
 from dream_cli.method.sampling import response_of
-from dream_cli.method.stages import NO_MODEL, Run, Tally, engine_for, mapped, report_cost
+from dream_cli.method.stages import NO_MODEL, Run, engine_for, mapped, report_cost, spread
+from dream_cli.method.tally import Tally
 from dream_cli.prompts.guard_formats import GuardFormat, guard_format
 from dream_cli.prompts.rendering import Prompts
 from dream_cli.records.choices import JudgeFormat, Rule
@@ -34,6 +35,8 @@ from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Record
 from dream_cli.records.verdicts import NOT_ASKED
 from dream_cli.records.visible import amount
+
+ITEMS_OF_WORKER = 32  # that a worker gets at once
 
 
 @dataclass(frozen=True)
@@ -229,13 +232,46 @@ def _by_rule(run: Run, record: Record) -> Record:
         return record.failed(run.stage, as_row_error(error))
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One model over the items: the policy that answers them, or a judge."""
+
+    run: Run
+    spec: EngineSpec
+    make_step: Callable[[Engine], Step]
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the model runs here, and gains from a GPU."""
+        return uses_gpu(self.spec)
+
+    def name(self, items: Sequence[Record]) -> str:
+        """Return the name of some items."""
+        return f"the items {items[0].id} to {items[-1].id}"
+
+    async def open(self) -> Engine:
+        """Return the engine of the model."""
+        return await engine_for(self.run, self.spec)
+
+    async def do(self, engine: Engine, items: Sequence[Record], tally: Tally) -> list[Record]:
+        """Return the items with the responses or verdicts of the model."""
+        async with aclosing(mapped(self.run, items, step=self.make_step(engine), engine=engine, tally=tally)) as rows:
+            return [record async for record in rows]
+
+
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
     if spec.model is None and spec.base_url is None and not (run.quiet or run.dry_run):
         run.tell(NO_MODEL)
-    engine = await engine_for(run, spec)
+    if run.cluster is not None and not run.dry_run:
+        parts = [records[start : start + ITEMS_OF_WORKER] for start in range(0, len(records), ITEMS_OF_WORKER)]
+        with spread(run, run.cluster, Phase(run.of_worker, spec, make_step), total=len(records)) as (pool, advance):
+            done = [record for part in await pool.map(parts, advance) for record in part]
+        report_cost(run, pool)
+        return done
+    phase = Phase(run, spec, make_step)
+    engine = await phase.open()
     try:
-        async with aclosing(mapped(run, records, step=make_step(engine), engine=engine, tally=Tally())) as rows:
-            done = [record async for record in rows]
+        done = await phase.do(engine, records, Tally())
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):

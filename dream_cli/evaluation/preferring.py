@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from dream_cli.engines.parallel import all_of
 from dream_cli.errors import RowError, Unanswered, UsageError
 from dream_cli.evaluation.judge_questions import EvaluationJudge
-from dream_cli.method.stages import Tally
+from dream_cli.method.tally import Tally
 from dream_cli.records.identity import identified
 from dream_cli.records.record import Record, Response
 from dream_cli.records.verdicts import Verdict
@@ -77,6 +77,10 @@ class Wins:
         """Add the preferences of one record."""
         given = [r.verdicts_under("strict").get("preference") for r in record.responses or () if record.error is None]
         self.verdicts += [verdict for verdict in given if verdict is not None]
+
+    def include(self, other: Wins) -> None:
+        """Add the preferences that another summary has taken in."""
+        self.verdicts += other.verdicts
 
     def report(self, tally: Tally) -> str:
         """Return the win rate and the judge's position bias as lines of text."""

@@ -42,7 +42,7 @@ def is_fifo(stream: int) -> bool:
 
 @contextmanager
 def progress(shown: Shown, quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """Show progress while the body runs, which calls the result after each row."""
+    """Show progress while the body runs, which calls the result when the counts have changed."""
     terminal = sys.stderr.isatty()
     if quiet or (terminal and shown.to_stdout and sys.stdout.isatty()):
         # The rows themselves go to the terminal.
@@ -110,7 +110,7 @@ def _bar(shown: Shown) -> Iterator[Callable[[], None]]:
         task = bar.add_task(shown.stage, total=total, errors="", cost="")
 
         def advance() -> None:
-            errors = shown.counts()[1]
-            bar.update(task, advance=1, errors=amount(errors, "error") if errors else "", cost=shown.cost())
+            rows, errors = shown.counts()
+            bar.update(task, completed=rows, errors=amount(errors, "error") if errors else "", cost=shown.cost())
 
         yield advance

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dream_cli.engines.address import public_address
 from dream_cli.engines.breaker import BreakingEngine
@@ -20,38 +21,26 @@ from dream_cli.engines.costs import cost_report
 from dream_cli.engines.dry import DryEngine
 from dream_cli.engines.limits import NO_LIMITS, Limits
 from dream_cli.engines.protocol import PURPOSE, Engine, EngineSpec, Purpose
-from dream_cli.engines.registry import DEFAULT_MODEL, open_engine
+from dream_cli.engines.registry import DEFAULT_MODEL, open_engine, uses_gpu
 from dream_cli.engines.requests_file import Requests, written
-from dream_cli.engines.store import CallStore, default_store
+from dream_cli.engines.store import CallStore, is_unnamed
 from dream_cli.engines.stored_engine import StoredEngine
-from dream_cli.errors import InternalError, RowError, Unanswered, as_row_error
+from dream_cli.errors import InternalError, RowError, Unanswered, UsageError, as_row_error
 from dream_cli.method.confining import Step, confined
+from dream_cli.method.in_order import in_order
 from dream_cli.method.progress import Shown, is_fifo, progress
+from dream_cli.method.ray_pool import Cluster, Job, Pool, Result, Task, connected
+from dream_cli.method.tally import NO_SUMMARY, Summary, Tally, count
 from dream_cli.records.columns import DEFAULT_READING, Reading
-from dream_cli.records.counting import count_rows
+from dream_cli.records.counting import count_all, count_rows
 from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Image, Record
-from dream_cli.records.shards import Part, is_folder, plan, read_shards
-from dream_cli.records.visible import amount, shorten, visible_line
+from dream_cli.records.shards import Part, Shard, is_folder, plan, read_shards
+from dream_cli.records.visible import amount
 
 NO_MODEL = f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)"
-
-
-@dataclass
-class Tally:
-    """What happened to the rows of a stage."""
-
-    rows: int = 0
-    passed_on: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)  # message of each kind of error
-
-    @property
-    def exit_code(self) -> int:
-        """1 where this stage made an error, else 0: errors that came with a row are not counted."""
-        return 1 if self.errors else 0
 
 
 @dataclass(frozen=True)
@@ -70,30 +59,45 @@ class Run:
     verbose: bool = False
     limits: Limits = NO_LIMITS
     requests: Requests | None = None  # takes the calls instead of a server
+    cluster: Cluster | None = None
+
+    @property
+    def of_worker(self) -> Run:
+        """The run as a worker of its cluster has it, whose driver shows the progress and the reports; raises UsageError where that cannot be."""
+        workers = self.cluster.workers if self.cluster else 1
+        if self.requests or (self.limits.names and workers is None):
+            raise UsageError("--ray divides limits among --ray-workers N, which has to be given; it writes no --requests")
+        return replace(self, cluster=None, quiet=True, limits=self.limits.divided(workers or 1))
 
     def tell(self, message: str) -> None:
         """Write one line to stderr."""
         sys.stderr.write(f"dream {self.stage}: {message}\n")
 
 
-def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None] = lambda _: None) -> Tally:
-    """Map every record of a stream through a step that calls an engine; `see` looks at each finished record.
+def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], summary: Summary = NO_SUMMARY) -> Tally:
+    """Map every record of a stream through a step that calls an engine; `summary` takes in each finished record.
 
     Whatever a step raises becomes the record's `error`; rows that came with one pass through untouched. Raises RunFailure, with the
     finished rows written to stdout, where the engine fails for the run as a whole. Where the output is a folder, each source is a shard
     with an output of its own.
     """
     if is_folder(run.out) and not run.dry_run:
-        return asyncio.run(_run_shards(run, spec, make_step, see))
-    return asyncio.run(_run(run, spec, make_step, see))
+        return asyncio.run(_run_shards(run, spec, make_step, summary))
+    if run.cluster is not None and not run.dry_run:
+        raise UsageError("--ray spreads files over workers, each with an output of its own: name a folder with -o DIR/")
+    return asyncio.run(_run(run, spec, make_step, summary))
 
 
-async def engine_for(run: Run, spec: EngineSpec) -> Engine:
-    """Return the engine that answers in a run, reported on stderr with -v; for a dry run, an engine that only counts."""
+async def engine_for(run: Run, spec: EngineSpec, *, beside: bool = False) -> Engine:
+    """Return the engine that answers in a run, reported on stderr with -v; for a dry run, an engine that only counts.
+
+    With `beside` it keeps no calls: each output has a call store of its own.
+    """
     if run.dry_run:
         return DryEngine()
     began = time.monotonic()
-    engine = await open_engine(replace(spec, limits=run.limits, requests=run.requests.file if run.requests else None))
+    spec = replace(spec, store=None if beside else spec.store, limits=run.limits, requests=run.requests.file if run.requests else None)
+    engine = await open_engine(spec)
     if run.limits.names and spec.base_url is None and not run.quiet:
         run.tell(f"{', '.join(run.limits.names)} limits requests to a server; {engine.model} answers on this machine, without a limit")
     if run.verbose:
@@ -101,11 +105,12 @@ async def engine_for(run: Run, spec: EngineSpec) -> Engine:
         run.tell(
             f"{engine.kind}{where}, model {engine.model}, fingerprint {engine.fingerprint[:16]}, ready in {time.monotonic() - began:.1f} s"
         )
-        run.tell(f"calls are kept in {spec.store}" if spec.store else "no calls are kept")
+        store = "a file beside each output" if beside else spec.store
+        run.tell(f"calls are kept in {store}" if store else "no calls are kept")
     return BreakingEngine(engine)
 
 
-async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
+async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], summary: Summary) -> Tally:
     records = read_shards(run.sources, run.reading, limit=run.limit, part=run.part)
     if _is_unnamed(run, spec):
         # One warning per pipe: of its stages only the first one reads no pipe, or records that no stage has seen.
@@ -119,7 +124,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
         engine = await engine_for(run, spec)
         began = time.monotonic()
         try:
-            await _write_all(run, engine, make_step, records=records, see=see, write=write, tally=tally)
+            await _write_all(run, engine, make_step, records=records, summary=summary, write=write, tally=tally)
         finally:
             await engine.close()
     _report(run, spec, tally, engine=engine, seconds=time.monotonic() - began)
@@ -132,7 +137,7 @@ async def _write_all(
     make_step: Callable[[Engine], Step],
     *,
     records: Iterable[Record],
-    see: Callable[[Record], None],
+    summary: Summary,
     write: Callable[[Record], None],
     tally: Tally,
 ) -> None:
@@ -141,35 +146,85 @@ async def _write_all(
     async with contextlib.aclosing(rows):
         async for record in rows:
             await asyncio.to_thread(write, record)
-            see(record)
+            summary.add(record)
 
 
-async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], see: Callable[[Record], None]) -> Tally:
-    """Map the shards that are not finished, one after the other, with one engine."""
-    tally, part = Tally(), run.part or Part.of_array(os.environ)
+@dataclass(frozen=True)
+class ShardJob:
+    """A stage over shards: the engine is opened once, and each shard has its output and, with `beside`, a call store of its own."""
+
+    run: Run
+    spec: EngineSpec
+    make_step: Callable[[Engine], Step]
+    summary: Summary  # that has taken in nothing yet
+    beside: bool
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the model runs on this machine, and gains from a GPU."""
+        return uses_gpu(self.spec)
+
+    def name(self, shard: Shard) -> str:
+        """Return the name of a shard's file."""
+        return shard.source
+
+    async def open(self) -> Engine:
+        """Return the engine for all shards."""
+        return await engine_for(self.run, self.spec, beside=self.beside)
+
+    async def do(self, engine: Engine, shard: Shard, tally: Tally) -> Summary:
+        """Map the records of one shard; the output stands when this returns."""
+        run, summary = replace(self.run, sources=(shard.source,), out=shard.out, part=shard.part), deepcopy(self.summary)
+        store = (shard.store or self.spec.store) if self.beside else None
+        with _writer(run) as write, _stored(engine, store) as stored:
+            records = read_shards(run.sources, run.reading, limit=run.limit, part=run.part)
+            await _write_all(run, stored, self.make_step, records=records, summary=summary, write=write, tally=tally)
+        return summary
+
+
+async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], summary: Summary) -> Tally:
+    """Map the shards that are not finished: one after the other with one engine, or spread over the workers of a cluster."""
+    part = run.part or Part.of_array(os.environ)
     shards = plan(run.sources, str(run.out), part)
     todo = [shard for shard in shards if not shard.is_finished]
     if not run.quiet:
         of = "" if part is None else f" of shard {part.index}/{part.count}"
         run.tell(f"{amount(len(shards), 'file')}{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
+    tally = Tally()
     if not todo:
         return tally
     if _is_unnamed(run, spec):
         run.tell(NO_MODEL)
-    # A store that is named, by --store or DREAM_STORE, serves all shards.
-    beside = "DREAM_STORE" not in os.environ and spec.store == str(default_store())
-    engine = await engine_for(run, replace(spec, store=None) if beside else spec)
+    # A store that is named serves all shards.
+    job = ShardJob(run, spec, make_step, summary=deepcopy(summary), beside=is_unnamed(spec.store))
     began = time.monotonic()
+    if run.cluster is not None:
+        total = count_all([shard.source for shard in todo], run.limit) if part is None else None
+        with spread(run, run.cluster, replace(job, run=run.of_worker), total=total) as (pool, advance):
+            for part_summary in await pool.map(todo, advance):
+                summary.include(part_summary)
+        _report(run, spec, pool.tally, engine=pool, seconds=time.monotonic() - began)
+        return pool.tally
+    engine = await job.open()
     try:
         for shard in todo:
-            one = replace(run, sources=(shard.source,), out=shard.out, part=shard.part)
-            with _writer(one) as write, _stored(engine, shard.store if beside else None) as stored:
-                records = read_shards(one.sources, one.reading, limit=one.limit, part=one.part)
-                await _write_all(one, stored, make_step, records=records, see=see, write=write, tally=tally)
+            summary.include(await job.do(engine, shard, tally))
     finally:
         await engine.close()
     _report(run, spec, tally, engine=engine, seconds=time.monotonic() - began)
     return tally
+
+
+@contextlib.contextmanager
+def spread(
+    run: Run, cluster: Cluster, job: Job[Task, Result], total: int | None
+) -> Iterator[tuple[Pool[Task, Result], Callable[[], None]]]:
+    """Yield the pool of workers that does a job of a run, with the progress of its `total` rows; its second part advances the progress."""
+    with connected(cluster) as ray:
+        pool = Pool(ray, cluster, job, lambda line: None if run.quiet else run.tell(line))
+        shown = Shown(stage=run.stage, counts=lambda: pool.counts, total=lambda: total, report=run.tell, to_stdout=run.out in (None, "-"))
+        with progress(shown, run.quiet) as advance:
+            yield pool, advance
 
 
 @contextlib.contextmanager
@@ -202,7 +257,7 @@ def _announced(run: Run, records: Iterable[Record]) -> Iterator[Record]:
         yield record
 
 
-def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: float) -> None:
+def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine | Pool[Any, Any], seconds: float) -> None:
     if isinstance(engine, DryEngine):
         run.tell(f"dry run: {amount(tally.rows, 'row')}, {engine.report(run.limits)}")
     elif run.verbose:
@@ -233,7 +288,7 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine, seconds: f
         run.tell(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
 
 
-def report_cost(run: Run, engine: Engine) -> None:
+def report_cost(run: Run, engine: Engine | Pool[Any, Any]) -> None:
     """Report calls, tokens and money of an engine, where there are prices or more is to be reported."""
     if not isinstance(engine, DryEngine) and (run.verbose or (run.limits.prices and not run.quiet)):
         run.tell(cost_report(engine.usage, run.limits.prices))
@@ -258,7 +313,7 @@ async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine
         to_stdout=run.out in (None, "-"),
         cost=lambda: f"cost {prices.cost(engine.usage):.4g}" if (prices := run.limits.prices) else "",
     )
-    rows = _in_order(records, _guarded(run, confined(step, engine)), 2 * engine.concurrency)
+    rows = in_order(records, _guarded(run, confined(step, engine)), 2 * engine.concurrency)
     with progress(shown, run.quiet) as advance:
         async with contextlib.aclosing(rows):
             async for came, record in rows:
@@ -274,19 +329,6 @@ def _writer(run: Run) -> Iterator[Callable[[Record], None]]:
         return
     with open_writer(run.out) as writer:
         yield writer.write
-
-
-def count(tally: Tally, came: Record, record: Record) -> None:
-    """Add one finished row to the tally; an unreadable line counts as an error of the stage that read it."""
-    tally.rows += 1
-    if record.error is None:
-        return
-    if record.error is came.error and came.came_with_error:
-        tally.passed_on += 1
-    else:
-        tally.errors[record.error.kind] += 1
-        # The words come from servers and data: a terminal would obey the control characters in them.
-        tally.first.setdefault(record.error.kind, shorten(visible_line(record.error.message), 400))
 
 
 def _guarded(run: Run, step: Step) -> Step:
@@ -342,58 +384,3 @@ def _prepared(image: Image) -> Image:
         return prepare(image)
     except RowError:
         return image
-
-
-def _feed(records: Iterable[Record], room: threading.Semaphore, put: Callable[[Record | BaseException | None], object]) -> None:
-    """Put each record as soon as there is room, then None; or what stops the reader, which must reach the rows and never hang them."""
-    # The loop is gone after an interrupt or a closed pipe; then no more results are needed.
-    with contextlib.suppress(RuntimeError):
-        try:
-            for record in records:
-                room.acquire()
-                put(record)
-            put(None)
-        except Exception as error:  # noqa: BLE001 - as the contract has it
-            put(error)
-
-
-async def _in_order(records: Iterable[Record], step: Step, window: int) -> AsyncGenerator[tuple[Record, Record], None]:
-    """Yield (record as it came, record as the step left it) in input order, at most `window` of them in work.
-
-    What a step raises is raised at once: whatever stops the run does not wait for the rows before it, and no row is begun after it.
-    """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[Record, asyncio.Task[Record]] | BaseException | None] = asyncio.Queue()
-    room = threading.Semaphore(window)
-    working: set[asyncio.Task[Record]] = set()
-    failure: asyncio.Future[Record] = loop.create_future()
-
-    def accept(item: Record | BaseException | None) -> None:
-        if not isinstance(item, Record):
-            queue.put_nowait(item)
-        elif not failure.done():
-            task = asyncio.ensure_future(step(item))
-            working.add(task)
-            task.add_done_callback(finish)
-            queue.put_nowait((item, task))
-
-    def finish(task: asyncio.Task[Record]) -> None:
-        working.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not failure.done():
-            failure.set_exception(error)
-
-    # A thread of its own, and a daemon: a read that waits on stdin must hold up neither the rows in flight nor the exit.
-    threading.Thread(target=_feed, args=(records, room, lambda item: loop.call_soon_threadsafe(accept, item)), daemon=True).start()
-    try:
-        while (item := await queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            await asyncio.wait({item[1], failure}, return_when=asyncio.FIRST_COMPLETED)
-            yield item[0], (item[1] if item[1].done() else failure).result()
-            room.release()
-    finally:
-        if not failure.cancel():
-            failure.exception()  # looked at, so that nobody reports it as lost
-        for task in working:
-            task.cancel()
-        await asyncio.gather(*working, return_exceptions=True)

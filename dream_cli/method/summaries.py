@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from dream_cli.method.stages import Tally
+from dream_cli.method.tally import Tally
 from dream_cli.records.record import Judgement, Record
 from dream_cli.records.visible import amount
 
@@ -54,6 +54,15 @@ class Scores:
                 self.uncertain += 1
                 self.most_uncertain = max(self.most_uncertain, judgement.uncertainty)
             self._take(judgement)
+
+    def include(self, other: Scores) -> None:
+        """Take in what another summary has counted."""
+        self.responses += other.responses
+        self.not_observed += other.not_observed
+        self.unscored.update(other.unscored)
+        for name, (total, n) in other._sums.items():
+            own, count = self._sums[name]
+            self._sums[name] = own + total, count + n
 
     def _take(self, judgement: Judgement) -> None:
         parts = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 
 _MOST_BYTES = 4 << 30  # some seconds of reading
@@ -25,6 +26,15 @@ def count_rows(source: str | None, limit: int | None = None) -> int | None:
             with suppress(ArrowException):
                 rows = int(read_metadata(source).num_rows)
     return rows if rows is None or limit is None else min(rows, limit)
+
+
+def count_all(sources: Sequence[str], limit: int | None = None) -> int | None:
+    """Return how many rows several files have, at most `limit` of each; None where that is not cheap to know."""
+    if sum(os.path.getsize(source) for source in sources if os.path.isfile(source)) > _MOST_BYTES:
+        return None
+    counts = [count_rows(source, limit) for source in sources]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _lines(source: str) -> int:

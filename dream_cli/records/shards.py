@@ -70,6 +70,16 @@ def is_folder(out: str | None) -> TypeGuard[str]:
     return out is not None and (out.endswith("/") or os.path.isdir(out))
 
 
+def make_folder(out: str | None) -> None:
+    """Make the folder of an output that is one, on this machine; raise UsageError where that is not possible."""
+    if out is None or not is_folder(out) or remote.is_url(out):
+        return
+    try:
+        os.makedirs(out, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {out} cannot be used: {error.strerror}; name another folder") from error
+
+
 def expanded(words: Sequence[str]) -> list[str]:
     """Return the files that words stand for: files, folders, globs and URLs; raise UsageError where there are none."""
     files = [file for word in words for file in _files(word)]
@@ -122,8 +132,8 @@ def plan(files: Sequence[str], folder: str, part: Part | None = None) -> list[Sh
 
 
 def _check_folder(folder: str, names: set[str]) -> None:
+    make_folder(folder + "/")
     try:
-        os.makedirs(folder, exist_ok=True)
         present = sorted(os.listdir(folder))
     except OSError as error:
         raise UsageError(f"-o {folder} cannot be used: {error.strerror}; name another folder") from error
