@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints/cpu.txt -e '.[train,view,eval,docs,test]'
+	$(BIN)/pip install -q -c constraints/cpu.txt -e '.[train,view,eval,ray,docs,test]'
 	touch $@
 
 demo: $(BIN)/dream

@@ -67,17 +67,16 @@ def without_times(ran: Ran) -> list[str]:
     return [line for line in ran.err.splitlines() if not line.endswith(" on Ray") and " s" not in line[-3:]]
 
 
-def workers() -> list[int]:
-    """Return the processes of the workers: Ray names each after its class, and after the method while it runs."""
-    titles = {int(entry.name): _title(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-    return [process for process, title in titles.items() if title.startswith("ray::Worker")]
+def workers(folder: Path) -> list[int]:
+    """Return the processes of the workers in a folder: Ray names each after its class, and after the method while it runs."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_worker(entry, folder)]
 
 
-def _title(entry: Path) -> str:
+def _is_worker(process: Path, folder: Path) -> bool:
     try:
-        return (entry / "cmdline").read_bytes().decode(errors="replace")
+        return (process / "cmdline").read_bytes().startswith(b"ray::Worker") and (process / "cwd").samefile(folder)
     except OSError:
-        return ""
+        return False
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -109,7 +108,7 @@ def test_a_killed_worker_costs_no_more_than_what_was_in_flight(files: Workdir, c
         with subprocess.Popen(line, cwd=files.path, env=files.env, stderr=subprocess.PIPE, text=True) as driver:
             assert driver.stderr is not None
             wait_for(lambda: server.calls >= 6)
-            os.kill(workers()[0], signal.SIGKILL)
+            os.kill(workers(files.path)[0], signal.SIGKILL)
             talk = driver.stderr.read()
         assert (driver.returncode, len(talk.splitlines())) == (0, 3), talk
         assert "a worker ended in its work on in/" in talk and "which is taken up again" in talk
@@ -124,7 +123,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(files: Workdir, cluster:
             wait_for(lambda: server.calls >= 6)
             driver.kill()
         # Ray ends the workers of a driver that is gone.
-        wait_for(lambda: not workers())
+        wait_for(lambda: not workers(files.path))
         ran = files.dream(*arguments)
         assert ran.code == 0
         assert 4 * ROWS <= server.calls <= 4 * ROWS + 2 * CONCURRENCY

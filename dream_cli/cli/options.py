@@ -12,7 +12,7 @@ from dream_cli.cli.arguments import OptionGroup
 from dream_cli.cli.cost_options import CostOptions, RequestsOut
 from dream_cli.cli.ray_options import RayOptions
 from dream_cli.cli.request_fields import read_body, read_headers
-from dream_cli.cli.shard_options import Shard, ShardsOut, Sources, files_of, part_of
+from dream_cli.cli.shard_options import Shard, ShardLimit, ShardsOut, Sources, files_of, part_of
 from dream_cli.records.choices import LocalEngine
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ class StageOptions(RunOptions):
     source: Sources = None
     out: ShardsOut = None
     shard: Shard = None
-    limit: Limit = None
+    limit: ShardLimit = None
     retry_errors: Retry = False
 
     def run(self, stage: str) -> Run:

@@ -77,3 +77,4 @@ Shard = Annotated[
         help="Process part I of N, from 0: every Nth file, or every Nth record of one file (default with -o DIR/: the Slurm array task).",
     ),
 ]
+ShardLimit = Annotated[int | None, typer.Option("-l", "--limit", min=1, help="Stop after this many records, with -o DIR/ of each file.")]
