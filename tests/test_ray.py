@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Ran, Workdir
+from tests.conftest import Workdir
 from tests.loopback import Loopback
 
 pytest.importorskip("ray")
@@ -39,7 +40,10 @@ def cluster() -> Iterator[str]:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("DREAM_")} | PATIENCE
     with subprocess.Popen([sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, text=True) as head:
         assert head.stdin is not None and head.stdout is not None
-        yield head.stdout.readline().strip()
+        address = head.stdout.readline().strip()
+        if not address:
+            pytest.skip("Ray does not start: it allows its processes half a minute, and this machine is too busy")
+        yield address
         head.stdin.close()
         head.wait(60)
 
@@ -63,8 +67,9 @@ def options(server: Loopback) -> list[str]:
     return ["--base-url", server.url, "--concurrency", str(CONCURRENCY)]
 
 
-def without_times(ran: Ran) -> list[str]:
-    return [line for line in ran.err.splitlines() if not line.endswith(" on Ray") and " s" not in line[-3:]]
+def talk(text: str) -> list[str]:
+    """Return the lines of stderr without those of progress, which a busy machine has."""
+    return [line for line in text.splitlines() if not re.search(r": [\d,]+ (of [\d,]+ )?rows?, ", line)]
 
 
 def workers(folder: Path) -> list[int]:
@@ -91,14 +96,16 @@ def test_outputs_summary_and_code_are_those_of_the_plain_run(files: Workdir, clu
     ray = files.dream("sample", "in", "-n", "2", "-o", "spread/", *options(server), "--ray", cluster)
     assert (ray.code, ray.out, plain.code) == (0, "", 0)
     assert outputs(files, "spread") == outputs(files, "sampled") and len(outputs(files, "spread")) == 4
-    assert ray.err == "dream sample: 4 files: 0 finished before, 4 to do\ndream sample: 2 workers on Ray\n"
+    assert talk(ray.err) == ["dream sample: 4 files: 0 finished before, 4 to do", "dream sample: 2 workers on Ray"]
     assert files.dream("sample", "in", "-n", "2", "-o", "spread/", *options(server), "--ray", cluster).err == (
         "dream sample: 4 files: 4 finished before, 0 to do\n"
     )
     plain = files.dream("judge", "sampled", "-o", "judged/", *options(server))
     ray = files.dream("judge", "spread", "-o", "judged-by-ray/", *options(server), "--ray", cluster)
     assert outputs(files, "judged-by-ray") == outputs(files, "judged")
-    assert (ray.code, without_times(ray)) == (plain.code, without_times(plain))
+    lines = talk(ray.err)
+    lines.remove("dream judge: 2 workers on Ray")
+    assert (ray.code, lines) == (plain.code, talk(plain.err))
     assert "judge: 48 rows, 96 responses" in ray.err
 
 
@@ -108,11 +115,12 @@ def test_a_killed_worker_costs_no_more_than_what_was_in_flight(files: Workdir, c
         with subprocess.Popen(line, cwd=files.path, env=files.env, stderr=subprocess.PIPE, text=True) as driver:
             assert driver.stderr is not None
             wait_for(lambda: server.calls >= 6)
-            os.kill(workers(files.path)[0], signal.SIGKILL)
-            talk = driver.stderr.read()
-        assert (driver.returncode, len(talk.splitlines())) == (0, 3), talk
-        assert "a worker ended in its work on in/" in talk and "which is taken up again" in talk
-        assert 4 * ROWS <= server.calls <= 4 * ROWS + CONCURRENCY
+            for worker in workers(files.path):
+                os.kill(worker, signal.SIGKILL)
+            lines = talk(driver.stderr.read())
+        assert driver.returncode == 0, lines
+        assert re.search(r"a worker ended in its work on in/\w\.jsonl, which is taken up again", "\n".join(lines))
+        assert 4 * ROWS <= server.calls <= 4 * ROWS + 2 * CONCURRENCY
     assert [len(lines.splitlines()) for lines in outputs(files, "out").values()] == [ROWS] * 4
 
 
@@ -158,10 +166,4 @@ def test_an_evaluation_gives_the_items_and_the_card_of_the_plain_run(files: Work
     plain, ray = files.dream(*line), files.dream(*line, "--ray", cluster)
     assert (ray.code, ray.out) == (plain.code, plain.out)
     assert len(ray.rows) == 40
-    assert [line for line in ray.err.splitlines() if not line.endswith("2 workers on Ray")] == plain.err.splitlines()
-
-
-def test_a_cluster_is_started_where_none_is_named(files: Workdir, server: Loopback) -> None:
-    ran = files.dream("sample", "in", "-o", "out/", *options(server), "--ray", "local", "--ray-workers", "1")
-    assert (ran.code, ran.err.splitlines()[-1]) == (0, "dream sample: 1 worker on Ray")
-    assert len(outputs(files, "out")) == 4
+    assert [line for line in talk(ray.err) if not line.endswith("2 workers on Ray")] == talk(plain.err)

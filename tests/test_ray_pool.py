@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,13 @@ from typing import Any
 import pytest
 
 from dream_cli.cli.arguments import with_values
+from dream_cli.engines.costs import Prices
+from dream_cli.engines.limits import Limits
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import RunFailure, UsageError
 from dream_cli.method import ray_pool
 from dream_cli.method.ray_pool import Cluster, Pool, Site, Worker, connected
+from dream_cli.method.stages import Run
 from dream_cli.method.tally import Tally
 from tests.conftest import Workdir
 
@@ -200,6 +204,37 @@ def test_an_address_that_does_not_answer_and_a_missing_package_are_named(monkeyp
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"^--ray needs the package ray; .*\.\[ray\]"), connected(Cluster("auto")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("named", "variable", "address"),
+    [("auto", None, None), ("auto", "head:1", "head:1"), ("local", "head:1", "local"), ("h:2", None, "h:2")],
+)
+def test_the_address_of_the_cluster(named: str, variable: str | None, address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def init(address: str | None, **options: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        calls.append(address)
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: calls.append("shut down")))
+    monkeypatch.setattr(ray_pool, "_require_answer", lambda address: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    with connected(Cluster(named)):
+        assert signal.getsignal(signal.SIGTERM) is handler
+    assert calls == [address, "shut down"]
+
+
+def test_limits_are_divided_among_workers() -> None:
+    prices = Prices(1.0, 2.0)
+    assert Limits(max_cost=9.0, rpm=100, tpm=2, prices=prices).divided(4) == Limits(max_cost=2.25, rpm=25, tpm=1, prices=prices)
+    run = Run("judge", cluster=Cluster("auto", workers=4), limits=Limits(rpm=100))
+    assert (run.of_worker.limits, run.of_worker.cluster) == (Limits(rpm=25), None)
+    with pytest.raises(UsageError, match="--ray-workers N, which has to be given"):
+        _ = replace(run, cluster=Cluster("auto")).of_worker
 
 
 @pytest.mark.parametrize(

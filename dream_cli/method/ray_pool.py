@@ -165,10 +165,11 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         raise UsageError(f"--ray needs the package ray; {with_extra('ray')}") from None
     address = {AUTO: os.environ.get("RAY_ADDRESS"), LOCAL: LOCAL}.get(cluster.address, cluster.address)
     _require_answer(address)
+    dashboard = {"include_dashboard": False} if address in (None, LOCAL) else {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **({} if address else {"include_dashboard": False}))
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **dashboard)
         except Exception as error:
             raise UsageError(f"no Ray cluster answers at {address or 'this machine'}: {shorten(str(error), 300)}") from error
         for number, handler in handlers.items():
