@@ -53,7 +53,7 @@ def run(
         return with_model_prompts(made, run.tell)
 
     doubts = Doubts()
-    tally = run_stage(run, engine.spec("disentangle"), step, doubts.add)
+    tally = run_stage(run, engine.spec("disentangle"), step, doubts)
     for line in () if run.quiet else doubts.report():
         run.tell(line)
     raise typer.Exit(tally.exit_code)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +21,13 @@ from dream_cli.engines.costs import Prices
 from dream_cli.engines.limits import Limits
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import RunFailure, UsageError
+from dream_cli.evaluation.preferring import Wins
 from dream_cli.method import ray_pool
 from dream_cli.method.ray_pool import Cluster, Pool, Site, Worker, connected
 from dream_cli.method.stages import Run
+from dream_cli.method.summaries import Doubts, Scores
 from dream_cli.method.tally import Tally
+from dream_cli.records.record import Record
 from tests.conftest import Workdir
 
 AUTO = Cluster("auto")
@@ -277,3 +281,28 @@ def test_the_look_at_workers_shows_the_counts_of_tasks_in_work(monkeypatch: pyte
     pool = Pool(FakeRay(), Cluster("auto"), Slow(), lambda line: None)
     asyncio.run(pool.map([1], lambda: seen.append(pool.counts)))
     assert seen[-1] == (7, 0)
+
+
+def test_summaries_of_several_workers_add_up() -> None:
+    record = Record.from_dict(
+        {
+            "prompt": "Hi",
+            "observations": [{"malicious_content": "x", "source": "text content", "risk_category": "Violence", "unverified": "no"}],
+            "responses": [
+                {"text": "a", "judgement": {"score": 0.5, "uncertainty": 0.1}},
+                {"text": "b", "judgement": {"unscored": "empty: x"}},
+            ],
+        }
+    )
+    for summary in (Scores, Doubts, Wins):
+        whole, first, second = summary(), summary(), summary()
+        for part in (whole, whole, first, second):
+            part.add(record)
+        first.include(second)
+        assert first == whole
+    usage = Usage(calls=1, retries=Counter(rate=2), cached_tokens=3)
+    usage.include(Usage(calls=4, retries=Counter(rate=1, other=1), cached_tokens=5, covered=0.5))
+    assert usage == Usage(calls=5, retries=Counter(rate=3, other=1), cached_tokens=8, covered=0.5)
+    tally = Tally(rows=2, errors=Counter(image=1), first={"image": "first"})
+    tally.include(Tally(rows=3, passed_on=1, errors=Counter(image=1, engine=1), first={"image": "second", "engine": "gone"}))
+    assert tally == Tally(5, 1, Counter(image=2, engine=1), {"image": "first", "engine": "gone"})

@@ -36,8 +36,12 @@ class Limits:
 
     def divided(self, count: int) -> Limits:
         """Return the share of one of `count` processes that spend at once, each with a meter of its own."""
-        rates = {name: None if limit is None else max(1, limit // count) for name, limit in (("rpm", self.rpm), ("tpm", self.tpm))}
-        return replace(self, max_cost=None if self.max_cost is None else self.max_cost / count, **rates)
+        return replace(
+            self,
+            max_cost=None if self.max_cost is None else self.max_cost / count,
+            rpm=None if self.rpm is None else max(1, self.rpm // count),
+            tpm=None if self.tpm is None else max(1, self.tpm // count),
+        )
 
     @cached_property
     def meter(self) -> Meter:

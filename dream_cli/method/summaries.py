@@ -23,6 +23,11 @@ class Doubts:
         self.incomplete += any("incomplete" in extra for extra in marks)
         self.unverified += sum("unverified" in extra for extra in marks)
 
+    def include(self, other: Doubts) -> None:
+        """Take in what another summary has counted."""
+        self.incomplete += other.incomplete
+        self.unverified += other.unverified
+
     def report(self) -> list[str]:
         """Return a line for each kind that occurs."""
         lines = [f"{amount(self.incomplete, 'row', 'have')} a list that is read in part (see `incomplete`)"] if self.incomplete else []
@@ -60,6 +65,8 @@ class Scores:
         self.responses += other.responses
         self.not_observed += other.not_observed
         self.unscored.update(other.unscored)
+        self.uncertain += other.uncertain
+        self.most_uncertain = max(self.most_uncertain, other.most_uncertain)
         for name, (total, n) in other._sums.items():
             own, count = self._sums[name]
             self._sums[name] = own + total, count + n
