@@ -294,7 +294,8 @@ def test_summaries_of_several_workers_add_up() -> None:
             ],
         }
     )
-    for summary in (Scores, Doubts, Wins):
+    summaries: list[Callable[[], Any]] = [Scores, Doubts, Wins]
+    for summary in summaries:
         whole, first, second = summary(), summary(), summary()
         for part in (whole, whole, first, second):
             part.add(record)
