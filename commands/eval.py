@@ -79,7 +79,14 @@ def run(
     named = judges(judge, judge_base_url, from_environment=running)
     # The published limits of tokens hold for the policy; the budget for thoughts is the judges'.
     policy = replace(with_store_beside(engine.spec("eval"), run.out, out), thinking=None)
-    of_judges = replace(engine.spec("judge"), store=policy.store, body=read_body(judge_body), headers=read_headers(judge_header))
+    of_judges = replace(
+        engine.spec("judge"),
+        adapter=None,
+        engine_args={},
+        store=policy.store,
+        body=read_body(judge_body),
+        headers=read_headers(judge_header),
+    )
     panel = [replace(of_judges, model=name, base_url=url, model_tag=None) for name, url in named]
     plan = EvaluationPlan(
         policy=policy,

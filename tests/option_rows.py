@@ -48,6 +48,8 @@ def engine(*specs: str, served: Mapping[str, Any] | None = None) -> tuple[Row, .
         Row("model", "--model other", {f"{spec}.model": "other"}),
         Row("base_url", "--base-url http://localhost:9/v1", {f"{spec}.base_url": "http://localhost:9/v1", **(served or {})}),
         row("engine", "--engine vllm", "engine", "vllm"),
+        Row("adapter", "--adapter folder", {f"{spec}.adapter": "folder"}),
+        Row("engine_args", """--engine-args '{"max_model_len": 512}'""", {f"{spec}.engine_args.max_model_len": 512}),
         Row("model_tag", "--model-tag july", {f"{spec}.model_tag": "july"}),
         row("concurrency", "--concurrency 3", "concurrency", 3),
         row("timeout", "--timeout 5.5", "timeout", 5.5),

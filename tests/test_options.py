@@ -122,6 +122,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in ("in.jsonl", "other.jsonl", "a.jsonl", "b.jsonl"):
         (tmp_path / file).write_text('{"id": "1", "prompt": "What is this?"}\n')
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "adapter_config.json").write_text("{}")
     (tmp_path / "taxonomy.json").write_text((Path(util.find_spec("dream_cli").origin).parent / "prompts" / "taxonomy.json").read_text())  # type: ignore[union-attr,arg-type]
     return tmp_path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import pytest
 from dream_cli.engines import openai_attempt
 from dream_cli.engines.openai_attempt import Refused
 from dream_cli.engines.openai_request import blamed_parameters
-from dream_cli.engines.protocol import ChatMessage, Engine, Sampling
+from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling
 from dream_cli.errors import EngineError, UsageError
 from tests.conftest import Workdir
 from tests.loopback import Fault, Json, Loopback, using
@@ -251,3 +252,34 @@ def test_a_server_without_a_list_needs_a_name() -> None:
         using(server, lambda engine: engine.generate(CHAT, DRAWN, [0]))
     with Loopback(models=[f"m{i}" for i in range(70)]) as server, pytest.raises(UsageError, match="m19 and 50 more; name one with --model"):
         using(server, lambda engine: engine.generate(CHAT, DRAWN, [0]))
+
+
+def test_a_request_that_is_refused_after_the_parameter_was_dropped_is_sent_again() -> None:
+    """Requests in flight together are all refused; the first one that is accepted without the parameter drops it for every other one."""
+    accepted = asyncio.Event()
+    sent: list[bool] = []
+
+    async def send(method: str, path: str, body: Json) -> Json:
+        sent.append("logprobs" in body)
+        if "logprobs" in body:
+            if "late" in str(body["messages"]):
+                await accepted.wait()
+            raise Refused(400, "", json.dumps({"error": {"message": "anthropic does not support parameters: ['logprobs']"}}))
+        accepted.set()
+        return {"choices": [{"message": {"content": "Yes"}, "finish_reason": "stop"}]}
+
+    async def both(engine: Engine) -> list[Choice]:
+        engine._wire.send = send  # type: ignore[attr-defined]
+        late = [ChatMessage("user", "late")]
+        return list(await asyncio.gather(engine.choose(late, ["Yes", "No"]), engine.choose(CHAT, ["Yes", "No"])))
+
+    with Loopback() as server:
+        assert [choice.text for choice in using(server, both)] == ["Yes", "Yes"]
+    assert sent == [True, True, False, False]
+
+
+def test_a_refused_field_that_the_user_sets_is_an_error_at_once() -> None:
+    with Loopback(refuse=refusing("temperature", "temperature is not supported")) as server:
+        with pytest.raises(EngineError, match="temperature is not supported"):
+            using(server, lambda engine: engine.generate(CHAT, DRAWN, [0]), body={"temperature": 0.2})
+        assert len(server.bodies) == 1

@@ -10,6 +10,7 @@ import typer
 
 from dream_cli.cli.arguments import OptionGroup
 from dream_cli.cli.cost_options import CostOptions, RequestsOut
+from dream_cli.cli.local_options import Adapter, EngineArgs, read_engine_args
 from dream_cli.cli.ray_options import RayOptions
 from dream_cli.cli.request_fields import read_body, read_headers
 from dream_cli.cli.shard_options import Shard, ShardLimit, ShardsOut, Sources, files_of, part_of
@@ -262,7 +263,9 @@ class EngineOptions(OptionGroup):
 
     model: Policy = None
     base_url: BaseUrl = None
+    adapter: Adapter = None
     engine: Engine = None
+    engine_args: EngineArgs = None
     model_tag: ModelTag = None
     concurrency: Concurrency = 8
     thinking_budget: ThinkingBudget = None
@@ -282,7 +285,9 @@ class EngineOptions(OptionGroup):
         return EngineSpec(
             model=self.model,
             base_url=self.base_url,
+            adapter=None if self.adapter is None else str(self.adapter),
             engine=self.engine,
+            engine_args=read_engine_args(self.engine_args),
             model_tag=self.model_tag,
             concurrency=self.concurrency,
             timeout=self.timeout,

@@ -13,7 +13,19 @@ from typing import Any
 SHARED = frozenset(
     f"DREAM_{name}"
     for name in (
-        *("MODEL", "BASE_URL", "JUDGE", "JUDGE_BASE_URL", "ENGINE", "MODEL_TAG", "CONCURRENCY", "TIMEOUT", "BATCH_SIZE", "STORE"),
+        *(
+            "MODEL",
+            "BASE_URL",
+            "JUDGE",
+            "JUDGE_BASE_URL",
+            "ENGINE",
+            "ENGINE_ARGS",
+            "MODEL_TAG",
+            "CONCURRENCY",
+            "TIMEOUT",
+            "BATCH_SIZE",
+            "STORE",
+        ),
         *("PRICE_IN", "PRICE_OUT", "IMAGE_ROOT", "IMAGE_COLUMN", "PROMPT_COLUMN", "HARMFUL_COLUMN", "MAX_PIXELS", "TRAIN_BATCH_SIZE"),
     )
 )

@@ -109,9 +109,15 @@ def check_model(model: str) -> None:
         _holding_model(_folder(model), model)
 
 
-def find_checkpoint(model: str) -> Checkpoint:
-    """Return the folders of a path or hub id; raise UsageError where there are none."""
+def find_checkpoint(model: str, adapter: str | None = None) -> Checkpoint:
+    """Return the folders of a path or hub id, with another adapter on top where one is named; raise UsageError where there are none."""
     folder = _holding_model(_folder(model), model)
+    if adapter is not None:
+        if not (folder / "config.json").exists():
+            raise UsageError(f"{model} is an adapter itself; with --adapter, --model names the base model")
+        if not (Path(adapter) / "adapter_config.json").exists():
+            raise UsageError(f"{adapter} holds no adapter: there is no adapter_config.json in it")
+        return Checkpoint(folder, Path(adapter))
     if not (folder / "adapter_config.json").exists():
         return Checkpoint(folder)
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]

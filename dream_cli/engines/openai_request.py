@@ -62,21 +62,25 @@ class Dropped:
         return left
 
     def with_refusal(self, error: Refused, sent: Json) -> Dropped | None:
-        """Return what to leave out after a refusal of the request that was sent; None where it is about no parameter of ours."""
+        """Return what to leave out after a refusal of the request that was sent; None where it is about no parameter of ours.
+
+        What it is about may be left out already: requests that were in flight together are all refused, and each is worth another try.
+        """
         blamed = blamed_parameters(error, sent)
+        if not blamed:
+            return None
         schemas, logprobs = set(self.schemas), self.logprobs
         if "top_logprobs" in blamed:
             blamed.discard("top_logprobs")
             fewer = _FEWER.get(sent["top_logprobs"])
-            logprobs = fewer or logprobs
+            logprobs = min(fewer or logprobs, logprobs)
             blamed |= set() if fewer else {"logprobs"}
             if fewer:
                 blamed.discard("logprobs")
         if "response_format" in blamed:
             blamed.discard("response_format")
             schemas.add(json.dumps(sent["response_format"]))
-        after = Dropped(self.warn, self.names | blamed, schemas, logprobs)
-        return None if (after.names, after.schemas, after.logprobs) == (self.names, self.schemas, self.logprobs) else after
+        return Dropped(self.warn, self.names | blamed, schemas, logprobs)
 
     def remember(self, other: Dropped) -> None:
         """Leave out from now on what another request was accepted without, and report each parameter once."""

@@ -206,7 +206,8 @@ class OpenAIEngine(Engine):
                 if _FILTERED.search(error.reply):
                     raise NoAnswer("filtered", str(error)) from None
                 after = dropped.with_refusal(error, sent)
-                if after is None:
+                # A field that the user sets stays in the request.
+                if after is None or self._requests.merged(after.apply(body)) == sent:
                     raise
                 dropped = after
             else:

@@ -129,7 +129,9 @@ class EngineSpec:
     concurrency: int = 8
     batch_size: int = 8
     device: str | None = None
+    adapter: str | None = None  # the folder of a LoRA adapter on top of a local model
     engine: str | None = None  # runs a local model; default: the one that fits
+    engine_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of vLLM, by the names of its own options
     timeout: float = 120.0
     store: str | None = None
     key_names: tuple[str, ...] = ("DREAM_API_KEY",)  # the variables that may hold the key of the server, the first one that is set counts
@@ -139,6 +141,11 @@ class EngineSpec:
     name: str | None = None  # written into the records instead of `model`
     limits: Limits | None = None  # of the requests to a server
     requests: RequestsFile | None = None  # takes the requests to a server, which are then not made
+
+    @property
+    def label(self) -> str:
+        """The name of the model in the records: with an adapter both."""
+        return "+".join(part for part in (self.name or self.model, self.adapter) if part)
 
 
 class Engine(Protocol):

@@ -120,8 +120,20 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
     return EngineChoice("vllm", "vllm is installed and there is a GPU")
 
 
+def _check_local_options(spec: EngineSpec, choice: EngineChoice) -> None:
+    """Raise UsageError where an option of local models is given that this engine would leave out of account."""
+    if spec.adapter is not None and choice.engine == "openai":
+        raise UsageError(
+            f"--adapter is for a model on this machine, and {choice.why}; give the adapter to the server (vllm serve --enable-lora "
+            "--lora-modules NAME=DIR) and name it with --model NAME"
+        )
+    if spec.engine_args and choice.engine in ("openai", "transformers"):
+        raise UsageError(f"--engine-args is for --engine vllm, and the engine is {choice.engine}: {choice.why}")
+
+
 async def _open(spec: EngineSpec) -> Engine:
     choice = choose_engine(spec)
+    _check_local_options(spec, choice)
     if choice.engine == "openai":
         from dream_cli.engines.openai_server import open_openai
 

@@ -33,7 +33,7 @@ def open_transformers(spec: EngineSpec) -> Engine:
     """Load the model of `spec.model`, a path or hub id; raise UsageError where that fails."""
     if spec.model is None:
         raise UsageError("no model was named")
-    checkpoint = find_checkpoint(spec.model)
+    checkpoint = find_checkpoint(spec.model, spec.adapter)
     quiet_libraries()
     model, processor = _load(checkpoint, spec.model, spec.device)
     vlm = VisionLanguageModel(model, processor, spec.model, no_thoughts(spec))
@@ -46,7 +46,7 @@ class TransformersEngine(Engine):
     kind = "transformers"
 
     def __init__(self, vlm: VisionLanguageModel, checkpoint: Checkpoint, spec: EngineSpec) -> None:
-        self.model = spec.name or spec.model or ""
+        self.model = spec.label
         self.checkpoint = checkpoint
         self.fingerprint = fingerprint(checkpoint) + thinking_tag(spec)
         self.concurrency = QUESTIONS * spec.batch_size  # the next batch waits while one runs

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
+import hashlib
 import json
 import math
 import os
+import re
 import tempfile
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,17 +26,25 @@ from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, RowError, UsageError
 
 BATCH = 256
+# The options by which the same model only runs on other devices, in other batches or with other room; all others may change an answer.
+_OF_RUNNING = re.compile(
+    r"(data|pipeline|tensor)_parallel_\w+|enable_(chunked_prefill|expert_parallel|prefix_caching|sleep_mode)|max_num_\w+|max_(cpu_)?loras"
+    r"|max_lora_rank|max_parallel_loading_workers|mm_(encoder_tp_mode|processor_cache_\w+)|master_\w+|nnodes|node_rank|device_ids|numa_\w+"
+    r"|gpu_memory_utilization|kv_cache_memory_bytes|cpu_offload_gb|block_size|enforce_eager|limit_mm_per_prompt|skip_mm_profiling"
+    r"|distributed_executor_backend|download_dir|safetensors_load_strategy|disable_log_stats|async_scheduling|served_model_name"
+)
 
 
 def open_vllm(spec: EngineSpec) -> Engine:
     """Load the model of `spec.model` onto the GPU; raise UsageError where that fails or another stage has the GPU."""
     if spec.model is None:
         raise UsageError("no model was named")
-    checkpoint = find_checkpoint(spec.model)
+    checkpoint = find_checkpoint(spec.model, spec.adapter)
+    check_options(spec.engine_args)
     lock = _take_gpu()
     try:
-        llm = _load(checkpoint)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        llm = _load(checkpoint, spec.engine_args)
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
         lock.close()
         raise UsageError(f"vLLM cannot load the model {spec.model}: {error}; --engine transformers runs it without vLLM") from error
     return VllmEngine(llm, checkpoint, spec, lock)
@@ -46,9 +57,9 @@ class VllmEngine(Engine):
     concurrency = 2 * BATCH
 
     def __init__(self, llm: Any, checkpoint: Checkpoint, spec: EngineSpec, lock: TextIO) -> None:
-        self.model = spec.name or spec.model or ""
+        self.model = spec.label
         self.checkpoint = checkpoint
-        self.fingerprint = f"vllm-{fingerprint(checkpoint)}{thinking_tag(spec)}"
+        self.fingerprint = f"vllm-{fingerprint(checkpoint)}{thinking_tag(spec)}{options_tag(spec.engine_args)}"
         self.usage = Usage()
         self._llm = llm
         self._tokenizer = llm.get_tokenizer()
@@ -148,25 +159,52 @@ def _asked(spellings: dict[str, list[Spelling]], ends: Tokens) -> dict[Tokens, T
     return answers_by_prefix
 
 
-def _load(checkpoint: Checkpoint) -> Any:
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise UsageError where vLLM has no engine option of a name; nothing is loaded."""
+    if not options:
+        return
+    _be_quiet()
+    try:
+        from vllm import EngineArgs
+    except (OSError, ImportError, RuntimeError) as error:
+        raise UsageError(f"vLLM cannot be imported: {error}") from error
+
+    known = [option.name for option in fields(EngineArgs)]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; `vllm serve --help=all` lists them"
+            raise UsageError(f"--engine-args: vLLM has no engine option {name!r}{hint}")
+
+
+def options_tag(options: Mapping[str, Any]) -> str:
+    """Return what tells apart the answers of an engine with these options; empty where they change none."""
+    changing = {name: value for name, value in options.items() if not _OF_RUNNING.fullmatch(name)}
+    return f"-{hashlib.sha256(json.dumps(changing, sort_keys=True).encode()).hexdigest()[:16]}" if changing else ""
+
+
+def _be_quiet() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+def _load(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Any:
+    _be_quiet()
     from vllm import LLM
 
-    adapter = {}
+    adapter: dict[str, Any] = {}
     if checkpoint.adapter is not None:
         rank = json.loads((checkpoint.adapter / "adapter_config.json").read_text())["r"]
         # vLLM takes powers of two from 8 on.
         adapter = {"enable_lora": True, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
-    return LLM(
-        str(checkpoint.folder),
+    ours: dict[str, Any] = {
         # The checkpoint's own sampling defaults must not override the request.
-        generation_config="vllm",
+        "generation_config": "vllm",
         # A model that may write any whitespace in its JSON can write nothing else until its tokens are spent.
-        structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-        limit_mm_per_prompt={"image": 16, "video": 0},
-        **adapter,
-    )
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "limit_mm_per_prompt": {"image": 16, "video": 0},
+    }
+    return LLM(str(checkpoint.folder), **{**ours, **adapter, **options})
 
 
 def _chat_options(checkpoint: Checkpoint) -> dict[str, Any]:

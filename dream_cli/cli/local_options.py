@@ -1,0 +1,49 @@
+"""The options of a model on this machine, beyond its name: its adapter, and the options of the vLLM engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dream_cli.errors import UsageError
+
+
+def read_engine_args(text: str | None) -> dict[str, Any]:
+    """Return the engine options of a JSON object by name; raise UsageError where it is none."""
+    try:
+        given = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--engine-args is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise UsageError("""--engine-args is not a JSON object; it looks like '{"tensor_parallel_size": 2}'""")
+    if "model" in given:
+        raise UsageError("--engine-args cannot set model, which --model names")
+    return given
+
+
+def _engine_args(text: str | None) -> str | None:
+    read_engine_args(text)
+    return text
+
+
+def _adapter(folder: Path | None) -> Path | None:
+    if folder is not None and not (folder / "adapter_config.json").exists():
+        raise UsageError(f"--adapter {folder} holds no adapter: there is no adapter_config.json in it")
+    return folder
+
+
+EngineArgs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        envvar="DREAM_ENGINE_ARGS",
+        callback=_engine_args,
+        help="""Options of the vLLM engine by their names there, e.g. {"tensor_parallel_size": 2, "max_model_len": 8192}.""",
+    ),
+]
+Adapter = Annotated[
+    Path | None, typer.Option(metavar="DIR", callback=_adapter, help="LoRA adapter on top of --model, such as one of dream dpo --lora.")
+]
