@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Start `vllm serve` for one model, wait until it answers, run a command against it, and end the server with the command.
+#
+#   bash examples/serve.sh org/vlm dream judge sampled.jsonl -o judged.jsonl
+#   ADAPTER=ckpt/1 bash examples/serve.sh org/vlm dream sample in.jsonl -n 4 -o sampled.jsonl
+#
+# The command gets DREAM_BASE_URL, and DREAM_MODEL and DREAM_JUDGE with the name of the model, unless they are set.
+# PORT (8000), WAIT (seconds until the server must answer, 1800), LOG (serve.log), IMAGES (per prompt, 16),
+# SERVE (further options of `vllm serve`, e.g. "--tensor-parallel-size 2 --max-model-len 8192"), VLLM (the program, vllm).
+# Exit code: that of the command; 2 where the server does not start.
+set -euo pipefail
+[ $# -ge 2 ] || { echo "usage: bash examples/serve.sh MODEL COMMAND..." >&2; exit 2; }
+model=$1 port=${PORT:-8000} log=${LOG:-serve.log} name=$(basename "$1")
+shift
+flags=(--served-model-name "$name" --host 127.0.0.1 --port "$port"
+  # Requests are drawn as dream asks, not by the sampling settings of the checkpoint.
+  --generation-config vllm
+  # A model that may write any white space in its JSON can write nothing else until its tokens are spent.
+  --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'
+  --enable-prefix-caching
+  --limit-mm-per-prompt "{\"image\": ${IMAGES:-16}, \"video\": 0}")
+if [ -n "${ADAPTER:-}" ]; then
+  # vLLM takes ranks that are powers of two from 8 on.
+  rank=$(python3 -c 'import json, sys; print(max(8, 1 << (json.load(open(sys.argv[1]))["r"] - 1).bit_length()))' "$ADAPTER/adapter_config.json")
+  name=$name+$(basename "$ADAPTER")
+  flags+=(--enable-lora --max-lora-rank "$rank" --lora-modules "$name=$ADAPTER")
+fi
+# A process group of its own: the server's workers end with it.
+set -m
+VLLM_NO_USAGE_STATS=1 "${VLLM:-vllm}" serve "$model" "${flags[@]}" ${SERVE:-} > "$log" 2>&1 &
+server=$!
+set +m
+finish() { kill -TERM -- "-$server" 2> /dev/null || true; wait "$server" 2> /dev/null || true; }
+trap finish EXIT
+trap 'exit 130' INT TERM HUP
+for ((second = 0; ; second++)); do
+  python3 -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' "http://127.0.0.1:$port/health" 2> /dev/null && break
+  kill -0 "$server" 2> /dev/null || { echo "serve: the server ended; the last lines of $log:" >&2; tail -n 5 "$log" >&2; exit 2; }
+  ((second < ${WAIT:-1800})) || { echo "serve: no answer after ${WAIT:-1800} s; see $log" >&2; exit 2; }
+  sleep 1
+done
+export DREAM_BASE_URL=http://127.0.0.1:$port/v1 DREAM_MODEL=${DREAM_MODEL:-$name} DREAM_JUDGE=${DREAM_JUDGE:-$name}
+"$@"
