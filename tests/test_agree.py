@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from dream_cli.errors import InvalidRecord
+from dream_cli.evaluation.label_agreement import gold_labels
+from dream_cli.records.record import Record
 from tests.conftest import Workdir
 
 Json = dict[str, Any]
@@ -204,3 +207,10 @@ def test_an_unreadable_line_is_an_error_of_this_command(work: Workdir) -> None:
     ran = work.dream("agree", "gold.jsonl", "judged.jsonl")
     assert (ran.code, len(ran.rows)) == (1, 1)
     assert "1 row could not be read" in ran.err
+
+
+def test_a_benchmark_field_of_another_kind_holds_no_labels() -> None:
+    assert gold_labels([Record(prompt="x", id="a", extra={"benchmark": "siuo"})]) == {}
+    item = {"name": "siuo", "item": "1", "gold": "yes"}
+    with pytest.raises(InvalidRecord, match=r"^in\.jsonl:3: benchmark\.gold is of the wrong type"):
+        gold_labels([Record(prompt="x", id="a", extra={"benchmark": item}, place="in.jsonl:3")])

@@ -56,6 +56,11 @@ class Item:
         rest = beside | {k: v for k, v in raw.items() if k not in _FIELDS}
         return cls(**{k: v for k, v in known.items() if v is not None}, extra=rest)
 
+    @classmethod
+    def find(cls, record: Record) -> Item | None:
+        """Read the item of a record, None where it is not one of a benchmark; raise InvalidRecord where its fields are malformed."""
+        return cls.of(record) if isinstance(record.extra.get("benchmark"), Mapping) else None
+
     @property
     def image_in_words(self) -> str:
         """What the image shows, as a line for a judge, which need not read the image as well as the policy does; "" where nobody wrote it."""

@@ -208,9 +208,9 @@ def _with_own_ids(records: Sequence[Record], benchmark: Benchmark, report: Calla
         key = str(record.id), _model(record)
         seen[key] += 1
         n = seen[key]
-        item = record.extra["benchmark"]
-        twin = {"benchmark": item | {"item": f"{item['item']}#{n}"}}
-        result.append(record if n == 1 else replace(record, id=f"{record.id}#{n}", extra=dict(record.extra) | twin))
+        item = Item.of(record)
+        twin = replace(item, item=f"{item.item}#{n}").annotated(replace(record, id=f"{record.id}#{n}"))
+        result.append(record if n == 1 else twin)
     twice = list(dict.fromkeys(key for (key, _), n in seen.items() if n > 1))
     if twice:
         report(f"{benchmark.title}: {len(twice)} ids occur more than once ({', '.join(twice[:3])}); the later ones get #2, #3 ...")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dream_cli.benchmarks.benchmark import Item
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.cautions import judges_of
 from dream_cli.evaluation.rates import Outcome, outcomes
@@ -144,8 +145,8 @@ def _rounded(value: float | list[float] | None) -> float | list[float] | None:
 def _by_benchmark(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
     groups: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
-        benchmark = record.extra.get("benchmark") or {}
-        groups[str(benchmark.get("name"))][f"{benchmark.get('subset', '')}:{benchmark.get('item')}"] = record
+        item = Item.of(record)
+        groups[item.name][f"{item.subset}:{item.item}"] = record
     return groups
 
 

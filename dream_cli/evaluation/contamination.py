@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import correlation
 
+from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.registry import get
 from dream_cli.errors import ImageError
 from dream_cli.records.image_bytes import digest
@@ -174,5 +175,5 @@ def normalised(text: str) -> str:
 
 
 def _name(item: Record) -> str:
-    benchmark = item.extra.get("benchmark")
-    return str(benchmark.get("name", "")) if isinstance(benchmark, dict) else ""
+    annotation = Item.find(item)
+    return annotation.name if annotation else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dream_cli.benchmarks.benchmark import Item
 from dream_cli.errors import UsageError
 from dream_cli.method.facts import refusal
 from dream_cli.records.choices import Rule
@@ -103,8 +104,8 @@ def _name(record: Record) -> str:
 def _gold(record: Record) -> Sequence[Mapping[str, Any]]:
     """Return the labels of each response by question; raise UsageError for `gold` of another form."""
     raw = record.extra.get("gold")
-    if raw is None:
-        raw = (record.extra.get("benchmark") or {}).get("gold")
+    if raw is None and (item := Item.find(record)):
+        raw = item.gold
     if raw is None:
         voices = [list(_voices(response, "strict")) for response in record.responses or ()]
         return [{question: voice.label for _, question, voice in answers if not voice.joint} for answers in voices]
