@@ -28,7 +28,7 @@ def requests(server: Loopback) -> list[str]:
         "list of the image": "the image brings in",
         "list of the text": "what it quotes or describes",
         "list of both": "what only both mean",
-        "claim": "Somebody claims",
+        "claim": "May this part of the request",
     }
     return sorted(next(name for name, mark in marks.items() if mark in text) for text in texts)
 
@@ -38,7 +38,7 @@ def always(yes: float, risks: list[dict[str, Any]], claim: float | None = None) 
 
     def tokens(body: dict[str, Any]) -> Positions:
         if body.get("logprobs"):
-            p = yes if claim is None or "Somebody claims" not in json.dumps(body["messages"]) else claim
+            p = yes if claim is None or "May this part of the request" not in json.dumps(body["messages"]) else claim
             return [[("Yes", p), ("No", 1 - p)]]
         return [[(json.dumps(risks), 1.0)]]
 
@@ -168,7 +168,7 @@ def test_several_images_are_shown_in_their_order(work: Workdir) -> None:
 @pytest.mark.parametrize(("covered", "unread"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])
 def test_a_verification_counts_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unread: bool) -> None:
     def tokens(body: dict[str, Any]) -> Positions:
-        if "Somebody claims" in json.dumps(body["messages"]) and body.get("logprobs"):
+        if "May this part of the request" in json.dumps(body["messages"]) and body.get("logprobs"):
             return [[("Perhaps", 1 - covered), ("Yes", covered * 0.75), ("No", covered * 0.25)]]
         return [[("Yes", 1.0)]] if body.get("logprobs") else [[(json.dumps([RISK]), 1.0)]]
 
@@ -184,7 +184,7 @@ def test_a_list_that_is_read_in_part_keeps_the_rest_and_never_becomes_the_empty_
     def tokens(body: dict[str, Any]) -> Positions:
         if not body.get("logprobs"):
             return [[(json.dumps([RISK, {"source": "image content"}]), 1.0)]]
-        yes = confirmed if "Somebody claims" in json.dumps(body["messages"]) else 1.0
+        yes = confirmed if "May this part of the request" in json.dumps(body["messages"]) else 1.0
         return [[("Yes", yes), ("No", 1 - yes)]]
 
     with Loopback(tokens=tokens) as server:
