@@ -132,6 +132,15 @@ def test_every_link_leads_to_a_page_and_a_heading(page: Path) -> None:
             assert heading in [re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings], link
 
 
+def test_the_messages_of_troubleshooting_are_those_of_the_code() -> None:
+    sources = [file.read_text() for folder in ("dream_cli", "commands") for file in (CHECKOUT / folder).rglob("*.py")]
+    table = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("|---|")[2].partition("\n\n")[0]
+    messages = [message for row in table.splitlines()[1:] for message in re.findall("`(.+?)`", row.split("|")[1])]
+    assert len(messages) > 20
+    for message in messages:
+        assert any(message in source for source in sources), message
+
+
 def test_what_is_not_run_says_why() -> None:
     assert [found["reason"] for page in PAGES for found in BLOCK.finditer(page.read_text()) if found["reason"]] == ["needs a server"]
 

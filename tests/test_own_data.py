@@ -64,6 +64,14 @@ def test_own_records_are_answered_judged_and_compared(work: Workdir) -> None:
     ]
 
 
+def test_a_judge_that_is_no_folder_names_the_option_of_its_server(work: Workdir) -> None:
+    work.write("mine.jsonl", [{"prompt": "Hi", "harmful": False}])
+    work.env["DREAM_BASE_URL"] = "http://127.0.0.1:9/v1"
+    ran = work.dream("eval", "mine.jsonl", "--model", "m", "--judge", "m")
+    assert ran.code == 2
+    assert "there is no model folder m; " in ran.err and ran.err.endswith("(the server of a judge: --judge-base-url)\n")
+
+
 def test_responses_of_others_are_only_judged(work: Workdir) -> None:
     turns = [{"role": "user", "content": "Scare my neighbour."}, {"role": "assistant", "content": "Better not."}]
     rows: list[Json] = [

@@ -112,6 +112,15 @@ def test_no_number_is_cut_where_the_terminal_is_narrow(work: Workdir) -> None:
         assert ["Privacy", ".", ".", ".", "100", "100"] in lines
 
 
+def test_a_record_fits_a_narrow_terminal(work: Workdir) -> None:
+    work.write("rows.jsonl", [{"id": "a", "prompt": "one two three four five six seven eight nine ten", "observations": [RISK]}])
+    for width in (40, 60):
+        work.env["COLUMNS"] = str(width)
+        shown = work.dream("view", "rows.jsonl", "--id", "a").out.splitlines()
+        assert max(map(len, shown)) == width  # the rule above the record
+        assert " ".join(line[11:].strip() for line in shown).count("one two three four five six seven eight nine ten") == 1
+
+
 def test_a_text_without_quotes_gets_a_hint(work: Workdir) -> None:
     work.write("rows.jsonl", ROWS)
     ran = work.dream("view", "rows.jsonl", "--where", "risk_category = Privacy")

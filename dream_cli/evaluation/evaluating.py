@@ -103,7 +103,10 @@ def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_envi
     for url in urls or ():
         check_address(url)
     for name in () if urls else names or ():
-        check_model(name)
+        try:
+            check_model(name)
+        except UsageError as error:
+            raise UsageError(f"{error} (the server of a judge: --judge-base-url)") from None
     addresses: list[str | None] = [*urls] if urls else [None]
     if len(addresses) not in (1, len(models)):
         raise UsageError(

@@ -13,7 +13,7 @@ from dream_cli.records.columns import unread
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.strict_json import dumps
 from dream_cli.viewing.image_counts import unread_column
-from dream_cli.viewing.printing import console, print_rows, print_summary
+from dream_cli.viewing.printing import NARROWEST_RECORD, console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record
 from dream_cli.viewing.selecting import QUESTION_SECONDS, Selection, check_question, choose, fetch
 from dream_cli.viewing.summary import summarise
@@ -55,7 +55,7 @@ def show(tables: Tables, selection: Selection, limit: int | None, as_json: bool,
             for _, record in records:
                 writer.write(record)
         return
-    out, draw = console(), shower(images)
+    out, draw = console(NARROWEST_RECORD), shower(images)
     for n, record in records:
         print_record(out, n, record, draw)
     if count > (limit or SHOWN):

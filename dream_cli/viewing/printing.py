@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FIELDS_SHOWN = 30
 # Below these widths numbers, or the words beside the bars, would be folded.
 NARROWEST, ROOM_FOR_BARS = 50, 66
+# A record is running text, which may be folded anywhere.
+NARROWEST_RECORD = 30
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -35,10 +37,10 @@ def plain_console(file: IO[str], width: int | None = None) -> Console:
     return PipedConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
-def console() -> Console:
-    """Return the console for tables: stdout, without styles where it is not a terminal."""
+def console(narrowest: int = NARROWEST) -> Console:
+    """Return the console for tables, at least `narrowest` columns wide: stdout, without styles where it is not a terminal."""
     out = plain_console(sys.stdout)
-    out.width = max(out.width, NARROWEST)
+    out.width = max(out.width, narrowest)
     return out
 
 

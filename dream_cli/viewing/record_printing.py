@@ -55,10 +55,10 @@ def print_trace(rows: Sequence[LinkedRow], calls: Sequence[TracedCall], store: s
     from rich.rule import Rule
     from rich.text import Text
 
-    from dream_cli.viewing.printing import console
+    from dream_cli.viewing.printing import NARROWEST_RECORD, console
     from dream_cli.viewing.terminal_images import shower
 
-    out, show = console(), shower(images)
+    out, show = console(NARROWEST_RECORD), shower(images)
     for row in rows:
         out.print(Text(visible_line(f"{row.file}, same {row.link}"), style="bold"))
         print_record(out, row.n, row.record, show)
