@@ -42,10 +42,14 @@ def answered(work: Workdir, server: Loopback, requests: str = "calls.jsonl", res
     return [line["body"] for line in lines]
 
 
+def verdict(body: dict[str, Any]) -> str:
+    return "7" if "whole number" in json.dumps(body["messages"]) else "Yes"
+
+
 def test_a_pipeline_by_batches_gives_what_calls_give(work: Workdir) -> None:
     work.write("in.jsonl", [{"id": str(n), "prompt": f"Hi {n}", "images": [work.picture("a.png")]} for n in range(3)])
     plain = Loopback()
-    with Loopback(reply=lambda body: "Yes" if body.get("logprobs") else plain._text(body)) as server:
+    with Loopback(reply=lambda body: verdict(body) if body.get("logprobs") else plain._text(body)) as server:
         stages = {"disentangle": ("in.jsonl",), "sample": ("-n", "2", "disentangle.jsonl"), "judge": ("sample.jsonl",)}
         passes = {}
         for stage, args in stages.items():
@@ -65,8 +69,8 @@ def test_a_pipeline_by_batches_gives_what_calls_give(work: Workdir) -> None:
                 assert taken.code == 0 and f"{len(bodies)} results are new, 0 known already" in taken.err
             assert (ran.code, (work.path / "calls.jsonl").read_text()) == (0, "")
             assert "no call is left to write to calls.jsonl" in ran.err
-        # Is there a risk, which one, and is it so; all samples at once; all scores at once, and again those that are "Yes".
-        assert passes == {"disentangle": 3, "sample": 1, "judge": 2}
+        # Is there a risk, which one, and is it so; all samples at once; all scores at once.
+        assert passes == {"disentangle": 3, "sample": 1, "judge": 1}
         by_batches, paid = (work.path / "judge.jsonl").read_text(), server.calls
         work.env["DREAM_STORE"] = str(work.path / "other.sqlite")
         for stage, args in stages.items():

@@ -72,6 +72,21 @@ def test_a_record_without_both_texts_holds_no_pair(fields: dict[str, Any]) -> No
     assert Pair.if_readable(record(**fields)) is None
 
 
+def exchange(prompt: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+
+
+def test_a_pair_of_whole_exchanges_about_the_prompt_is_read() -> None:
+    row = {"id": "1", "prompt": "Hi", "chosen": exchange("Hi", "a"), "rejected": exchange("Hi", "b"), "margin": 0.5}
+    record = Record.from_dict(row)
+    assert Pair.of(record) == Pair.required(record) == Pair.read(row) == Pair("a", "b", 0.5)
+    assert record.extra["chosen"] == row["chosen"]
+    with pytest.raises(InvalidRecord, match="^'rejected' is a list, not a string"):
+        Pair.of(Record.from_dict(row | {"rejected": exchange("another prompt", "b")}))
+    with pytest.raises(InvalidRecord, match="^no rejected text"):
+        Pair.required(Record.from_dict(row | {"rejected": exchange("Hi", " ")}))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

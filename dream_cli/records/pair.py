@@ -35,12 +35,14 @@ class Pair(Frozen, frozen=True):
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Pair | None:
-        """Read the pair of a JSON object, None where it lacks one of the two texts; raise InvalidRecord where a field is malformed."""
+        """Read the pair of a JSON object, None where it lacks one of the two texts; raise InvalidRecord where a field is malformed.
+
+        A text may be the whole exchange, the prompt of the object and its answer, as in UltraFeedback.
+        """
         if any(raw.get(side) is None for side in SIDES):
             return None
-        if side := next((side for side in SIDES if isinstance(raw[side], list)), None):
-            raise InvalidRecord(f"'{side}' is a list, not a string; `dream convert` makes a pair of two conversations")
-        chosen, rejected = (text(raw, side) or "" for side in SIDES)
+        answers = {side: _answer(raw, side) for side in SIDES}
+        chosen, rejected = (text(answers, side) or "" for side in SIDES)
         margin, chosen_score, rejected_score = (_finite(raw, name) for name in ("margin", "chosen_score", "rejected_score"))
         return cls(
             chosen=chosen,
@@ -55,7 +57,7 @@ class Pair(Frozen, frozen=True):
     @classmethod
     def of(cls, record: Record) -> Pair | None:
         """Read the pair of a record, as `read` does."""
-        return cls.read(record.extra)
+        return cls.read({**record.extra, "prompt": record.prompt})
 
     @classmethod
     def if_readable(cls, record: Record) -> Pair | None:
@@ -69,7 +71,7 @@ class Pair(Frozen, frozen=True):
     def required(cls, record: Record) -> Pair:
         """Read the pair of a record to train on; raise InvalidRecord where it is malformed, or one of its texts missing or empty."""
         pair = cls.of(record)
-        missing = [side for side in SIDES if not str(record.extra.get(side) or "").strip()]
+        missing = [side for side in SIDES if not str((getattr(pair, side) if pair else record.extra.get(side)) or "").strip()]
         if pair is None or missing:
             raise InvalidRecord(f"no {' and no '.join(missing)} text; `dream pair` makes pairs of judged responses")
         return pair
@@ -81,6 +83,15 @@ class Pair(Frozen, frozen=True):
     def on(self, record: Record) -> Record:
         """Return a record with this pair as its fields."""
         return replace(record, extra={**record.extra, **self.to_dict()})
+
+
+def _answer(raw: Mapping[str, Any], side: str) -> Any:
+    match raw[side]:
+        case [{"role": "user", "content": prompt}, {"role": "assistant", "content": str(answer)}] if prompt == raw.get("prompt"):
+            return answer
+        case list():
+            raise InvalidRecord(f"'{side}' is a list, not a string; `dream convert` makes a pair of two conversations")
+    return raw[side]
 
 
 def _finite(raw: Mapping[str, Any], name: str) -> float | None:
