@@ -73,19 +73,19 @@ def run(
         near_duplicate=near_duplicate,
         keep_cut_off=keep_cut_off,
     )
-    gathered, judges = PairSet(None if unbalanced else harmless_share, lessons=report), set[str]()
+    gathered = PairSet(None if unbalanced else harmless_share, lessons=report)
     unreadable = 0
     with open_writer(out) as writer:
         for record in read_shards(files_of(source), columns.reading, limit):
             unreadable += record.error is not None and not record.came_with_error
             for turn in pairs_of(record, rules):
-                gathered.add(turn)
+                for pair in gathered.add(turn):
+                    writer.write(pair)
         for pair in gathered.kept():
             writer.write(pair)
-            judges.add(str(pair.extra.get("judge")))
     if not quiet:
         sys.stderr.write(gathered.receipt())
-        for judge in sorted(judges & set(EMBEDDED)):
+        for judge in sorted(gathered.judges & set(EMBEDDED)):
             sys.stderr.write(
                 f"  {judge} judged, which knows only its own small world; name a model with dream judge --model or --base-url\n"
             )

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
 
@@ -260,15 +261,13 @@ def write(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
 
 
 def pairs(records: Iterable[Mapping[str, Any]], *, harmless_share: float | None = 0.5, **rules: Any) -> Iterator[Json]:
-    """Yield the preference pairs of judged records, as `dream pair` does, once all records are read.
+    """Yield the preference pairs of judged records, as `dream pair` does: with a share of harmless prompts once all records are read.
 
     `harmless_share` of them come from harmless prompts (None: all are kept); `rules` are fields of `PairRules`, such as `margin`.
     """
     how, gathered = PairRules(**rules), PairSet(harmless_share)
-    for record in _records(records):
-        for turn in pairs_of(record, how):
-            gathered.add(turn)
-    return (to_row(pair, None) for pair in gathered.kept())
+    at_once = (pair for record in _records(records) for turn in pairs_of(record, how) for pair in gathered.add(turn))
+    return (to_row(pair, None) for pair in chain(at_once, gathered.kept()))
 
 
 def _records(records: Iterable[Mapping[str, Any]]) -> Iterator[Record]:

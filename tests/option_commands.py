@@ -65,7 +65,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
         "dream_cli.records.outputs:open_writer": opened,
         "dream_cli.method.pairing:pairs_of": lambda record, rules: [],
         "dream_cli.method.pair_sets:PairSet": lambda share, lessons: SimpleNamespace(
-            kept=list, receipt=lambda: "counted\n", report=lambda: "taught\n"
+            judges=set(), kept=list, receipt=lambda: "counted\n", report=lambda: "taught\n"
         ),
     },
     "sft": {"dream_cli.training.running:perform": lambda **_: SimpleNamespace(record={}, exit_code=0)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from random import Random
 from typing import Any
@@ -119,7 +120,7 @@ def test_of_too_many_harmless_pairs_those_that_teach_to_answer_are_kept(work: Wo
 def made(side_row: dict[str, Any], number: int) -> TurnPairs:
     texts = {"chosen": f"{number} {ANSWER}", "rejected": f"{number} Bread."}
     record = Record.from_dict({"id": str(number)} | {k: v for k, v in side_row.items() if k in ("prompt", "observations")} | texts)
-    return TurnPairs(side_of(record.observations), "paired", [record])
+    return TurnPairs(side_of(record.observations), "paired", made=[Pair.required(record)], pairs=[record])
 
 
 @settings(max_examples=60)
@@ -152,6 +153,28 @@ def test_a_pair_comes_out_as_it_went_in() -> None:
     gathered.add(turn)
     assert [record.to_dict() for record in gathered.kept()] == [record.to_dict() for record in turn.pairs]
     assert Pair.required(turn.pairs[0]).rejected == "1 Bread."
+
+
+def test_unbalanced_pairs_are_written_while_records_still_come(work: Workdir) -> None:
+    command = work.command("pair", "--unbalanced")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=work.path) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(risky(0)).encode() + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == "risky-0"
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_without_a_share_no_pair_waits() -> None:
+    gathered = PairSet(None)
+    turns = [made(risky(1), 1), made(harmless(2), 2)]
+    assert [[record.id for record in gathered.add(turn)] for turn in turns] == [["1"], ["2"]]
+    assert list(gathered.kept()) == []
+    assert gathered.receipt().startswith("pair: 2 pairs of 2 prompts: 2 paired\n")
+    waiting = PairSet(0.5)
+    assert waiting.add(turns[0]) == ()
+    assert [record.id for record in waiting.kept()] == ["1"]
 
 
 @pytest.mark.parametrize(

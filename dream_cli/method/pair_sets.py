@@ -11,7 +11,7 @@ import pickle
 import tempfile
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dream_cli.method.declining import declines
@@ -45,7 +45,7 @@ class PairSet:
     """Takes in pairs and gives back those of a set in which `share` of the pairs come from harmless prompts.
 
     Pairs of the side that has too many are left out: those that teach the least, and by a hash, so that their order decides nothing.
-    Where one side has no pairs, all are kept, as they are where `share` is None. Pairs wait in a temporary file: memory stays small.
+    Where one side has no pairs, all are kept. Pairs wait in a temporary file: memory stays small. Where `share` is None, no pair waits.
     With `lessons` the pairs that are kept are read for the report.
     """
 
@@ -53,41 +53,51 @@ class PairSet:
         self.share, self.lessons = share, lessons
         self.receipts: dict[Side, SideReceipt] = defaultdict(SideReceipt)
         self.left_out: Counter[str] = Counter()
+        self.judges: set[str] = set()  # of the pairs that are kept
         self._spool = tempfile.TemporaryFile(prefix="dream-pairs-")  # noqa: SIM115 - it is open from the first pair to the last
         self._keys = {side: array("Q") for side in SIDES}
 
-    def add(self, turn: TurnPairs) -> None:
-        """Take in what one prompt gives."""
+    def add(self, turn: TurnPairs) -> Sequence[Record]:
+        """Take in what one prompt gives; return the pairs that are kept whatever comes: all without a share, else none."""
         self.receipts[turn.side].outcomes[turn.outcome] += 1
-        self.left_out.update(turn.left_out)
-        for record in turn.pairs:
-            pair = Pair.required(record)
+        if turn.left_out:
+            self.left_out.update(turn.left_out)
+        if self.share is None:
+            for pair in turn.made:
+                self._keep(turn.side, pair)
+            return turn.pairs
+        for pair, record in zip(turn.made, turn.pairs, strict=True):
             self._keys[turn.side].append(_key(turn.side, pair))
-            pickle.dump((turn.side, record), self._spool, pickle.HIGHEST_PROTOCOL)
+            # The texts of the pair are the record's, which pickle writes once.
+            pickle.dump((turn.side, pair, record), self._spool, pickle.HIGHEST_PROTOCOL)
+        return ()
 
     def kept(self) -> Iterator[Record]:
-        """Yield the pairs of the set in their order; the receipts are complete at the end."""
+        """Yield the pairs that waited and are kept, in their order; the receipts are complete at the end."""
         most = self._most()
         limits = {side: Counter(sorted(self._keys[side])[:n]) for side, n in most.items()}
         self._spool.seek(0)
         places = dict.fromkeys(SIDES, 0)
         for _ in range(sum(map(len, self._keys.values()))):
-            side, record = pickle.load(self._spool)
+            side, pair, record = pickle.load(self._spool)
             key = self._keys[side][places[side]]
             places[side] += 1
-            receipt = self.receipts[side]
             if side in limits and not limits[side][key]:
-                receipt.over_share += 1
+                self.receipts[side].over_share += 1
                 continue
             if side in limits:
                 limits[side][key] -= 1
-            pair = Pair.required(record)
-            receipt.pairs += 1
-            if self.lessons:
-                receipt.lessons[declines(pair.chosen), declines(pair.rejected)] += 1
-            receipt.words = receipt.words[0] + len(words(pair.chosen)), receipt.words[1] + len(words(pair.rejected))
+            self._keep(side, pair)
             yield record
         self._spool.close()
+
+    def _keep(self, side: Side, pair: Pair) -> None:
+        receipt = self.receipts[side]
+        receipt.pairs += 1
+        self.judges.add(str(pair.judge))
+        if self.lessons:
+            receipt.lessons[declines(pair.chosen), declines(pair.rejected)] += 1
+        receipt.words = receipt.words[0] + len(words(pair.chosen)), receipt.words[1] + len(words(pair.rejected))
 
     def _most(self) -> dict[Side, int]:
         """Return how many pairs of a side are kept at most, for the side that has too many."""

@@ -109,10 +109,11 @@ class Candidate(Frozen, frozen=True):
 
 @dataclass(frozen=True)
 class TurnPairs:
-    """What one prompt gives: one of `OUTCOMES`, its pairs as records, and the responses that were not candidates, counted by reason."""
+    """What one prompt gives: one of `OUTCOMES`, its pairs alone (`made`) and as records, and the responses left out, counted by reason."""
 
     side: Side
     outcome: str
+    made: Sequence[Pair] = ()
     pairs: Sequence[Record] = ()
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -126,10 +127,11 @@ def pairs_of(record: Record, rules: PairRules) -> list[TurnPairs]:
     turns = record.turns()
     for turn in turns:
         candidates, outcome, left_out = _admitted(turn.responses, rules)
-        pairs = [_pair_record(record, turn, candidate.pair(), number + i) for i, candidate in enumerate(candidates, 1)]
+        made = [candidate.pair() for candidate in candidates]
+        pairs = [_pair_record(record, turn, pair, number + i) for i, pair in enumerate(made, 1)]
         number += len(pairs)
         side = side_of(turn.observations, harmful=turn is turns[-1] and record.labelled_harmful)
-        result.append(TurnPairs(side, outcome, pairs, left_out))
+        result.append(TurnPairs(side, outcome, made=made, pairs=pairs, left_out=left_out))
     return result
 
 
@@ -170,21 +172,22 @@ def _scored(response: Response) -> Scored | None:
     judged = response.judgement
     if judged is None or judged.unscored is not None or judged.score is None or not math.isfinite(judged.score):
         return None
+    helpful = judged.rates_helpfulness
     return Scored(
         text=response.text,
         score=0.0 if judged.does_harm else judged.score,
         recorded=judged.score,
-        quality=_quality(judged, judged.score),
-        harm=judged.harm if judged.rates_helpfulness else None,
+        quality=_quality(judged, judged.score, helpful),
+        harm=judged.harm if helpful else None,
         model=response.model,
         judge=judged.model,
         rubric=judged.rubric,
     )
 
 
-def _quality(judged: Judgement, score: float) -> float:
+def _quality(judged: Judgement, score: float, rates_helpfulness: bool) -> float:
     """Return what the floor is measured on, 0 to 10; a verdict from elsewhere may have a score and no parts."""
-    if judged.global_score is not None and not judged.rates_helpfulness:
+    if judged.global_score is not None and not rates_helpfulness:
         return judged.global_score
     return 10 * (score if judged.helpfulness is None else judged.helpfulness)
 
