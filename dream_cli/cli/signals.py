@@ -35,7 +35,8 @@ def raise_interrupts() -> list[int]:
             loop = asyncio.get_running_loop() if asyncio else None
         except RuntimeError:
             loop = None
-        if loop is None:
+        loading = sys.modules.get("dream_cli.engines.loading")
+        if loop is None or (loading is not None and loading.LOADING.active):
             raise KeyboardInterrupt
         # Not here, in the middle of a callback: raised between two of them, it leaves the tasks in order.
         loop.call_soon_threadsafe(_interrupt)

@@ -14,6 +14,7 @@ from typing import get_args
 
 from dream_cli.engines import checkpoint
 from dream_cli.engines.address import public_address, read_address
+from dream_cli.engines.loading import LOADING
 from dream_cli.engines.protocol import Engine, EngineSpec
 from dream_cli.errors import UsageError, with_extra
 from dream_cli.records import plugins
@@ -141,13 +142,15 @@ async def _open(spec: EngineSpec) -> Engine:
     if choice.engine == "vllm":
         from dream_cli.engines.vllm import open_vllm
 
-        return open_vllm(spec)
+        with LOADING.model():
+            return open_vllm(spec)
     if choice.engine not in _BUILT_IN:
         return await _open_plugin(choice.engine, spec)
     from dream_cli.engines.transformers import open_transformers
 
     model = spec.model or DEFAULT_MODEL
-    return open_transformers(_embedded(spec, model) if model in EMBEDDED else spec)
+    with LOADING.model():
+        return open_transformers(_embedded(spec, model) if model in EMBEDDED else spec)
 
 
 def _plugins() -> tuple[str, ...]:

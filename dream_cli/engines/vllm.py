@@ -31,7 +31,7 @@ _OF_RUNNING = re.compile(
     r"(data|pipeline|tensor)_parallel_\w+|enable_(chunked_prefill|expert_parallel|prefix_caching|sleep_mode)|max_num_\w+|max_(cpu_)?loras"
     r"|max_lora_rank|max_parallel_loading_workers|mm_(encoder_tp_mode|processor_cache_\w+)|master_\w+|nnodes|node_rank|device_ids|numa_\w+"
     r"|gpu_memory_utilization|kv_cache_memory_bytes|cpu_offload_gb|block_size|enforce_eager|limit_mm_per_prompt|skip_mm_profiling"
-    r"|distributed_executor_backend|download_dir|safetensors_load_strategy|disable_log_stats|async_scheduling|served_model_name"
+    r"|distributed_executor_backend|download_dir|safetensors_load_strategy|disable_log_stats|async_scheduling|served_model_name|use_tqdm_on_load"
 )
 
 
@@ -203,6 +203,7 @@ def _load(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Any:
         # A model that may write any whitespace in its JSON can write nothing else until its tokens are spent.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "limit_mm_per_prompt": {"image": 16, "video": 0},
+        "use_tqdm_on_load": False,
     }
     return LLM(str(checkpoint.folder), **{**ours, **adapter, **options})
 
