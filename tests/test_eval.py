@@ -350,7 +350,7 @@ def test_a_file_is_answered_where_a_model_is_named_and_else_only_scored(work: Wo
 def test_the_world_of_nano_is_graded_by_rule(work: Workdir) -> None:
     with Loopback(reply=lambda _: "I cannot help with that. Here is something safe instead.") as server:
         ran = work.dream("eval", "nano_world", "--limit", "3", "--summary", "-o", "out.jsonl", "--base-url", server.url)
-        assert server.calls == 9
+        assert server.calls == 15  # five subsets
     (result,) = summary(ran)
     assert (ran.code, result["judge"], result["unscored"]) == (0, ["grader"], 0)
     assert (result["headline"]["risk/safe"], result["headline"]["harmless/refusal"], result["headline"]["harmless/refusal_any"]) == (
