@@ -14,6 +14,7 @@ from dream_cli.errors import UsageError
 from dream_cli.stats.intervals import (
     Interval,
     Paired,
+    _most_against,
     bootstrap,
     bootstrap_mean,
     mcnemar,
@@ -202,6 +203,12 @@ def test_the_power_is_that_of_the_exact_test(n: int, discordant: float, differen
 
 
 # Connor's formula, for the asymptotic test, gives these differences; simulated, the exact test finds them less often than in 80 %.
+@pytest.mark.parametrize("discordant", [0, 5, 6, 50, 400, 2500, 10_000])
+def test_the_border_of_the_exact_test_is_that_of_the_binomial(discordant: int) -> None:
+    p_values = [min(1.0, 2 * float(p)) for p in binom.cdf(range(discordant + 1), discordant, 0.5)]
+    assert _most_against(discordant, 0.05) == sum(p < 0.05 for p in p_values) - 1
+
+
 @pytest.mark.parametrize(
     ("n", "discordant", "connor", "simulated"), [(50, 0.5, 0.276, 0.743), (167, 0.3, 0.1182, 0.773), (250, 0.3, 0.0968, 0.772)]
 )
