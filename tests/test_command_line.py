@@ -264,4 +264,4 @@ def test_a_wrong_name_is_reported_before_a_missing_package(work: Workdir, words:
     ran = work.dream("eval", "--compare", "a.jsonl", "b.jsonl")
     assert ran.code == 2 and "torch" not in ran.err
     ran = work.dream("sample", stdin=json.dumps({"prompt": "Hi"}))
-    assert "install the extra 'local': pip install '.[local]' in the checkout" in ran.err
+    assert "install the extra 'local' in the checkout: pip install '.[local]' or pipx install" in ran.err

@@ -124,7 +124,7 @@ def test_an_adapter_learns_on_a_base_in_four_bits(tmp_path: Path, plain: bool) -
 def test_four_bits_without_bitsandbytes_are_refused_beside_what_else_is_wrong(work: Workdir, llava: Path) -> None:
     ran = work.dream("dpo", "--model", str(llava), "--qlora", "--dora", "--merge")
     assert ran.code == 2
-    assert "--qlora needs bitsandbytes; install the extra 'qlora': pip install '.[qlora]' in the checkout" in ran.err
+    assert "--qlora needs bitsandbytes; install the extra 'qlora' in the checkout: pip install '.[qlora]' or pipx install" in ran.err
     assert "no folder for the trained model" in ran.err and "--dora needs" not in ran.err
 
 

@@ -129,9 +129,10 @@ def test_eval_and_prefer_have_prices_and_limits(work: Workdir) -> None:
     work.write("a.jsonl", [{"id": "1", "prompt": "Hi", "response": "Ho"}])
     work.write("b.jsonl", [{"id": "1", "prompt": "Hi", "response": "Hu"}])
     work.write("own.jsonl", [{"id": str(n), "prompt": f"Hi {n}", "harmful": False} for n in range(4)])
-    with Loopback(reply=lambda body: "No" if "logprobs" in body else "Sure") as server:
+    with Loopback(reply=lambda _: "A") as server:
         ran = work.dream("prefer", "a.jsonl", "b.jsonl", "--base-url", server.url, *CHEAP)
         assert "dream prefer: 2 calls made" in ran.err and "; cost " in ran.err
+    with Loopback(reply=lambda body: "No" if "logprobs" in body else "Sure") as server:
         served = ("--base-url", server.url, "--judge-base-url", server.url, "--concurrency", "1")
         ran = work.dream("eval", "own.jsonl", "--model", "loopback", "--judge", "loopback", *served, *CHEAP)
         assert ran.err.count("; cost ") == 2, ran.err  # of the policy and of the judge

@@ -32,7 +32,7 @@ def extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_extra_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install '\.\[local\]' in the checkout"):
+    with pytest.raises(UsageError, match=r"in the checkout: pip install '\.\[local\]' or pipx install"):
         opened()
 
 

@@ -26,7 +26,8 @@ SHARED = frozenset(
             "BATCH_SIZE",
             "STORE",
         ),
-        *("PRICE_IN", "PRICE_OUT", "IMAGE_ROOT", "IMAGE_COLUMN", "PROMPT_COLUMN", "HARMFUL_COLUMN", "MAX_PIXELS", "TRAIN_BATCH_SIZE"),
+        *("PRICE_IN", "PRICE_OUT", "PRICE_CACHED", "MAX_COST", "RPM", "TPM"),
+        *("IMAGE_ROOT", "IMAGE_COLUMN", "PROMPT_COLUMN", "HARMFUL_COLUMN", "MAX_PIXELS", "TRAIN_BATCH_SIZE"),
     )
 )
 _KEY = re.compile(r"DREAM_([A-Z]+_)?(\d+_)?API_KEY")

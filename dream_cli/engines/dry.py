@@ -15,7 +15,7 @@ from dream_cli.records.visible import amount
 
 
 class DryEngine(Engine):
-    """Answers every list with one observation and every choice evenly, and keeps count of the most tokens that this may take."""
+    """Answers every list with one observation and every choice with its first answer, and keeps count of the most tokens that this may take."""
 
     kind = model = fingerprint = "dry-run"
     concurrency = 8
@@ -34,7 +34,7 @@ class DryEngine(Engine):
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Count one call."""
         self._count(chat, 1, 1)
-        return Choice(dict.fromkeys(answers, 1 / len(answers)), 1.0, answers[0])
+        return Choice({answer: float(answer == answers[0]) for answer in answers}, 1.0, answers[0])
 
     async def close(self) -> None:
         """There is nothing to release."""
