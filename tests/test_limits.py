@@ -1,4 +1,4 @@
-"""Limits of a run: what it may cost, and how many requests and tokens a minute may take."""
+"""Limits of a run: what it may cost, and how many requests and tokens per minute it may send."""
 
 from __future__ import annotations
 

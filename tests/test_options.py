@@ -19,7 +19,8 @@ import typer
 
 from dream_cli.cli.main import COMMANDS, load
 from tests.option_commands import COMMAND_LINES, ENTRIES, STAGE
-from tests.option_rows import ROWS, Row
+from tests.option_rows import ROWS
+from tests.shared_option_rows import Row
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TRAINING = ("sft", "dpo")

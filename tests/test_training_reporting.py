@@ -1,4 +1,4 @@
-"""What a training run reports while it runs: a bar on a terminal, a line a minute elsewhere, and trackers."""
+"""What a training run reports while it runs: a bar on a terminal, one line per minute elsewhere, and trackers."""
 
 from __future__ import annotations
 
