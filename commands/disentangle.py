@@ -50,10 +50,10 @@ def run(
 
     def step(opened: Engine) -> Disentangler:
         made = Disentangler(opened, templates, mode, verify, redo=redo, max_tokens=max_tokens, seed=seed, calibrate=calibrate)
-        return with_model_prompts(made, run.tell)
+        return with_model_prompts(made, run.report)
 
     doubts = Doubts()
     tally = run_stage(run, engine.spec("disentangle"), step, doubts)
     for line in () if run.quiet else doubts.report():
-        run.tell(line)
+        run.report(line)
     raise typer.Exit(tally.exit_code)

@@ -52,7 +52,7 @@ def run(
     tally = run_stage(
         run,
         engine.spec("judge"),
-        lambda opened: with_model_prompts(Judge(opened, templates, score, read, rubric=rubric, calibrate=calibrate), run.tell),
+        lambda opened: with_model_prompts(Judge(opened, templates, score, read, rubric=rubric, calibrate=calibrate), run.report),
         scores,
     )
     if not stage.quiet and not stage.dry_run:

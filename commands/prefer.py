@@ -39,7 +39,9 @@ def run(
     tally = run_stage(
         run,
         engine.spec("judge"),
-        lambda engine: Preferrer(with_model_prompts(EvaluationJudge(engine, templates, "strict", ("judge_preference",)), run.tell), others),
+        lambda engine: Preferrer(
+            with_model_prompts(EvaluationJudge(engine, templates, "strict", ("judge_preference",)), run.report), others
+        ),
         wins,
     )
     if not stage.quiet and not stage.dry_run:

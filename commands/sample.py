@@ -52,7 +52,7 @@ def run(
         run,
         engine.spec("sample"),
         lambda opened: with_model_prompts(
-            Sampler(engine=opened, prompts=templates, sampling=drawing, n=n, system=system, observe=observe, append=append), run.tell
+            Sampler(engine=opened, prompts=templates, sampling=drawing, n=n, system=system, observe=observe, append=append), run.report
         ),
     )
     raise typer.Exit(tally.exit_code)

@@ -1,4 +1,4 @@
-"""The limits of a run on its requests to servers: what they may cost, and how many requests and tokens a minute may take."""
+"""The limits of a run on its requests to servers: what they may cost, and how many requests and tokens per minute they may send."""
 
 from __future__ import annotations
 

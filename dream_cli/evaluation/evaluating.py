@@ -132,7 +132,7 @@ def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, w
                 writer.write(record)
     waiting = sum(record.error is not None and record.error.kind == Unanswered.kind for record in done)
     if run.requests and not run.quiet:
-        run.tell(run.requests.file.report(waiting))
+        run.report(run.requests.file.report(waiting))
     if waiting:
         return done, 1
     failed = sum(record.error is not None for record in done)
@@ -222,7 +222,7 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
                 if guard is not None:
                     return GuardJudge(engine, plan.prompts, plan.rule, form=guard)
                 asking = EvaluationJudge(engine, plan.prompts, plan.rule, roles, calibrate=plan.calibrate)
-                return with_model_prompts(asking, run.tell)
+                return with_model_prompts(asking, run.report)
 
             done = await _phase(run, judge.spec, done, make_step)
     return done
@@ -264,7 +264,7 @@ class Phase:
 
 async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
     if spec.model is None and spec.base_url is None and not (run.quiet or run.dry_run):
-        run.tell(NO_MODEL)
+        run.report(NO_MODEL)
     if run.cluster is not None and not run.dry_run:
         parts = [records[start : start + ITEMS_OF_WORKER] for start in range(0, len(records), ITEMS_OF_WORKER)]
         with spread(run, run.cluster, Phase(run.of_worker, spec, make_step), total=len(records)) as (pool, advance):
@@ -278,7 +278,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):
-        run.tell(f"dry run, {spec.model or public_address(spec.base_url or '') or DEFAULT_MODEL}: {engine.report(run.limits)}")
+        run.report(f"dry run, {spec.model or public_address(spec.base_url or '') or DEFAULT_MODEL}: {engine.report(run.limits)}")
     report_cost(run, engine)
     return done
 

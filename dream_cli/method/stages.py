@@ -69,7 +69,7 @@ class Run:
             raise UsageError("--ray divides limits among --ray-workers N, which has to be given; it writes no --requests")
         return replace(self, cluster=None, quiet=True, limits=self.limits.divided(workers or 1))
 
-    def tell(self, message: str) -> None:
+    def report(self, message: str) -> None:
         """Write one line to stderr."""
         sys.stderr.write(f"dream {self.stage}: {message}\n")
 
@@ -99,14 +99,14 @@ async def engine_for(run: Run, spec: EngineSpec, *, beside: bool = False) -> Eng
     spec = replace(spec, store=None if beside else spec.store, limits=run.limits, requests=run.requests.file if run.requests else None)
     engine = await open_engine(spec)
     if run.limits.names and spec.base_url is None and not run.quiet:
-        run.tell(f"{', '.join(run.limits.names)} limits requests to a server; {engine.model} answers on this machine, without a limit")
+        run.report(f"{', '.join(run.limits.names)} limits requests to a server; {engine.model} answers on this machine, without a limit")
     if run.verbose:
         where = f" at {public_address(spec.base_url)}" if spec.base_url else ""
-        run.tell(
+        run.report(
             f"{engine.kind}{where}, model {engine.model}, fingerprint {engine.fingerprint[:16]}, ready in {time.monotonic() - began:.1f} s"
         )
         store = "a file beside each output" if beside else spec.store
-        run.tell(f"calls are kept in {store}" if store else "no calls are kept")
+        run.report(f"calls are kept in {store}" if store else "no calls are kept")
     return BreakingEngine(engine)
 
 
@@ -117,7 +117,7 @@ async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], 
         if _reads_stdin(run) and is_fifo(0):
             records = _announced(run, records)
         else:
-            run.tell(NO_MODEL)
+            run.report(NO_MODEL)
     tally = Tally()
     # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
     with _writer(run) as write, written(run.requests):
@@ -189,12 +189,12 @@ async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], 
     todo = [shard for shard in shards if not shard.is_finished]
     if not run.quiet:
         of = "" if part is None else f" of shard {part.index}/{part.count}"
-        run.tell(f"{amount(len(shards), 'file')}{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
+        run.report(f"{amount(len(shards), 'file')}{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
     tally = Tally()
     if not todo:
         return tally
     if _is_unnamed(run, spec):
-        run.tell(NO_MODEL)
+        run.report(NO_MODEL)
     # A store that is named serves all shards.
     job = ShardJob(run, spec, make_step, summary=deepcopy(summary), beside=is_unnamed(spec.store))
     began = time.monotonic()
@@ -221,8 +221,8 @@ def spread(
 ) -> Iterator[tuple[Pool[Task, Result], Callable[[], None]]]:
     """Yield the pool of workers that does a job of a run, with the progress of its `total` rows; its second part advances the progress."""
     with connected(cluster) as ray:
-        pool = Pool(ray, cluster, job, lambda line: None if run.quiet else run.tell(line))
-        shown = Shown(stage=run.stage, counts=lambda: pool.counts, total=lambda: total, report=run.tell, to_stdout=run.out in (None, "-"))
+        pool = Pool(ray, cluster, job, lambda line: None if run.quiet else run.report(line))
+        shown = Shown(stage=run.stage, counts=lambda: pool.counts, total=lambda: total, report=run.report, to_stdout=run.out in (None, "-"))
         with progress(shown, run.quiet) as advance:
             yield pool, advance
 
@@ -253,45 +253,45 @@ def _announced(run: Run, records: Iterable[Record]) -> Iterator[Record]:
     """Yield the records of a pipe; where the first one comes from no other stage, report that the embedded model answers."""
     for number, record in enumerate(records):
         if number == 0 and record.observations is None and record.responses is None and record.error is None:
-            run.tell(NO_MODEL)
+            run.report(NO_MODEL)
         yield record
 
 
 def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine | Pool[Any, Any], seconds: float) -> None:
     if isinstance(engine, DryEngine):
-        run.tell(f"dry run: {amount(tally.rows, 'row')}, {engine.report(run.limits)}")
+        run.report(f"dry run: {amount(tally.rows, 'row')}, {engine.report(run.limits)}")
     elif run.verbose:
-        run.tell(f"{amount(tally.rows, 'row')} in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} per second)")
+        run.report(f"{amount(tally.rows, 'row')} in {seconds:.1f} s ({tally.rows / max(seconds, 1e-6):.1f} per second)")
     report_cost(run, engine)
     if run.quiet:
         return
     if engine.usage.retries:
-        run.tell(f"requests tried again: {engine.usage.retry_counts}")
+        run.report(f"requests tried again: {engine.usage.retry_counts}")
     if engine.usage.constrained:
-        run.tell(
+        run.report(
             f"{amount(engine.usage.constrained, 'verdict', 'were')} constrained to the allowed answers, which had only "
             f"{engine.usage.covered / engine.usage.constrained:.2f} of the probability before (mean); check the judge with `dream agree`"
         )
     if engine.usage.unkept:
-        run.tell(f"{amount(engine.usage.unkept, 'call', 'are')} not kept in the store; a rerun makes them again")
+        run.report(f"{amount(engine.usage.unkept, 'call', 'are')} not kept in the store; a rerun makes them again")
     if run.requests:
-        run.tell(run.requests.file.report(tally.errors[Unanswered.kind]))
+        run.report(run.requests.file.report(tally.errors[Unanswered.kind]))
     # Rows that wait for a batch are no fault.
     errors = tally.errors - Counter({Unanswered.kind: tally.errors[Unanswered.kind]})
     if errors:
         kinds = ", ".join(f"{n} {kind}" for kind, n in errors.most_common())
         first = tally.first[next(iter(errors))] if len(errors) == 1 else "those of each kind:"
-        run.tell(f"{errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see their `error` field; the first: {first}")
+        run.report(f"{errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see their `error` field; the first: {first}")
         for kind, _ in errors.most_common() if len(errors) > 1 else ():
             sys.stderr.write(f"  {kind}: {tally.first[kind]}\n")
     if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_fifo(1)):
-        run.tell(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
+        run.report(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
 
 
 def report_cost(run: Run, engine: Engine | Pool[Any, Any]) -> None:
     """Report calls, tokens and money of an engine, where there are prices or more is to be reported."""
     if not isinstance(engine, DryEngine) and (run.verbose or (run.limits.prices and not run.quiet)):
-        run.tell(cost_report(engine.usage, run.limits.prices))
+        run.report(cost_report(engine.usage, run.limits.prices))
 
 
 def _total(run: Run) -> int | None:
@@ -309,7 +309,7 @@ async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine
         stage=run.stage,
         counts=lambda: (tally.rows, tally.errors.total()),
         total=lambda: len(records) if isinstance(records, Sized) else _total(run),
-        report=run.tell,
+        report=run.report,
         to_stdout=run.out in (None, "-"),
         cost=lambda: f"cost {prices.cost(engine.usage):.4g}" if (prices := run.limits.prices) else "",
     )

@@ -82,7 +82,7 @@ def progress_bar(name: str, rows_per_step: int) -> Any:
 
 
 def progress_lines(name: str, rows_per_step: int) -> Any:
-    """Return a callback that reports the progress in a line a minute, for logs: step, loss, accuracy of rewards, rows per second."""
+    """Return a callback that reports the progress in one line per minute, for logs: step, loss, accuracy of rewards, rows per second."""
     from transformers import TrainerCallback
 
     class ProgressLines(TrainerCallback):  # type: ignore[misc]
@@ -105,7 +105,7 @@ def progress_lines(name: str, rows_per_step: int) -> Any:
 
 
 def counted(rows: Iterable[T], name: str, quiet: bool, *, work: str = "checked", size: int = 1) -> Iterator[T]:
-    """Yield the rows, or batches of `size` rows; report in a line a minute to how many the work was done."""
+    """Yield the rows, or batches of `size` rows; report in one line per minute how many are done."""
     began = last = time.monotonic()
     for number, row in enumerate(rows, 1):
         yield row
