@@ -28,9 +28,10 @@ echo "$frozen" > "$OUT/frozen"
 
 # Few targets, and fresh prompts in each round; docs/proof.md says how the numbers were chosen.
 if [ -z "${PROMPTS:-}" ]; then
-  export PROMPTS=$OUT/prompts/records.jsonl SFT_PROMPTS=${SFT_PROMPTS:-100} ROUND_PROMPTS=${ROUND_PROMPTS:-200}
+  export PROMPTS=$OUT/prompts/records.jsonl SFT_PROMPTS=${SFT_PROMPTS:-100} ROUND_PROMPTS=${ROUND_PROMPTS:-300}
+  export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-128}
   export GUIDED=${GUIDED:--n 1 --temperature 0} EVAL=${EVAL:-nano_world --limit 100}
-  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix training --count "${COUNT:-700}" --out "$OUT/prompts" || exit
+  [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix training --count "${COUNT:-1000}" --out "$OUT/prompts" || exit
 fi
 # One store of calls for all seeds and arms: the observations, and what else two of them ask alike, are made once.
 export DREAM_STORE=${DREAM_STORE:-$OUT/calls.sqlite}

@@ -23,7 +23,7 @@ export DREAM_IMAGE_ROOT=${DREAM_IMAGE_ROOT:-$(dirname "$prompts")}
 # A policy of a few million weights needs higher learning rates than one of billions, for which the defaults of the commands are.
 # (Chosen on the development split of nano's world.)
 if [ "$policy" = nano-policy ]; then
-  SFT=${SFT:---lr 1e-4 --epochs 3 --batch-size 16} DPO=${DPO:---lr 1e-4 --epochs 2 --batch-size 16 --sft-weight 0.1}
+  SFT=${SFT:---lr 1e-4 --epochs 3 --batch-size 16} DPO=${DPO:---lr 1e-4 --epochs 2 --batch-size 16 --sft-weight 1}
   BESIDE=${BESIDE-1}
 fi
 shared=${OUT:-out/rounds}/seed-$seed
