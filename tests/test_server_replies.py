@@ -294,6 +294,8 @@ def test_what_is_no_answer_has_a_reason() -> None:
     assert caught.value.kind == "empty"
     with pytest.raises(UnreadableAnswer, match="--thinking-budget"):
         answer_of(Completion("", "length", reasoning="a"))
+    with pytest.raises(UnreadableAnswer, match="holds no text up to its maximum number of tokens"):
+        answer_of(Completion("", "length"))
 
 
 JSON = st.recursive(

@@ -79,12 +79,13 @@ def test_a_signal_that_the_shell_ignores_stays_ignored(work: Workdir) -> None:
     assert (running.returncode, len(text.splitlines())) == (0, 60)
 
 
+# typer is the first import that takes time; asyncio is looked at by the handler of signals itself.
+@pytest.mark.parametrize("module", ["typer", "asyncio"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_during_the_imports_prints_no_traceback(work: Workdir, name: str) -> None:
-    # typer is the first import that takes time: the signal arrives in the middle of it.
-    (work.path / "typer.py").write_text(f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(5)\n")
+def test_a_signal_during_the_imports_prints_no_traceback(work: Workdir, name: str, module: str) -> None:
+    (work.path / f"{module}.py").write_text(f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(5)\n")
     done = subprocess.run(
-        [sys.executable, "-c", "from dream_cli.__main__ import main; main()"],
+        [sys.executable, "-c", "import sys; sys.argv[1:] = ['sample', 'in.jsonl']; from dream_cli.__main__ import main; main()"],
         check=False,
         capture_output=True,
         cwd=work.path,

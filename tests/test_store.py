@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Purpose, Sampling
-from dream_cli.engines.store import LEASE, CallStore, calls_about, default_store, subject_of, subject_of_image
+from dream_cli.engines.store import LEASE, CallStore, call_key, calls_about, default_store, subject_of, subject_of_image
 from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
@@ -72,6 +72,21 @@ def test_whatever_changes_the_answer_is_a_new_call(path: Path) -> None:
         await engine.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("answers", "is_kept"), [(("Yes", "No"), True), (("A", "B"), True), (("0", "1", "10"), False)])
+def test_choices_that_were_read_in_an_older_way_do_not_answer(path: Path, answers: tuple[str, ...], is_kept: bool) -> None:
+    messages = [{"role": "user", "text": "hello", "images": []}]
+    request = {"version": 1, "verb": "choose", "engine": Counting().fingerprint, "messages": messages, "answers": list(answers)}
+    reply = {"probabilities": dict.fromkeys(answers, 0.5), "covered": 1.0, "text": answers[0]}
+    store = CallStore(path)
+    store.put("choose", "counting", calls=[(call_key(request), request, reply)])
+    inner = Counting()
+    engine = StoredEngine(inner, store)
+    asyncio.run(engine.choose(ask(), answers))
+    asyncio.run(engine.choose(ask(), answers))
+    assert inner.calls == ([] if is_kept else [list(answers)])
+    asyncio.run(engine.close())
 
 
 def test_the_same_bytes_at_another_path_are_a_hit(path: Path) -> None:

@@ -30,13 +30,14 @@ def raise_interrupts() -> list[int]:
 
     def interrupt(number: int, _: Any) -> None:
         received.append(number)
-        asyncio = sys.modules.get("asyncio")
+        # Both modules may be missing, or in the middle of their import.
+        running_loop = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
+        loading = getattr(sys.modules.get("dream_cli.engines.loading"), "LOADING", None)
         try:
-            loop = asyncio.get_running_loop() if asyncio else None
+            loop = running_loop() if running_loop else None
         except RuntimeError:
             loop = None
-        loading = sys.modules.get("dream_cli.engines.loading")
-        if loop is None or (loading is not None and loading.LOADING.active):
+        if loop is None or (loading is not None and loading.active):
             raise KeyboardInterrupt
         # Not here, in the middle of a callback: raised between two of them, it leaves the tasks in order.
         loop.call_soon_threadsafe(_interrupt)

@@ -80,14 +80,17 @@ class Completion:
 
 
 def answer_of(completion: Completion) -> str:
-    """Return the text of a completion; raise NoAnswer or, where it ends inside its thoughts, UnreadableAnswer if it is not an answer."""
+    """Return the text of a completion; raise NoAnswer or, where it is cut off, UnreadableAnswer if it is not an answer."""
     if completion.is_answer:
         return completion.text
     if completion.finish_reason == FILTERED:
         raise NoAnswer("filtered", "the server's content filter held the reply back")
     if completion.finish_reason == "length":
+        if completion.reasoning is None:
+            # A broken model writes tokens without a text.
+            raise UnreadableAnswer("the reply holds no text up to its maximum number of tokens", raw=completion.text)
         advice = "it is cut off inside its thoughts; give it more room with --thinking-budget or --max-tokens"
-        raise UnreadableAnswer(f"the reply holds no answer: {advice}", raw=completion.reasoning or "")
+        raise UnreadableAnswer(f"the reply holds no answer: {advice}", raw=completion.reasoning)
     raise NoAnswer("empty", "the reply is empty")
 
 

@@ -24,7 +24,9 @@ from dream_cli.records.cache import cache_folder
 
 Json = dict[str, Any]
 
-VERSION = 1  # part of every key: a new meaning of requests or replies never meets an old reply
+# Part of every key: a new meaning of requests or replies never meets an old reply. Answers of which one begins another ("1" of "10")
+# were first read without the probability of a "1" that the server does not complete.
+VERSION, VERSION_OF_BEGINNINGS = 1, 2
 BUSY = 30.0
 _OLD = ["key", "verb", "model", "created_at", "request", "reply"]  # the columns of calls, without and with the stage
 _NEW = [*_OLD, "stage"]

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Engine, Sampling
-from dream_cli.engines.store import VERSION, CallStore, call_key
+from dream_cli.engines.store import VERSION, VERSION_OF_BEGINNINGS, CallStore, call_key
 from dream_cli.errors import EngineError
 from dream_cli.records.record import Image
 
@@ -48,7 +48,7 @@ class StoredEngine(Engine):
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return how probable each of the answers is, from the store where it is there."""
-        request = self._request("choose", chat) | {"answers": list(answers)}
+        request = self._choice_request(chat, answers)
 
         async def call(_: list[int]) -> list[Json]:
             choice = await self._inner.choose(chat, answers)
@@ -63,7 +63,7 @@ class StoredEngine(Engine):
         if isinstance(about, Sampling):
             request = self._request("generate", chat) | {"sampling": _sampling_json(about), "sample": 0}
         else:
-            request = self._request("choose", chat) | {"answers": list(about)}
+            request = self._choice_request(chat, about)
         self._store.drop(call_key(request))
         self._inner.forget(chat, about)
 
@@ -80,6 +80,11 @@ class StoredEngine(Engine):
             for m in chat
         ]
         return {"version": VERSION, "verb": verb, "engine": self.fingerprint, "messages": messages}
+
+    def _choice_request(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Json:
+        begins = any(one != other and other.startswith(one) for one in answers for other in answers)
+        version = {"version": VERSION_OF_BEGINNINGS} if begins else {}
+        return self._request("choose", chat) | version | {"answers": list(answers)}
 
     async def _replies(self, requests: Mapping[int, Json], call: Callable[[list[int]], Awaitable[list[Json]]]) -> dict[int, Json]:
         """Return the reply to each request; new replies are on disk before this returns."""
