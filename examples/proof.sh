@@ -18,13 +18,13 @@ export OUT=${OUT:-out/proof} KEEP_GOING=1 DREAM_JUDGE=${JUDGE:-nano} OMP_NUM_THR
 mkdir -p "$OUT"
 
 report() { echo "proof: $*" >&2; }
-# Policy, judge, grader and splits must be those of one commit, or the seeds and arms are not comparable.
-frozen=$(git -C "$here" rev-parse HEAD:dream_cli/nano 2> /dev/null || echo "not in git")
-if [ "$(cat "$OUT/frozen" 2> /dev/null || echo "$frozen")" != "$frozen" ]; then
-  report "$OUT was started with another nano (dream_cli/nano has changed since); choose another OUT"
+# Policy, judge, templates, scoring, pairing and training must be those of one commit, or the seeds and arms are not comparable.
+code=$(git -C "$here/.." rev-parse HEAD:dream_cli HEAD:commands HEAD:examples/rounds.sh HEAD:examples/proof_arms.py 2> /dev/null) || code="not in git"
+if [ "$(cat "$OUT/code" 2> /dev/null || echo "$code")" != "$code" ]; then
+  report "$OUT was started with other code (dream_cli, commands or the loop have changed since); choose another OUT, or check out that commit"
   exit 2
 fi
-echo "$frozen" > "$OUT/frozen"
+echo "$code" > "$OUT/code"
 
 # Few targets, and fresh prompts in each round; docs/proof.md says how the numbers were chosen.
 if [ -z "${PROMPTS:-}" ]; then

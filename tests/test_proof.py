@@ -67,12 +67,39 @@ def test_a_failed_arm_is_reported_and_run_again(proof: Workdir) -> None:
     assert (proof.path / "ran").read_text().splitlines().count("dream 0 1") == 1
 
 
-def test_a_grid_of_another_nano_is_not_gone_on_with(proof: Workdir) -> None:
+def test_a_grid_of_other_code_is_not_gone_on_with(proof: Workdir) -> None:
     (proof.path / "out").mkdir()
-    (proof.path / "out" / "frozen").write_text("another\n")
+    (proof.path / "out" / "code").write_text("another\n")
     ran = run(proof)
     assert (ran.code, ran.out) == (2, "")
-    assert "was started with another nano" in ran.err
+    assert "was started with other code" in ran.err
+
+
+@pytest.mark.parametrize("changed_file", ["dream_cli/method/pairing.py", "commands/judge.py", "examples/rounds.sh", None])
+def test_scoring_pairing_and_the_loop_are_those_of_one_commit(proof: Workdir, changed_file: str | None) -> None:
+    copy = proof.path / "checkout"
+    for name in ("dream_cli/method/pairing.py", "commands/judge.py", "examples/rounds.sh", "examples/proof_arms.py", "README.md"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text("1\n")
+    (copy / "examples" / "proof.sh").write_text((CHECKOUT / "examples" / "proof.sh").read_text())
+    (copy / "examples" / "proof_table.py").write_text("print('the table')\n")
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", copy, "-c", "user.name=n", "-c", "user.email=e@example.org", *words], check=True, capture_output=True)
+
+    def grid() -> tuple[int, str]:
+        done = subprocess.run(
+            ["bash", str(copy / "examples" / "proof.sh")], check=False, capture_output=True, text=True, cwd=proof.path, env=proof.env
+        )
+        return done.returncode, done.stdout
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "1")
+    assert grid() == (0, "the table\n")
+    (copy / (changed_file or "README.md")).write_text("2\n")
+    git("commit", "-qam", "2")
+    assert grid() == ((2, "") if changed_file else (0, "the table\n"))
 
 
 def changed(work: Workdir, arm: str, rows: list[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
