@@ -1,4 +1,4 @@
-"""The stages from Python; a record is a dict, as in a line of JSONL.
+"""The Python API of the stages; a record is a dict, as in a line of JSONL.
 
     import dream_cli as dream
 
@@ -7,7 +7,7 @@
         record = model.judge(model.sample(record, n=4))
     dream.write("pairs.jsonl", dream.pairs([record]))
 
-Paths of images start in the current folder and may lead anywhere; records that are returned have absolute ones.
+Image paths are relative to the current folder and may point anywhere; returned records have absolute paths.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class StageError(RowError):
-    """A stage failed for a record; `kind` is that of the record's `error` in a file."""
+    """A stage failed on a record; `kind` is the kind of the `error` that a command would write."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class AsyncModel:
         return await self._one("judge", record, options)
 
     async def map(self, stage: Stage, records: Iterable[Mapping[str, Any]], **options: Any) -> AsyncGenerator[Json, None]:
-        """Yield the records of a stage in order, several in work; one that fails has an `error`, one that came with one is passed on."""
+        """Yield the stage's records in input order, several in flight; a failed one has an `error`, one that had an error is passed on."""
         run = Run(stage, quiet=True)
         rows = mapped(run, _records(records), step=self._step(stage, options), engine=self.engine, tally=Tally())
         async with aclosing(rows) as done:
@@ -99,9 +99,9 @@ class AsyncModel:
         if stage == "judge":
             return with_model_prompts(Judge(self.engine, self.prompts, **_renamed(options, score="way")), _warn)
         if stage == "sample":
-            drawing = {"temperature": 1.0, "max_tokens": 256} | {k: v for k, v in options.items() if k in _SAMPLING}
+            sampling = {"temperature": 1.0, "max_tokens": 256} | {k: v for k, v in options.items() if k in _SAMPLING}
             rest = {k: v for k, v in options.items() if k not in _SAMPLING}
-            return with_model_prompts(Sampler(self.engine, self.prompts, Sampling(**drawing), **rest), _warn)
+            return with_model_prompts(Sampler(self.engine, self.prompts, Sampling(**sampling), **rest), _warn)
         raise ValueError(f"no stage {stage!r}; there are {', '.join(get_args(Stage))}")
 
 
@@ -117,7 +117,7 @@ def _warn(message: str) -> None:
 
 
 class Model:
-    """An open model, for code that is not asynchronous, notebooks too; close it, or use it in `with`."""
+    """An open model for synchronous code and notebooks; close it, or use it in `with`."""
 
     def __init__(self, opening: Coroutine[Any, Any, AsyncModel]) -> None:
         self._loop = asyncio.new_event_loop()
@@ -151,7 +151,7 @@ class Model:
         max_tokens: int = 512,
         seed: int = 0,
     ) -> Json:
-        """Return the record with its `observations`, as `dream disentangle` does; raise StageError where that fails."""
+        """Return the record with its `observations`, as `dream disentangle` does; raise StageError if the stage fails."""
         options = {"mode": mode, "verify": verify, "redo": redo, "max_tokens": max_tokens, "seed": seed}
         return self._wait(self._model.disentangle(record, **options))
 
@@ -168,16 +168,16 @@ class Model:
         append: bool = False,
         seed: int = 0,
     ) -> Json:
-        """Return the record with `n` new `responses`, as `dream sample` does; raise StageError where that fails."""
-        drawing = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
-        return self._wait(self._model.sample(record, n=n, system=system, observe=observe, append=append, **drawing))
+        """Return the record with `n` new `responses`, as `dream sample` does; raise StageError if the stage fails."""
+        sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
+        return self._wait(self._model.sample(record, n=n, system=system, observe=observe, append=append, **sampling))
 
     def judge(self, record: Mapping[str, Any], *, score: Combination = "sum", read: AnswerReading = "expected") -> Json:
-        """Return the record with a `judgement` on each response, as `dream judge` does; raise StageError where that fails."""
+        """Return the record with a `judgement` on each response, as `dream judge` does; raise StageError if the stage fails."""
         return self._wait(self._model.judge(record, score=score, read=read))
 
     def map(self, stage: Stage, records: Iterable[Mapping[str, Any]], **options: Any) -> Iterator[Json]:
-        """Yield the records of a stage in order, several in work; one that fails has an `error`, one that came with one is passed on."""
+        """Yield the stage's records in input order, several in flight; a failed one has an `error`, one that had an error is passed on."""
         done = self._model.map(stage, records, **options)
         try:
             while (row := self._wait(_next(done))) is not None:
@@ -204,9 +204,9 @@ async def _next(rows: AsyncGenerator[Json, None]) -> Json | None:
 
 
 class Opening(TypedDict, total=False):
-    """How a model is opened: the templates and the taxonomy of its prompts, and fields of `EngineSpec`.
+    """Options for opening a model: the templates and the taxonomy of its prompts, and fields of `EngineSpec`.
 
-    `store` is the file that keeps finished calls; without it none are kept (`dream_cli.engines.store.default_store()` is the commands' own).
+    `store` is the file of finished calls; without it none are kept. The commands' default is `dream_cli.engines.store.default_store()`.
     """
 
     prompts: Path
@@ -221,37 +221,37 @@ class Opening(TypedDict, total=False):
     thinking: int
 
 
-def open(model: str | None = None, **how: Unpack[Opening]) -> Model:
-    """Open a model: a name or folder for this machine, or one behind `base_url`; without either the embedded one.
+def open(model: str | None = None, **options: Unpack[Opening]) -> Model:
+    """Open a model: a name or folder on this machine, or a model of the server at `base_url`; without either, the embedded model.
 
-    Raises UsageError where there is no such model.
+    Raises UsageError if the model does not exist.
     """
-    return Model(_opened(model, how))
+    return Model(_opened(model, options))
 
 
 @asynccontextmanager
-async def open_async(model: str | None = None, **how: Unpack[Opening]) -> AsyncGenerator[AsyncModel, None]:
+async def open_async(model: str | None = None, **options: Unpack[Opening]) -> AsyncGenerator[AsyncModel, None]:
     """Open a model for `async with`, with the arguments and errors of `open`, and close it at the end."""
-    opened = await _opened(model, how)
+    opened = await _opened(model, options)
     try:
         yield opened
     finally:
         await opened.close()
 
 
-async def _opened(model: str | None, how: Opening) -> AsyncModel:
-    templates = Prompts.load(how.get("prompts"), how.get("taxonomy"))
-    fields: Any = {name: value for name, value in how.items() if name not in ("prompts", "taxonomy")}
+async def _opened(model: str | None, options: Opening) -> AsyncModel:
+    templates = Prompts.load(options.get("prompts"), options.get("taxonomy"))
+    fields: Any = {name: value for name, value in options.items() if name not in ("prompts", "taxonomy")}
     return AsyncModel(await open_engine(EngineSpec(model=model, **fields)), templates)
 
 
 def read(path: str | Path) -> Iterator[Json]:
-    """Yield the records of a file (JSONL, gzipped JSONL, a JSON array, Parquet); one that cannot be read has an `error`."""
+    """Yield the records of a file (JSONL, gzipped JSONL, a JSON array, Parquet); an unreadable one has an `error`."""
     return (to_row(record, None) for record in read_records(str(path)))
 
 
 def write(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
-    """Write records to a file, in the format of its suffix, and return their number; the whole file appears at the end, or none."""
+    """Write records to a file, in the format of its suffix, and return their number; the write is atomic."""
     written = 0
     with open_writer(str(path)) as writer:
         for record in _records(records):
@@ -261,13 +261,14 @@ def write(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
 
 
 def pairs(records: Iterable[Mapping[str, Any]], *, harmless_share: float | None = 0.5, **rules: Any) -> Iterator[Json]:
-    """Yield the preference pairs of judged records, as `dream pair` does: with a share of harmless prompts once all records are read.
+    """Yield the preference pairs of judged records, as `dream pair` does.
 
-    `harmless_share` of them come from harmless prompts (None: all are kept); `rules` are fields of `PairRules`, such as `margin`.
+    `harmless_share` is the share of pairs from harmless prompts, set after all records are read (None: keep all pairs); `rules` are
+    fields of `PairRules`, such as `margin`.
     """
-    how, gathered = PairRules(**rules), PairSet(harmless_share)
-    at_once = (pair for record in _records(records) for turn in pairs_of(record, how) for pair in gathered.add(turn))
-    return (to_row(pair, None) for pair in chain(at_once, gathered.kept()))
+    pair_rules, pair_set = PairRules(**rules), PairSet(harmless_share)
+    at_once = (pair for record in _records(records) for turn in pairs_of(record, pair_rules) for pair in pair_set.add(turn))
+    return (to_row(pair, None) for pair in chain(at_once, pair_set.kept()))
 
 
 def _records(records: Iterable[Mapping[str, Any]]) -> Iterator[Record]:

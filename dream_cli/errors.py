@@ -2,17 +2,17 @@
 
 DreamError                 a message for the user: what, where and how to fix it; the command stops with exit code 2
 ├── UsageError             wrong arguments or configuration
-├── RunFailure             the engine fails for the run as a whole; finished rows are kept
+├── RunFailure             the engine fails for the whole run; finished rows are kept
 ├── NoMatch                no record has the id that was given; exit code 1
-└── RowError               one record could not be handled; it goes on as a row with an `error`
+└── RowError               one record could not be processed; it is passed on as a row with an `error`
     ├── InvalidRecord      the record itself is malformed
     ├── ImageError         an image is missing or cannot be decoded
-    ├── OutsideWorld       the record is outside of the small world that the model is confined to
+    ├── OutsideWorld       the record is outside the small world that the model is limited to
     ├── EngineError        the model or the server gave no answer
-    │   └── NoAnswer       a reply came, but it holds no answer: filtered or empty
-    ├── Unanswered         the next call is written for a batch, and its result has not been imported yet
+    │   └── NoAnswer       the reply holds no answer: filtered or empty
+    ├── Unanswered         the next call was written to a batch file, and its result is not imported yet
     ├── UnreadableAnswer   the model answered, but not in a form that can be read
-    └── InternalError      an exception that nobody expected
+    └── InternalError      an unexpected exception
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import traceback
 
 
 def with_extra(name: str) -> str:
-    """Return how to install an extra, in words that hold for pip, pipx and uv; dream is installed from its checkout, not from an index."""
-    ways = (f"{way} '.[{name}]'" for way in ("pip install", "pipx install --force", "uv tool install --force"))
-    return f"install the extra {name!r} in the checkout: {' or '.join(ways)}"
+    """Return how to install an extra with pip, pipx or uv; dream is installed from its checkout, not from an index."""
+    commands = (f"{command} '.[{name}]'" for command in ("pip install", "pipx install --force", "uv tool install --force"))
+    return f"install the extra {name!r} in the checkout: {' or '.join(commands)}"
 
 
 class DreamError(Exception):
@@ -31,19 +31,19 @@ class DreamError(Exception):
 
 
 class UsageError(DreamError):
-    """The command cannot run as it was called."""
+    """The arguments or the configuration are wrong."""
 
 
 class RunFailure(DreamError):
-    """The run cannot go on: the server is gone, refuses every call or the key, or the quota is spent."""
+    """The run cannot continue: the server is unreachable, it refuses every call or the key, or the quota is used up."""
 
 
 class NoMatch(DreamError):
-    """No record has the id that was given: the command ran, and its answer is none."""
+    """No record has the given id: the command ran, and its result is empty."""
 
 
 class RowError(DreamError):
-    """One record could not be handled; `kind` is written into its `error` field."""
+    """One record could not be processed; `kind` is written into its `error` field."""
 
     kind = "failed"
 
@@ -65,15 +65,15 @@ class ImageError(RowError):
 
 
 class OutsideWorld(RowError):
-    """The model is confined to a small world, and its answer to this record would mean nothing."""
+    """The model is limited to a small world, and its answer to this record would be meaningless."""
 
     kind = "outside"
 
 
 class EngineError(RowError):
-    """The engine gave no answer: the server refused, was down or the input did not fit the model.
+    """The engine gave no answer: the server refused or was down, or the input did not fit the model.
 
-    `of_input`: as far as can be seen the input is at fault, so that another one may be answered.
+    `of_input`: the input is the likely cause, so another input may be answered.
     """
 
     kind = "engine"
@@ -92,33 +92,33 @@ class NoAnswer(EngineError):
 
 
 class Unanswered(RowError):
-    """The next call of the record is written for a batch, and its result has not been imported yet."""
+    """The next call of the record was written to a batch file, and its result is not imported yet."""
 
     kind = "unanswered"
 
 
 class UnreadableAnswer(RowError):
-    """The model's answer has not the form that was asked for; `raw` holds what it said."""
+    """The model's answer does not have the requested form; `raw` holds the answer."""
 
     kind = "unparsed"
 
 
 class InternalError(RowError):
-    """An exception that is no DreamError, with its type and the place in this package where it was raised or passed through last."""
+    """An exception that is not a DreamError, with its type and the last line of this package in its traceback."""
 
     kind = "internal"
 
     def __init__(self, error: Exception) -> None:
-        place = ""
+        position = ""
         for frame, line in traceback.walk_tb(error.__traceback__):
             module = str(frame.f_globals.get("__name__", ""))
             if module.split(".")[0] == __package__:
-                place = f" at {module.replace('.', '/')}.py:{line}"
-        super().__init__(f"{type(error).__name__}{place}: {error}"[:500])
+                position = f" at {module.replace('.', '/')}.py:{line}"
+        super().__init__(f"{type(error).__name__}{position}: {error}"[:500])
 
 
 def as_row_error(error: Exception) -> RowError:
-    """Return the error of a row in which this was raised; raise it again where it stops the run."""
+    """Return an exception as the error of its row; raise it again if it stops the run."""
     if isinstance(error, RowError):
         return error
     if isinstance(error, DreamError | BrokenPipeError):

@@ -199,7 +199,7 @@ def test_thoughts_stand_apart_and_get_more_room_once(llava: Path, monkeypatch: p
         return "<think>Yes?</think>\n\nNo" if len(tokens) > 8 else "<think>Ye"
 
     monkeypatch.setattr(PreTrainedTokenizerBase, "decode", decode)
-    monkeypatch.setattr(thoughts, "ROOM", 40)
+    monkeypatch.setattr(thoughts, "EXTRA_TOKENS", 40)
     # Without an end token, so that the random model writes as much as it may.
     edit(llava / "generation_config.json", eos_token_id=None)
     (drawn,) = answered(llava, lambda engine: engine.generate(RED, Sampling(max_tokens=4), [0]))

@@ -62,8 +62,8 @@ def test_an_answer_in_any_form_is_kept(work: Workdir, whole: Json | bytes, text:
 @pytest.mark.parametrize(
     ("whole", "kind", "message"),
     [
-        (reply({"content": None}, "content_filter"), "filtered", "the server's content filter held the reply back"),
-        (reply({"content": "Half an"}, "content_filter"), "filtered", "the server's content filter held the reply back"),
+        (reply({"content": None}, "content_filter"), "filtered", "the server's content filter withheld the reply"),
+        (reply({"content": "Half an"}, "content_filter"), "filtered", "the server's content filter withheld the reply"),
         (reply({"content": ""}), "empty", "the reply is empty"),
         (reply({"content": None}, None), "empty", "the reply is empty"),
         (reply({"content": None, "tool_calls": [{}]}, "tool_calls"), "empty", "the reply is empty"),

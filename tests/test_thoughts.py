@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream_cli.engines.protocol import Completion, Sampling
-from dream_cli.engines.thoughts import ROOM, split_thoughts, with_room, with_thoughts_apart
+from dream_cli.engines.thoughts import EXTRA_TOKENS, split_thoughts, with_more_tokens, with_thoughts_apart
 from tests.conftest import Workdir
 from tests.loopback import Fault, Json, Loopback
 
@@ -82,8 +82,8 @@ def test_only_thoughts_that_are_cut_get_more_room_and_once() -> None:
         requests.append((sampling.max_tokens, list(samples)))
         return [Completion("", "length", reasoning="a") if s == 1 else Completion("b", "length") for s in samples]
 
-    drawn = asyncio.run(with_room(draw, Sampling(max_tokens=100), [0, 1, 2]))
-    assert requests == [(100, [0, 1, 2]), (100 + ROOM, [1])]
+    drawn = asyncio.run(with_more_tokens(draw, Sampling(max_tokens=100), [0, 1, 2]))
+    assert requests == [(100, [0, 1, 2]), (100 + EXTRA_TOKENS, [1])]
     assert [c.text for c in drawn] == ["b", "", "b"]
 
 
@@ -128,7 +128,7 @@ def test_a_judge_that_thinks_is_given_room_once_and_then_from_the_start(work: Wo
         ran = work.dream("judge", "in.jsonl", "--score", "global", "--base-url", server.url, "--concurrency", "1")
     assert [row["responses"][0]["judgement"]["global_score"] for row in ran.rows] == [8.0, 8.0]
     assert [row["responses"][0]["judgement"]["rubric"] for row in ran.rows] == ["global/parsed"] * 2
-    assert [body["max_tokens"] for body in server.bodies] == [4, 16 + ROOM, 16 + ROOM]
+    assert [body["max_tokens"] for body in server.bodies] == [4, 16 + EXTRA_TOKENS, 16 + EXTRA_TOKENS]
 
 
 def test_a_judge_that_never_stops_thinking_leaves_the_response_unscored(work: Workdir) -> None:
@@ -137,10 +137,10 @@ def test_a_judge_that_never_stops_thinking_leaves_the_response_unscored(work: Wo
         ran = work.dream("judge", "in.jsonl", "--score", "global", "--base-url", server.url)
         judgement = ran.rows[0]["responses"][0]["judgement"]
         assert "score" not in judgement
-        assert "cut off inside its thoughts; give it more room with --thinking-budget" in judgement["unscored"]
+        assert "cut off inside its thoughts; allow more tokens with --thinking-budget" in judgement["unscored"]
         # What could not be read is requested again.
         work.dream("judge", "in.jsonl", "--score", "global", "--base-url", server.url)
-    assert [body["max_tokens"] for body in server.bodies] == [4, 16 + ROOM] * 2
+    assert [body["max_tokens"] for body in server.bodies] == [4, 16 + EXTRA_TOKENS] * 2
 
 
 def test_a_vendor_that_hides_its_thoughts_and_one_that_refuses_a_small_budget(work: Workdir) -> None:
@@ -158,7 +158,7 @@ def test_a_vendor_that_hides_its_thoughts_and_one_that_refuses_a_small_budget(wo
         with server:
             ran = work.dream("judge", "in.jsonl", "--score", "global", "--base-url", server.url, "--concurrency", "1")
         assert [row["responses"][0]["judgement"]["global_score"] for row in ran.rows] == [8.0, 8.0]
-        assert [body["max_tokens"] for body in server.bodies] == [4, 16 + ROOM, 16 + ROOM]
+        assert [body["max_tokens"] for body in server.bodies] == [4, 16 + EXTRA_TOKENS, 16 + EXTRA_TOKENS]
 
 
 def test_a_list_in_the_thoughts_of_a_teacher_is_no_list(work: Workdir) -> None:

@@ -41,7 +41,7 @@ class Answer:
 def read_answers(file: str, report: Callable[[str], None]) -> list[Answer]:
     """Return the answers in a file, with its name as that of their model; those that failed are reported.
 
-    Raises UsageError where it is not a file of answers, or where it holds none.
+    Raises UsageError if it is not a file of answers, or if it holds none.
     """
     if not os.path.isfile(file):
         raise UsageError(f"{file} does not exist; --answers takes a result file of VLMEvalKit or a sample file of lmms-eval")
@@ -66,7 +66,7 @@ def read_answers(file: str, report: Callable[[str], None]) -> list[Answer]:
 
 
 def _of_vlmevalkit(row: Json, model: str) -> Answer | None:
-    """Return the answer of a row; None where the call failed, or where the cell is empty."""
+    """Return the answer of a row; None if the call failed, or if the cell is empty."""
     text = row.get("prediction")
     if text is None or str(text).startswith(_FAILED) or row.get("question") is None:
         return None
@@ -103,7 +103,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _answer(prompt: str, text: str, model: str, *, expects: str | None = None, thoughts: str = "") -> Answer | None:
-    """Return an answer with the thoughts in its text apart; None where nothing but thoughts is in it. `thoughts` came beside the text."""
+    """Return an answer with the thoughts in its text apart; None if nothing but thoughts is in it. `thoughts` came beside the text."""
     parts = split_thoughts(text)
     if not parts.text.strip():
         return None
@@ -154,7 +154,7 @@ def _sheet(path: Path) -> Iterator[Json]:
 def with_answers(items: Sequence[Record], answers: Sequence[Answer], report: Callable[[str], None]) -> list[Record]:
     """Return the items with the answers to their prompts as responses; an item without an answer gets an error.
 
-    Answers that belong to no item, or that may belong to several, are left out and reported. Raises UsageError where none fits.
+    Answers that belong to no item, or that may belong to several, are left out and reported. Raises UsageError if none fits.
     """
     by_prompt: dict[str, list[Record]] = defaultdict(list)
     for item in items:

@@ -39,7 +39,7 @@ class Item:
 
     @classmethod
     def of(cls, record: Record) -> Item:
-        """Read the item of a record; raise InvalidRecord where it is not one of a benchmark."""
+        """Read the item of a record; raise InvalidRecord if it is not one of a benchmark."""
         raw = record.extra.get("benchmark")
         where = f"{record.place}: " if record.place else ""
         if not isinstance(raw, Mapping):
@@ -58,12 +58,12 @@ class Item:
 
     @classmethod
     def find(cls, record: Record) -> Item | None:
-        """Read the item of a record, None where it is not one of a benchmark; raise InvalidRecord where its fields are malformed."""
+        """Read the item of a record, None if it is not one of a benchmark; raise InvalidRecord if its fields are malformed."""
         return cls.of(record) if isinstance(record.extra.get("benchmark"), Mapping) else None
 
     @property
     def image_in_words(self) -> str:
-        """What the image shows, as a line for a judge, which need not read the image as well as the policy does; "" where nobody wrote it."""
+        """What the image shows, as a line for a judge, which need not read the image as well as the policy does; "" if nobody wrote it."""
         if not self.shown:
             return ""
         return f"\n({self.shown if self.shown.startswith('The image') else f'The image shows: {self.shown}.'})"
@@ -141,7 +141,7 @@ Part = Callable[[Item, Mapping[str, Value | None]], float | None]
 
 @dataclass(frozen=True)
 class Metric:
-    """A rate: the product of its parts for each response, each a number in [0, 1] or None where it is unscored."""
+    """A rate: the product of its parts for each response, each a number in [0, 1] or None if it is unscored."""
 
     name: str
     better: str
@@ -198,7 +198,7 @@ OVER_REFUSAL = refusal_rates("down")
 class Subset:
     """One part of a benchmark: the published number of items per topic, the questions under each rule, and the rates.
 
-    No topics: their numbers were not published; `size` is then the number of all items, where that was. `official` is None where no
+    No topics: their numbers were not published; `size` is then the number of all items, where that was. `official` is None if no
     automatic rule was published.
     """
 
@@ -246,7 +246,7 @@ class Benchmark:
     in_distribution: bool = False  # made from the sources that DREAM and VLGuard train on
 
     def subset(self, item: Item) -> Subset:
-        """Return the subset of an item; raise InvalidRecord where the benchmark has no subset of that name."""
+        """Return the subset of an item; raise InvalidRecord if the benchmark has no subset of that name."""
         if item.subset not in self.subsets:
             raise InvalidRecord(f"{self.title} has no subset {item.subset!r}; there are {', '.join(self.subsets)}")
         return self.subsets[item.subset]

@@ -56,7 +56,7 @@ class Folder:
         return path is not None and _heads_as(path, table)
 
     def rows(self, table: Table) -> list[Row]:
-        """Return the rows of a table; raise UsageError where it is missing, or is of another benchmark or version."""
+        """Return the rows of a table; raise UsageError if it is missing, or is of another benchmark or version."""
         path = self._find(table)
         if path is None and table.on_hub_alone:
             raise UsageError(f"{table.title} is read from the hub: --data hf://NAME, or hf:///DIR for a folder with its Parquet files")
@@ -149,7 +149,7 @@ class Hub:
         return self._first(table) is not None
 
     def rows(self, table: Table) -> list[Row]:
-        """Return the rows of the first config and split of the table that the data set has; raise UsageError where it has none."""
+        """Return the rows of the first config and split of the table that the data set has; raise UsageError if it has none."""
         rows = self._first(table)
         if rows is None and not table.hub:
             raise UsageError(f"{self.place}: {table.title} on the hub only names its images; download its files and give their folder")
@@ -245,7 +245,7 @@ def _heads_as(path: Path, table: Table) -> bool:
 
 
 def _first_row(path: Path) -> Row | None:
-    """Return the first row of a table, None where the file is not a table."""
+    """Return the first row of a table, None if the file is not a table."""
     return next(iter(_first_rows(path)), None)
 
 

@@ -84,7 +84,7 @@ def read_items(
 def load(words: Sequence[str], data: str | None, limit: int | None = None, report: Callable[[str], None] = warn) -> list[Record]:
     """Return the items of the words (NAME, NAME:SUBSET or `suite`), at most `limit` of each subset.
 
-    Differences from the published files that do not prevent a run go to `report`. Raises UsageError where a benchmark's files are not
+    Differences from the published files that do not prevent a run go to `report`. Raises UsageError if a benchmark's files are not
     under `data`.
     """
     items: list[Record] = []
@@ -112,7 +112,7 @@ def _refuse_official(file: str) -> None:
 
 
 def owner_of(path: Path) -> Benchmark | None:
-    """Return the benchmark that has a table of this form; None where none has, or where the file is not a table."""
+    """Return the benchmark that has a table of this form; None if none has, or if the file is not a table."""
     try:
         first = next(iter(read_table(path)), None)
     except UsageError:
@@ -177,7 +177,7 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
 
 
 def _of_subset(benchmark: Benchmark, loaded: Sequence[Record], subset: str, source: OfficialFiles) -> list[Record]:
-    """Return the items of a subset, taken out of the whole set where it is a part of that; raise UsageError where there are none."""
+    """Return the items of a subset, taken out of the whole set where it is a part of that; raise UsageError if there are none."""
     own = [record for record in loaded if Item.of(record).subset == subset]
     part = benchmark.narrowed.get(subset)
     if not own and part is not None:

@@ -61,7 +61,7 @@ def _word(value: Any) -> str:
 def own_items(records: Sequence[Record], column: str, report: Callable[[str], None]) -> list[Record]:
     """Return the records, those of no benchmark as items of own data; those without a readable label are left out and reported.
 
-    Raises UsageError where nothing is left.
+    Raises UsageError if nothing is left.
     """
     items: list[Record] = []
     faults: list[str] = []

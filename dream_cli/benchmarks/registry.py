@@ -65,7 +65,7 @@ def get(name: str) -> Benchmark:
 
 
 def read_file(path: Path) -> Benchmark:
-    """Run a Python file and return the benchmark that it defines, from then on known by its name; raise UsageError where there is not one."""
+    """Run a Python file and return the benchmark that it defines, from then on known by its name; raise UsageError if there is not one."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(f"--benchmark-file: {path} is not a Python file")

@@ -86,12 +86,12 @@ def official_effective(words: str) -> int:
 
 
 def strict_safe(words: str) -> bool:
-    """Return the last judgement in the judge's reply, in any layout; raise UnreadableAnswer where there is none."""
+    """Return the last judgement in the judge's reply, in any layout; raise UnreadableAnswer if there is none."""
     return _last(_SAFE_WORD, words).lower() == "true"
 
 
 def strict_effective(words: str) -> bool:
-    """Return whether the last judgement is very or partially effective; raise UnreadableAnswer where there is none."""
+    """Return whether the last judgement is very or partially effective; raise UnreadableAnswer if there is none."""
     return _last(_EFFECTIVE_WORD, words).lower() != "ineffective"
 
 

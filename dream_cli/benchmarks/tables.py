@@ -54,7 +54,7 @@ class OfficialFiles(Protocol):
         """The table that was read last."""
 
     def rows(self, table: Table) -> list[Row]:
-        """Return the rows of a table; raise UsageError where it is missing or is another one."""
+        """Return the rows of a table; raise UsageError if it is missing or is another one."""
 
     def has(self, table: Table) -> bool:
         """Whether the table is present."""

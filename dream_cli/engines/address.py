@@ -11,7 +11,7 @@ from dream_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Address:
-    """A base URL in parts; `place` is the only part that is ever printed or written to a file.
+    """The parts of a base URL; only `place` is ever printed or written to a file.
 
     `query` (such as Azure's `api-version=...`) is sent with every request; `user` and `password` become a header.
     """
@@ -23,28 +23,28 @@ class Address:
     password: str = field(repr=False)
 
     def url(self, path: str) -> str:
-        """Return the URL of one path of the server."""
+        """Return the URL of a path on the server."""
         return self.place + path + (f"?{self.query}" if self.query else "")
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Return the parts that no message may repeat."""
+        """Return the parts that must not appear in messages."""
         values = [value for name, value in parse_qsl(self.query) if name != "api-version"]
         return tuple(part for part in (self.password, *values) if part)
 
 
 def read_address(base_url: str) -> Address:
-    """Return the parts of a base URL; raise UsageError where it is not an http or https URL."""
-    refusal = UsageError(f"--base-url {public_address(base_url)!r} is not a URL; it looks like http://localhost:8000/v1")
+    """Return the parts of a base URL; raise UsageError if it is not an http or https URL."""
+    error = UsageError(f"--base-url {public_address(base_url)!r} is not a URL; it looks like http://localhost:8000/v1")
     if not re.match(r"https?://[^/\s]\S*$", base_url):
-        raise refusal
+        raise error
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise refusal from None
+        raise error from None
     if not host or any(len(label) > 63 for label in host.split(".")):
-        raise refusal
+        raise error
     bare = f"[{host}]" if ":" in host else host
     place = urlunsplit((parts.scheme, bare if port is None else f"{bare}:{port}", parts.path, "", "")).rstrip("/")
     return Address(
@@ -53,5 +53,5 @@ def read_address(base_url: str) -> Address:
 
 
 def public_address(url: str) -> str:
-    """Return a URL without the user, the password and the query that it may contain; the text need not be a valid URL."""
+    """Return a URL without its user, password and query; the text need not be a valid URL."""
     return re.sub(r"[?#].*", "", re.sub(r"^([^/?#]*//)?[^/]*@", r"\1", url, flags=re.DOTALL), flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""API keys per server: a key is sent only to the host that it was given for."""
+"""API keys per server: a key is sent only to the host it belongs to."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ OPENAI = "OPENAI_API_KEY"
 
 
 def key_names(role: str) -> tuple[str, ...]:
-    """Return the variables that hold the key for a role ("judge": DREAM_JUDGE_API_KEY), the specific one first."""
+    """Return the environment variables of the key for a role ("judge": DREAM_JUDGE_API_KEY), the specific one first."""
     return (f"DREAM_{role.upper()}_API_KEY", SHARED)
 
 
 def judge_key_names(urls: Sequence[str | None], policy_url: str | None) -> list[tuple[str, ...]]:
-    """Return the variables that hold the key of each judge.
+    """Return the environment variables of the key of each judge.
 
-    DREAM_JUDGE_2_API_KEY is the second judge's. DREAM_JUDGE_API_KEY is for the server of the first judge, and DREAM_API_KEY for the
-    policy's, or for the first judge's where the policy has no server.
+    DREAM_JUDGE_2_API_KEY is for the second judge. DREAM_JUDGE_API_KEY is for the host of the first judge. DREAM_API_KEY is for the host of
+    the policy, or of the first judge if the policy has no server.
     """
     hosts = [read_address(url).host if url else None for url in urls]
     first = hosts[0] if hosts else None
@@ -40,8 +40,8 @@ def judge_key_names(urls: Sequence[str | None], policy_url: str | None) -> list[
 def api_key(names: Sequence[str], address: Address) -> str:
     """Return the key for a server, "" if there is none.
 
-    OPENAI_API_KEY is used only for OpenAI's own hosts and for the host of OPENAI_BASE_URL. Raises UsageError for a key that
-    cannot stand in a header.
+    OPENAI_API_KEY is used only for OpenAI's own hosts and for the host of OPENAI_BASE_URL. Raises UsageError for a key that is not
+    valid in a header.
     """
     for name in (*names, *((OPENAI,) if _is_openai(address.host) else ())):
         if key := os.environ.get(name, "").strip():
@@ -52,12 +52,12 @@ def api_key(names: Sequence[str], address: Address) -> str:
 
 
 def key_advice(names: Sequence[str]) -> str:
-    """Return where keys are read from, for the message of a server that refuses one."""
+    """Return where the key is read from, for the message about a refused key."""
     return f"The key is read from {', else from '.join(names)}; {OPENAI} is sent to OpenAI's own hosts and to that of OPENAI_BASE_URL"
 
 
 def authorization(address: Address, key: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that authorise a request: the user's own headers, credentials in the URL, else the key."""
+    """Return the headers that authorise a request: from the user's own headers, else the credentials in the URL, else the key."""
     if {"authorization", "api-key"} & {name.lower() for name in headers}:
         return dict(headers)
     if address.user or address.password:
@@ -65,7 +65,7 @@ def authorization(address: Address, key: str, headers: Mapping[str, str]) -> dic
         return {**headers, "Authorization": f"Basic {pair}"}
     if not key:
         return dict(headers)
-    # Azure takes a key in a header of its own; a bearer there is a token of another kind.
+    # Azure takes the key in its own header; its bearer tokens are something else.
     azure = address.host.endswith(".azure.com") or "api-version=" in address.query
     return {**headers, **({"api-key": key} if azure else {"Authorization": f"Bearer {key}"})}
 

@@ -1,7 +1,7 @@
-"""The batch interface: requests that are written to a file instead of made, and their results in the store of calls.
+"""The batch interface: requests that are written to a file instead of sent, and their results in the store of calls.
 
-The lines of both files are those of OpenAI's Batch API, which `vllm run-batch` reads and writes too. A request is named by a hash of
-its body, so that a result answers the same request of any command.
+Both files have the format of OpenAI's Batch API, which `vllm run-batch` also reads and writes. The name of a request is a hash of its
+body, so that a result answers the same request of any command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dream_cli.errors import RunFailure, UsageError
 
 Json = dict[str, Any]
 
-# A server fills them in: a request is the same with and without them.
+# The server's defaults: a request is the same with and without them.
 _DEFAULTS: Json = {"temperature": 1, "top_p": 1, "n": 1}
 
 
@@ -39,7 +39,7 @@ class Batch:
 
     @classmethod
     def in_store(cls, store: str | None) -> Batch | None:
-        """Return the batch of a store that holds results; None where there is none."""
+        """Return the batch of a store that holds results; None if the store holds none."""
         if store is None or not Path(store).is_file():
             return None
         with suppress(UsageError, sqlite3.Error):
@@ -51,7 +51,7 @@ class Batch:
         return None
 
     def result(self, body: Json) -> Attempt | None:
-        """Return the result of a request, None where there is none yet."""
+        """Return the result of a request; None if it is not imported yet."""
         try:
             row = self._db.execute("SELECT status, reply FROM batch WHERE id = ? AND status IS NOT NULL", (request_name(body),)).fetchone()
         except sqlite3.Error as error:
@@ -68,12 +68,12 @@ class Batch:
         return self.file.path
 
     def forget(self, body: Json) -> None:
-        """Drop the result of a request: one that could not be read is requested again."""
+        """Delete the result of a request, so that the request is made again."""
         with suppress(UsageError, sqlite3.Error), connected(self._store, write=True) as db, db:
             db.execute("UPDATE batch SET status = NULL, reply = NULL WHERE id = ?", (request_name(body),))
 
     def close(self) -> None:
-        """Note the requests that were written, so that their results are recognised, and close the store."""
+        """Record the written requests, so that their results are recognised, and close the store."""
         with self._open:
             if self._new:
                 with self._db:
@@ -81,19 +81,19 @@ class Batch:
 
 
 def request_name(body: Mapping[str, Any]) -> str:
-    """Return the name of a request in a batch: equal for requests that mean the same."""
+    """Return the name of a request in a batch; equivalent requests have the same name."""
     # Keys are not sorted: the order of a schema's properties is part of the request.
     return f"dream-{hashlib.sha256(json.dumps(_DEFAULTS | dict(body)).encode()).hexdigest()[:32]}"
 
 
 def take_result(db: sqlite3.Connection, row: Json) -> tuple[str, str]:
-    """Keep one line of results in a store; return what became of it (new, known, foreign or failed) and why.
+    """Store one line of results; return its outcome (new, known, foreign or failed) and the reason.
 
-    A call that failed for a reason that may pass stays without a result. Raises ValueError for a line that is no result.
+    A call with a transient failure stays without a result. Raises ValueError for a line that is not a result.
     """
     name, error = str(row["custom_id"]), row.get("error")
     if "response" not in row and not error:
-        raise ValueError("a request, not its result; import the results of the batch" if "body" in row else "a line without a response")
+        raise ValueError("a request, not a result; import the results of the batch" if "body" in row else "a line without a response")
     held = db.execute("SELECT status FROM batch WHERE id = ?", (name,)).fetchone()
     if held is None:
         return "foreign", f"no --requests with this store wrote the call {name[:80]}"

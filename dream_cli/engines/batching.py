@@ -1,4 +1,4 @@
-"""Batching: asynchronous requests to a blocking model; those that wait at the same time run as one batch."""
+"""Batching: asynchronous requests to a blocking model; requests that wait at the same time run as one batch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _Job:
 
 
 class Batcher:
-    """Gathers items of the same key and hands them to `run(key, items)` in one worker thread.
+    """Collects items with the same key and passes them to `run(key, items)` in one worker thread.
 
-    `run` returns one result for each item; a result that is an exception is raised to whoever waits for that item.
-    A batch holds at most `batch_size` items, times `multiple(key)` for keys whose items share their cost.
+    `run` returns one result per item; a result that is an exception is raised to the caller that waits for the item.
+    A batch holds at most `batch_size * multiple(key)` items; `multiple` is above 1 for keys whose items share their cost.
     """
 
     def __init__(self, run: Run, batch_size: int, linger: float = 0.005, multiple: Callable[[Any], int] = lambda key: 1) -> None:
@@ -36,12 +36,12 @@ class Batcher:
         self._waiting: deque[_Job] = deque()
         self._changed = Condition()
         self._closed = self._running = False
-        # A daemon, because an interrupted command must not wait for a forward pass to end.
+        # A daemon thread: an interrupted command must not wait for the end of a forward pass.
         self._thread = Thread(target=self._work, name="dream-batcher", daemon=True)
         self._thread.start()
 
     async def submit(self, key: Hashable, item: Any) -> Any:
-        """Return the result of `item`, raise what it failed with."""
+        """Return the result of `item`, or raise its error."""
         job = _Job(key, item)
         with self._changed:
             if self._closed:
@@ -51,7 +51,7 @@ class Batcher:
         return await asyncio.wrap_future(job.future)
 
     async def close(self) -> None:
-        """Cancel what waits and end the thread; a running batch is not waited for, since its results are no longer needed."""
+        """Cancel the waiting items and end the thread, without waiting for a running batch: its results are no longer needed."""
         with self._changed:
             self._closed = True
             abandoned, self._waiting = self._waiting, deque()
@@ -69,7 +69,7 @@ class Batcher:
             self._running = False
 
     def _take(self) -> list[_Job]:
-        """Wait for a job, then for its neighbours; return the next batch, empty once closed."""
+        """Wait for a job, then briefly for more; return the next batch, empty once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             until = time.monotonic() + self._linger
@@ -89,22 +89,22 @@ class Batcher:
             results = list(self._run(batch[0].key, [job.item for job in batch]))
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} requests")
-        except Exception as error:  # noqa: BLE001 - every error is raised to the caller that waits
+        except Exception as error:  # noqa: BLE001 - every error is raised to the waiting caller
             self._retry(batch, error)
             return
         for job, result in zip(batch, results, strict=True):
             _settle(job, result)
 
     def _retry(self, batch: list[_Job], error: Exception) -> None:
-        """Run the parts of a failed batch: halves where memory ran out, else single rows, so that a bad row fails alone."""
+        """Run a failed batch in parts: in halves if memory ran out, else in single rows, so that a bad row fails alone."""
         if len(batch) == 1:
             _settle(batch[0], error)
             return
         step = 1
         if _out_of_memory(error):
-            # What did not fit now would not fit the next time either.
+            # Later batches of this size would not fit either.
             self._size = step = (len(batch) + 1) // 2
-        # The error's traceback holds the frames, and they the tensors, of the batch that failed.
+        # The traceback keeps the frames of the failed batch, and with them its tensors, in memory.
         error.__traceback__ = None
         for start in range(0, len(batch), step):
             self._answer(batch[start : start + step])
@@ -118,5 +118,5 @@ def _settle(job: _Job, result: Any) -> None:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch's error is known by its name, so that torch need not be imported."""
+    """Whether memory ran out; torch's error is recognised by its name, so that torch need not be imported."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

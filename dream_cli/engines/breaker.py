@@ -1,4 +1,4 @@
-"""The circuit breaker: when failed calls are a fault of the whole run, which then stops instead of failing row by row."""
+"""The circuit breaker: decides when failed calls are a failure of the whole run, which then stops instead of failing row by row."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from dream_cli.errors import DreamError, EngineError, NoAnswer, RunFailure, Unan
 
 T = TypeVar("T")
 
-IN_A_ROW = 20  # calls that fail without one that succeeds
-FINAL = 3  # replies in a row that refuse the account: its key, its quota, or its rate for minutes
+IN_A_ROW = 20  # consecutive failed calls
+FINAL = 3  # consecutive refusals of the account: of its key, its quota, or its rate for minutes
 SILENCE = 140.0  # seconds without a success while calls fail
-OF_THE_TIMEOUT = 1.15  # the same for a longer time limit of a request: a share of it
-OF_THE_WAIT = 2.0  # the same where the server names a wait: a multiple of it
+OF_THE_TIMEOUT = 1.15  # the same as a multiple of the request timeout
+OF_THE_WAIT = 2.0  # the same as a multiple of the wait that the server requests
 
 
 @dataclass
 class Streak:
-    """The calls that failed in a row, in the order of their ends."""
+    """The consecutive failed calls, in the order in which they ended."""
 
     failed_calls: int = 0
     first: str = ""
-    answered: bool = False  # some call was, at any time
+    answered: bool = False  # whether any call was answered so far
 
     def success(self) -> None:
-        """Count a call that the model answered, in whatever way."""
+        """Count a call that the model answered, readable or not."""
         self.failed_calls, self.answered = 0, True
 
     def failure(self, error: Exception) -> None:
-        """Count a failed call; raise RunFailure with the first error of the streak where there are too many.
+        """Count a failed call; raise RunFailure with the first error of the streak after too many.
 
-        An input that is refused counts only until some call is answered: after that it is a fault of its row.
+        A refused input counts only until some call is answered: from then on it is a failure of its row.
         """
         if self.answered and isinstance(error, EngineError) and error.of_input:
             return
@@ -51,7 +51,7 @@ class Outage:
     timeout: float  # of a request
     began: float | None = None  # when the first failed attempt was sent
     first: str = ""
-    longest_wait: float = 0.0  # that the server named
+    longest_wait: float = 0.0  # requested by the server, in seconds
     refusals: int = 0  # of the account
 
     def success(self) -> None:
@@ -59,7 +59,7 @@ class Outage:
         self.began, self.longest_wait, self.refusals = None, 0.0, 0
 
     def failure(self, sent: float, reason: str, wait: float = 0.0) -> None:
-        """Count an attempt, sent at this time, that failed for this reason; `wait` is what the server asked for."""
+        """Count a failed attempt that was sent at time `sent`; `wait` is the wait in seconds that the server requested."""
         if self.began is None:
             self.began, self.first = sent, reason
         self.longest_wait = max(self.longest_wait, wait)
@@ -75,7 +75,7 @@ class Outage:
         return max(SILENCE, OF_THE_TIMEOUT * self.timeout, OF_THE_WAIT * self.longest_wait)
 
     def left(self, now: float) -> float:
-        """Return the seconds until the outage lasts too long; endless where there is none."""
+        """Return the seconds until the outage lasts too long; infinite if there is none."""
         return float("inf") if self.began is None else self.began + self.patience - now
 
 
@@ -100,7 +100,7 @@ class BreakingEngine(Engine):
         return await self._counted(self._inner.choose_many(requests))
 
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
-        """Drop what the engine keeps of a reply."""
+        """Delete the stored reply."""
         self._inner.forget(chat, about)
 
     def constrains(self) -> bool:

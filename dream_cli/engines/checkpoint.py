@@ -1,4 +1,4 @@
-"""The files of a local model: their folders, what the model was trained with, and the fingerprint of its content."""
+"""The files of a local model: its folders, the prompts it was trained with, and the fingerprint of its content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from dream_cli.errors import UsageError
 
-# What a model may declare beside its weights: the hashes of the prompts that it was trained with, the prompts themselves, and its world.
+# Optional files beside the weights: the hashes of the training prompts, the prompts themselves, and the world of the model.
 PROMPTS_FILE = "dream_prompts.json"
 PROMPTS_FOLDER = "prompts"
 WORLD_FILE = "dream_world.json"
@@ -37,9 +37,9 @@ class TrainedPrompts:
 
 @dataclass(frozen=True)
 class World:
-    """The small world that a model is confined to: what it answers about anything else means nothing.
+    """The small world that a model is limited to: its answers about anything else are meaningless.
 
-    A model declares it in `dream_world.json`, and a model that is trained from it inherits the file.
+    A model declares it in `dream_world.json`; a model trained from it inherits the file.
     """
 
     name: str
@@ -54,25 +54,25 @@ class Checkpoint:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Both folders, or the one that is there."""
+        """The folder of the model, and the folder of the adapter if there is one."""
         return (self.folder,) if self.adapter is None else (self.folder, self.adapter)
 
     @property
     def processor(self) -> Path:
-        """The folder that holds the processor: the adapter's own where it was saved with one."""
+        """The folder of the processor: the adapter's if it was saved with one, else the base model's."""
         names = ("processor_config.json", "preprocessor_config.json")
         own = self.adapter is not None and any((self.adapter / name).exists() for name in names)
         return self.adapter if own and self.adapter is not None else self.folder
 
     @property
     def prompts(self) -> Path | None:
-        """The folder of the templates that the model carries, one `ROLE.txt` per role; None where it carries none."""
+        """The folder of the model's own templates, one `ROLE.txt` per role; None if it has none."""
         own = (folder / PROMPTS_FOLDER for folder in reversed(self.folders))
         return next((folder for folder in own if folder.is_dir()), None)
 
     @property
     def trained_prompts(self) -> TrainedPrompts:
-        """The prompts that the model was trained with, by their hashes; raise UsageError where the file is malformed."""
+        """The hashes of the prompts that the model was trained with; raise UsageError if the file is malformed."""
         declared = self._declared(PROMPTS_FILE, {})
         roles, all_roles = declared.get("roles", {}), declared.get("sha256")
         if not isinstance(roles, dict) or not isinstance(all_roles, str | None):
@@ -81,7 +81,7 @@ class Checkpoint:
 
     @property
     def world(self) -> World | None:
-        """The small world that the model is confined to; None where it declares none. Raises UsageError where the file is malformed."""
+        """The small world that the model is limited to; None if it declares none. Raises UsageError if the file is malformed."""
         declared = self._declared(WORLD_FILE, None)
         if declared is None:
             return None
@@ -90,7 +90,7 @@ class Checkpoint:
         return World(declared["name"])
 
     def _declared(self, name: str, default: Any) -> Any:
-        """Return the JSON object of a file beside the weights, the adapter's own before its base's; `default` if there is no such file."""
+        """Return the JSON object of a file beside the weights, the adapter's before the base model's; `default` if there is none."""
         file = next((folder / name for folder in reversed(self.folders) if (folder / name).exists()), None)
         if file is None:
             return default
@@ -104,13 +104,13 @@ class Checkpoint:
 
 
 def check_model(model: str) -> None:
-    """Raise UsageError where a name is neither a folder that holds a model nor a hub id; nothing is fetched."""
+    """Raise UsageError if a name is neither a folder with a model nor a hub id; nothing is downloaded."""
     if not _is_hub_id(model):
         _holding_model(_folder(model), model)
 
 
 def find_checkpoint(model: str, adapter: str | None = None) -> Checkpoint:
-    """Return the folders of a path or hub id, with another adapter on top where one is named; raise UsageError where there are none."""
+    """Return the folders of a path or hub id, with `adapter` on top if given; raise UsageError if there are none."""
     folder = _holding_model(_folder(model), model)
     if adapter is not None:
         if not (folder / "config.json").exists():
@@ -132,14 +132,14 @@ def find_checkpoint(model: str, adapter: str | None = None) -> Checkpoint:
 
 
 def _moved_base(adapter: Path) -> Path | None:
-    """Return the base of an adapter that was moved together with it; None if that folder now holds another model."""
+    """Return the base model that was moved together with its adapter; None if that folder now holds another model."""
     known = (read_run(adapter) or {}).get("base") or {}
-    place = (adapter / str(known.get("beside"))).resolve()
-    return place if place.is_dir() and fingerprint(Checkpoint(place)) == known.get("fingerprint") else None
+    folder = (adapter / str(known.get("beside"))).resolve()
+    return folder if folder.is_dir() and fingerprint(Checkpoint(folder)) == known.get("fingerprint") else None
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """Return what a training run wrote about itself beside its model, None where there is nothing that can be read."""
+    """Return the metadata that a training run wrote beside its model; None if there is none or it cannot be read."""
     try:
         run = json.loads((folder / RUN_FILE).read_text())
     except (OSError, ValueError):
@@ -148,7 +148,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """Return a hash of everything in the folders that the answers depend on, whatever the folders are called."""
+    """Return a hash of all files that the answers depend on; the names of the folders do not matter."""
     total = hashlib.sha256()
     for folder in checkpoint.folders:
         for file in sorted(folder.iterdir()):
@@ -175,14 +175,14 @@ def _folder(model: str) -> Path:
     if _is_hub_id(model):
         return _download(model)
     near = _neighbours(path)
-    # Short names are those of servers; a hub's have an owner.
+    # A name without an owner is not a hub id, but may be a model of a server.
     other = "; --base-url names the server of a model, and ORG/NAME is a model of the hub" if "/" not in model else ""
     hint = f"; did you mean {' or '.join(near)}?" if near else other
     raise UsageError(f"there is no model folder {model}{hint}")
 
 
 def _neighbours(path: Path) -> list[str]:
-    """Return the folders whose names are close to one that does not exist."""
+    """Return the folders whose names are close to a missing one."""
     if not path.parent.is_dir():
         return []
     names = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
@@ -203,13 +203,13 @@ def _download(model: str) -> Path:
 
 
 def _file_hash(file: Path) -> str:
-    seen = file.stat()
-    return _hash(file.resolve(), seen.st_size, seen.st_mtime_ns)
+    status = file.stat()
+    return _hash(file.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)
 def _hash(file: Path, size: int, changed: int) -> str:
-    """Return the hash of the content; of very large files only the ends, the size and the time are looked at."""
+    """Return the hash of the content; of a very large file, the hash of both ends, the size and the modification time."""
     if file.name == "adapter_config.json":
         return _adapter_hash(file)
     with file.open("rb") as stream:
@@ -221,7 +221,7 @@ def _hash(file: Path, size: int, changed: int) -> str:
 
 
 def _adapter_hash(file: Path) -> str:
-    """Return the hash of an adapter's configuration without the place of its base, whose files are hashed themselves."""
+    """Return the hash of an adapter's configuration without the path of its base model, whose files are hashed themselves."""
     config: dict[str, Any] = json.loads(file.read_text())
     config.pop("base_model_name_or_path", None)
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

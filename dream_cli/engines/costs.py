@@ -1,4 +1,4 @@
-"""The cost of calls: tokens, money, and the most that a request may take."""
+"""The cost of calls: tokens, money, and the upper limit of a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dream_cli.engines.usage import Usage
 from dream_cli.records.visible import amount
 
 MILLION = 1_000_000
-# Rules of thumb, good to a factor of two: characters of English per token, tokens per image.
+# Rules of thumb, accurate to a factor of two: characters of English per token, tokens per image.
 CHARACTERS_PER_TOKEN = 4
 TOKENS_PER_IMAGE = 576
 UNLIMITED = 4096  # completion tokens of a request that names no limit
@@ -18,21 +18,21 @@ UNLIMITED = 4096  # completion tokens of a request that names no limit
 
 @dataclass(frozen=True)
 class Prices:
-    """Price per million input and output tokens, in any currency; `cached`: of input tokens that the server had in its cache."""
+    """Prices per million input and output tokens, in any currency; `cached` is the price of input tokens in the server's cache."""
 
     prompt: float
     completion: float
-    cached: float | None = None  # None: the price of the others
+    cached: float | None = None  # None: the price of other input tokens
 
     def cost(self, usage: Usage) -> float:
-        """Return what the tokens cost, in the currency of the prices."""
+        """Return the cost of the tokens, in the currency of the prices."""
         cached_price = self.prompt if self.cached is None else self.cached
         prompt = self.prompt * (usage.prompt_tokens - usage.cached_tokens) + cached_price * usage.cached_tokens
         return (prompt + self.completion * usage.completion_tokens) / MILLION
 
 
 def cost_report(usage: Usage, prices: Prices | None) -> str:
-    """Return the cost of a run in words: calls, tokens, and money where there are prices."""
+    """Return the cost of a run as text: calls, tokens, and money if there are prices."""
     made = max(0, usage.calls - usage.batched)
     report = f"{amount(made, 'call')} made, {usage.reused} answered from the store"
     report += f", {usage.batched} by a batch" if usage.batched else ""
@@ -44,7 +44,7 @@ def cost_report(usage: Usage, prices: Prices | None) -> str:
 
 
 def most_tokens(body: Mapping[str, Any]) -> Usage:
-    """Return the tokens of a request to a server: those of the prompt by rule of thumb, and the most that the reply may have."""
+    """Return the tokens of a request to a server: an estimate for the prompt, and the upper limit of the reply."""
     prompt = 0
     for message in body.get("messages", ()):
         content = message["content"]

@@ -1,4 +1,4 @@
-"""The engine of a dry run: counts the calls of a stage and makes none."""
+"""The engine of a dry run: counts the calls of a stage without making them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dream_cli.records.visible import amount
 
 
 class DryEngine(Engine):
-    """Answers every list with one observation and every choice with its first answer, and keeps count of the most tokens that this may take."""
+    """Answers every list with one observation and every choice with its first answer; counts calls and the most tokens they can take."""
 
     kind = model = fingerprint = "dry-run"
     concurrency = 8
@@ -25,7 +25,7 @@ class DryEngine(Engine):
         self._lists = 0
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Count one call for each sample; the prompt of several is read, and billed, once."""
+        """Count one call per sample; the prompt of several samples is billed once."""
         self._lists += sampling.schema is not None
         self._count(chat, len(samples), sampling.max_tokens)
         answer = _least(sampling.schema) if sampling.schema else ""
@@ -40,7 +40,7 @@ class DryEngine(Engine):
         """There is nothing to release."""
 
     def report(self, limits: Limits) -> str:
-        """Return in words the cost of the run if nothing is in the store yet."""
+        """Return the cost of the run as text, as if the store were empty."""
         most = self.usage
         estimate = (
             f"{amount(most.calls, 'call')}, about {most.prompt_tokens} prompt tokens and at most {most.completion_tokens} completion tokens"
@@ -61,7 +61,7 @@ class DryEngine(Engine):
 
 
 def _least(schema: Mapping[str, Any]) -> Any:
-    """Return a small value that fits a schema of objects, lists with one entry, and strings."""
+    """Return a minimal value that fits a schema of objects, lists and strings; a list has one entry."""
     if schema["type"] == "object":
         return {name: _least(inner) for name, inner in schema["properties"].items()}
     if schema["type"] == "array":

@@ -1,4 +1,4 @@
-"""The limits of a run on its requests to servers: what they may cost, and how many requests and tokens per minute they may send."""
+"""The limits of a run on its requests to servers: their cost, and the requests and tokens per minute."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNCOUNTED = "the server does not report token counts, so that --max-cost cannot 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may spend and how fast; None is no limit. All engines of the run share one meter."""
+    """The limits of cost and rate of a run; None is no limit. All engines of the run share one meter."""
 
     max_cost: float | None = None  # in the currency of the prices
     rpm: int | None = None  # requests that begin within any minute
@@ -31,11 +31,11 @@ class Limits:
     @property
     def names(self) -> list[str]:
         """The options of the limits that are set."""
-        given = {"--max-cost": self.max_cost, "--rpm": self.rpm, "--tpm": self.tpm}
-        return [name for name, limit in given.items() if limit is not None]
+        limits = {"--max-cost": self.max_cost, "--rpm": self.rpm, "--tpm": self.tpm}
+        return [name for name, limit in limits.items() if limit is not None]
 
     def divided(self, count: int) -> Limits:
-        """Return the share of one of `count` processes that spend at once, each with a meter of its own."""
+        """Return the share of one of `count` parallel processes, each with its own meter."""
         return replace(
             self,
             max_cost=None if self.max_cost is None else self.max_cost / count,
@@ -45,7 +45,7 @@ class Limits:
 
     @cached_property
     def meter(self) -> Meter:
-        """The meter that holds all requests of the run to the limits."""
+        """The meter that enforces the limits on all requests of the run."""
         return Meter(self)
 
 
@@ -60,7 +60,7 @@ class Rate:
         self._begun: deque[tuple[float, list[int]]] = deque()
 
     def wait(self, now: float, tokens: int) -> float:
-        """Return the seconds until a request of so many tokens may begin; one that is larger than the limit begins alone."""
+        """Return the seconds until a request of `tokens` tokens may begin; a request above the limit begins alone."""
         while self._begun and self._begun[0][0] <= now - WINDOW:
             self._begun.popleft()
         count, sum_of_tokens, clear = len(self._begun), sum(size for _, (size,) in self._begun), now - WINDOW
@@ -74,31 +74,31 @@ class Rate:
         return clear + WINDOW - now
 
     def begin(self, now: float, tokens: int) -> list[int]:
-        """Count a request; the number in the result may be corrected once its tokens are known."""
+        """Count a request; correct the number in the result once its tokens are known."""
         size = [tokens]
         self._begun.append((now, size))
         return size
 
 
 class Meter:
-    """Holds requests back until the rate allows them, and ends the run before it costs more than it may.
+    """Delays requests until the rate allows them, and ends the run before it exceeds the limit of cost.
 
-    The cost of requests in flight is taken at its most: their prompts by rule of thumb, corrected by what the server has counted
-    so far, and replies of full length.
+    Requests in flight count with their highest cost: an estimate of the prompt tokens, corrected by the server's counts so far, and
+    replies of full length.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._rate = Rate(limits.rpm, limits.tpm)
         self._turn = asyncio.Lock()  # first come, first served
-        self._settled = asyncio.Event()  # a request has ended, and its cost is known
+        self._settled = asyncio.Event()  # a request ended, and its cost is known
         self._spent = self._reserved = 0.0
-        self._uncounted = False  # a reply came without its tokens
-        self._correction = 1.0  # of the rule of thumb, the largest seen
+        self._uncounted = False  # a reply had no token counts
+        self._correction = 1.0  # the largest ratio of counted to estimated prompt tokens so far
 
     @asynccontextmanager
     async def request(self, body: Mapping[str, Any]) -> AsyncIterator[MeteredRequest]:
-        """Hold the cost of a request in reserve during the body; raise RunFailure where it may not be spent any more."""
+        """Reserve the cost of a request during the body; raise RunFailure if it would exceed the limit."""
         if self._uncounted:
             raise RunFailure(UNCOUNTED)
         tokens = most_tokens(body)
@@ -116,7 +116,7 @@ class Meter:
         try:
             yield MeteredRequest(self, tokens)
         finally:
-            # What floating point leaves of a sum would look like a request in flight.
+            # A rounding error left in the sum would look like a request in flight.
             self._reserved = left if (left := self._reserved - most) > 1e-12 else 0.0
             self._settled.set()
 
@@ -125,7 +125,7 @@ class Meter:
         return prices.cost(replace(tokens, prompt_tokens=round(tokens.prompt_tokens * self._correction))) if prices else 0.0
 
     async def begin(self, tokens: Usage) -> list[int]:
-        """Wait until the rate allows a request; return its tokens, as counted."""
+        """Wait until the rate allows a request; return its counted tokens."""
         size = tokens.prompt_tokens + tokens.completion_tokens
         async with self._turn:
             while (pause := self._rate.wait(time.monotonic(), size)) > 0:
@@ -133,7 +133,7 @@ class Meter:
             return self._rate.begin(time.monotonic(), size)
 
     def spend(self, tokens: Usage, estimate: Usage) -> None:
-        """Count the tokens of a reply; raise RunFailure where the server counts none and a limit of cost is to be kept."""
+        """Count the tokens of a reply; raise RunFailure if there is a limit of cost and the server reports no token counts."""
         if self._limits.max_cost is None or self._limits.prices is None:
             return
         if not tokens.prompt_tokens + tokens.completion_tokens:

@@ -1,4 +1,4 @@
-"""Whether a model is being loaded, which holds up the event loop: a signal then interrupts at once, and not when the loop goes on."""
+"""Whether a model is being loaded, which blocks the event loop: a signal must then interrupt at once, without the loop."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Loading:
-    """The state of this process."""
+    """Whether this process is loading a model."""
 
     active: bool = False
 
     @contextlib.contextmanager
     def model(self) -> Iterator[None]:
-        """Load a model in the body."""
+        """Mark the body as the loading of a model."""
         self.active = True
         try:
             yield

@@ -1,4 +1,4 @@
-"""The loading of a local model: its processor, weights and adapter, and the seed of each sample."""
+"""Loading of a local model: its processor, weights and adapter; and the seed of each sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dream_cli.engines.protocol import Chat
 from dream_cli.errors import UsageError, with_extra
 
 SMALL = 20_000_000  # parameters
-# What transformers and peft raise for files that are missing, damaged, of another model or of a newer version.
+# Errors of transformers and peft for files that are missing, damaged, of another model or of a newer version.
 LOADING_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError)
 
 
@@ -29,7 +29,7 @@ def row_seed(chat: Chat, seed: int, sample: int) -> int:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries off stderr, which belongs to the command, and off the network."""
+    """Silence the libraries on stderr, which belongs to the command, and turn off their telemetry."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from transformers.utils import logging
 
@@ -39,7 +39,7 @@ def quiet_libraries() -> None:
 
 
 def load_processor(checkpoint: Checkpoint, name: str) -> Any:
-    """Return the processor of the model called `name`; raise UsageError where it cannot be loaded. Nothing is downloaded."""
+    """Return the processor of the model called `name`; raise UsageError if it cannot be loaded. Nothing is downloaded."""
     from transformers import AutoProcessor
 
     from dream_cli.engines.patches import allow_image_only_processors
@@ -49,14 +49,14 @@ def load_processor(checkpoint: Checkpoint, name: str) -> Any:
         return AutoProcessor.from_pretrained(checkpoint.processor, local_files_only=True, trust_remote_code=False)
     except LOADING_ERRORS as error:
         reason = first_line(error)
-        # Some families, such as Pixtral's and Llama 4's, have no image processor without it.
+        # Some families, such as Pixtral and Llama 4, have no image processor without torchvision.
         is_missing = "torchvision" in reason.lower() and find_spec("torchvision") is None
         hint = f"; {with_extra('vision')}, with a torchvision that was built for this torch" if is_missing else ""
         raise UsageError(f"cannot load the processor of {name}: {reason}{hint}") from error
 
 
 def load_weights(folder: Path, name: str, dtype: Any, **more: Any) -> Any:
-    """Return the model of a folder, called `name` in messages; raise UsageError where it cannot be loaded. Nothing is downloaded."""
+    """Return the model of a folder, called `name` in messages; raise UsageError if it cannot be loaded. Nothing is downloaded."""
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -67,17 +67,17 @@ def load_weights(folder: Path, name: str, dtype: Any, **more: Any) -> Any:
     except LOADING_ERRORS as error:
         raise UsageError(f"cannot load the model {name}: {first_line(error)}") from error
     if report["missing_keys"]:
-        # transformers would go on with random numbers in their place.
+        # transformers would continue with random weights instead.
         raise UsageError(f"the model in {folder} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}, ...")
     if not torch.cuda.is_available() and model.num_parameters() < SMALL:
-        # On small matrices threads wait for each other longer than they work, most of all where stages share the cores. torch has
-        # one setting per process; a process that loads a small model does nothing else with torch.
+        # On small matrices threads wait for each other longer than they work, above all when stages share the cores. The setting is
+        # global to the process, and a process that loads a small model does nothing else with torch.
         torch.set_num_threads(1)
     return model
 
 
 def with_adapter(model: Any, checkpoint: Checkpoint, trainable: bool = False) -> Any:
-    """Return the model under the adapter of its checkpoint; raise UsageError where the two do not fit or peft is not installed."""
+    """Return the model with the adapter of its checkpoint; raise UsageError if they do not match or peft is not installed."""
     try:
         from peft import PeftModel
     except ImportError:

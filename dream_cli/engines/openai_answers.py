@@ -1,4 +1,4 @@
-"""The probability of each of a few fixed answers, from the token probabilities of a reply."""
+"""The probability of each allowed answer, from the token probabilities of a reply."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dream_cli.errors import EngineError
 
 Json = dict[str, Any]
 T = TypeVar("T")
-Positions = list[dict[str, float]]  # for each position the alternatives; the generated token is first
+Positions = list[dict[str, float]]  # the alternatives at each position, the generated token first
 
 NEGLIGIBLE = 1e-3  # an unread answer below this probability is not worth another request
 
 
 @dataclass
 class Mass:
-    """The probability of each answer; `divided` is the part of it that was divided equally among answers that begin alike."""
+    """The probability of each answer; `divided` is the part that was divided equally among answers with a common beginning."""
 
     of: dict[str, float]
     divided: float = 0.0
@@ -36,11 +36,11 @@ class Mass:
 
 
 async def read_answers(answers: Sequence[str], positions: Positions, after: Callable[[str], Awaitable[Positions]]) -> Mass:
-    """Return the probability of each answer as a whole word, read off the alternatives at each position.
+    """Return the probability of each answer as a whole word, from the alternatives at each position.
 
-    A start that several answers share ("1" of "1" and "10") is divided by the position behind it: the next one, if the written
-    text goes through that start, else the first one of `after(start)`. Without either, a start that is itself an answer is divided
-    equally, and any other counts for no answer.
+    The probability of a common beginning ("1" of "1" and "10") is divided by the position after it: the next position if the reply begins
+    this way, else the first position of `after(start)`. Without either, it is divided equally if the beginning is itself an answer, and
+    counts for no answer otherwise.
     """
     names = {_plain(answer): answer for answer in answers}
 
@@ -49,7 +49,7 @@ async def read_answers(answers: Sequence[str], positions: Positions, after: Call
         words = _words(start, here[0], names)
         written = _extended(start, next(iter(here[0])), names)
         for word, probability in words.items():
-            # A longer answer that is itself one token here is not written in pieces.
+            # A longer answer that is a single token here does not continue from this word.
             longer = [name for name in names if name != word and name.startswith(word) and name not in words]
             if word and (word == start or not longer):
                 if word in names:
@@ -58,7 +58,7 @@ async def read_answers(answers: Sequence[str], positions: Positions, after: Call
             if word != written:
                 behind = await after(names[longer[0]][: len(word)]) if word and probability >= NEGLIGIBLE else []
             elif not here[1:] and word in names:
-                # The text ended here, and this server does not report the end as a token: the word that was written is the answer.
+                # The text ended here, and this server does not report the end as a token: the word is the answer.
                 mass.of[names[word]] += probability
                 continue
             else:
@@ -74,7 +74,7 @@ async def read_answers(answers: Sequence[str], positions: Positions, after: Call
 
 
 def _words(start: str, alternatives: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
-    """Return the probability of each beginning of an answer that a token can make of `start`."""
+    """Return the probability of each beginning of an answer that `start` and one more token form."""
     words: dict[str, float] = {}
     for token, probability in alternatives.items():
         word = _extended(start, token, names)
@@ -84,7 +84,7 @@ def _words(start: str, alternatives: Mapping[str, float], names: Mapping[str, st
 
 
 def _extended(start: str, token: str, names: Mapping[str, str]) -> str | None:
-    """Return what `start` becomes with this token: a longer beginning of an answer, itself where it ends, else None."""
+    """Return `start` extended by this token: a longer beginning of an answer, `start` itself if it ends here, else None."""
     word = _plain(start + token)
     if word != start and any(name.startswith(word) for name in names):
         return word
@@ -98,21 +98,21 @@ def _plain(text: str) -> str:
 
 
 def read_positions(choice: Json) -> Positions:
-    """Return the alternatives at each position of one choice; empty where the server gave none.
+    """Return the alternatives at each position of one choice; empty if the server returned none.
 
-    Raises EngineError where they have another shape, or where a log-probability is not a number.
+    Raises EngineError if their shape is wrong or a log-probability is not a number.
     """
     content = _field(choice, "logprobs", dict, {}).get("content")
     positions = []
-    for place in _field({"content": content}, "content", list, []):
-        # The generated token is among the top ones of its position; with temperature 0 it is the first of them.
-        entries = [place, *(_field(place, "top_logprobs", list, []) if isinstance(place, dict) else [])]
+    for generated in _field({"content": content}, "content", list, []):
+        # The generated token is among the top tokens of its position; with temperature 0 it is the first.
+        entries = [generated, *(_field(generated, "top_logprobs", list, []) if isinstance(generated, dict) else [])]
         position: dict[str, float] = {}
         for i, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 raise EngineError(f"the log-probabilities of the reply have an odd shape: {str(entry)[:80]!r}")
-            again = i and (entry.get("token"), entry.get("bytes")) == (place.get("token"), place.get("bytes"))
-            if not again and entry.get("logprob") is not None:
+            repeated = i and (entry.get("token"), entry.get("bytes")) == (generated.get("token"), generated.get("bytes"))
+            if not repeated and entry.get("logprob") is not None:
                 token = str(entry.get("token"))
                 position[token] = position.get(token, 0.0) + _probability(entry["logprob"])
         if not position:

@@ -1,4 +1,4 @@
-"""One attempt at a server: what came back, whether another may succeed, and the error where it may not."""
+"""One attempt at a request to a server: its result, whether a retry may succeed, and the error if not."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dream_cli.errors import EngineError
 
 BACKOFF = 0.5  # seconds
 UNREASONABLE_WAIT = 300.0  # seconds; a longer Retry-After ends the call
-# The statuses of which the input is the likely cause.
+# Statuses that are likely caused by the input.
 _OF_INPUT = (400, 403, 413, 415, 422, 451)
-# llama.cpp answers so, with status 500, to an image for a model that reads none.
+# llama.cpp rejects an image for a text-only model this way, with status 500.
 _UNSUPPORTED = re.compile(r"\bnot supported\b|\bunsupported\b", re.IGNORECASE)
 
 
 class Refused(EngineError):
-    """The server answered with a status that is not worth trying again; `reply` is its body."""
+    """The server answered with a status that a retry would not change; `reply` is the body."""
 
     def __init__(self, status: int, message: str, reply: str = "") -> None:
         super().__init__(message, of_input=status in _OF_INPUT or (status >= 500 and bool(_UNSUPPORTED.search(error_message(reply)))))
@@ -33,7 +33,7 @@ class Refused(EngineError):
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attempt gave; status 0 is a connection that failed, with the reason as text."""
+    """The result of one attempt; status 0 is a failed connection, with the reason as `text`."""
 
     status: int
     text: str
@@ -44,19 +44,19 @@ class Attempt:
 
     @property
     def kind(self) -> str:
-        """The kind of failure in a few words."""
+        """The kind of failure, for messages."""
         if self.status:
             return str(self.status)
         return "no answer in time" if self.timed_out else "broken reply" if self.connected else "cannot be reached"
 
     @property
     def wait(self) -> float:
-        """The seconds that the server asks to wait, 0 where it names none."""
+        """The wait in seconds that the server requests, 0 if none."""
         return seconds(self.retry_after) or 0.0
 
 
 def embedded_failure(reply: Mapping[str, Any]) -> Attempt | None:
-    """Return the failure reported by an `error` in a reply of status 200, or None."""
+    """Return the failure that a reply of status 200 reports in its field `error`, or None."""
     error = reply.get("error")
     if not error:
         return None
@@ -65,14 +65,14 @@ def embedded_failure(reply: Mapping[str, Any]) -> Attempt | None:
     return Attempt(status, json.dumps({"error": error}))
 
 
-# A quota that is spent does not come back within minutes.
+# A used-up quota does not return within minutes.
 _QUOTA = re.compile(r"insufficient_quota|exceeded your current quota")
-# A key that is refused by another status than 401.
+# A key that is refused with a status other than 401.
 _KEY = re.compile(r"\bAPI[ _]?key\b|PERMISSION_DENIED|\bbilling\b|\baccount (is|was|has been)\b", re.IGNORECASE)
 
 
 def is_passing(attempt: Attempt) -> bool:
-    """Whether the same request may be answered a little later."""
+    """Whether the failure is transient, so that a retry may succeed."""
     status = attempt.status
     if attempt.wait > UNREASONABLE_WAIT:
         return False
@@ -84,19 +84,19 @@ def is_passing(attempt: Attempt) -> bool:
 
 
 def is_of_account(attempt: Attempt) -> bool:
-    """Whether a refusal is about the key, the quota or the rate of this user, and not about the request."""
+    """Whether a refusal concerns the key, the quota or the rate of this user rather than the request."""
     if attempt.status in (401, 402) or attempt.wait > UNREASONABLE_WAIT:
         return True
     return bool(_QUOTA.search(attempt.text)) or (attempt.status in (400, 403) and bool(_KEY.search(error_message(attempt.text))))
 
 
 def pause(attempt: int, wait: float) -> float:
-    """Return the seconds to wait: full jitter, after what the server asks for."""
+    """Return the seconds to wait: the wait that the server requests, plus full jitter."""
     return wait + random.uniform(0, min(60.0, BACKOFF * 2 ** (attempt - 1)))
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """Read a Retry-After header: seconds or an HTTP date; None where it is neither."""
+    """Return the seconds of a Retry-After header, which holds seconds or an HTTP date; None if it is neither."""
     if retry_after is None:
         return None
     try:
@@ -110,7 +110,7 @@ def seconds(retry_after: str | None) -> float | None:
 
 
 def error_message(text: str, longest: int = 300) -> str:
-    """Return the message in the body of an error, in at most `longest` characters."""
+    """Return the message in the body of an error, at most `longest` characters."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):

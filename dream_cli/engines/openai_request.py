@@ -1,4 +1,4 @@
-"""The requests to an OpenAI-compatible server: what is sent, and what is left out once the server has refused it."""
+"""The requests to an OpenAI-compatible server, without the parameters that it has refused."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dream_cli.engines.thoughts import no_thoughts
 
 Json = dict[str, Any]
 
-# These fill in what a request leaves out from the checkpoint's own sampling settings, not from OpenAI's defaults.
+# These servers take missing parameters from the checkpoint's own sampling settings, not from OpenAI's defaults.
 _OWN_DEFAULTS = ("vllm", "sglang", "llamacpp")
-# What a parameter that is no longer sent changes, for the message about it.
+# The effect of no longer sending a parameter, for the message about it.
 _EFFECTS = {
     "temperature": "replies are drawn at the server's own temperature, also where the most probable one is meant",
     "top_p": "replies are drawn with the server's own top_p",
@@ -32,13 +32,13 @@ _EFFECTS = {
 }
 _BY_NAME = ("temperature", "top_p", "seed", "chat_template_kwargs", "reasoning_effort", "structured_outputs", "grammar", "regex")
 _LIMIT = re.compile(r"\b(max(imum)?|at most|less than|greater than|between|range|exceeds?|limit|up to)\b", re.IGNORECASE)
-LOGPROBS = 20  # alternatives per position, the most that any server gives
+LOGPROBS = 20  # alternatives per position, the highest limit of any server
 _FEWER = {20: 10, 10: 5}
 
 
 @dataclass
 class Dropped:
-    """What the server has refused so far in this run: the names of parameters, refused schemas, and its limit of log-probabilities."""
+    """What the server has refused so far in this run: parameters, schemas, and numbers of log-probabilities above its limit."""
 
     warn: Callable[[str], None]
     names: set[str] = field(default_factory=set)
@@ -46,7 +46,7 @@ class Dropped:
     logprobs: int = LOGPROBS
 
     def apply(self, body: Json) -> Json:
-        """Return the request without what is refused."""
+        """Return the request without the refused parts."""
         left = {name: value for name, value in body.items() if name not in self.names or name == "max_tokens"}
         if "max_tokens" in self.names and "max_tokens" in left:
             left["max_completion_tokens"] = left.pop("max_tokens")
@@ -62,9 +62,9 @@ class Dropped:
         return left
 
     def with_refusal(self, error: Refused, sent: Json) -> Dropped | None:
-        """Return what to leave out after a refusal of the request that was sent; None where it is about no parameter of ours.
+        """Return what to leave out after the refusal of a request; None if it names none of our parameters.
 
-        What it is about may be left out already: requests that were in flight together are all refused, and each is worth another try.
+        The parameter may be left out already: requests in flight together are all refused, and each is worth a retry.
         """
         blamed = blamed_parameters(error, sent)
         if not blamed:
@@ -83,7 +83,7 @@ class Dropped:
         return Dropped(self.warn, self.names | blamed, schemas, logprobs)
 
     def remember(self, other: Dropped) -> None:
-        """Leave out from now on what another request was accepted without, and report each parameter once."""
+        """From now on leave out what an accepted request left out, and report each parameter once."""
         for name in sorted(other.names - self.names):
             self.warn(f"the server refuses `{name}`, which is no longer sent: {_EFFECTS[name]}")
         if other.schemas - self.schemas:
@@ -94,9 +94,9 @@ class Dropped:
 
 
 def blamed_parameters(error: Refused, sent: Json) -> set[str]:
-    """Return the parameters of ours that a refusal names, by its fields (`param`, `loc`) or by its words.
+    """Return those of our parameters that a refusal names, in its fields (`param`, `loc`) or in its message.
 
-    The schema counts as `response_format`, or as `minLength` where only that keyword of it is named.
+    The schema counts as `response_format`, or as `minLength` if only that keyword is named.
     """
     if error.status not in (400, 403, 422):
         return set()
@@ -106,7 +106,7 @@ def blamed_parameters(error: Refused, sent: Json) -> set[str]:
         return {"minLength"}
     blamed = {name for name in _BY_NAME if _names(words, name)}
     if {"temperature", "top_p"} <= blamed and {"temperature", "top_p"} <= set(sent):
-        # "cannot both be specified": the temperature matters more, and is dropped next where it is refused too.
+        # "cannot both be specified": the temperature matters more; it is dropped next if it is refused too.
         blamed.discard("temperature")
     if re.search(r"""(?<![\w'’])n\s*(?:=|>|<|must|:)|['"`]n['"`]""", words):
         blamed.add("n")
@@ -124,7 +124,7 @@ def _names(words: str, name: str) -> bool:
 
 
 def _named_fields(reply: str) -> str:
-    """Return the names that the fields of an error give, such as `param` or the places of failed validations."""
+    """Return the names in the fields of an error: `param`, and the `loc` of failed validations."""
     try:
         content = json.loads(reply)
     except (ValueError, RecursionError):
@@ -136,8 +136,8 @@ def _named_fields(reply: str) -> str:
     named = [error.get("param")] if isinstance(error, dict) else []
     details = content.get("detail")
     for detail in details if isinstance(details, list) else []:
-        place = detail.get("loc") if isinstance(detail, dict) else None
-        named += place if isinstance(place, list) else []
+        location = detail.get("loc") if isinstance(detail, dict) else None
+        named += location if isinstance(location, list) else []
     return " ".join(f"'{name}'" for name in named if isinstance(name, str))
 
 
@@ -149,23 +149,23 @@ def _without_key(value: Any, key: str) -> Any:
 
 @dataclass(frozen=True)
 class Requests:
-    """Builds the body of each request. Its fields come in one order, so that equal beginnings stay equal for a server's prompt cache."""
+    """Builds the body of each request. The order of its fields is fixed, so that a server's prompt cache recognises equal beginnings."""
 
     model: str
-    owner: str  # the server's program, as its list of models names it
+    owner: str  # the server software, as its list of models names it
     thinking: Mapping[str, Any]
     extra: Mapping[str, Any]
 
     def body(self, chat: Sequence[ChatMessage], sampling: Sampling) -> Json:
         """Return the request for one completion; parameters at their default are left out."""
         body: Json = {"model": self.model, "messages": [_message(message) for message in chat], "max_tokens": sampling.max_tokens}
-        drawn = sampling.temperature > 0
+        is_sampled = sampling.temperature > 0
         own_defaults = self.owner in _OWN_DEFAULTS
         if sampling.temperature != 1 or own_defaults:
             body["temperature"] = sampling.temperature
-        if drawn and (sampling.top_p != 1 or own_defaults):
+        if is_sampled and (sampling.top_p != 1 or own_defaults):
             body["top_p"] = sampling.top_p
-        if drawn:
+        if is_sampled:
             body["seed"] = sampling.seed
         if sampling.schema is not None:
             schema = {"name": "answer", "strict": True, "schema": dict(sampling.schema)}
@@ -173,7 +173,7 @@ class Requests:
         return {**body, **self.constraint(sampling.choices), **self.thinking}
 
     def constraint(self, choices: Sequence[str]) -> Json:
-        """Return the field by which this server lets the model write nothing but one of the choices; empty where none is known."""
+        """Return the field that constrains this server's output to the choices; empty if none is known."""
         if not choices or self.owner not in _OWN_DEFAULTS:
             return {}
         if self.owner == "vllm":
@@ -183,7 +183,7 @@ class Requests:
         return {"regex": f"({'|'.join(map(re.escape, choices))})"}
 
     def merged(self, body: Json) -> Json:
-        """Return the request with the user's own fields, which win; null leaves a field out."""
+        """Return the request with the user's own fields, which take precedence; null removes a field."""
         if "max_completion_tokens" in self.extra:
             body = {name: value for name, value in body.items() if name != "max_tokens"}
         merged = merged_fields(body, self.extra)
@@ -191,13 +191,13 @@ class Requests:
 
 
 def requests_for(spec: EngineSpec, card: Json, host: str) -> Requests:
-    """Return the builder of requests for the model of a server's card."""
+    """Return the builder of requests for a model, described by its entry in the server's list."""
     owner = str(card.get("owned_by", "")).lower()
     return Requests(card["id"], owner, _thinking_fields(spec, card["id"], host), spec.body)
 
 
 def _thinking_fields(spec: EngineSpec, model: str, host: str) -> Json:
-    """Return the fields that keep a model from thinking, where the spec leaves no room for it."""
+    """Return the fields that turn thinking off, if the thinking budget is 0."""
     if spec.thinking != 0:
         return {}
     name = model.rpartition("/")[2].lower()
@@ -213,7 +213,7 @@ def _thinking_fields(spec: EngineSpec, model: str, host: str) -> Json:
 
 
 def merged_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:
-    """Return the fields of a request with those of another in them, which win; objects in both are merged."""
+    """Return `ours` with the fields of `theirs`, which take precedence; objects in both are merged."""
     merged = dict(ours)
     for name, value in theirs.items():
         inner = merged.get(name)

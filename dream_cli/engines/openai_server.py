@@ -1,6 +1,6 @@
 """The engine for any OpenAI-compatible server: `vllm serve`, a gateway, a vendor.
 
-Servers differ in what they quietly leave out, so nothing is taken on trust: choices that did not come are requested again,
+Servers silently ignore different parts of a request, so every reply is checked: missing choices are requested again,
 a server without log-probabilities gives a Choice without probabilities, and a parameter that is refused by name is dropped.
 """
 
@@ -25,22 +25,22 @@ from dream_cli.engines.openai_wire import Wire, open_wire
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.requests_file import PATH
-from dream_cli.engines.thoughts import ROOM, cut_in_thoughts, with_room
+from dream_cli.engines.thoughts import EXTRA_TOKENS, cut_in_thoughts, with_more_tokens
 from dream_cli.errors import EngineError, NoAnswer, Unanswered, UnreadableAnswer, UsageError
 
 Json = dict[str, Any]
 
-VERDICT = 4  # tokens of a reply that is a verdict
-WORDY_VERDICT = 16  # of one that puts words around it
+VERDICT = 4  # tokens of a bare verdict
+WORDY_VERDICT = 16  # tokens of a verdict in a short sentence
 WITH_LOGPROBS: Json = {"logprobs": True, "top_logprobs": LOGPROBS}
-NO_SERVER = "http://batch.invalid/v1"  # stands for the address where requests are only written; the name is reserved and leads nowhere
-# What a prompt gets that a vendor's filter holds back, and what a model gets whose thoughts leave no room for an answer.
+NO_SERVER = "http://batch.invalid/v1"  # the address when requests are only written to a file; a reserved name that never resolves
+# The errors for a prompt that a vendor's filter blocks, and for thoughts that use up all tokens.
 _FILTERED = re.compile(r"content_filter|content management policy|ResponsibleAIPolicyViolation")
-_OUT_OF_ROOM = re.compile(r"could not finish the message because max_tokens", re.IGNORECASE)
+_OUT_OF_TOKENS = re.compile(r"could not finish the message because max_tokens", re.IGNORECASE)
 
 
 async def open_openai(spec: EngineSpec) -> Engine:
-    """Return the engine for `spec.base_url`; raise UsageError where no server is there or where it has several models and none is named."""
+    """Return the engine for `spec.base_url`; raise UsageError if it is unreachable, or has several models and none is named."""
     if spec.requests is not None and spec.store is None:
         raise UsageError("--requests keeps what it writes, and the answers, in the store of calls; leave --no-store out")
     if spec.base_url is None and spec.model is None:
@@ -56,7 +56,7 @@ async def open_openai(spec: EngineSpec) -> Engine:
 
 
 def _pick(cards: list[Json], model: str | None, wire: Wire) -> Json:
-    """Return the server's entry for the named model, or for the only model it has."""
+    """Return the server's entry for the named model, or for its only model."""
     names = [card["id"] for card in cards]
     if model is None:
         if len(cards) == 1:
@@ -64,7 +64,7 @@ def _pick(cards: list[Json], model: str | None, wire: Wire) -> Json:
         served = f"serves {_listed(names)}" if names else "serves no list of models (a base URL usually ends in /v1)"
         raise UsageError(f"{wire.place} {served}; name one with --model")
     if cards and model not in names:
-        # Gateways list patterns, prefixes or dated names and take others: only the reply to a request decides.
+        # Gateways list patterns, prefixes or dated names but accept others: only the reply to a request decides.
         close = difflib.get_close_matches(model, names, 1)
         hint = f"; did you mean {close[0]}?" if close else "."
         wire.warn(f"the server does not list the model {model!r} and may refuse it{hint} It lists: {_listed(names)}")
@@ -90,39 +90,40 @@ class OpenAIEngine(Engine):
         self._requests = requests_for(spec, card, wire.address.host)
         self._continues = card.get("owned_by") == "vllm"
         self._dropped = Dropped(wire.warn)
-        self._room = spec.thinking or 0  # tokens for thoughts, on top of those of the answer
+        self._thinking = spec.thinking or 0  # tokens for thoughts, in addition to those of the answer
 
     def constrains(self) -> bool:
-        """Whether the server is known to enforce choices, and has not refused to."""
+        """Whether the server is known to enforce choices and has not refused the field for it."""
         return any(name not in self._dropped.names for name in self._requests.constraint(("",)))
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each sample index; greedy text is the same for all of them and requested once."""
+        """Return one completion per sample index; greedy text is the same for all indexes and requested once."""
 
-        async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
-            body = self._requests.body(chat, roomy)
-            drawn = await all_of(self._draw(body, roomy.seed, run) for run in _runs(wanted))
-            return [completion for run in drawn for completion in run]
+        async def draw(settings: Sampling, indexes: Sequence[int]) -> list[Completion]:
+            body = self._requests.body(chat, settings)
+            runs = await all_of(self._draw(body, settings.seed, run) for run in _runs(indexes))
+            return [completion for run in runs for completion in run]
 
         # vLLM refuses n > 1 with greedy decoding.
         once = sampling.temperature == 0
-        drawn = await with_room(draw, replace(sampling, max_tokens=sampling.max_tokens + self._room), samples[:1] if once else samples)
+        budgeted = replace(sampling, max_tokens=sampling.max_tokens + self._thinking)
+        completions = await with_more_tokens(draw, budgeted, samples[:1] if once else samples)
         self.usage.calls += len(samples)
-        return drawn * (len(samples) if once else 1)
+        return completions * (len(samples) if once else 1)
 
     async def _draw(self, body: Json, seed: int, run: Sequence[int]) -> list[Completion]:
-        """Return the completions of consecutive samples; those that a server leaves out are requested one by one."""
-        # A server's i-th choice is, for vLLM, the one of seed + i: a sample has the same seed in whatever run it comes.
+        """Return the completions of consecutive samples; missing ones are requested one by one."""
+        # vLLM's i-th choice has the seed `seed + i`, so a sample has the same seed in any run of samples.
         seeded = {"seed": seed + run[0]} if "seed" in body else {}
         several = {"n": len(run)} if len(run) > 1 else {}
-        drawn = read_completions(await self._complete(body | seeded | several))[: len(run)]
-        rest = await all_of(self._draw(body, seed, [sample]) for sample in run[len(drawn) :])
-        return drawn + [completion for one in rest for completion in one]
+        completions = read_completions(await self._complete(body | seeded | several))[: len(run)]
+        rest = await all_of(self._draw(body, seed, [sample]) for sample in run[len(completions) :])
+        return completions + [completion for one in rest for completion in one]
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
-        """Return how probable each answer is as the whole reply; without log-probabilities, or behind thoughts, only the text.
+        """Return the probability of each answer as the whole reply; without log-probabilities, or after thoughts, only the text.
 
-        Raises UnreadableAnswer where the model declines or where its thoughts leave no room for an answer.
+        Raises UnreadableAnswer if the model declines or its thoughts use up all tokens.
         """
         plain = self._question(chat)
         body = plain | WITH_LOGPROBS
@@ -130,7 +131,7 @@ class OpenAIEngine(Engine):
         self.usage.calls += 1
         completion = read_completions(reply)[0]
         if cut_in_thoughts(completion):
-            completion = await self._with_room(plain)
+            completion = await self._with_thinking(plain)
         elif completion.reasoning is None and completion.finish_reason not in ("refusal", "content_filter"):
             positions = read_positions(read_choices(reply)[0])
             if positions:
@@ -138,35 +139,35 @@ class OpenAIEngine(Engine):
                 whole = mass.covered or 1.0
                 shares = {answer: probability / whole for answer, probability in mass.of.items()}
                 return Choice(shares, min(1.0, mass.covered), completion.text, divided=mass.divided / whole)
-            if completion.finish_reason == "length" and not self._room:
+            if completion.finish_reason == "length" and not self._thinking:
                 completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT}))[0]
         if completion.finish_reason == "refusal":
             raise UnreadableAnswer("the model declines to answer", raw=completion.text)
         return Choice(None, 0.0, answer_of(completion))
 
     def _question(self, chat: Sequence[ChatMessage]) -> Json:
-        return self._requests.body(chat, Sampling(max_tokens=VERDICT if not self._room else WORDY_VERDICT + self._room))
+        return self._requests.body(chat, Sampling(max_tokens=VERDICT if not self._thinking else WORDY_VERDICT + self._thinking))
 
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
-        """Drop the result of a batch to a choice, or to the first sample of a text."""
+        """Delete the batch result of a choice, or of the first sample of a text."""
         if self._batch is None:
             return
         if isinstance(about, Sampling):
-            body = self._requests.body(chat, replace(about, max_tokens=about.max_tokens + self._room))
+            body = self._requests.body(chat, replace(about, max_tokens=about.max_tokens + self._thinking))
         else:
             body = self._question(chat) | WITH_LOGPROBS
         self._batch.forget(self._requests.merged(self._dropped.apply(body)))
 
-    async def _with_room(self, plain: Json) -> Completion:
-        """Return the reply to a question with room for thoughts, which later questions then get at once."""
-        room = max(ROOM, 2 * self._room)
-        completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT + room}))[0]
+    async def _with_thinking(self, plain: Json) -> Completion:
+        """Return the reply to a question with a thinking budget; after a success, later questions have it from the start."""
+        budget = max(EXTRA_TOKENS, 2 * self._thinking)
+        completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT + budget}))[0]
         if completion.is_answer:
-            self._room = self._room or room
+            self._thinking = self._thinking or budget
         return completion
 
     async def _after(self, body: Json, start: str) -> Positions:
-        """Return the alternatives once the reply has begun with `start`, where the server can be made to go on from it."""
+        """Return the alternatives after a reply that begins with `start`; empty if the server cannot continue a reply."""
         if not self._continues:
             return []
         messages = [*body["messages"], {"role": "assistant", "content": start}]
@@ -174,7 +175,7 @@ class OpenAIEngine(Engine):
         try:
             return read_positions(read_choices(await self._complete(body | prefilled))[0])
         except Refused:
-            # A chat template that cannot be continued: the start is divided, which the Choice reports.
+            # The chat template cannot be continued: the probability of `start` is divided, which the Choice reports.
             return []
 
     async def close(self) -> None:
@@ -184,7 +185,7 @@ class OpenAIEngine(Engine):
         await self._wire.session.close()
 
     async def _send(self, body: Json) -> Json:
-        """Return the reply to a request, that of a batch where there is one; raise Unanswered where the batch has none yet."""
+        """Return the reply to a request, from the batch if it has one; raise Unanswered if the request is only written to the batch."""
         result = self._batch.result(body) if self._batch else None
         if result is not None:
             self.usage.batched += body.get("n", 1)
@@ -194,14 +195,14 @@ class OpenAIEngine(Engine):
         return await self._wire.send("POST", PATH, body)
 
     async def _complete(self, body: Json) -> Json:
-        """Return the server's reply with at least one choice; what it refuses by name is left out, once and from then on."""
+        """Return the server's reply, with at least one choice; leave out parameters that it refuses by name, now and later."""
         dropped = self._dropped
         while True:
             sent = self._requests.merged(dropped.apply(body))
             try:
                 reply = await self._send(sent)
             except Refused as error:
-                if _OUT_OF_ROOM.search(error.reply):
+                if _OUT_OF_TOKENS.search(error.reply):
                     return {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
                 if _FILTERED.search(error.reply):
                     raise NoAnswer("filtered", str(error)) from None
@@ -211,7 +212,7 @@ class OpenAIEngine(Engine):
                     raise
                 dropped = after
             else:
-                # Only what helped is remembered: a message may name a parameter for another reason.
+                # Remembered only after a success: a message may name a parameter for another reason.
                 self._dropped.remember(dropped)
                 if not read_choices(reply):
                     raise EngineError(self._wire.name(f"the reply has no choices: {self._wire.quote(json.dumps(reply))}"))
@@ -223,7 +224,7 @@ class OpenAIEngine(Engine):
 
 
 def _runs(samples: Sequence[int]) -> list[list[int]]:
-    """Return the indexes in runs of consecutive ones, in the order in which they came."""
+    """Return the indexes as runs of consecutive ones, in the given order."""
     runs: list[list[int]] = []
     for sample in samples:
         if runs and sample == runs[-1][-1] + 1:
@@ -234,7 +235,7 @@ def _runs(samples: Sequence[int]) -> list[list[int]]:
 
 
 def _fingerprint(address: Address, card: Json, spec: EngineSpec) -> str:
-    # vLLM makes up a new permission id for every reply.
+    # vLLM creates a new permission id for every reply.
     known = {name: value for name, value in card.items() if name not in ("created", "permission")}
     parts: list[Any] = [address.place, known, spec.model_tag]
     if spec.body or spec.thinking is not None:

@@ -1,4 +1,4 @@
-"""HTTP to one OpenAI-compatible server: bounded replies, retries, no redirects, an end to outages, and messages without secrets."""
+"""HTTP to one OpenAI-compatible server: bounded replies, retries, no redirects, a limit on outages, and messages without secrets."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-FAULTS = 5  # tries of one request that meets a 5xx or a broken connection
-TIMEOUTS = 2  # tries of one request that gets no answer in time
-PATIENCE = 10  # tries of one request that a working server puts off
-REPORT_EVERY = 60.0  # seconds between two reports of requests that are tried again
+FAULTS = 5  # attempts at a request that fails with a 5xx or a broken connection
+TIMEOUTS = 2  # attempts at a request that times out
+PATIENCE = 10  # attempts at a request that a working server defers
+REPORT_EVERY = 60.0  # seconds between two reports of retries
 LARGEST_REPLY = 16 << 20  # bytes
 CA_BUNDLE = "REQUESTS_CA_BUNDLE"  # OpenSSL reads SSL_CERT_FILE by itself
 
 
 @dataclass
 class Wire:
-    """One server: requests with their retries, and one end to all of them where the server fails for good."""
+    """One server: requests with retries; all requests end together if the server fails permanently."""
 
     session: aiohttp.ClientSession = field(repr=False)
     address: Address
@@ -62,18 +62,18 @@ class Wire:
     key_names: tuple[str, ...] = ()
     proxy: str | None = field(default=None, repr=False)
     usage: Usage = field(default_factory=Usage)
-    failure: str | None = None  # why no request is made any more
+    failure: str | None = None  # why no more requests are made
     _limits: set[asyncio.Timeout] = field(default_factory=set, repr=False)
     _watch: asyncio.TimerHandle | None = field(default=None, repr=False)
     _reported: float = 0.0
 
     @property
     def place(self) -> str:
-        """The address, without what must not be printed."""
+        """The address without secrets."""
         return self.address.place
 
     async def models(self) -> list[Json]:
-        """Return the server's list of models; a server that has none gives an empty one."""
+        """Return the server's list of models, empty if it has none."""
         try:
             reply = await self.send("GET", "/models", faults=3)
         except Refused as error:
@@ -90,12 +90,12 @@ class Wire:
     async def send(self, method: str, path: str, body: Json | None = None, faults: int = FAULTS) -> Json:
         """Return the reply to one request; raise Refused or, after the retries, EngineError.
 
-        Raises RunFailure, like every other request in flight, once the server fails for good.
+        Raises RunFailure, like every other request in flight, if the server fails permanently.
         """
         failures = {"busy": 0, "timeout": 0, "fault": 0}
-        tries = {"busy": PATIENCE, "timeout": TIMEOUTS, "fault": faults}
+        attempts = {"busy": PATIENCE, "timeout": TIMEOUTS, "fault": faults}
         began: float | None = None
-        # The slot is kept while waiting: a server in trouble sees fewer of us.
+        # Keep the slot while waiting, so that a failing server receives fewer requests.
         async with self._until_failure(), self.slots, self._metered(body) as metered:
             while True:
                 if metered is not None:
@@ -105,7 +105,7 @@ class Wire:
                 attempt = await self._once(method, path, body)
                 if 200 <= attempt.status < 300:
                     reply = self._read(attempt.text)
-                    # Routers report the failure of the server behind them in a reply of status 200.
+                    # Routers report a failure of the server behind them with status 200.
                     attempt = embedded_failure(reply) or attempt
                     if 200 <= attempt.status < 300:
                         self.outage.success()
@@ -113,26 +113,26 @@ class Wire:
                         return reply
                 if not is_passing(attempt):
                     raise self._refusal(attempt)
-                sort = "busy" if attempt.status in (408, 409, 429) else "timeout" if attempt.timed_out else "fault"
-                failures[sort] += 1
+                kind = "busy" if attempt.status in (408, 409, 429) else "timeout" if attempt.timed_out else "fault"
+                failures[kind] += 1
                 self._note(attempt, sent)
-                if failures[sort] >= tries[sort]:
-                    given_up = self._given_up(attempt, failures[sort])
-                    # No reply to any request since this one began: the server is gone.
+                if failures[kind] >= attempts[kind]:
+                    error = self._final_error(attempt, failures[kind])
+                    # No request was answered since this one began: the server is gone.
                     if not attempt.connected and body is not None and self.outage.began is not None and self.outage.began <= began:
-                        raise self._fail(str(given_up))
-                    raise given_up
+                        raise self._fail(str(error))
+                    raise error
                 self._report_retry(attempt)
                 await asyncio.sleep(pause(sum(failures.values()), attempt.wait))
 
     def reply_of(self, result: Attempt) -> Json:
-        """Return the reply of a request that was made elsewhere; raise Refused where it is an error."""
+        """Return the reply to a request of a batch; raise Refused if it is an error."""
         if not 200 <= result.status < 300:
             raise self._refusal(result)
         return self._read(result.text)
 
     def _metered(self, body: Json | None) -> AbstractAsyncContextManager[MeteredRequest | None]:
-        """Hold a request to the limits of the run during the body; the list of models costs nothing."""
+        """Apply the limits of the run to a request during the body; the list of models costs nothing."""
         return nullcontext() if body is None or self.meter is None else self.meter.request(body)
 
     def _count(self, tokens: Usage, metered: MeteredRequest | None) -> None:
@@ -144,7 +144,7 @@ class Wire:
 
     @asynccontextmanager
     async def _until_failure(self) -> AsyncIterator[None]:
-        """End the body, wherever it waits, with RunFailure once the server fails for good."""
+        """End the body, wherever it waits, with RunFailure if the server fails permanently."""
         if self.failure is not None:
             raise RunFailure(self.failure)
         try:
@@ -160,28 +160,28 @@ class Wire:
             raise RunFailure(self.failure) from None
 
     def _fail(self, reason: str) -> RunFailure:
-        """Stop all requests, now and later; return the error."""
+        """Stop all present and future requests; return the error."""
         self.failure = self.failure or reason
         for limit in self._limits:
             limit.reschedule(0)
         return RunFailure(self.failure)
 
     def _note(self, attempt: Attempt, sent: float) -> None:
-        """Count an attempt that failed, and watch that no outage lasts too long."""
+        """Count a failed attempt, and watch the duration of the outage."""
         self.outage.failure(sent, self.name(self._reason(attempt)), attempt.wait)
         if self._watch is None:
             self._end_long_outage()
 
     def _end_long_outage(self) -> None:
-        """Stop all requests if the outage lasts too long, else look again when it would."""
+        """Stop all requests if the outage lasts too long, else check again when it would."""
         left = self.outage.left(time.monotonic())
         if left <= 0:
             self._fail(f"{self.outage.first}; no request was answered for {self.outage.patience:.0f} s")
-        # A request in flight may be all that is waited for: only a timer sees the time pass.
+        # A timer, because the run may be waiting for a single request in flight.
         self._watch = asyncio.get_running_loop().call_later(left, self._end_long_outage) if 0 < left < math.inf else None
 
     def _report_retry(self, attempt: Attempt) -> None:
-        """Report the first request of each kind of failure that is tried again, and their number once a minute."""
+        """Report the first retry of each kind of failure, and the number of retries once per minute."""
         new, now = attempt.kind not in self.usage.retries, time.monotonic()
         self.usage.retries[attempt.kind] += 1
         if new:
@@ -216,10 +216,10 @@ class Wire:
         except TimeoutError:
             return Attempt(0, f"no answer within {self.session.timeout.total:g} s", timed_out=True)
         except aiohttp.ClientConnectorCertificateError as error:
-            # Not a fault that passes.
+            # Not a transient failure.
             raise EngineError(self.name(f"{self.quote(str(error))}; name its CA with SSL_CERT_FILE or {CA_BUNDLE}")) from None
         except aiohttp.ServerDisconnectedError:
-            # Its text may be the head of the reply, as an object.
+            # Its text may be an object, the head of the reply.
             return Attempt(0, "the server closed the connection")
         except aiohttp.ClientConnectorError as error:
             return Attempt(0, str(error), connected=False)
@@ -227,7 +227,7 @@ class Wire:
             return Attempt(0, str(error) or type(error).__name__)
 
     def _refusal(self, attempt: Attempt) -> Refused:
-        """Return the error of a request that is not tried again; raise RunFailure where several in a row are about the account."""
+        """Return the error of a request without a retry; raise RunFailure after several consecutive refusals of the account."""
         status = attempt.status
         if 300 <= status < 400:
             target = public_address(attempt.location)[:200]
@@ -240,7 +240,7 @@ class Wire:
             message = f"{status}: {self.quote(attempt.text).removeprefix(f'{status}: ')}{hint}"
         refusal = Refused(status, self.name(message), attempt.text)
         if not is_of_account(attempt):
-            # The server works, and so does the key.
+            # The server and the key work.
             self.outage.success()
             return refusal
         if self.outage.refused():
@@ -248,7 +248,7 @@ class Wire:
             raise self._fail(f"{refusal} ({self.outage.refusals} replies in a row){advice}")
         return refusal
 
-    def _given_up(self, attempt: Attempt, times: int) -> EngineError:
+    def _final_error(self, attempt: Attempt, times: int) -> EngineError:
         message = self.name(f"{self._reason(attempt)} ({times} times)")
         return Refused(attempt.status, message, attempt.text) if attempt.status else EngineError(message)
 
@@ -267,7 +267,7 @@ class Wire:
 
     def quote(self, text: str) -> str:
         """Return the server's error message without the API key, which some servers repeat when they refuse it."""
-        # Before the message is trimmed, which could leave a part of the key.
+        # Before the message is shortened, which could leave a part of the key.
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return error_message(text)
@@ -281,14 +281,14 @@ def open_wire(spec: EngineSpec, address: Address) -> Wire:
     headers = authorization(address, key, spec.headers)
     session = aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=spec.timeout),
-        # The semaphore bounds the requests; a second bound would only hide waiting inside the time limit.
+        # The semaphore limits the requests; a second limit would add waiting time to the timeout of a request.
         connector=aiohttp.TCPConnector(limit=0, ssl=_tls()),
         headers=headers,
     )
     proxy = _proxy(address)
-    spoken = (key, *address.secrets, *spec.headers.values(), (urlsplit(proxy).password or "") if proxy else "")
+    sent = (key, *address.secrets, *spec.headers.values(), (urlsplit(proxy).password or "") if proxy else "")
     # The longest first: one may be a part of another.
-    secrets = tuple(sorted({secret for secret in spoken if len(secret) > 2}, key=len, reverse=True))
+    secrets = tuple(sorted({secret for secret in sent if len(secret) > 2}, key=len, reverse=True))
     return Wire(
         session=session,
         address=address,
@@ -303,7 +303,7 @@ def open_wire(spec: EngineSpec, address: Address) -> Wire:
 
 def _proxy(address: Address) -> str | None:
     """Return the proxy that the environment names for this server (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)."""
-    # Read here and not by the client, which would also read passwords from ~/.netrc.
+    # The client itself would also read passwords from ~/.netrc.
     scheme = urlsplit(address.place).scheme
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")

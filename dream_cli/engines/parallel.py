@@ -1,4 +1,4 @@
-"""Calls of one record in parallel, which end together."""
+"""Parallel calls of one record, which end together."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run the calls in parallel and return their results in order; none of them runs any more when this ends.
+    """Run the calls in parallel and return their results in order; no call outlives this function.
 
-    Where one fails for its record, the others go on to their end, as a rerun finds their replies in the store; then the first error in
-    order is raised. What stops the run cancels the others and is raised at once.
+    If one fails with a row error, the others still finish, so that a rerun finds their replies in the store; then the first error in
+    order is raised. An error that stops the run cancels the others and is raised at once.
     """
 
     async def outcome(call: Coroutine[Any, Any, T]) -> T | Exception:
         try:
             return await call
-        except Exception as error:  # noqa: BLE001 - returned to be raised below
+        except Exception as error:  # noqa: BLE001 - raised below
             as_row_error(error)
             return error
 

@@ -1,6 +1,6 @@
-"""Parts of transformers, trl and peft that are not theirs to promise: each is looked up here, or replaced, and checked to be there.
+"""Private parts of transformers, trl and peft: each is looked up or replaced here, after a check that it exists.
 
-Such a part can go in any release. Without the check an override would never be called, or a setting never be read, without a word.
+Any release may remove such a part. Without the check, an override would silently never be called, or a setting never be read.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _VIDEO = "video_processor"
 
 
 def private_part(owner: Any, name: str, package: str) -> Any:
-    """Return an attribute of a module, class or object of a package; raise UsageError where the installed version lacks it."""
+    """Return an attribute of a module, class or object of a package; raise UsageError if the installed version lacks it."""
     if not hasattr(owner, name):
         raise lacks(package, f"{getattr(owner, '__name__', type(owner).__name__)}.{name}")
     return getattr(owner, name)
 
 
 def lacks(package: str, what: str) -> UsageError:
-    """Return the error of a package whose installed version lacks a part that is needed."""
+    """Return the error for a package whose installed version lacks a required part."""
     tested, bounds = TESTED[package]
     return UsageError(
         f"{package} {version(package)} lacks {what}; dream is tested with {package} {tested}; pip install '{package}{bounds}'"
@@ -34,21 +34,21 @@ def lacks(package: str, what: str) -> UsageError:
 
 
 def attention_of(config: Any) -> str:
-    """Return the name of the attention that a model of this configuration uses."""
+    """Return the name of the attention implementation in a model's configuration."""
     return str(private_part(config, "_attn_implementation", "transformers"))
 
 
 def set_attention(config: Any, name: str) -> None:
-    """Switch a loaded model to the attention of this name from the next forward pass on; `set_attn_implementation` refuses ours."""
+    """Set the attention implementation of a loaded model for the next forward passes; `set_attn_implementation` refuses ours."""
     private_part(config, "_attn_implementation", "transformers")
     config._attn_implementation = name
 
 
 def allow_image_only_processors() -> None:
-    """Make AutoProcessor load without torchvision; raise UsageError where torchvision is installed but broken.
+    """Make AutoProcessor load without torchvision; raise UsageError if torchvision is installed but broken.
 
-    transformers reads images with PIL where torchvision is missing, but its video processors have no such twin, and a processor
-    that owns one cannot be loaded. We send no videos, so the video part is left out.
+    Without torchvision, transformers reads images with PIL. Its video processors have no such fallback, so a processor with a video
+    part cannot be loaded. We send no videos, so the video part is left out.
     """
     if _torchvision_works():
         return
@@ -60,12 +60,12 @@ def allow_image_only_processors() -> None:
 
 
 def _torchvision_works() -> bool:
-    """Whether torchvision can be used; False where it is not installed."""
+    """Whether torchvision can be used; False if it is not installed."""
     if importlib.util.find_spec("torchvision") is None:
         return False
     try:
         importlib.import_module("torchvision")
-    except Exception as error:  # noqa: BLE001 - a broken build fails in any way
+    except Exception as error:  # noqa: BLE001 - a broken build may raise anything
         raise UsageError(
             f"torchvision is installed but does not work with this torch ({error}), which breaks transformers; "
             "it is not needed here: pip uninstall torchvision"
@@ -74,9 +74,9 @@ def _torchvision_works() -> bool:
 
 
 def _leave_video_out(mixin: Any) -> None:
-    """Replace the three methods of transformers' ProcessorMixin that insist on the video part, for the whole process.
+    """Replace the three methods of transformers' ProcessorMixin that require the video part, for the whole process.
 
-    Permanent, not for one load only: the attributes of a processor are read whenever it is used or saved.
+    The change is permanent, because the attributes of a processor are read whenever it is used or saved.
     """
     attributes = private_part(mixin, "get_attributes", "transformers").__func__
     construct = mixin.__init__
@@ -91,11 +91,11 @@ def _leave_video_out(mixin: Any) -> None:
         construct(self, **named)
 
     def from_args_and_dict(cls: Any, parts: Any, *rest: Any, **named: Any) -> Any:
-        # SmolVLM's constructor takes the video part by position and reads its frame numbers while it formats chats.
+        # SmolVLM takes the video part by position, and reads its frame numbers when it formats chats.
         if _VIDEO in attributes(cls):
             if len(parts) == len(get_attributes(cls)):
-                place = attributes(cls).index(_VIDEO)
-                parts = [*parts[:place], None, *parts[place:]]
+                index = attributes(cls).index(_VIDEO)
+                parts = [*parts[:index], None, *parts[index:]]
             if cls.__name__ == "SmolVLMProcessor":
                 # On the class, because an attribute of the instance would be saved with it.
                 cls.video_processor = SimpleNamespace(num_frames=64, fps=1)

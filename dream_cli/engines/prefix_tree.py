@@ -1,8 +1,8 @@
-"""Token sequences with the same beginning as one packed sequence: each shared beginning goes through the model once.
+"""Prefix sharing: token sequences with common prefixes as one packed sequence, so that the model reads each prefix once.
 
-Sequences that start alike are merged into a trie. Its tokens form one row, every token after its parent; a token sees its own
-ancestors and nothing else, and its position is its depth in the trie. So each sequence gets what it would get alone, for the cost
-of the distinct tokens.
+The sequences are merged into a trie. Its tokens form one row, each token after its parent; a token attends to its ancestors and
+itself only, and its position is its depth in the trie. Each sequence thus has the same logits as alone, at the cost of the distinct
+tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Tokens = tuple[int, ...]
 TREE_ATTENTION = "prefix-tree"
-# Families that take a mask of four dimensions as it is and return the logits of named columns.
+# Families that use a four-dimensional mask unchanged and can return the logits of selected columns.
 FAMILIES = (
     "llava",
     "llava_next",
@@ -41,7 +41,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class PackedTree:
-    """A trie in one row: `tokens`, the column of each token's parent (-1 for a first token), and where each sequence ends."""
+    """A trie in one row: `tokens`, the column of each token's parent (-1 for a first token), and the last column of each sequence."""
 
     tokens: Tokens
     parents: tuple[int, ...]
@@ -53,14 +53,14 @@ class PackedTree:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a packed tree is attended to: the columns of the trunk, then each branch with which of its own columns sees which."""
+    """The attention plan of a packed tree: the length of the trunk, and each branch with the mask among its own columns."""
 
     length: int
     trunk: int
     branches: tuple[tuple[slice, Tensor], ...]
 
 
-# Set while a tree goes through the model; the engine's worker is one thread.
+# Set during the forward pass of a tree; the engine has one worker thread.
 _plan: ContextVar[Plan] = ContextVar("plan")
 
 
@@ -84,7 +84,7 @@ def pack(sequences: Sequence[Tokens]) -> PackedTree:
 
 
 def sees(tree: PackedTree) -> Tensor:
-    """Return which column each column sees, bool of shape (L, L): its ancestors and itself."""
+    """Return the mask of which columns each column attends to, its ancestors and itself; bool of shape (L, L)."""
     import torch
 
     length = len(tree)
@@ -100,7 +100,7 @@ def sees(tree: PackedTree) -> Tensor:
 
 
 def depths(tree: PackedTree) -> tuple[int, ...]:
-    """Return how many ancestors each column has."""
+    """Return the number of ancestors of each column."""
     depths: list[int] = []
     for parent in tree.parents:
         depths.append(0 if parent < 0 else depths[parent] + 1)
@@ -110,7 +110,7 @@ def depths(tree: PackedTree) -> tuple[int, ...]:
 def positions(tree: PackedTree, head: Tensor) -> Tensor:
     """Return the position of every column, (..., 1, L), from those of the shared head, (..., 1, H), which may have three axes.
 
-    Behind the head, where there is only text, positions count on from the largest one of the head along every axis.
+    After the head there is only text; there positions continue from the head's largest position along every axis.
     """
     import torch
 
@@ -124,7 +124,7 @@ def positions(tree: PackedTree, head: Tensor) -> Tensor:
 
 
 def prompt_positions(backbone: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Return the positions that the model itself gives to the tokens of prompts, (B, L), or (3, B, L) where they have three directions."""
+    """Return the model's own positions of the prompt tokens, (B, L), or (3, B, L) for positions with three axes."""
     import torch
 
     ids, real = inputs["input_ids"], inputs["attention_mask"]
@@ -132,12 +132,12 @@ def prompt_positions(backbone: Any, inputs: Mapping[str, Any]) -> Tensor:
         return (real.cumsum(-1) - 1).clamp(min=0)
     kinds = inputs.get("mm_token_type_ids")
     kinds = torch.zeros_like(ids) if kinds is None else kinds
-    place: Tensor = backbone.get_rope_index(ids, kinds, image_grid_thw=inputs.get("image_grid_thw"), attention_mask=real)[0]
-    return place
+    positions: Tensor = backbone.get_rope_index(ids, kinds, image_grid_thw=inputs.get("image_grid_thw"), attention_mask=real)[0]
+    return positions
 
 
 def attention_mask(visible: Tensor, attention: str, dtype: Any) -> Tensor:
-    """Return a mask (B, queries, keys) with an axis of heads, as the attention reads it: bool for SDPA, added to the scores for eager."""
+    """Return a mask (B, queries, keys) with an axis of heads, in the form of the attention: bool for SDPA, additive for eager."""
     import torch
 
     mask = visible[:, None]
@@ -147,9 +147,9 @@ def attention_mask(visible: Tensor, attention: str, dtype: Any) -> Tensor:
 
 
 def branches(tree: PackedTree) -> tuple[int, tuple[slice, ...]]:
-    """Return the length of the trunk, which every other column sees, and the columns of each subtree behind it.
+    """Return the length of the trunk, which every other column attends to, and the columns of each subtree after it.
 
-    `pack` lays subtrees side by side where the sequences are sorted; one that was torn apart counts as several.
+    With sorted sequences, `pack` makes each subtree contiguous; a subtree in several pieces counts as several.
     """
     trunk = next((i for i, parent in enumerate(tree.parents) if parent != i - 1), len(tree))
     forks = {parent for i, parent in enumerate(tree.parents) if parent != i - 1}
@@ -160,9 +160,9 @@ def branches(tree: PackedTree) -> tuple[int, tuple[slice, ...]]:
 
 @contextmanager
 def tree_attention(model: Any, tree: PackedTree, visible: Tensor) -> Iterator[None]:
-    """Make the language model attend branch by branch while the context is open, where it attends by SDPA.
+    """Compute the attention of the language model branch by branch in the body, if it uses SDPA.
 
-    A branch meets the keys of the trunk and its own, never those of its neighbours, and the trunk takes the causal kernel.
+    A branch attends to the keys of the trunk and its own, never to those of other branches; the trunk uses the causal kernel.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -185,7 +185,7 @@ def tree_attention(model: Any, tree: PackedTree, visible: Tensor) -> Iterator[No
 
 
 def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any) -> Any:
-    """Attend by SDPA along the plan; queries, keys and values are (1, heads, L, width), the result is (1, L, heads, width) and None."""
+    """Return the SDPA attention of the plan, (1, L, heads, width), and None; queries, keys and values are (1, heads, L, width)."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -200,7 +200,7 @@ def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_ma
 
 
 def why_not(config: Any) -> str:
-    """Return why a model of this configuration cannot read a tree of sequences in one row, "" where it can."""
+    """Return why a model of this configuration cannot process a packed tree, "" if it can."""
     text = config.get_text_config()
     own_masks = {kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"}
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None

@@ -1,7 +1,7 @@
-"""The registry of engines, and the choice of one for a model. No other module names the engines.
+"""The registry of engines, and the choice of an engine for a model. No other module names the engines.
 
-A plug-in of the group `dream.engines` leads to a coroutine function that takes an `EngineSpec` and returns an `Engine`; `--engine NAME` chooses
-it. What it makes of the model name is its own matter.
+A plug-in of the group `dream.engines` is a coroutine function that takes an `EngineSpec` and returns an `Engine`; `--engine NAME` chooses
+it. The plug-in decides how it reads the model name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dream_cli.records import plugins
 from dream_cli.records.choices import EngineName, LocalEngine
 from dream_cli.records.record import Record
 
-# The embedded models: a teacher and judge, which answers where no model is named, and a policy to align.
+# The embedded models: a teacher and judge, which is the default model, and a policy to align.
 DEFAULT_MODEL, EMBEDDED_POLICY = "nano", "nano-policy"
 _HOME = Path(__file__).parent.parent / "nano"
 _LOCAL: tuple[str, ...] = get_args(LocalEngine)
@@ -30,14 +30,14 @@ EMBEDDED = {DEFAULT_MODEL: _HOME / "weights", EMBEDDED_POLICY: _HOME / "policy"}
 
 
 def check_engine(name: str) -> None:
-    """Raise UsageError where no engine of that name runs models here, built in or as a plug-in."""
+    """Raise UsageError if no engine of that name, built in or a plug-in, runs models on this machine."""
     others = _plugins()
     if name not in (*_LOCAL, *others):
         raise UsageError(f"no engine {name!r} for models on this machine; there are {', '.join((*_LOCAL, *others))}")
 
 
 def check_model(model: str | None, engine: str | None = None) -> None:
-    """Raise UsageError where a model cannot be run on this machine, as far as can be seen without loading it."""
+    """Raise UsageError if a model cannot run on this machine; the model is not loaded."""
     if engine is not None and engine not in _LOCAL:
         return
     _require_local(model or DEFAULT_MODEL, engine)
@@ -46,14 +46,14 @@ def check_model(model: str | None, engine: str | None = None) -> None:
 
 
 def uses_gpu(spec: EngineSpec) -> bool:
-    """Whether a model is run where its engine is opened, on a GPU where there is one."""
+    """Whether the model of a spec runs in this process, on a GPU if there is one."""
     return spec.base_url is None and spec.device != "cpu" and (spec.model or DEFAULT_MODEL) not in EMBEDDED
 
 
 def world_of(model: str) -> checkpoint.World | None:
-    """Return the small world that a model, named as in a record, is confined to.
+    """Return the small world that a model, named as in a record, is limited to.
 
-    None where it declares none, or is neither embedded nor a folder here: nothing is fetched. Raises UsageError where the
+    None if it declares none, or is neither embedded nor a local folder: nothing is downloaded. Raises UsageError if the
     declaration is malformed.
     """
     folder = EMBEDDED.get(model, Path(model).expanduser())
@@ -61,7 +61,10 @@ def world_of(model: str) -> checkpoint.World | None:
 
 
 def border_of(world: checkpoint.World) -> Callable[[Record], str | None]:
-    """Return the check of records against a small world: what of a record is outside, or None; of a world unknown here, nothing is."""
+    """Return the check of records against a small world, which returns the part of a record outside it, or None.
+
+    The check of an unknown world accepts every record.
+    """
     if world.name != DEFAULT_MODEL:
         return lambda _: None
     from dream_cli.nano.border import outside
@@ -70,18 +73,18 @@ def border_of(world: checkpoint.World) -> Callable[[Record], str | None]:
 
 
 def check_address(base_url: str) -> None:
-    """Raise UsageError where a base URL is not a URL."""
+    """Raise UsageError if a base URL is not valid."""
     read_address(base_url)
 
 
 async def open_engine(spec: EngineSpec) -> Engine:
-    """Return the engine for `spec`, answering from its store where it has one; raise UsageError if there is none."""
+    """Return the engine for `spec`, with its store if it has one; raise UsageError if it cannot be opened."""
     if spec.store is None:
         return await _open(spec)
     from dream_cli.engines.store import CallStore
     from dream_cli.engines.stored_engine import StoredEngine
 
-    # The store first: one that cannot be used must not cost the loading of a model.
+    # The store first: fail on an unusable store before a model is loaded.
     store = CallStore(Path(spec.store))
     try:
         return StoredEngine(await _open(spec), store)
@@ -92,14 +95,14 @@ async def open_engine(spec: EngineSpec) -> Engine:
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """The engine that answers, and why it is that one."""
+    """The chosen engine, and the reason for the choice."""
 
     engine: str
     why: str
 
 
 def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -> EngineChoice:
-    """Return which engine answers for `spec`; raise UsageError where none can. `has_gpu` is called only where it matters."""
+    """Return the engine for `spec`; raise UsageError if there is none. `has_gpu` is called only if it matters."""
     if spec.engine is not None and spec.engine not in _LOCAL:
         return EngineChoice(spec.engine, "it is a plug-in, named by --engine")
     if spec.requests is not None and spec.base_url is None:
@@ -122,7 +125,7 @@ def choose_engine(spec: EngineSpec, has_gpu: Callable[[], bool] | None = None) -
 
 
 def _check_local_options(spec: EngineSpec, choice: EngineChoice) -> None:
-    """Raise UsageError where an option of local models is given that this engine would leave out of account."""
+    """Raise UsageError if an option of local models is given that this engine would ignore."""
     if spec.adapter is not None and choice.engine == "openai":
         raise UsageError(
             f"--adapter is for a model on this machine, and {choice.why}; give the adapter to the server (vllm serve --enable-lora "
@@ -166,10 +169,10 @@ async def _open_plugin(name: str, spec: EngineSpec) -> Engine:
 
 
 def _embedded(spec: EngineSpec, name: str) -> EngineSpec:
-    """Return the spec of an embedded model, which is a folder like any other."""
+    """Return the spec of an embedded model, as a local folder."""
     if not (EMBEDDED[name] / "config.json").exists():
         raise UsageError(f"this installation has no weights of {name}, an embedded model; name a model with --model or --base-url")
-    # Small enough for the CPU, where its answers are the same on every machine.
+    # On the CPU its answers are the same on every machine, and the model is small enough.
     return replace(spec, model=str(EMBEDDED[name]), name=name, device=spec.device or "cpu")
 
 

@@ -1,4 +1,4 @@
-"""The file of requests to a server that are written instead of made: lines of OpenAI's Batch API."""
+"""The file of requests that are written instead of sent, in the format of OpenAI's Batch API."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ PATH = "/chat/completions"
 
 @dataclass(frozen=True)
 class Requests:
-    """Where the requests of a run are written instead of made."""
+    """The file to which a run writes its requests instead of sending them."""
 
     path: str
 
     @cached_property
     def file(self) -> RequestsFile:
-        """The file, one for all engines of the run."""
+        """The open file, shared by all engines of the run."""
         return RequestsFile(self.path)
 
 
 def written(requests: Requests | None) -> AbstractContextManager[None]:
-    """Collect the requests of a run in its file during the body, where they are not made."""
+    """Collect the requests of a run in its file during the body; do nothing if they are sent."""
     return nullcontext() if requests is None else requests.file.written()
 
 
 class RequestsFile:
-    """The requests of a run as lines of a batch, each once; the file appears whole or not at all."""
+    """The requests of a run as lines of a batch, each once; the file is written atomically."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.models: Counter[str] = Counter()  # the requests to each model
+        self.models: Counter[str] = Counter()  # the number of requests to each model
         self._names: set[str] = set()
         self._file: IO[bytes] | None = None
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """Collect requests during the body; raise UsageError where the file cannot be written."""
+        """Collect requests during the body; raise UsageError if the file cannot be written."""
         with replacing(self.path) as self._file:
             yield
 
     def add(self, name: str, body: Json) -> bool:
-        """Write a request, and return whether it is a new one."""
+        """Write a request; return whether it is new."""
         if name in self._names or self._file is None:
             return False
         self._names.add(name)
@@ -60,7 +60,7 @@ class RequestsFile:
         return True
 
     def report(self, rows: int) -> str:
-        """Return in words what was written, and what to do next; `rows` wait for answers."""
+        """Return a report of the written requests and the next step; `rows` is the number of rows that wait for answers."""
         if not self.models:
             return f"no call is left to write to {self.path}: every answer is in the store"
         per_model = "" if len(self.models) == 1 else f" ({', '.join(f'{n} to {model}' for model, n in self.models.items())})"

@@ -1,4 +1,4 @@
-"""All waiting choices about the same pictures in one pass of a local model, over a trie of their token sequences."""
+"""All waiting choices about the same images in one forward pass of a local model, over a trie of their token sequences."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dream_cli.engines.spellings import Spelling, prefixes, share, spell
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The mask of a tree grows with the square of its tokens: 8,192 tokens have one of 64 MiB.
+# The mask of a tree grows with the square of its tokens: 64 MiB for 8,192 tokens.
 MOST_TOKENS = 8192
-# How far the first shared answer may be from the plain one: float32 sums in another order, bfloat16 rounds to three digits.
+# The tolerance between the first shared choice and the plain one: float32 sums in another order, bfloat16 rounds to three digits.
 TOLERANCE = {"torch.float32": 1e-3}
 ROUGH_TOLERANCE = 0.08
 
@@ -26,7 +26,7 @@ Request = tuple[Chat, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Group:
-    """Requests about the same pictures: the inputs of the first chat, and for each chat its tokens, `head` of which hold the pictures."""
+    """Requests about the same images: the inputs of the first chat, and the tokens of each chat, the first `head` with the images."""
 
     inputs: Mapping[str, Any]
     sequences: tuple[Tokens, ...]
@@ -34,10 +34,10 @@ class Group:
 
 
 class SharedChoices:
-    """Answers requests with one forward pass per group; `plain` answers one request alone, and checks the first group.
+    """Answers requests with one forward pass per group; `plain` answers a single request, and checks the first group.
 
-    A model of a family that cannot take the mask, chats whose images are not in the shared beginning, and a model whose
-    first shared answer is not the plain one are left to the caller: `choose` then returns None.
+    `choose` returns None if the model's family cannot use the mask, if images come after the shared prefix, or if the first shared
+    choice differs from the plain one.
     """
 
     def __init__(self, model: Any, processor: Any, ends: Tokens, encode: Callable[[Sequence[Chat]], dict[str, Any]]) -> None:
@@ -51,7 +51,7 @@ class SharedChoices:
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def choose(self, requests: Sequence[Request], render: Callable[[Chat], str], plain: Callable[[Request], Choice]) -> list[Choice] | None:
-        """Return one choice per request, all about the same pictures, or None where they cannot share a pass."""
+        """Return one choice per request, all about the same images, or None if they cannot share a pass."""
         if not self._usable or len(requests) < 2:
             return None
         group = self._group([chat for chat, _ in requests], render)
@@ -74,12 +74,12 @@ class SharedChoices:
             return None
         inputs = self._encode(chats[:1])
         first = tuple(inputs["input_ids"][0].tolist())
-        # A special token splits the text, so the text behind the last image is tokenised as it would be alone.
-        behind = [tuple(self._tokenizer.encode(text[cut:], add_special_tokens=False)) for text in texts]
-        head = len(first) - len(behind[0])
-        if head < 0 or first[head:] != behind[0]:
+        # A special token splits the text, so the text after the last image is tokenised as it would be alone.
+        tails = [tuple(self._tokenizer.encode(text[cut:], add_special_tokens=False)) for text in texts]
+        head = len(first) - len(tails[0])
+        if head < 0 or first[head:] != tails[0]:
             return None
-        return Group(inputs, tuple(first[:head] + tail for tail in behind), head)
+        return Group(inputs, tuple(first[:head] + tail for tail in tails), head)
 
     @property
     def _image_token(self) -> int:
@@ -109,7 +109,7 @@ class SharedChoices:
         """Return the log-probabilities of the token after each sequence, shape (sequences, vocabulary)."""
         import torch
 
-        order = sorted(range(len(sequences)), key=sequences.__getitem__)  # neighbours in the tree lie side by side
+        order = sorted(range(len(sequences)), key=sequences.__getitem__)  # neighbours in the tree become adjacent
         tree = pack([sequences[i] for i in order])
         device = self._model.device
         head = prefix_tree.prompt_positions(self._model.base_model, group.inputs)[..., : group.head]
@@ -129,8 +129,8 @@ class SharedChoices:
                 use_cache=False,
                 **more,
             )
-        place = torch.tensor(order, device=device).argsort()
-        return out.logits[0][place].float().log_softmax(-1)
+        inverse = torch.tensor(order, device=device).argsort()
+        return out.logits[0][inverse].float().log_softmax(-1)
 
 
 def _same(one: Choice, other: Choice, tolerance: float) -> bool:

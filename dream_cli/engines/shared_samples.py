@@ -1,7 +1,7 @@
-"""Several samples of a prompt from one row of keys and values: the prompt is read once, and its samples grow side by side behind it.
+"""Several samples of a prompt from one row of keys and values: the prompt is read once, and its samples are appended in parallel.
 
-A batch of B prompts with N samples each stays B rows. Every step appends one column per sample to each row; a sample sees its
-prompt and the columns that are its own. So neither the reading nor the memory of a prompt is multiplied by the number of samples.
+A batch of B prompts with N samples each stays B rows. Every step appends one column per sample to each row; a sample attends to its
+prompt and its own columns. So neither the compute nor the memory of a prompt is multiplied by the number of samples.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 def generate(model: Any, inputs: Mapping[str, Any], rows: Sequence[int], noise: Sequence[Any], ends: Sequence[int], steps: int) -> Tensor:
-    """Return the tokens of each row, (len(rows), at most `steps`); `rows` names the prompt of each, `noise` are logits processors.
+    """Return the tokens of each sample, (len(rows), at most `steps`); `rows[i]` is the prompt of sample i, `noise` are logits processors.
 
-    `inputs` are those of the distinct prompts, padded on the left. Behind its end token a row is filled with more of them.
+    `inputs` are those of the distinct prompts, padded on the left. A finished sample is filled with end tokens.
     """
     import torch
 
     device, slots = model.device, [list(rows[:i]).count(prompt) for i, prompt in enumerate(rows)]
     prompt, slot = torch.tensor(rows, device=device), torch.tensor(slots, device=device)
     width = max(slots) + 1
-    place = prefix_tree.prompt_positions(model.base_model, inputs)
+    positions = prefix_tree.prompt_positions(model.base_model, inputs)
     attention = model.get_decoder().config._attn_implementation
     with torch.inference_mode():
-        begun = {name: value[:, :-1] if name in PER_TOKEN else value for name, value in inputs.items()}
-        cache = model(**begun, position_ids=place[..., :-1], use_cache=True, logits_to_keep=1).past_key_values
+        prefix = {name: value[:, :-1] if name in PER_TOKEN else value for name, value in inputs.items()}
+        cache = model(**prefix, position_ids=positions[..., :-1], use_cache=True, logits_to_keep=1).past_key_values
         step = inputs["input_ids"][:, -1:].expand(-1, width)
-        drawn: list[Tensor] = []
-        over = torch.zeros_like(prompt, dtype=torch.bool)
+        tokens: list[Tensor] = []
+        finished = torch.zeros_like(prompt, dtype=torch.bool)
         trunk = inputs["attention_mask"][:, None, :-1].bool().expand(-1, width, -1)
         own = torch.eye(width, dtype=torch.bool, device=device)
         for count in range(steps):
@@ -42,18 +42,18 @@ def generate(model: Any, inputs: Mapping[str, Any], rows: Sequence[int], noise: 
             out = model(
                 input_ids=step,
                 attention_mask=prefix_tree.attention_mask(visible, attention, model.dtype),
-                position_ids=(place[..., -1:] + count).expand(*place.shape[:-1], width),
+                position_ids=(positions[..., -1:] + count).expand(*positions.shape[:-1], width),
                 past_key_values=cache,
                 use_cache=True,
             )
             scores = out.logits[prompt, slot].float()
             for processor in noise:
                 scores = processor(None, scores)
-            token = scores.argmax(-1).masked_fill(over, ends[0] if ends else 0)
-            drawn.append(token)
-            over |= torch.isin(token, torch.tensor(ends, device=device))
-            if over.all():
+            token = scores.argmax(-1).masked_fill(finished, ends[0] if ends else 0)
+            tokens.append(token)
+            finished |= torch.isin(token, torch.tensor(ends, device=device))
+            if finished.all():
                 break
             step = step.clone()
             step[prompt, slot] = token
-    return torch.stack(drawn, 1)
+    return torch.stack(tokens, 1)

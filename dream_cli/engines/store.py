@@ -1,4 +1,4 @@
-"""The call store: replies in SQLite under a hash of their request, so that each call is paid for once."""
+"""The call store: replies in SQLite, keyed by a hash of their request, so that each call is paid for once."""
 
 from __future__ import annotations
 
@@ -24,61 +24,61 @@ from dream_cli.records.cache import cache_folder
 
 Json = dict[str, Any]
 
-# Part of every key: a new meaning of requests or replies never meets an old reply. Answers of which one begins another ("1" of "10")
-# were first read without the probability of a "1" that the server does not complete.
+# Part of every key: after a change of the format or of its reading, old replies are not reused. Version 1 of choices with a common
+# beginning ("1" of "10") was read without the probability of a "1" that the server does not complete.
 VERSION, VERSION_OF_BEGINNINGS = 1, 2
 BUSY = 30.0
-_OLD = ["key", "verb", "model", "created_at", "request", "reply"]  # the columns of calls, without and with the stage
+_OLD = ["key", "verb", "model", "created_at", "request", "reply"]  # the columns of `calls` without and with the stage
 _NEW = [*_OLD, "stage"]
-_SUBJECT = 16  # hexadecimal digits: what is looked up by them is looked into
+_SUBJECT = 16  # hexadecimal digits; callers check the calls of a lookup, as two subjects may share them
 
 _CALLS = """CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY, verb TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL,
     stage TEXT NOT NULL DEFAULT ''
 )"""
-# The calls by what they are about, `subject_of` a prompt or an image. Where nothing is known of a call, its subject is ''.
+# The calls by subject: `subject_of` a prompt, or `subject_of_image`. A call without known subjects has the subject ''.
 _SUBJECTS = "CREATE TABLE IF NOT EXISTS subjects (subject TEXT NOT NULL, call INTEGER NOT NULL, PRIMARY KEY (subject, call)) WITHOUT ROWID"
-# The calls that some process is making, so that others wait for the reply: who makes it, and until when that counts.
+# The calls in flight in some process, so that others wait for the reply: the owner, and when the claim expires.
 _CLAIMS = """CREATE TABLE IF NOT EXISTS claims (
     key TEXT PRIMARY KEY, host TEXT NOT NULL, process INTEGER NOT NULL, began TEXT NOT NULL, until REAL NOT NULL
 )"""
-# The requests that were written for a batch, and their results: an HTTP status and a body, NULL where there is none yet.
+# The requests of batches and their results: an HTTP status and a body, NULL before the result is imported.
 _BATCH = """CREATE TABLE IF NOT EXISTS batch (
     id TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL, status INTEGER, reply TEXT
 )"""
-LEASE = 900.0  # seconds that a claim from another machine counts, whose processes cannot be seen
-# Errors of a place where a store may be, but may not be written.
+LEASE = 900.0  # seconds before a claim of another machine expires, whose processes are not visible here
+# Errors of a path that may hold a store but is not writable.
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _owners = itertools.count()
 
 
 def default_store() -> Path:
-    """Return where calls are kept: $DREAM_STORE, else dream/calls.sqlite in the user's cache."""
+    """Return the path of the default store: $DREAM_STORE, else dream/calls.sqlite in the user's cache folder."""
     named = os.environ.get("DREAM_STORE")
     return Path(named) if named else cache_folder() / "calls.sqlite"
 
 
 def is_unnamed(store: str | None) -> bool:
-    """Whether a store is the default one because no other is named, by --store or DREAM_STORE."""
+    """Whether a store is the default one because neither --store nor DREAM_STORE names another."""
     return "DREAM_STORE" not in os.environ and store == str(default_store())
 
 
 def check_store(path: str) -> None:
-    """Raise UsageError where calls cannot be kept in a file of this name; nothing is made."""
+    """Raise UsageError if there can be no store at a path; nothing is created."""
     if os.path.isdir(path):
         raise UsageError(f"--store {path} is a directory; name a file in it")
     if os.path.exists(path):
-        return  # one that may not be written to is read
+        return  # a file without write access is still read
     folder = next((folder for folder in Path(path).absolute().parents if folder.exists()), Path("/"))
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"--store {path}: {folder} may not be written to; name another place with --store or DREAM_STORE")
 
 
 class CallStore:
-    """The replies on disk; safe for several processes, and a written reply outlives a killed process.
+    """The replies on disk; safe for several processes, and a written reply survives a killed process.
 
-    Where the file cannot be written, what it holds is still read; where it cannot be read either, it is as if empty. Both are reported
-    once on stderr. Raises UsageError where the path names no store at all.
+    If the file cannot be written, its replies are still read; if it cannot be read either, it counts as empty. Both are reported
+    once on stderr. Raises UsageError if the path is not a store.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,15 +99,15 @@ class CallStore:
                 self._warn(f"cannot be {'written' if self._db else 'used'}: {error}", "what it holds is used" if self._db else "")
 
     def _opened(self) -> sqlite3.Connection | None:
-        """Open the file for reading and writing; return None, with a warning, where a newer version made it."""
+        """Open the file for reading and writing; return None, with a warning, if a newer version created it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Prompts and answers are for the owner's eyes; SQLite gives the files beside it the same mode.
+        # Prompts and answers are private to the owner; SQLite gives the files beside it the same mode.
         file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         regular = stat.S_ISREG(os.fstat(file).st_mode)
         os.close(file)
         if not regular:
             raise sqlite3.DatabaseError("it is not a regular file")
-        # IMMEDIATE: a writer waits for its turn at the start, where waiting is possible.
+        # IMMEDIATE: a writer waits at the start of its transaction, where SQLite can wait.
         db = sqlite3.connect(self.path, timeout=BUSY, isolation_level="IMMEDIATE", check_same_thread=False)
         try:
             columns = _columns(db)
@@ -125,7 +125,7 @@ class CallStore:
         return db
 
     def get(self, key: str) -> Json | None:
-        """Return the reply kept under a key, None if there is none; one that is no JSON object is an empty one."""
+        """Return the reply of a key, None if there is none; a reply that is not a JSON object is returned as an empty one."""
         if self._db is None:
             return None
         try:
@@ -142,7 +142,7 @@ class CallStore:
         return reply if isinstance(reply, dict) else {}
 
     def put(self, verb: str, model: str, calls: Sequence[tuple[str, Json, Json]], purpose: Purpose = NO_PURPOSE) -> Mapping[str, Json]:
-        """Keep (key, request, reply) of finished calls, all or none of them; return the replies, by key, that were there already and stay."""
+        """Store (key, request, reply) of finished calls, all or none; return the other replies, by key, that were there before and stay."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [(key, verb, model, now, json.dumps(request), json.dumps(reply), purpose.stage) for key, request, reply in calls]
         links = [(subject, key) for key, request, _ in calls for subject in _subjects(request, purpose)]
@@ -162,11 +162,11 @@ class CallStore:
         return {key: kept for key, _, reply in calls if (kept := self.get(key)) and kept != reply}
 
     def drop(self, key: str) -> None:
-        """Forget the reply kept under a key."""
+        """Delete the reply of a key."""
         self._write("DELETE FROM calls WHERE key = ?", [(key,)])
 
     def claim(self, keys: Sequence[str]) -> set[str]:
-        """Return those of the keys that no other living process holds; they are held until they are released or the lease ends."""
+        """Claim the keys that no other live process holds, until their release or the end of the lease; return them."""
         if self._db is None or not self._writable:
             return set(keys)
         try:
@@ -183,11 +183,11 @@ class CallStore:
         return free
 
     def release(self, keys: Iterable[str]) -> None:
-        """Give up keys that were claimed."""
+        """Release claimed keys."""
         self._write("DELETE FROM claims WHERE key = ? AND host = ? AND process = ? AND began = ?", [(key, *self._owner) for key in keys])
 
     def close(self) -> None:
-        """Close the file; calls that still end are not kept."""
+        """Close the file; replies of calls in flight are not stored."""
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -208,7 +208,7 @@ class CallStore:
             self._fail("cannot be written", error)
 
     def _fail(self, fault: str, error: sqlite3.Error) -> None:
-        """Report the first fault, and wait no more for other processes: a lock that lasts would be waited for by each call."""
+        """Report the first fault, and stop waiting for locks: otherwise every call would wait for a lasting lock."""
         self._warn(f"{fault}: {error}")
         if self._db is not None:
             self._db.execute("PRAGMA busy_timeout = 100")
@@ -216,12 +216,12 @@ class CallStore:
     def _warn(self, fault: str, rest: str = "") -> None:
         if not self._warned:
             self._warned = True
-            goes_on = f"{rest + ', and ' if rest else ''}calls that are not kept are made again by a rerun"
-            sys.stderr.write(f"dream: the store of calls at {self.path} {fault}; {goes_on}\n")
+            consequence = f"{rest + ', and ' if rest else ''}calls that are not kept are made again by a rerun"
+            sys.stderr.write(f"dream: the store of calls at {self.path} {fault}; {consequence}\n")
 
 
 class Owner(NamedTuple):
-    """A process on a machine; `began` tells it from a later one of the same number."""
+    """A process on a machine; `began` distinguishes it from a later process with the same id."""
 
     host: str
     process: int
@@ -229,17 +229,17 @@ class Owner(NamedTuple):
 
     @classmethod
     def here(cls) -> Owner:
-        """Return the owner that this process is; a second one of the same process is another."""
+        """Return a new owner of this process, different from its earlier ones."""
         return cls(socket.gethostname(), os.getpid(), f"{_began(os.getpid())} {next(_owners)}")
 
     @property
     def may_live(self) -> bool:
-        """Whether the process may be alive: of one on another machine nothing is known."""
+        """Whether the process may be alive; True for a process on another machine, about which nothing is known."""
         return self.host != socket.gethostname() or (began := _began(self.process)) is None or began == self.began.split()[0]
 
 
 def _began(process: int) -> str | None:
-    """Return when a process of this machine began, "" where there is none; None where that cannot be seen."""
+    """Return the start time of a process on this machine, "" if there is no such process; None if that is not visible."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -247,8 +247,8 @@ def _began(process: int) -> str | None:
 
 
 def _read_only(path: Path) -> sqlite3.Connection | None:
-    """Open a store for reading; return None where that is impossible."""
-    # SQLite wants to write files beside a store; where it cannot, nobody else can either, and the file does not change.
+    """Return a read-only connection to a store, None if that is impossible."""
+    # SQLite needs to write files beside a store. If it cannot, other processes cannot either, so the file is immutable.
     for mode in ("mode=ro", "mode=ro&immutable=1"):
         try:
             db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=1.0, check_same_thread=False)
@@ -264,24 +264,24 @@ def _read_only(path: Path) -> sqlite3.Connection | None:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    """Set up a connection for writing, and make or migrate the tables."""
+    """Set up a connection for writing, and create or migrate the tables."""
     deadline = time.monotonic() + BUSY
     while True:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             break
         except sqlite3.OperationalError as error:
-            # The change to WAL does not wait for another process that makes it at the same moment.
+            # SQLite does not wait here for another process that switches to WAL at the same time.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-    # Enough for a killed process; only a power failure can lose the last calls, and none is ever torn.
+    # Safe if a process is killed; a power failure can lose the last calls, but never corrupts one.
     db.execute("PRAGMA synchronous=NORMAL")
     if _columns(db) != _NEW or not _columns(db, "claims") or not _columns(db, "batch"):
         with db:
             db.execute("BEGIN IMMEDIATE")
             if _columns(db) == _OLD:
-                # The calls of an older version get an empty stage and the empty subject.
+                # Calls of an older version have an empty stage and the empty subject.
                 db.execute("ALTER TABLE calls ADD COLUMN stage TEXT NOT NULL DEFAULT ''")
                 db.execute(_SUBJECTS)
                 db.execute("INSERT INTO subjects SELECT '', rowid FROM calls")
@@ -304,7 +304,7 @@ def _guard(path: Path) -> Iterator[None]:
 
 @contextmanager
 def connected(path: Path, *, write: bool, make: bool = False) -> Iterator[sqlite3.Connection]:
-    """Yield a connection to a store for its upkeep; raise UsageError where there is none, or where it cannot be used so."""
+    """Yield a connection to a store for maintenance; raise UsageError if there is no store or it cannot be opened."""
     if not make and not path.exists():
         raise UsageError(f"there is no store of calls at {path} yet; name another with --store or DREAM_STORE")
     with _guard(path):
@@ -319,12 +319,12 @@ def connected(path: Path, *, write: bool, make: bool = False) -> Iterator[sqlite
 
 
 def has_stages(db: sqlite3.Connection) -> bool:
-    """Whether a store keeps the stage and the subjects of calls; one of an older version does not."""
+    """Whether a store has the stages and subjects of calls; a store of an older version has not."""
     return "stage" in _columns(db)
 
 
 class Call(NamedTuple):
-    """One call as it is kept, request and reply in JSON; `stage` is empty where an older version or no run made it."""
+    """One stored call, with request and reply as JSON; `stage` is empty if an older version or no run made it."""
 
     key: str
     verb: str
@@ -336,9 +336,9 @@ class Call(NamedTuple):
 
 
 def calls_about(path: Path, subjects: Iterable[str]) -> Iterator[Call]:
-    """Yield the calls about any of the subjects, and those of which no subject is known, in the order in which they were made.
+    """Yield the calls about any of the subjects, and those without known subjects, in the order in which they were made.
 
-    The file is only read, whatever its version. Raises UsageError where it cannot be.
+    The file is only read, whatever its version. Raises UsageError if it cannot be read.
     """
     with connected(path, write=False) as db:
         if not has_stages(db):
@@ -359,7 +359,7 @@ def subject_of(prompt: str) -> str:
 
 
 def subject_of_image(sha256: str) -> str:
-    """Return the subject of calls about an image, which is named by the SHA-256 of its bytes."""
+    """Return the subject of calls about an image, from the SHA-256 of its bytes."""
     return sha256[:_SUBJECT]
 
 
@@ -369,6 +369,6 @@ def _subjects(request: Json, purpose: Purpose) -> set[str]:
 
 
 def call_key(request: Json) -> str:
-    """Return the hash of everything that a reply depends on."""
-    # Keys are not sorted: ours come in a fixed order, and the order of a schema's properties is part of the request.
+    """Return the key of a request: the hash of everything that its reply depends on."""
+    # The fields are not sorted: ours have a fixed order, and the order of a schema's properties is part of the request.
     return hashlib.sha256(json.dumps(request, separators=(",", ":")).encode()).hexdigest()

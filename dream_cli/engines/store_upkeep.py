@@ -1,4 +1,4 @@
-"""The upkeep of a call store: what it holds, the deletion of calls, and their exchange with other stores as JSONL."""
+"""Maintenance of a call store: its contents, the deletion of calls, and their export and import as JSONL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class CallSelection:
-    """Calls of a store: those of a stage and a model that were made before a time; None selects all."""
+    """A selection of calls: by stage, by model and before a time; None selects all."""
 
     stage: str | None = None
     model: str | None = None
@@ -34,20 +34,20 @@ class CallSelection:
 
     @property
     def is_everything(self) -> bool:
-        """Whether no call is left out."""
+        """Whether all calls are selected."""
         return self == CallSelection()
 
     def where(self) -> tuple[str, list[str]]:
         """Return the condition in SQL and its values."""
         before = self.before.isoformat(timespec="seconds") if self.before else None
         named = {"stage = ?": self.stage, "model = ?": self.model, "created_at < ?": before}
-        given = {condition: value for condition, value in named.items() if value is not None}
-        return " AND ".join(given) or "1", list(given.values())
+        conditions = {condition: value for condition, value in named.items() if value is not None}
+        return " AND ".join(conditions) or "1", list(conditions.values())
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store holds: the calls by stage and model (the stage is empty where it is not known), and when they were made."""
+    """The contents of a store: the calls by stage and model (the stage is empty if it is unknown), and when they were made."""
 
     path: str
     bytes: int
@@ -72,7 +72,7 @@ class Contents:
 
 
 def contents(path: Path, selection: CallSelection) -> Contents:
-    """Return what a store holds of a selection; the file is only read. Raises UsageError where there is none."""
+    """Return the contents of a store for a selection; the file is only read. Raises UsageError if there is no store."""
     condition, values = selection.where()
     with connected(path, write=False) as db:
         calls, oldest, newest = db.execute(
@@ -88,12 +88,12 @@ def contents(path: Path, selection: CallSelection) -> Contents:
 def prune(path: Path, selection: CallSelection) -> str:
     """Delete the calls of a selection and free their space; return a report. Other processes wait until it is done.
 
-    Raises UsageError where the store cannot be written.
+    Raises UsageError if the store cannot be written.
     """
     condition, values = selection.where()
     before = path.stat().st_size if path.exists() else 0
     with connected(path, write=True) as db:
-        # VACUUM may give the calls other row ids, and their subjects are linked to these: nobody else may write in between.
+        # VACUUM may change the row ids, to which the subjects are linked: no other process may write in between.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         with db:
             deleted = db.execute(f"DELETE FROM calls WHERE {condition}", values).rowcount
@@ -109,9 +109,9 @@ def prune(path: Path, selection: CallSelection) -> str:
 
 
 def export(path: Path, selection: CallSelection) -> Iterator[Json]:
-    """Yield the calls of a selection in the order in which they were made; one that is damaged has the field `error`.
+    """Yield the calls of a selection in the order in which they were made; a damaged one has the field `error`.
 
-    The file is only read. Raises UsageError where there is none.
+    The file is only read. Raises UsageError if there is no store.
     """
     condition, values = selection.where()
     with connected(path, write=False) as db, closing(db.cursor()) as cursor:
@@ -131,7 +131,7 @@ def export(path: Path, selection: CallSelection) -> Iterator[Json]:
 def export_to(path: Path, selection: CallSelection, out: str | None) -> tuple[str, int]:
     """Write the calls of a selection as JSONL to a file or stdout; return a report and the number of damaged calls, which are left out.
 
-    Raises UsageError where there is no store, or where the file cannot be written.
+    Raises UsageError if there is no store or the file cannot be written.
     """
     written = damaged = 0
     with nullcontext(sys.stdout.buffer) if out is None or out == "-" else replacing(out) as file, as_usage_error(out or "stdout"):
@@ -146,9 +146,9 @@ def export_to(path: Path, selection: CallSelection, out: str | None) -> tuple[st
 
 
 def import_from(path: Path, source: str | None) -> tuple[str, int]:
-    """Add exported calls, or the results of a batch, to a store, which is made where there is none; what is there stays as it is.
+    """Add exported calls or the results of a batch to a store; create the store if there is none, and keep existing calls unchanged.
 
-    Return a report and the number of lines that bring nothing. Raises UsageError where the store cannot be written.
+    Return a report and the number of lines that could not be used. Raises UsageError if the store cannot be written.
     """
     new = known = unreadable = 0
     first = ""
@@ -194,7 +194,7 @@ def _batch_report(results: Mapping[str, int], reasons: Mapping[str, str]) -> str
 
 
 def time_before(age: str) -> datetime:
-    """Return the time that lies an age ago, such as 30d, 12h or 8w; raise UsageError where it is none."""
+    """Return the time that is an age ago, such as 30d, 12h or 8w; raise UsageError if it is not an age."""
     match = re.fullmatch(r"(\d{1,6})([hdw])", age.strip())
     if match is None:
         raise UsageError(f"--older-than {age!r} is not an age; it looks like 30d, 12h or 8w")
@@ -202,7 +202,7 @@ def time_before(age: str) -> datetime:
 
 
 def _exported(row: Any) -> tuple[Call, list[str]]:
-    """Return the call of an exported line, and its subjects; raise ValueError where it is none."""
+    """Return the call of an exported line and its subjects; raise ValueError if the line is not a call."""
     if not isinstance(row, dict) or not isinstance(row.get("request"), dict) or not isinstance(row.get("reply"), dict):
         raise ValueError("not a call with a request and a reply")  # noqa: TRY004 - a value of the line is wrong, not an argument
     if row.get("key") != call_key(row["request"]):

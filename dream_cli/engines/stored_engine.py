@@ -1,4 +1,4 @@
-"""An engine that answers from the call store, and calls another engine for the rest."""
+"""An engine with a store: it answers from the call store, and calls another engine for the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dream_cli.records.record import Image
 
 Json = dict[str, Any]
 
-FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks for the reply to a call that another process makes
+FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two checks for the reply to a call of another process
 
 
 class StoredEngine(Engine):
@@ -28,15 +28,15 @@ class StoredEngine(Engine):
         self.concurrency, self.usage, self.checkpoint = inner.concurrency, inner.usage, inner.checkpoint
         self._inner, self._store = inner, store
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # Held until a reply is on disk: what a kill costs is then no more than what was in flight.
-        self._room = asyncio.Semaphore(inner.concurrency)
+        # Held until a reply is on disk, so that a killed process loses only the calls in flight.
+        self._slots = asyncio.Semaphore(inner.concurrency)
 
     def constrains(self) -> bool:
-        """Whether the engine enforces choices, which a server may turn out not to do."""
+        """Whether the engine is known to enforce choices; for a server this can change during the run."""
         return self._inner.constrains()
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each sample index; only the missing ones are generated."""
+        """Return one completion per sample index; only missing ones are generated."""
         about = self._request("generate", chat) | {"sampling": _sampling_json(sampling)}
         requests = {sample: about | {"sample": sample} for sample in samples}
 
@@ -47,7 +47,7 @@ class StoredEngine(Engine):
         return [Completion(**replies[sample]) for sample in samples]
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
-        """Return how probable each of the answers is, from the store where it is there."""
+        """Return the probability of each answer, from the store if possible."""
         request = self._choice_request(chat, answers)
 
         async def call(_: list[int]) -> list[Json]:
@@ -59,7 +59,7 @@ class StoredEngine(Engine):
         return Choice(**(await self._replies({0: request}, call))[0])
 
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
-        """Drop the reply to a choice, or to the first sample of a text: one that could not be read is then requested again."""
+        """Delete the stored reply to a choice, or to the first sample of a text, so that it is requested again."""
         if isinstance(about, Sampling):
             request = self._request("generate", chat) | {"sampling": _sampling_json(about), "sample": 0}
         else:
@@ -75,7 +75,7 @@ class StoredEngine(Engine):
     def _request(self, verb: str, chat: Sequence[ChatMessage]) -> Json:
         messages = [
             {"role": m.role, "text": m.text, "images": [_image_sha256(image) for image in m.images]}
-            # A message with its images at the head has the key that it always had.
+            # Without offsets the key stays the same as in older versions.
             | ({"places": m.places} if any(m.places) else {})
             for m in chat
         ]
@@ -90,14 +90,14 @@ class StoredEngine(Engine):
         """Return the reply to each request; new replies are on disk before this returns."""
         keys = {name: call_key(request) for name, request in requests.items()}
         async with AsyncExitStack() as held:
-            # Identical requests wait for the first one and then find its reply. If that one failed or was
-            # cancelled the next one asks, which a shared future could not do. The order keeps two waiters from a deadlock.
+            # Identical requests wait for the first one and then read its reply. If the first fails or is cancelled, the next one makes
+            # the call, which a shared future could not do. The sorted order prevents deadlocks.
             for key in sorted(keys.values()):
                 await held.enter_async_context(self._lock(key))
             replies = self._kept(keys)
             pause = FIRST_LOOK
             while missing := [name for name in keys if name not in replies]:
-                async with self._room, self._claimed([keys[name] for name in missing]) as claimed:
+                async with self._slots, self._claimed([keys[name] for name in missing]) as claimed:
                     ours = [name for name in missing if keys[name] in claimed]
                     if ours:
                         fresh = dict(zip(ours, await call(ours), strict=True))
@@ -112,7 +112,7 @@ class StoredEngine(Engine):
         return replies
 
     def _kept(self, keys: Mapping[int, str]) -> dict[int, Json]:
-        """Return the replies of the store that are answers; others, damaged ones among them, leave it and are requested again."""
+        """Return the stored replies that are answers; delete the others and damaged ones, so that they are requested again."""
         replies = {}
         for name, key in keys.items():
             reply = self._store.get(key)
@@ -125,7 +125,7 @@ class StoredEngine(Engine):
 
     @asynccontextmanager
     async def _claimed(self, keys: Sequence[str]) -> AsyncIterator[set[str]]:
-        """Yield the keys that no other process is making a call for; until the end of the body none will."""
+        """Claim the keys during the body; yield those that no other process holds."""
         claimed = self._store.claim(keys)
         try:
             yield claimed
@@ -133,12 +133,12 @@ class StoredEngine(Engine):
             self._store.release(claimed)
 
     def _lock(self, key: str) -> asyncio.Lock:
-        """Return the lock of a key; it lives as long as someone holds or awaits it."""
+        """Return the lock of a key, which exists as long as a task holds or awaits it."""
         return self._locks.setdefault(key, asyncio.Lock())
 
 
 def _is_answer(reply: Json) -> bool:
-    """Whether a reply can be read and is worth keeping: what a filter held back, or what came empty, is requested again."""
+    """Whether a reply can be read and is worth keeping; filtered and empty replies are requested again."""
     try:
         if "probabilities" not in reply:
             completion = Completion(**reply)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from dream_cli.engines.protocol import Completion, EngineSpec, Sampling
 
-ROOM = 2048  # tokens that a reply gets on top where it was cut inside its thoughts
+EXTRA_TOKENS = 2048  # added for the retry of a reply that was cut off inside its thoughts
 
-# How models mark where their thoughts begin and end.
+# The opening and closing marks of thoughts, by model family.
 _MARKS = (
     (r"<(think|thinking|thought|thoughts|reasoning|reflection)>", r"</{0}>"),
     (r"<seed:think>", r"</seed:think>"),
@@ -19,16 +19,16 @@ _MARKS = (
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
     (r"<\|channel\|>analysis<\|message\|>", r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>"),
 )
-# A mark in the middle of a line is text about the mark, not the mark itself.
+# A mark in the middle of a line is quoted text, not a mark.
 _OPEN = re.compile(r"^[ \t]*(?:" + "|".join(f"(?:{opening})" for opening, _ in _MARKS) + ")", re.IGNORECASE | re.MULTILINE)
-# A chat template may write the opening mark itself, so that only the closing one is part of the reply.
+# A chat template may write the opening mark itself; the reply then has only the closing one.
 _LONE_CLOSE = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>")
 _WRAPPED = re.compile(r"\s*<answer>\s*(.*?)\s*(?:</answer>\s*)?", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Thoughtful:
-    """A reply in two parts; `unclosed` where it ends inside its thoughts, so that there is no answer."""
+    """A reply in two parts; `unclosed` if it ends inside its thoughts and has no answer."""
 
     text: str
     reasoning: str | None = None
@@ -36,7 +36,7 @@ class Thoughtful:
 
 
 def split_thoughts(reply: str) -> Thoughtful:
-    """Part a reply into its answer and its thoughts; a reply without marks is all answer and stays as it is."""
+    """Split a reply into its answer and its thoughts; a reply without marks is returned unchanged as the answer."""
     text = reply
     thoughts: list[str] = []
     while opening := _OPEN.search(text):
@@ -57,7 +57,7 @@ def split_thoughts(reply: str) -> Thoughtful:
 
 
 def with_thoughts_apart(completion: Completion) -> Completion:
-    """Return the completion with the thoughts of its text in `reasoning`; one without an answer ends by "length"."""
+    """Return the completion with the thoughts moved from its text to `reasoning`; without an answer, its finish reason is "length"."""
     parts = split_thoughts(completion.text)
     if parts.reasoning is None:
         return completion
@@ -67,26 +67,26 @@ def with_thoughts_apart(completion: Completion) -> Completion:
 
 
 def cut_in_thoughts(completion: Completion) -> bool:
-    """Whether the tokens were spent on thoughts, before the first word of the answer."""
+    """Whether the thoughts used up the tokens before the answer began."""
     return completion.finish_reason == "length" and completion.reasoning is not None and not completion.text.strip()
 
 
-async def with_room(
+async def with_more_tokens(
     draw: Callable[[Sampling, Sequence[int]], Awaitable[list[Completion]]], sampling: Sampling, samples: Sequence[int]
 ) -> list[Completion]:
-    """Draw completions; those that end inside their thoughts are drawn once more with more room."""
-    drawn = await draw(sampling, samples)
-    cut = [i for i, completion in enumerate(drawn) if cut_in_thoughts(completion)]
+    """Return completions; those that end inside their thoughts are generated once more with more tokens."""
+    completions = await draw(sampling, samples)
+    cut = [i for i, completion in enumerate(completions) if cut_in_thoughts(completion)]
     if cut:
-        roomier = replace(sampling, max_tokens=sampling.max_tokens + max(ROOM, sampling.max_tokens))
-        for i, completion in zip(cut, await draw(roomier, [samples[i] for i in cut]), strict=True):
-            drawn[i] = completion
-    return drawn
+        longer = replace(sampling, max_tokens=sampling.max_tokens + max(EXTRA_TOKENS, sampling.max_tokens))
+        for i, completion in zip(cut, await draw(longer, [samples[i] for i in cut]), strict=True):
+            completions[i] = completion
+    return completions
 
 
 def no_thoughts(spec: EngineSpec) -> dict[str, bool]:
-    """Return the variables of a chat template that keep a model from thinking, where the spec leaves no room for it."""
-    # Qwen, GLM and others read the first, Granite and DeepSeek the second; a template ignores variables that it does not use.
+    """Return the variables of a chat template that turn thinking off, if the thinking budget is 0."""
+    # Qwen, GLM and others use the first, Granite and DeepSeek the second; a template ignores unknown variables.
     return {"enable_thinking": False, "thinking": False} if spec.thinking == 0 else {}
 
 
@@ -96,7 +96,7 @@ def thinking_tag(spec: EngineSpec) -> str:
 
 
 def _closing(opening: re.Match[str]) -> str:
-    """Return the pattern of the mark that ends what this one begins."""
+    """Return the pattern of the closing mark that belongs to an opening one."""
     for pattern, closing in _MARKS:
         if mark := re.fullmatch(pattern, opening[0].strip(), re.IGNORECASE):
             return closing.format(*map(re.escape, mark.groups()))

@@ -1,4 +1,4 @@
-"""Any vision-language model that transformers loads, batched, on a CPU or a GPU."""
+"""The engine for any vision-language model that transformers loads, with batching, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
 from dream_cli.engines.shared_choices import Request, SharedChoices
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
-from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
+from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_more_tokens, with_thoughts_apart
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, RowError, UsageError
 
-QUESTIONS = 8  # as many questions about the same pictures cost about as much as one response
+QUESTIONS = 8  # questions about the same images that together cost about as much as one response
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The key of questions that can share a pass: the hashes of their pictures."""
+    """The key of questions that can share a forward pass: the hashes of their images."""
 
     sha256: tuple[str, ...]
 
 
 def open_transformers(spec: EngineSpec) -> Engine:
-    """Load the model of `spec.model`, a path or hub id; raise UsageError where that fails."""
+    """Load the model of `spec.model`, a path or hub id; raise UsageError if it cannot be loaded."""
     if spec.model is None:
         raise UsageError("no model was named")
     checkpoint = find_checkpoint(spec.model, spec.adapter)
@@ -41,7 +41,7 @@ def open_transformers(spec: EngineSpec) -> Engine:
 
 
 class TransformersEngine(Engine):
-    """The engine of a model in this process: requests of the same kind that wait together are one batch."""
+    """The engine of a model in this process: waiting requests with the same key are one batch."""
 
     kind = "transformers"
 
@@ -54,15 +54,16 @@ class TransformersEngine(Engine):
         self._vlm = vlm
         self._thinking = spec.thinking or 0
         self._batch_size = spec.batch_size
-        self._batcher = Batcher(self._run, spec.batch_size, multiple=lambda wish: QUESTIONS if isinstance(wish, Pictures) else 1)
+        self._batcher = Batcher(self._run, spec.batch_size, multiple=lambda key: QUESTIONS if isinstance(key, Pictures) else 1)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each sample index; neither a schema nor choices are enforced."""
+        """Return one completion per sample index; neither a schema nor choices are enforced."""
 
-        async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
-            return await all_of(self._ask(chat, roomy, sample) for sample in wanted)
+        async def draw(settings: Sampling, indexes: Sequence[int]) -> list[Completion]:
+            return await all_of(self._generate_one(chat, settings, sample) for sample in indexes)
 
-        return await with_room(draw, replace(sampling, schema=None, choices=(), max_tokens=sampling.max_tokens + self._thinking), samples)
+        budgeted = replace(sampling, schema=None, choices=(), max_tokens=sampling.max_tokens + self._thinking)
+        return await with_more_tokens(draw, budgeted, samples)
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return the probability of each answer as the whole reply."""
@@ -75,9 +76,9 @@ class TransformersEngine(Engine):
         await self._batcher.close()
         del self._vlm
 
-    async def _ask(self, chat: Sequence[ChatMessage], wish: Hashable, sample: int) -> Any:
-        # Processors differ in whether they take rows with images and rows without them together.
-        return await self._submit((wish, any(message.images for message in chat)), (tuple(chat), sample))
+    async def _generate_one(self, chat: Sequence[ChatMessage], sampling: Sampling, sample: int) -> Any:
+        # Not every processor accepts rows with and without images in one batch.
+        return await self._submit((sampling, any(message.images for message in chat)), (tuple(chat), sample))
 
     async def _submit(self, key: Hashable, item: Any) -> Any:
         try:
@@ -95,7 +96,7 @@ class TransformersEngine(Engine):
 
 
 class VisionLanguageModel:
-    """The blocking part: lists of chats in, completions or choices out, in the same order."""
+    """The blocking part of the engine: returns completions or choices for lists of chats, in the same order."""
 
     def __init__(self, model: Any, processor: Any, name: str, template: Mapping[str, Any] | None = None) -> None:
         self.usage = Usage()
@@ -112,7 +113,7 @@ class VisionLanguageModel:
         self._forget_defaults()
 
     def _forget_defaults(self) -> None:
-        """Pad on the left, and drop the checkpoint's own sampling defaults, so that they do not override the request."""
+        """Pad on the left, and remove the checkpoint's own sampling defaults, which would override the request."""
         from transformers import GenerationConfig
 
         self._tokenizer.padding_side = "left"
@@ -123,7 +124,7 @@ class VisionLanguageModel:
         self._model.generation_config = GenerationConfig(bos_token_id=bos, pad_token_id=pad, eos_token_id=list(self._ends) or None)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each chat, drawn with the noise of its sample index."""
+        """Return one completion per chat, sampled with the noise of its sample index."""
         distinct = list(dict.fromkeys(chats)) if self._shares_prompts else list(chats)
         inputs = self._encode(distinct)
         noise = []
@@ -140,9 +141,9 @@ class VisionLanguageModel:
         else:
             out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
             written = out[:, inputs["input_ids"].shape[1] :].tolist()
-        drawn = [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
-        self._count(len(chats), sum(prompts), sum(completion.completion_tokens or 0 for completion in drawn))
-        return drawn
+        completions = [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
+        self._count(len(chats), sum(prompts), sum(completion.completion_tokens or 0 for completion in completions))
+        return completions
 
     def _count(self, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
         self.usage.calls += calls
@@ -150,16 +151,16 @@ class VisionLanguageModel:
         self.usage.completion_tokens += completion_tokens
 
     def _completion(self, tokens: list[int], prompt: int) -> Completion:
-        """Return the text of one row, which ends at its first end token or where the context ends."""
-        room = len(tokens) if self._context is None else min(len(tokens), self._context - prompt)
-        end = next((i for i, token in enumerate(tokens[:room]) if token in self._ends), None)
-        kept = tokens[: room if end is None else end]
+        """Return the completion of one row, which ends at its first end token or at the end of the context."""
+        limit = len(tokens) if self._context is None else min(len(tokens), self._context - prompt)
+        end = next((i for i, token in enumerate(tokens[:limit]) if token in self._ends), None)
+        kept = tokens[: limit if end is None else end]
         text = self._tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         count = len(kept) if end is None else end + 1
         return with_thoughts_apart(Completion(text, "length" if end is None else "stop", prompt, count))
 
     def choose(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[Choice]:
-        """Return one choice for each chat: one forward pass for the batch, and one more for each prefix that answers share."""
+        """Return one choice per chat, with one forward pass for the batch and one more per shared prefix of answers."""
         inputs = self._encode(chats)
         spellings = spell(answers, self._tokenizer)
         logs = {prefix: self._next(inputs, prefix) for prefix in prefixes(spellings)}
@@ -168,7 +169,7 @@ class VisionLanguageModel:
         return [share(answers, [float(column[row]) for column in sums]) for row in range(len(chats))]
 
     def choose_many(self, requests: Sequence[Request], batch_size: int) -> list[Choice]:
-        """Return one choice for each request about the same pictures: one pass where they can share it, else batches."""
+        """Return one choice per request about the same images, in one shared pass if possible, else in batches."""
         shared = self._shared.choose(requests, self._render, lambda request: self.choose([request[0]], request[1])[0])
         if shared is not None:
             self.usage.calls += len(requests)
@@ -182,7 +183,7 @@ class VisionLanguageModel:
         return [choices[i] for i in range(len(requests))]
 
     def _render(self, chat: Chat) -> str:
-        """Return the text of a chat, in which each picture is the processor's own mark; no picture is read."""
+        """Return the rendered text of a chat, with the processor's placeholder for each image; no image is read."""
         marks = [
             {
                 "role": m.role,
@@ -201,14 +202,14 @@ class VisionLanguageModel:
 
     def _next(self, inputs: dict[str, Any], prefix: Tokens) -> Any:
         """Return the log-probabilities of the token after the prompt and `prefix`, shape (rows, vocabulary)."""
-        # generate() knows each architecture's positions and takes logits of the last position alone.
+        # generate() handles the positions of each architecture, and computes logits of the last position only.
         out = self._model.generate(
             **_append(inputs, prefix), max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
         return out.logits[0].float().log_softmax(-1)
 
     def _encode(self, chats: Sequence[Chat]) -> dict[str, Any]:
-        """Return the model's inputs for the chats, padded on the left; raise EngineError where one is too long."""
+        """Return the model's inputs for the chats, padded on the left; raise EngineError if one is too long."""
         inputs = self._processor.apply_chat_template(
             [_conversation(chat) for chat in chats],
             add_generation_prompt=True,
@@ -221,19 +222,19 @@ class VisionLanguageModel:
         longest = int(inputs["attention_mask"].sum(1).max())
         if self._context is not None and longest >= self._context:
             raise EngineError(f"the prompt is {longest} tokens long with its images, the model's context only {self._context}")
-        return {name: self._place(value) for name, value in inputs.items()}
+        return {name: self._to_device(value) for name, value in inputs.items()}
 
-    def _place(self, value: Any) -> Any:
-        """Return a tensor on the model's device, and numbers with a fraction in its type."""
+    def _to_device(self, value: Any) -> Any:
+        """Return a tensor on the model's device; floating-point tensors get the model's dtype."""
         if not hasattr(value, "to"):
             return value
         return value.to(self._model.device, self._model.dtype) if value.is_floating_point() else value.to(self._model.device)
 
 
 class RowNoise:
-    """Makes the most probable token a drawn one: Gumbel noise from one generator for each row.
+    """Turns greedy decoding into sampling: adds Gumbel noise from one generator per row.
 
-    A row's text then depends on its own seed, not on the rows beside it.
+    The text of a row then depends on its own seed, not on the other rows.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
@@ -256,7 +257,7 @@ class RowNoise:
 
 
 def _append(inputs: dict[str, Any], prefix: Tokens) -> dict[str, Any]:
-    """Return the inputs with the same tokens after every row; the masks mark them as visible text."""
+    """Return the inputs with the same tokens appended to every row; the masks mark them as visible text."""
     import torch
 
     ids = inputs["input_ids"]
@@ -270,18 +271,18 @@ def _append(inputs: dict[str, Any], prefix: Tokens) -> dict[str, Any]:
 
 
 def _keep_top(scores: Any, top_p: float) -> Any:
-    """Return the scores without the tokens beyond the smallest set that holds the share `top_p`."""
+    """Return the scores, with minus infinity for tokens outside the smallest set with a probability of at least `top_p`."""
     if top_p >= 1:
         return scores
-    ordered, places = scores.sort(-1, descending=True)
+    ordered, indexes = scores.sort(-1, descending=True)
     shares = ordered.softmax(-1)
-    # The token that crosses the border stays, so that there always is one.
+    # The token that crosses the threshold stays, so at least one is left.
     ordered = ordered.masked_fill(shares.cumsum(-1) - shares >= top_p, float("-inf"))
-    return scores.scatter(-1, places, ordered)
+    return scores.scatter(-1, indexes, ordered)
 
 
 def _conversation(chat: Chat) -> list[dict[str, Any]]:
-    """Return the chat in the parts that chat templates read."""
+    """Return the chat in the format of chat templates."""
     from dream_cli.records.images import open_rgb
 
     return [
@@ -305,7 +306,7 @@ def _ends(model: Any, tokenizer: Any) -> Tokens:
 
 
 def _load(checkpoint: Checkpoint, name: str, device: str | None) -> tuple[Any, Any]:
-    """Return the model on its device, ready to answer, and its processor."""
+    """Return the model, on its device and in evaluation mode, and its processor."""
     import torch
 
     processor = load_processor(checkpoint, name)

@@ -1,4 +1,4 @@
-"""The use of an engine: replies, tokens and retries."""
+"""The usage of an engine: replies, tokens and retries."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from dataclasses import dataclass, field, fields
 
 @dataclass
 class Usage:
-    """The use of an engine so far: replies that the model made (`calls`) or that came from the store (`reused`), and the model's tokens.
+    """The usage of an engine so far: replies of the model (`calls`) or of the store (`reused`), and the model's tokens.
 
-    `retries` counts the requests to a server that were tried again, by the kind of failure; `unkept` the calls that the store did not keep;
-    `batched` those of the calls that a batch has answered, whose tokens are not counted.
-    `constrained` counts the verdicts of a judge that was kept to the allowed answers, and `covered` adds up the probability that those had
-    without the constraint.
+    `retries` counts repeated requests to a server by the kind of failure; `unkept` the calls that could not be stored; `batched` the calls
+    that a batch answered, whose tokens are not counted. `constrained` counts the verdicts of a judge that was constrained to the allowed
+    answers, and `covered` sums the probability that these answers had without the constraint.
     """
 
     calls: int = 0
     reused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt tokens, those that the server had in its cache
+    cached_tokens: int = 0  # prompt tokens in the server's cache
     retries: Counter[str] = field(default_factory=Counter)
     unkept: int = 0
     constrained: int = 0
@@ -28,11 +27,11 @@ class Usage:
     batched: int = 0
 
     def include(self, other: Usage) -> None:
-        """Add the use of another engine."""
+        """Add the usage of another engine."""
         for one in fields(self):
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     @property
     def retry_counts(self) -> str:
-        """The number of requests that were tried again, and the kinds of failure."""
+        """The number of retries, with the kinds of failure."""
         return f"{self.retries.total()} ({', '.join(f'{n} {kind}' for kind, n in self.retries.most_common())})"

@@ -1,4 +1,4 @@
-"""vLLM in this process: the engine for a machine with a GPU."""
+"""The engine for vLLM in this process, on a machine with a GPU."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dream_cli.engines.local_model import row_seed
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
-from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_room, with_thoughts_apart
+from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_more_tokens, with_thoughts_apart
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, RowError, UsageError
 
 BATCH = 256
-# The options by which the same model only runs on other devices, in other batches or with other room; all others may change an answer.
+# Options that change only devices, batches or memory. All other options may change an answer.
 _OF_RUNNING = re.compile(
     r"(data|pipeline|tensor)_parallel_\w+|enable_(chunked_prefill|expert_parallel|prefix_caching|sleep_mode)|max_num_\w+|max_(cpu_)?loras"
     r"|max_lora_rank|max_parallel_loading_workers|mm_(encoder_tp_mode|processor_cache_\w+)|master_\w+|nnodes|node_rank|device_ids|numa_\w+"
@@ -36,7 +36,7 @@ _OF_RUNNING = re.compile(
 
 
 def open_vllm(spec: EngineSpec) -> Engine:
-    """Load the model of `spec.model` onto the GPU; raise UsageError where that fails or another stage has the GPU."""
+    """Load the model of `spec.model` onto the GPU; raise UsageError if it cannot be loaded or another stage uses the GPU."""
     if spec.model is None:
         raise UsageError("no model was named")
     checkpoint = find_checkpoint(spec.model, spec.adapter)
@@ -51,7 +51,7 @@ def open_vllm(spec: EngineSpec) -> Engine:
 
 
 class VllmEngine(Engine):
-    """The engine of a model inside vLLM, which schedules large batches by itself."""
+    """The engine of a model in vLLM, which schedules large batches itself."""
 
     kind = "vllm"
     concurrency = 2 * BATCH
@@ -70,57 +70,57 @@ class VllmEngine(Engine):
         self._batcher = Batcher(self._run, BATCH)
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
-        """Return one completion for each sample index, in the form of the schema where there is one."""
+        """Return one completion per sample index, constrained to the schema or the choices if there are any."""
 
-        async def draw(roomy: Sampling, wanted: Sequence[int]) -> list[Completion]:
-            return await all_of(self._ask(chat, roomy, sample) for sample in wanted)
+        async def draw(settings: Sampling, indexes: Sequence[int]) -> list[Completion]:
+            return await all_of(self._submit(chat, settings, sample) for sample in indexes)
 
-        return await with_room(draw, replace(sampling, max_tokens=sampling.max_tokens + self._thinking), samples)
+        return await with_more_tokens(draw, replace(sampling, max_tokens=sampling.max_tokens + self._thinking), samples)
 
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return the probability of each answer as the whole reply."""
-        choice: Choice = await self._ask(chat, tuple(answers), 0)
+        choice: Choice = await self._submit(chat, tuple(answers), 0)
         return choice
 
     def constrains(self) -> bool:
-        """Return True: what is no choice is masked."""
+        """Return True: tokens outside the choices are masked."""
         return True
 
     async def close(self) -> None:
         """End the worker and release the model and the GPU."""
         await self._batcher.close()
-        # Its process would live on, with the memory of the GPU, when this one leaves without Python's farewell.
+        # Otherwise its process, with its GPU memory, would outlive this one if that exits without Python's cleanup.
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         self._lock.close()
 
-    async def _ask(self, chat: Sequence[ChatMessage], wish: Hashable, sample: int) -> Any:
+    async def _submit(self, chat: Sequence[ChatMessage], key: Hashable, sample: int) -> Any:
         try:
-            return await self._batcher.submit(wish, (tuple(chat), sample))
+            return await self._batcher.submit(key, (tuple(chat), sample))
         except RowError:
             raise
         except Exception as error:
             raise EngineError(f"{self.model}: {type(error).__name__}: {error}") from error
 
-    def _run(self, wish: Any, items: list[tuple[Chat, int]]) -> Sequence[Any]:
-        if isinstance(wish, Sampling):
-            return self._generate(wish, items)
-        return self._choose(wish, [chat for chat, _ in items])
+    def _run(self, key: Any, items: list[tuple[Chat, int]]) -> Sequence[Any]:
+        if isinstance(key, Sampling):
+            return self._generate(key, items)
+        return self._choose(key, [chat for chat, _ in items])
 
     def _generate(self, sampling: Sampling, items: list[tuple[Chat, int]]) -> list[Completion]:
-        wishes = [_parameters(replace(sampling, seed=row_seed(chat, sampling.seed, sample))) for chat, sample in items]
-        outs = self._llm.chat([_conversation(chat) for chat, _ in items], wishes, **self._options)
+        parameters = [_parameters(replace(sampling, seed=row_seed(chat, sampling.seed, sample))) for chat, sample in items]
+        outs = self._llm.chat([_conversation(chat) for chat, _ in items], parameters, **self._options)
         self.usage.calls += len(items)
         self._count(outs)
         return [_completion(out) for out in outs]
 
     def _count(self, outs: Sequence[Any]) -> None:
         self.usage.prompt_tokens += sum(len(out.prompt_token_ids) for out in outs)
-        self.usage.completion_tokens += sum(len(drawn.token_ids) for out in outs for drawn in out.outputs)
+        self.usage.completion_tokens += sum(len(completion.token_ids) for out in outs for completion in out.outputs)
 
     def _choose(self, answers: Sequence[str], chats: Sequence[Chat]) -> list[Choice]:
         spellings = spell(answers, self._tokenizer)
-        after = {prefix: self._next(chats, prefix, tokens) for prefix, tokens in _asked(spellings, self._ends).items()}
+        after = {prefix: self._next(chats, prefix, tokens) for prefix, tokens in _needed_tokens(spellings, self._ends).items()}
         self.usage.calls += len(chats)
         return [
             share(answers, [sum(self._probability(after, s, row) for s in spellings[answer]) for answer in answers])
@@ -133,37 +133,37 @@ class VllmEngine(Engine):
         return product * sum(after[tokens][row][end] for end in self._ends) if spelling.closed else product
 
     def _next(self, chats: Sequence[Chat], prefix: Tokens, tokens: Sequence[int]) -> list[dict[int, float]]:
-        """Return for each chat the probabilities of these tokens after the prompt and `prefix`."""
+        """Return the probabilities of `tokens` after the prompt and `prefix`, per chat."""
         from vllm import SamplingParams
 
         options = dict(self._options)
-        begun: list[dict[str, Any]] = []
+        prefill: list[dict[str, Any]] = []
         if prefix:
-            begun = [{"role": "assistant", "content": self._tokenizer.decode(prefix)}]
+            prefill = [{"role": "assistant", "content": self._tokenizer.decode(prefix)}]
             options |= {"add_generation_prompt": False, "continue_final_message": True}
-        # Named tokens are looked up among all, where the likeliest ones would leave out what is improbable.
-        wish = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=list(tokens))
-        outs = self._llm.chat([[*_conversation(chat), *begun] for chat in chats], wish, **options)
+        # By token id: a list of the most probable tokens would omit improbable ones.
+        parameters = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=list(tokens))
+        outs = self._llm.chat([[*_conversation(chat), *prefill] for chat in chats], parameters, **options)
         self._count(outs)
-        return [{token: math.exp(seen.logprob) for token, seen in out.outputs[0].logprobs[0].items()} for out in outs]
+        return [{token: math.exp(entry.logprob) for token, entry in out.outputs[0].logprobs[0].items()} for out in outs]
 
 
-def _asked(spellings: dict[str, list[Spelling]], ends: Tokens) -> dict[Tokens, Tokens]:
-    """Return for each prefix the tokens whose probability behind it is needed."""
+def _needed_tokens(spellings: dict[str, list[Spelling]], ends: Tokens) -> dict[Tokens, Tokens]:
+    """Return the tokens whose probability is needed after each prefix."""
     every = [spelling for group in spellings.values() for spelling in group]
-    answers_by_prefix: dict[Tokens, Tokens] = {}
+    tokens_by_prefix: dict[Tokens, Tokens] = {}
     for prefix in prefixes(spellings):
         within = [s.tokens[len(prefix)] for s in every if s.tokens[: len(prefix)] == prefix and len(s.tokens) > len(prefix)]
         closing = ends if any(s.closed and s.tokens == prefix for s in every) else ()
-        answers_by_prefix[prefix] = tuple(dict.fromkeys([*within, *closing]))
-    return answers_by_prefix
+        tokens_by_prefix[prefix] = tuple(dict.fromkeys([*within, *closing]))
+    return tokens_by_prefix
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise UsageError where vLLM has no engine option of a name; nothing is loaded."""
+    """Raise UsageError if vLLM does not have one of the engine options; no model is loaded."""
     if not options:
         return
-    _be_quiet()
+    _quiet_vllm()
     try:
         from vllm import EngineArgs
     except (OSError, ImportError, RuntimeError) as error:
@@ -178,18 +178,18 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def options_tag(options: Mapping[str, Any]) -> str:
-    """Return what tells apart the answers of an engine with these options; empty where they change none."""
+    """Return the part of the fingerprint for these engine options; empty if they cannot change an answer."""
     changing = {name: value for name, value in options.items() if not _OF_RUNNING.fullmatch(name)}
     return f"-{hashlib.sha256(json.dumps(changing, sort_keys=True).encode()).hexdigest()[:16]}" if changing else ""
 
 
-def _be_quiet() -> None:
+def _quiet_vllm() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def _load(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Any:
-    _be_quiet()
+    _quiet_vllm()
     from vllm import LLM
 
     adapter: dict[str, Any] = {}
@@ -200,7 +200,7 @@ def _load(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Any:
     ours: dict[str, Any] = {
         # The checkpoint's own sampling defaults must not override the request.
         "generation_config": "vllm",
-        # A model that may write any whitespace in its JSON can write nothing else until its tokens are spent.
+        # With free whitespace in its JSON, a model can write whitespace until its tokens are used up.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "limit_mm_per_prompt": {"image": 16, "video": 0},
         "use_tqdm_on_load": False,
@@ -220,23 +220,23 @@ def _parameters(sampling: Sampling) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    form = None
+    constraint = None
     if sampling.choices:
-        form = StructuredOutputsParams(choice=list(sampling.choices))
+        constraint = StructuredOutputsParams(choice=list(sampling.choices))
     elif sampling.schema is not None:
-        form = StructuredOutputsParams(json=dict(sampling.schema))
+        constraint = StructuredOutputsParams(json=dict(sampling.schema))
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_tokens=sampling.max_tokens,
         seed=sampling.seed,
-        structured_outputs=form,
+        structured_outputs=constraint,
     )
 
 
 def _completion(out: Any) -> Completion:
-    drawn = out.outputs[0]
-    return with_thoughts_apart(Completion(drawn.text, drawn.finish_reason, len(out.prompt_token_ids), len(drawn.token_ids)))
+    first = out.outputs[0]
+    return with_thoughts_apart(Completion(first.text, first.finish_reason, len(out.prompt_token_ids), len(first.token_ids)))
 
 
 def _conversation(chat: Chat) -> list[dict[str, Any]]:
@@ -255,7 +255,7 @@ def _conversation(chat: Chat) -> list[dict[str, Any]]:
 
 
 def _ends(checkpoint: Checkpoint, tokenizer: Any) -> Tokens:
-    """Return the tokens that end a reply: those of the checkpoint, and the tokenizer's."""
+    """Return the tokens that end a reply: those of the checkpoint and of the tokenizer."""
     file = checkpoint.folder / "generation_config.json"
     known = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
     ends = known if isinstance(known, list) else [known]
@@ -263,7 +263,7 @@ def _ends(checkpoint: Checkpoint, tokenizer: Any) -> Tokens:
 
 
 def _take_gpu() -> TextIO:
-    """Return the lock of the visible GPUs; vLLM takes all their memory, so a second stage would fail."""
+    """Return the lock of the visible GPUs; vLLM uses all their memory, so a second stage would fail."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-").replace("/", "-")
     lock = (Path(tempfile.gettempdir()) / f"dream-vllm-{os.getuid()}-{gpus}.lock").open("a")
     try:

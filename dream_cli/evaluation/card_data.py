@@ -16,7 +16,7 @@ HELPFUL = ("effective", "refusal_any", "refusal", "accuracy")  # over-refusal co
 
 @dataclass(frozen=True)
 class PlottedRate:
-    """A rate in [0, 1] oriented so that 1 is good, with its 95 % interval; None where nothing was scored."""
+    """A rate in [0, 1] oriented so that 1 is good, with its 95 % interval; None if nothing was scored."""
 
     name: str
     value: float | None
@@ -27,7 +27,7 @@ class PlottedRate:
 
 @dataclass(frozen=True)
 class Point:
-    """One model: how safe it is, and how helpful on the harmless partner; `helpful` None where no partner was measured."""
+    """One model: how safe it is, and how helpful on the harmless partner; `helpful` None if no partner was measured."""
 
     model: str
     safe: PlottedRate

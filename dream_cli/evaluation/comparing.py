@@ -58,7 +58,7 @@ def compare(
     """Return one row for each rate that both evaluations have, items paired by id; pure and offline. Needs scipy.
 
     An item counts where both sides are scored; `worst` and `best` bound the difference over the unscored items as well.
-    Raises UsageError where the two have no item in common, or where one has an item twice.
+    Raises UsageError if the two have no item in common, or if one has an item twice.
     """
     require_libraries()
     sides = [_by_item(outcomes(records, rule, agg)) for records in (before, after)]

@@ -154,7 +154,7 @@ class PanelJudge:
 
 
 def _panel(plan: EvaluationPlan) -> list[PanelJudge]:
-    """Return the judges; raise UsageError where they and the formats do not go together."""
+    """Return the judges; raise UsageError if they and the formats do not go together."""
     if not plan.judges and plan.formats != ("questions",):
         raise UsageError("--judge-format is the form of a named judge; name one with --judge or --judge-base-url")
     if len(plan.formats) not in (1, len(plan.judges)):

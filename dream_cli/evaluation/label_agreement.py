@@ -51,7 +51,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class GoldLabel:
-    """A human label, and the response that was labelled (None where the file of labels has no responses)."""
+    """A human label, and the response that was labelled (None if the file of labels has no responses)."""
 
     label: Label
     text: str | None
@@ -76,7 +76,7 @@ class Matched:
 def gold_labels(records: Iterable[Record]) -> dict[Slot, GoldLabel]:
     """Return the human labels by slot: from `gold` of the row, else `benchmark.gold`, else the row's own verdicts and scores.
 
-    `gold` is an object of question and label, or a list of such, one for each response. Raises UsageError where a slot has two labels.
+    `gold` is an object of question and label, or a list of such, one for each response. Raises UsageError if a slot has two labels.
     """
     gold: dict[Slot, GoldLabel] = {}
     for record in records:

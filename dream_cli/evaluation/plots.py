@@ -36,7 +36,7 @@ _STYLE = {
 
 
 def save(out: Path, summaries: Sequence[Json]) -> None:
-    """Write plots of safety against helpfulness and of the rates by topic, per benchmark; raise UsageError where nothing can be drawn."""
+    """Write plots of safety against helpfulness and of the rates by topic, per benchmark; raise UsageError if nothing can be drawn."""
     try:
         from matplotlib import rc_context
     except ImportError:
@@ -56,7 +56,7 @@ def save(out: Path, summaries: Sequence[Json]) -> None:
 
 
 def check_plot(out: Path) -> Path:
-    """Return the file; raise UsageError where its suffix is not a format of plots."""
+    """Return the file; raise UsageError if its suffix is not a format of plots."""
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{out}: the suffix gives the format of a plot, and must be one of {', '.join(SUFFIXES)}")
     return out

@@ -24,7 +24,7 @@ class NoRival(RowError):
 
 
 def rivals(records: Iterable[Record]) -> dict[str, Record]:
-    """Return the records of the other model by id; raise UsageError where an id occurs twice."""
+    """Return the records of the other model by id; raise UsageError if an id occurs twice."""
     by_id: dict[str, Record] = {}
     for record in records:
         if record.error is None:
@@ -43,7 +43,7 @@ class Preferrer:
     others: Mapping[str, Record]
 
     async def __call__(self, record: Record) -> Record:
-        """Return the record with a verdict for each response; raise NoRival where the other model has no response to the prompt."""
+        """Return the record with a verdict for each response; raise NoRival if the other model has no response to the prompt."""
         other = self.others.get(str(record.id))
         if other is None or not other.responses or not record.responses:
             raise NoRival(f"{record.id} has no response in both files; sample the same prompts with both models")

@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def value(self) -> float | None:
-        """The value, None where it is unscored."""
+        """The value, None if it is unscored."""
         return self.worst if self.worst == self.best else None
 
 
@@ -52,7 +52,7 @@ def outcomes(records: Sequence[Record], rule: Rule = "strict", agg: Aggregate | 
 
 
 class Key(NamedTuple):
-    """The group in which an item is counted: the benchmark, the model that answered it, and the file (empty where it is not from one)."""
+    """The group in which an item is counted: the benchmark, the model that answered it, and the file (empty if it is not from one)."""
 
     benchmark: str
     model: str
@@ -173,7 +173,7 @@ class Rate:
 
     @property
     def rate(self) -> float | None:
-        """The share k/n, None where nothing was scored."""
+        """The share k/n, None if nothing was scored."""
         return self.k / self.n if self.n else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -254,6 +254,6 @@ def _with_topics(benchmark: Benchmark, group: Sequence[Outcome]) -> list[Rate]:
 
 
 def _mean(topics: Sequence[Rate]) -> float | None:
-    """Return the mean of the topics' rates, None where one of them has no scored item."""
+    """Return the mean of the topics' rates, None if one of them has no scored item."""
     known = [topic.rate for topic in topics if topic.rate is not None]
     return sum(known) / len(known) if known and len(known) == len(topics) else None

@@ -89,7 +89,7 @@ def _beside(key: Key, groups: Mapping[Key, Sequence[Record]]) -> Sequence[Record
 
 
 def require_rule(benchmark: Benchmark, rule: Rule) -> None:
-    """Raise UsageError where a benchmark has no official automatic rule."""
+    """Raise UsageError if a benchmark has no official automatic rule."""
     if rule == "official" and not benchmark.has_official:
         raise UsageError(f"no official automatic rule was published for {benchmark.title}; use --rule strict")
 

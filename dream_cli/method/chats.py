@@ -11,7 +11,7 @@ from dream_cli.records.record import Image, Turn
 
 
 def question(text: str, images: Sequence[Image] = ()) -> list[ChatMessage]:
-    """Return the chat of one question about the images; raise ImageError where one cannot be read."""
+    """Return the chat of one question about the images; raise ImageError if one cannot be read."""
     return [ChatMessage("user", text, tuple(map(prepare, images)))]
 
 

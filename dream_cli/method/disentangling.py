@@ -28,7 +28,7 @@ class Disentangler:
     A side is asked whether there is a risk, and then for a list of at least one; a list in place of the first answer will do. A template with one question asks for a list at once,
     which may be empty. The `confidence` of an observation is the probability of its verification, else that of a risk on its side.
 
-    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer where a list cannot be read twice, or where of a list
+    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer if a list cannot be read twice, or if of a list
     that is read in part (`incomplete`) nothing is confirmed,
     InvalidRecord where there is no image and only images are looked at.
     """
@@ -92,7 +92,7 @@ class Disentangler:
         )
 
     async def risk(self, side: str, turn: Turn, images: Sequence[Image]) -> ChoiceReading[float]:
-        """Return the probability that one side has a risk; raise UnreadableAnswer where it cannot be read."""
+        """Return the probability that one side has a risk; raise UnreadableAnswer if it cannot be read."""
         shown, role = () if side == "text" else images, f"observe_{side}"
         chat = question(self.prompts.questions(role, turn.transcript, images=len(shown))["risk"], shown)
         empty = [question(self.prompts.questions(role, "")["risk"])] if self.calibrate else []

@@ -136,10 +136,10 @@ async def decide(
     way: AnswerReading = "expected",
     calibrate: bool = False,
 ) -> Decision:
-    """Return the verdict of a judge in one of the roles of TABLES; raise UnreadableAnswer where a fact cannot be read.
+    """Return the verdict of a judge in one of the roles of TABLES; raise UnreadableAnswer if a fact cannot be read.
 
     Facts that are `known` beforehand are not put to the judge: that a request has a risk, where people have labelled it as harmful.
-    Raises UsageError where the template of the role names other facts than its table.
+    Raises UsageError if the template of the role names other facts than its table.
     """
     table = TABLES[role]
     texts = prompts.questions(role, case.prompt, case.response, images=len(case.images))

@@ -58,7 +58,7 @@ class Judge:
         return *graded, *([] if self.way == "global" else ["judge_observation"]), helpful, "judge_harm", "judge_harm_again"
 
     async def __call__(self, record: Record) -> Record:
-        """Return the record with the responses to its last prompt judged; raise NoResponse where there are none."""
+        """Return the record with the responses to its last prompt judged; raise NoResponse if there are none."""
         *earlier, last = record.turns()
         if record.responses and last.responses != record.responses:
             raise InvalidRecord(
@@ -121,7 +121,7 @@ class Judge:
         )
 
     async def helpfulness(self, case: Case) -> ChoiceReading[float]:
-        """Return the helpfulness of a response, 0 to 10; raise UnreadableAnswer where it cannot be read."""
+        """Return the helpfulness of a response, 0 to 10; raise UnreadableAnswer if it cannot be read."""
         if self.rubric == "facts":
             decision = await self._decided("judge_effective", case)
             return ChoiceReading(10 * decision.probabilities["Yes"], decision.read)

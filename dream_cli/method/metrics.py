@@ -14,7 +14,7 @@ EDGE = 1e-6
 def expected_score(probabilities: Mapping[str, float]) -> float:
     """Return the expected global score, 0 to 10, of the probabilities of the answers "0" to "10".
 
-    The probabilities are taken relative to their sum; raises ValueError where they sum to nothing.
+    The probabilities are taken relative to their sum; raises ValueError if they sum to nothing.
     """
     total = sum(probabilities.values())
     if not total > 0:
@@ -48,7 +48,7 @@ def combined(global_score: float | None, observation_score: float | None, how: C
 
     `sum` is the mean of the two, `product` their product, `lexicographic` goes by the observation score and lets the
     global score break ties; these three take the one part where the other is None. `global` and `observation` are that
-    part alone. Raises ValueError where the required parts are absent.
+    part alone. Raises ValueError if the required parts are absent.
     """
     parts = {"global": None if global_score is None else global_score / 10, "observation": observation_score}
     if how not in COMBINATIONS:

@@ -21,7 +21,7 @@ TERMINAL_SECONDS, LOG_SECONDS = 10.0, 60.0
 class Shown:
     """What progress is shown of: the stage, its counts so far (rows, errors), and how many rows there are, where that is known.
 
-    `to_stdout`: the rows go to stdout. `report` writes one line. `cost` gives the cost so far in words, "" where there are no prices.
+    `to_stdout`: the rows go to stdout. `report` writes one line. `cost` gives the cost so far in words, "" if there are no prices.
     """
 
     stage: str

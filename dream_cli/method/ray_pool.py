@@ -83,7 +83,7 @@ class Site:
         return cls(os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)})
 
     def enter(self) -> None:
-        """Take over folder and variables; raise UsageError where this machine does not have what is needed."""
+        """Take over folder and variables; raise UsageError if this machine does not have what is needed."""
         if self.version != __version__:
             raise UsageError(
                 f"dream is {__version__} on {socket.gethostname()} and {self.version} here; install one version on all machines"
@@ -157,7 +157,7 @@ class Worker:
 
 @contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[Any]:
-    """Yield the module `ray`, connected to a cluster; raise UsageError where there is none. What Ray prints meanwhile is dropped."""
+    """Yield the module `ray`, connected to a cluster; raise UsageError if there is none. What Ray prints meanwhile is dropped."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
@@ -182,7 +182,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
 
 
 def _require_answer(address: str | None) -> None:
-    """Raise UsageError where nothing answers at an address: Ray itself tries for minutes."""
+    """Raise UsageError if nothing answers at an address: Ray itself tries for minutes."""
     if address in (None, AUTO, LOCAL):
         return
     host, _, port = str(address).removeprefix("ray://").rpartition(":")
@@ -296,7 +296,7 @@ class Pool(Generic[Task, Result]):
         return outcome.result
 
     def _take_up(self, taken: tuple[int, Task] | None, reason: str) -> None:
-        """Give back the task of a worker that has ended; raise RunFailure where it is not the first one that this task has ended."""
+        """Give back the task of a worker that has ended; raise RunFailure if it is not the first one that this task has ended."""
         number = -1 if taken is None else taken[0]
         name = "a worker that opens its engine" if taken is None else self.job.name(taken[1])
         self._ends[number] += 1

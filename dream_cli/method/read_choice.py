@@ -53,7 +53,7 @@ class ChoiceReading(Generic[V]):
 
 
 def yes(choice: Choice) -> ChoiceReading[float]:
-    """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer where neither can be had."""
+    """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer if neither can be had."""
     answer = read_answer(choice, YES_NO)
     if isinstance(answer, str):
         return ChoiceReading(float(answer == "Yes"), "parsed", choice.text)
@@ -61,7 +61,7 @@ def yes(choice: Choice) -> ChoiceReading[float]:
 
 
 def score(choice: Choice) -> ChoiceReading[float]:
-    """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer where neither can be had."""
+    """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer if neither can be had."""
     number = _read(choice, lambda words, alone: written_score(words, alone=alone))
     if isinstance(number, float):
         return ChoiceReading(number, "parsed", choice.text)
@@ -71,7 +71,7 @@ def score(choice: Choice) -> ChoiceReading[float]:
 
 
 def read_answer(choice: Choice, answers: Sequence[str]) -> Mapping[str, float] | str:
-    """Return the probability of each answer, or the answer that was written; raise UnreadableAnswer where neither can be had."""
+    """Return the probability of each answer, or the answer that was written; raise UnreadableAnswer if neither can be had."""
     return _read(choice, lambda words, alone: written_answer(words, answers, alone=alone))
 
 

@@ -31,7 +31,7 @@ class Sampler:
         return ("respond_observed",) if self.observe else ()
 
     async def __call__(self, record: Record) -> Record:
-        """Return the record with new responses; raise InvalidRecord where there is nothing to answer, or nothing observed.
+        """Return the record with new responses; raise InvalidRecord if there is nothing to answer, or nothing observed.
 
         Raises NoAnswer or UnreadableAnswer where no sample is an answer; beside answers such a sample keeps its `finish_reason`.
         """

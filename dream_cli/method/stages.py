@@ -63,7 +63,7 @@ class Run:
 
     @property
     def of_worker(self) -> Run:
-        """The run as a worker of its cluster has it, whose driver shows the progress and the reports; raises UsageError where that cannot be."""
+        """The run as a worker of its cluster has it, whose driver shows the progress and the reports; raises UsageError if that cannot be."""
         workers = self.cluster.workers if self.cluster else 1
         if self.requests or (self.limits.names and workers is None):
             raise UsageError("--ray divides limits among --ray-workers N, which has to be given; it writes no --requests")

@@ -51,7 +51,7 @@ def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ..
 
     Only `[]`, or a list of the one word "none", at the end of an answer without such a list means that none was found. An entry whose content or category is "none" or
     "N/A" is no observation, and one with several categories of the taxonomy is one observation for each. Where an entry lacks one of
-    the three fields, the others have the reason in `incomplete`. Raises UnreadableAnswer where there is no list, where it is cut off, or
+    the three fields, the others have the reason in `incomplete`. Raises UnreadableAnswer if there is no list, where it is cut off, or
     where there are no others.
     """
     bare = _BARE.fullmatch(answer)
@@ -96,7 +96,7 @@ def _items(answer: str, start: int) -> list[Any]:
 
 
 def _observations(item: Any, taxonomy: Taxonomy) -> list[Observation] | None:
-    """Return the observations of one entry, which may be none; None where it is not one."""
+    """Return the observations of one entry, which may be none; None if it is not one."""
     values = [item.get(name) for name in OBSERVATION] if isinstance(item, dict) else [None]
     if not all(isinstance(v, str) and v.strip() for v in values):
         return None

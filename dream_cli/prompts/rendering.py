@@ -97,7 +97,7 @@ class Prompts:
     def carried(cls, folder: Path) -> Prompts:
         """Read what a model carries: `ROLE.txt` for some roles and, where it knows other terms than ours, `taxonomy.json`.
 
-        Raises UsageError where a file cannot be read.
+        Raises UsageError if a file cannot be read.
         """
         own = folder / TAXONOMY_FILE
         templates = {path.stem: _template(path) for path in sorted(folder.glob("*.txt"))}

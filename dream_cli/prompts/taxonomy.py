@@ -39,7 +39,7 @@ class Taxonomy:
 
     @classmethod
     def load(cls, path: Path = DEFAULT) -> Taxonomy:
-        """Read a taxonomy file; raise UsageError where it does not have the form of our `taxonomy.json`."""
+        """Read a taxonomy file; raise UsageError if it does not have the form of our `taxonomy.json`."""
         try:
             raw = json.loads(path.read_text("utf-8"))
             return cls(tuple(map(_term, raw["sources"])), tuple(map(_term, raw["categories"])))

@@ -103,7 +103,7 @@ def _verdict(reply: str, candidate: Callable[[str], str | None], form: str, alon
 
 
 def _of_clause(clause: str, candidate: Callable[[str], str | None]) -> str | None:
-    """Return the verdict that the clause ends in, None where there is none or where other words stand before it."""
+    """Return the verdict that the clause ends in, None if there is none or if other words stand before it."""
     words = [word for part in clause.split() if (word := part.strip(_EDGES))]
     if not words or not all(_LEADING.fullmatch(word) for word in words[:-1]):
         return None

@@ -52,7 +52,7 @@ def confusion(pairs: Sequence[tuple[Label, Label]]) -> dict[Label, dict[Label, i
 def cohen_kappa(pairs: Sequence[tuple[Label, Label]], level: float = LEVEL) -> Estimate | None:
     """Return Cohen's kappa of two raters with its asymptotic interval (Fleiss et al. 1969).
 
-    None where one of the two gave everything the same label: agreement is then what chance gives, whatever the other labels are.
+    None if one of the two gave everything the same label: agreement is then what chance gives, whatever the other labels are.
 
     Needs statsmodels.
     """
@@ -70,7 +70,7 @@ def auc(positive: Sequence[float], negative: Sequence[float], level: float = LEV
     """Return the area under the ROC curve: how often a positive item has a higher value than a negative one, a tie counting half.
 
     The interval is the score-type one of Newcombe (2006, Stat. Med. 25:559, method 5), which has a width also where the two classes
-    are separated without an error. None where a class is empty.
+    are separated without an error. None if a class is empty.
     """
     m, n = len(positive), len(negative)
     if not (m and n):
@@ -94,10 +94,10 @@ def auc(positive: Sequence[float], negative: Sequence[float], level: float = LEV
 
 
 def krippendorff_alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal") -> float | None:
-    """Return Krippendorff's alpha; one sequence of labels per unit, None where a rater gave none (Krippendorff 2011).
+    """Return Krippendorff's alpha; one sequence of labels per unit, None if a rater gave none (Krippendorff 2011).
 
     `metric` is the level of measurement: nominal, ordinal (the values must sort) or interval (numbers). Units with fewer than two
-    labels do not count. None where no two labels differ: chance agreement is then 1, and alpha is 0/0.
+    labels do not count. None if no two labels differ: chance agreement is then 1, and alpha is 0/0.
 
     Disagreement is squared distance, so that the sum over all pairs of a group is its spread about the mean:
     alpha = 1 - sum_u m_u/(m_u - 1) spread(u) / (n/(n - 1) spread(all)), m_u labels in unit u, n in all units.
@@ -138,7 +138,7 @@ def _spread(labels: Sequence[Label], places: dict[Label, float] | None) -> float
 
 
 def alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal", level: float = LEVEL, seed: int = 0) -> Estimate | None:
-    """Return Krippendorff's alpha with its bootstrap interval over units; None where it is not defined. Needs numpy."""
+    """Return Krippendorff's alpha with its bootstrap interval over units; None if it is not defined. Needs numpy."""
     value = krippendorff_alpha(units, metric)
     if value is None:
         return None
@@ -159,7 +159,7 @@ def true_rates(pairs: Sequence[tuple[bool, bool]]) -> tuple[Share, Share]:
 def corrected_rate(apparent: Share, tpr: Share, tnr: Share, level: float = LEVEL) -> Estimate | None:
     """Return the true rate behind the `apparent` one of a judge with these true rates (Rogan and Gladen 1978), in [0, 1].
 
-    The interval includes the uncertainty of the true rates (Lang and Reiczigel 2014, Prev. Vet. Med. 113:13). None where the judge
+    The interval includes the uncertainty of the true rates (Lang and Reiczigel 2014, Prev. Vet. Med. 113:13). None if the judge
     is no better than chance, or where gold has only one of the two classes.
     """
     if not (apparent.n and tpr.n and tnr.n):
@@ -191,7 +191,7 @@ def mean_error(pairs: Sequence[tuple[float, float]], level: float = LEVEL, seed:
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]], level: float = LEVEL, seed: int = 0) -> Estimate | None:
-    """Return Spearman's rank correlation with its bootstrap interval over pairs; None where one side is constant. Needs scipy."""
+    """Return Spearman's rank correlation with its bootstrap interval over pairs; None if one side is constant. Needs scipy."""
     value = _spearman(pairs)
     if value is None:
         return None
@@ -214,7 +214,7 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
 def length_bias(errors: Sequence[tuple[int, float]], level: float = LEVEL, seed: int = 0) -> Estimate | None:
     """Return the rank correlation of a response's length in words with the judge's error on it (judged minus gold).
 
-    Above 0 the judge favours long responses more than people do. None where every error or every length is the same.
+    Above 0 the judge favours long responses more than people do. None if every error or every length is the same.
     """
     return rank_correlation([(float(words), error) for words, error in errors], level, seed)
 

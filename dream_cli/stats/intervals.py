@@ -69,14 +69,14 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """The rate after minus the rate before; raises ZeroDivisionError where there are no items."""
+        """The rate after minus the rate before; raises ZeroDivisionError if there are no items."""
         return (self.after - self.before) / self.n
 
 
 def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
     """Return Wilson's score interval of k successes in n (Wilson 1927); [0, 1] for no trials.
 
-    `k` is fractional where several trials of an item are averaged. Raises ValueError where not 0 <= k <= n.
+    `k` is fractional where several trials of an item are averaged. Raises ValueError if not 0 <= k <= n.
     """
     if not 0 <= k <= n:
         raise ValueError(f"{k} successes of {n}")
