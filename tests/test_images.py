@@ -69,7 +69,7 @@ def test_no_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     (tmp_path / "a.png").write_bytes(RED_PNG)
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(ImageError, match=r"a\.png may not be read; give yourself permission"):
+    with pytest.raises(ImageError, match=r"a\.png is not readable; change its permissions"):
         read_bytes(Image(path=str(tmp_path / "a.png")))
 
 

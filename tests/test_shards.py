@@ -64,7 +64,7 @@ def test_each_file_has_an_output_of_its_name(shards: Path) -> None:
 def test_two_files_of_one_name_are_refused(shards: Path) -> None:
     (shards / "other").mkdir()
     lines(shards / "other" / "a.jsonl", {"prompt": "x"})
-    with pytest.raises(UsageError, match="in/a.jsonl and other/a.jsonl have one name"):
+    with pytest.raises(UsageError, match="in/a.jsonl and other/a.jsonl have the same name"):
         plan(expanded(["in", "other"]), "out")
 
 
@@ -73,7 +73,7 @@ def test_a_folder_that_holds_something_else_is_refused(shards: Path) -> None:
         plan(expanded(["in"]), "in")
     (shards / "out").mkdir()
     (shards / "out" / "thesis.pdf").touch()
-    with pytest.raises(UsageError, match=r"-o out holds thesis\.pdf, which is no output of these files"):
+    with pytest.raises(UsageError, match=r"-o out holds thesis\.pdf, which is not an output of these files"):
         plan(expanded(["in"]), "out")
 
 

@@ -163,7 +163,7 @@ def test_a_tar_that_breaks_off_gives_its_samples_and_an_error(tmp_path: Path, pn
     tar.write_bytes(tar.read_bytes()[:20_000])
     records, _ = converted(tar)
     assert records[0].prompt == "One?" and records[-1].error is not None
-    assert "the file breaks off here" in records[-1].error.message
+    assert "the file is truncated or damaged here" in records[-1].error.message
     (tmp_path / "b.tar").write_bytes(b"no tar" * 1000)
     with pytest.raises(UsageError, match=r"b.tar is not a tar file"):
         converted(tmp_path / "b.tar")
@@ -235,15 +235,15 @@ def test_a_pair_of_conversations_names_the_command_that_reads_it() -> None:
 @pytest.mark.parametrize("name", ["set.tsv", "set.csv", "set.tar", "set.tar.gz"])
 def test_a_stage_names_the_command_that_reads_it(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UsageError, match=rf"{name} is not a file of records; make one of it: dream convert .*{name} -o FILE.jsonl"):
+    with pytest.raises(UsageError, match=rf"{name} is not a file of records; make one from it: dream convert .*{name} -o FILE.jsonl"):
         read_records(str(tmp_path / name))
 
 
 def test_a_stage_names_the_command_that_reads_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is a directory; name a file in it, or make records of it: dream convert \S+$"):
+    with pytest.raises(UsageError, match=r"is a directory; name a file in it, or make records from it: dream convert \S+$"):
         read_records(str(tmp_path))
     (tmp_path / "my photo.JPG").write_bytes(b"x")
-    command = rf'make records of its pictures: dream convert {tmp_path} --prompt "\.\.\." -o in\.jsonl$'
+    command = rf'make records from its pictures: dream convert {tmp_path} --prompt "\.\.\." -o in\.jsonl$'
     with pytest.raises(UsageError, match=f"is a directory; name a file in it, or {command}"):
         read_records(str(tmp_path))
     with pytest.raises(UsageError, match=f"my photo.JPG is a picture, not a file of records; {command}"):

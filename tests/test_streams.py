@@ -161,7 +161,7 @@ def test_a_cut_gzip_file_gives_its_rows_and_an_error(tmp_path: Path) -> None:
     records = read(tmp_path / "in.jsonl.gz")
     assert len(records) > 100
     assert records[-1].error is not None
-    assert "the file breaks off here" in records[-1].error.message
+    assert "the file is truncated or damaged here" in records[-1].error.message
 
 
 def test_a_broken_array_gives_its_items_and_an_error(tmp_path: Path) -> None:

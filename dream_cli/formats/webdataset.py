@@ -41,7 +41,9 @@ def read_tar(source: str, rows: RowReader, skipped: list[str]) -> Iterator[Recor
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         if not number and not isinstance(error, OSError):
             raise UsageError(f"{source} is not a tar file ({error})") from None
-        yield unreadable(rows.name, number + 1, f"{rows.name}:{number + 1}: the file breaks off here ({error}); make it anew")
+        yield unreadable(
+            rows.name, number + 1, f"{rows.name}:{number + 1}: the file is truncated or damaged here ({error}); create it again"
+        )
 
 
 def _members(tar: tarfile.TarFile, source: str, skipped: list[str]) -> Iterator[tuple[str, str, tarfile.TarInfo]]:

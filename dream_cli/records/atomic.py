@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: a temporary file beside the target, renamed when it is complete.
+"""Atomic writes of files: a temporary file beside the target is renamed when it is complete.
 
 A temporary is named `.NAME.PID.tmp`. A killed process can leave one behind; the next writer of the same target removes it.
 """
@@ -36,7 +36,7 @@ def replacing(out: str) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(out))
     with _temporary(target) as temporary:
         with as_usage_error(out):
-            file = open(temporary, "wb")  # noqa: SIM115 - closed on both ways out
+            file = open(temporary, "wb")  # noqa: SIM115 - closed on success and on error
         try:
             yield file
             with as_usage_error(out):
@@ -49,9 +49,9 @@ def replacing(out: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing_path(target: Path) -> Iterator[Path]:
-    """Yield the path of a temporary that the body makes, a file or a folder; it replaces `target` when the body succeeds.
+    """Yield a temporary path for the body to create, a file or a folder; it replaces `target` when the body succeeds.
 
-    For libraries that open the file themselves. Raises OSError where `target` cannot be replaced, such as a folder that is not empty.
+    For libraries that open the file themselves. Raises OSError where `target` cannot be replaced, for example a folder that is not empty.
     """
     target = Path(os.path.realpath(target))
     with _temporary(target) as temporary:
@@ -60,15 +60,15 @@ def replacing_path(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file in UTF-8 whole or not at all; raise OSError where it cannot be written."""
+    """Write a text file in UTF-8 atomically; raise OSError where it cannot be written."""
     with replacing_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_once(target: Path, data: bytes) -> None:
-    """Write a file of a cache, named by its content, unless it is there; its folder is made. Raises OSError.
+    """Write a cache file, named by its content, unless it exists; create its folder. Raises OSError.
 
-    Not forced to disk, because a cache can be made again and holds many small files.
+    The file is not synced to disk: a cache can be computed again, and it holds many small files.
     """
     if target.exists():
         return
@@ -79,7 +79,7 @@ def write_once(target: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(target)
     except FileNotFoundError:
-        # A process with the same id on another machine can share the folder, and removes or renames this temporary as its own.
+        # A process with the same id on another machine can share the folder, and can remove or rename this temporary file as its own.
         if not target.exists():
             raise
     finally:
@@ -87,7 +87,7 @@ def write_once(target: Path, data: bytes) -> None:
 
 
 def check_own_input(out: str | None, *sources: str | None, option: str = "-o") -> None:
-    """Raise UsageError where a command that drops rows would replace one of its sources, under whatever name; None and - are stdin."""
+    """Raise UsageError where a command that drops rows would replace one of its sources, by any name; None and - are stdin."""
     for source in sources:
         with suppress(OSError):
             opened = os.fstat(0) if source in (None, "-") else os.stat(str(source))
@@ -99,7 +99,7 @@ def check_own_input(out: str | None, *sources: str | None, option: str = "-o") -
 
 
 def check_place(out: str) -> None:
-    """Raise UsageError where no file can be written at this place."""
+    """Raise UsageError where no file can be written at this path."""
     if is_url(out):
         return
     target = os.path.realpath(out)
@@ -107,7 +107,7 @@ def check_place(out: str) -> None:
     if os.path.isdir(target):
         raise UsageError(f"cannot write {out}: it is a directory; name a file in it")
     if os.path.exists(target) and not os.path.isfile(target):
-        # A rename would put a regular file in the place of the device or the pipe.
+        # A rename would replace the device or the pipe by a regular file.
         raise UsageError(f"cannot write {out}: it is not a regular file; write to stdout and redirect it (> {out})")
     if not os.path.isdir(folder):
         raise UsageError(f"cannot write {out}: the folder {os.path.dirname(out)} does not exist; make it (mkdir -p)")
@@ -116,9 +116,9 @@ def check_place(out: str) -> None:
 
 
 class as_usage_error:
-    """Turn an OSError of a write into a UsageError that names the file; BrokenPipeError is raised unchanged, as no failure.
+    """Turn an OSError of a write into a UsageError that names the file; BrokenPipeError is no failure and is raised unchanged.
 
-    Used like a function; a class, because it is entered for each row.
+    A class instead of a generator function: it is entered for each row, and a class is faster.
     """
 
     def __init__(self, name: str) -> None:
@@ -135,7 +135,7 @@ class as_usage_error:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """Yield the path of a temporary beside `target`; whatever is there at the end is removed, on an interrupt too."""
+    """Yield a temporary path beside `target`; what is left there at the end is removed, also on an interrupt."""
     _sweep(target.parent, re.escape(target.name))
     temporary = _temporary_path(target)
     try:
@@ -149,7 +149,7 @@ def _temporary_path(target: Path) -> Path:
 
 
 def _commit(temporary: Path, target: Path) -> None:
-    """Force a temporary file to disk and rename it: after a power failure the target is the old file or the new one."""
+    """Sync a temporary file to disk and rename it: after a power failure the target is the old file or the new one."""
     if temporary.is_file():
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -158,12 +158,12 @@ def _commit(temporary: Path, target: Path) -> None:
 
 @cache
 def _sweep_cache(folder: Path) -> None:
-    """Sweep a folder of files named by their content, once per process: its listing can be long."""
+    """Remove the stale temporary files of a cache folder, once per process: its listing can be long."""
     _sweep(folder, r"[0-9a-f]{16,}\.\w+")
 
 
 def _sweep(folder: Path, name: str) -> None:
-    """Remove the temporaries of dead processes for targets in `folder` whose name matches the regular expression `name`."""
+    """Remove the temporary files of dead processes for targets in `folder` whose name matches the regular expression `name`."""
     pattern = re.compile(rf"\.{name}\.(\d+)\.tmp")
     with suppress(OSError):
         for entry in os.listdir(folder):

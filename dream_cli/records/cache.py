@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder of the file $DREAM_STORE where that is set, else `dream` in the user's cache folder ($XDG_CACHE_HOME)."""
+    """Return the folder of the file $DREAM_STORE if it is set, otherwise `dream` in the user's cache folder ($XDG_CACHE_HOME)."""
     if store := os.environ.get("DREAM_STORE"):
         return Path(store).parent
     cache = os.environ.get("XDG_CACHE_HOME")

@@ -1,7 +1,7 @@
-"""The values that an option may have, each set named once.
+"""The allowed values of options, each set defined once.
 
-They stand at the bottom of the house, so that the command line prints its help without importing what uses them. Where a list is
-needed, `get_args` gives it.
+This module imports nothing else of the package, so that the command line can print its help without importing the code that uses
+them. `get_args` returns a set as a list.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Literal
 LocalEngine = Literal["transformers", "vllm"]
 EngineName = Literal[LocalEngine, "openai"]
 
-Mode = Literal["split", "joint", "image", "text"]  # which sides of a prompt the teacher is asked about
-Combination = Literal["sum", "product", "lexicographic", "global", "observation"]  # how two scores make one
-Rubric = Literal["paper", "facts"]  # by a scale as in the paper, or from Yes/No questions
+Mode = Literal["split", "joint", "image", "text"]  # which parts of a prompt the teacher analyses
+Combination = Literal["sum", "product", "lexicographic", "global", "observation"]  # how two scores are combined
+Rubric = Literal["paper", "facts"]  # a rating scale as in the paper, or Yes/No questions
 AnswerReading = Literal["expected", "parsed"]  # how a judge's answer becomes a number
-VerdictReading = Literal[AnswerReading, "constrained"]  # how it did: constrained where the server let the judge write nothing else
+VerdictReading = Literal[AnswerReading, "constrained"]  # how a verdict was read: constrained where the server allowed no other answer
 
 PairPolicy = Literal["best-worst", "all", "adjacent"]
 TargetPick = Literal["first", "best", "all"]
@@ -30,10 +30,10 @@ Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 Rule = Literal["strict", "official"]  # the image-grounded judge, or the benchmark's own published rule
 GuardName = Literal["llama-guard", "qwen3guard", "shieldgemma"]  # families of models that label a response as safe or unsafe
-JudgeFormat = Literal["questions", GuardName]  # how a judge is asked: our questions, or the published form of a guard
-Aggregate = Literal["any", "mean", "majority"]  # how the trials of a prompt make one outcome
+JudgeFormat = Literal["questions", GuardName]  # the judge's prompt: our questions, or the published format of a guard model
+Aggregate = Literal["any", "mean", "majority"]  # how the trials of a prompt are combined
 
-# The order in which a row is tried: a dialect with a field that no other has comes before those that look alike.
+# The order in which dialects are tried on a row: a dialect with a field of its own comes before those that look alike.
 WrittenDialect = Literal["llamafactory", "llava", "alpaca", "openai", "swift", "trl", "rlaif-v", "spa-vl"]
 ForeignDialect = Literal[
     "rlhf-v", "vlfeedback", "beavertails-v", "vlguard", "distilabel", "argilla", "openrlhf", WrittenDialect, "vlmevalkit"

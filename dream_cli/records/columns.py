@@ -12,7 +12,7 @@ from typing import Any
 
 from dream_cli.records.access import Access, Base
 
-# A name with one of these words in it may hold an image; its value decides.
+# A column whose name contains one of these words may hold an image; its value decides.
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "screenshot"}
 _FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".heic", ".svg")
@@ -23,8 +23,8 @@ _PROMPT_LIKE = ("question", "query", "instruction", "prompt_text", "text", "inpu
 class Reading:
     """How rows are read: the columns of the images and the prompt, the folders of the images, and their size for a model.
 
-    `image_column` None is `images`, or `image` where a row has no `images`; `prompt_column` None is `prompt`. Images lie in the folder
-    of the file or in `image_root`, with `allow_outside` anywhere; larger ones than `max_pixels` are scaled down.
+    `image_column` None is `images`, or `image` where a row has no `images`; `prompt_column` None is `prompt`. Images must be in the folder
+    of the file or in `image_root`, with `allow_outside` anywhere; images of more than `max_pixels` are scaled down.
     """
 
     image_root: Path | None = None
@@ -34,7 +34,7 @@ class Reading:
     max_pixels: int | None = None
 
     def base(self, folder: str, origin: str | None = None) -> Base:
-        """Return where the relative image paths of a source in `folder` start; `origin` names the source as an output of ours."""
+        """Return the base of the relative image paths of a source in `folder`; `origin` is its key where it may be an output of dream."""
         own = os.path.realpath(folder)
         folders = (own,) if self.image_root is None else tuple(dict.fromkeys((os.path.realpath(self.image_root), own)))
         return Base(folders, Access(None if self.allow_outside else folders, self.max_pixels, origin=origin))
@@ -54,7 +54,7 @@ DEFAULT_READING = Reading()
 
 
 def image_like(row: Mapping[str, Any]) -> str | None:
-    """Return the first column that is not read and holds what looks like an image: bytes, {bytes, path} or a path, else a URL, which is not fetched."""
+    """Return the first unread column that looks like an image: bytes, {bytes, path} or a path, otherwise a URL, which is not fetched."""
     columns = {name: value for name, value in row.items() if name not in ("image", "images") and _may_be_image(name, value)}
     local = (name for name, value in columns.items() if not isinstance(value, str) or "://" not in value[:9])
     return next(local, next(iter(columns), None))
@@ -82,13 +82,13 @@ def unread(place: str, column: str) -> str:
 
 
 class UnreadColumns:
-    """The columns of one source that look like an image and are not read: each is named once on stderr."""
+    """The columns of one source that look like an image and are not read: each is reported once on stderr."""
 
     def __init__(self, prompt_column: str | None = None) -> None:
         self.reported = {prompt_column}
 
     def report(self, row: Mapping[str, Any], place: str) -> None:
-        """Name such a column of a row that has no images, if it is not named yet."""
+        """Report such a column of a row without images, unless it has been reported already."""
         column = image_like(row)
         if column is not None and column not in self.reported:
             self.reported.add(column)
@@ -96,7 +96,7 @@ class UnreadColumns:
 
 
 def prompt_like(row: Mapping[str, Any]) -> str | None:
-    """Return the first column of a usual name that holds a text and may be the prompt."""
+    """Return the first text column that may be the prompt by its name."""
     return next((name for name in _PROMPT_LIKE if isinstance(row.get(name), str) and row[name]), None)
 
 

@@ -1,4 +1,4 @@
-"""The messages of a conversation, with the places of their images, as they are shown for one of its turns."""
+"""The messages of a conversation with the positions of their images, and the form in which a model sees them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; observations and judgement stand on the assistant turn they belong to.
+    """One message of a conversation; observations and judgement are on the assistant message that they belong to.
 
-    `content` is the text without marks or parts for images: `places` tells where they stand. What came in another form is in `extra`.
+    `content` is the text without marks or parts for images; `places` holds the positions of the images. `extra` holds the fields that
+    were read in another form.
     """
 
     role: str
@@ -37,7 +38,7 @@ class Message:
 
 
 def placed(messages: Sequence[Message], images: int) -> list[Message]:
-    """Return messages with a place for each of so many images: where they say, else before the words of the first user message."""
+    """Return the messages with a position for each of `images` images: as marked, otherwise before the text of the first user message."""
     shown = list(messages)
     if not any(message.places for message in shown):
         first = next((i for i, message in enumerate(shown) if message.role == "user"), None)
@@ -46,8 +47,8 @@ def placed(messages: Sequence[Message], images: int) -> list[Message]:
     return shown
 
 
-def is_asked(messages: Sequence[Message], end: int) -> bool:
-    """Whether the message at `end` answers one of the user: between the two there are only calls of tools and what they returned."""
+def answers_user(messages: Sequence[Message], end: int) -> bool:
+    """Whether the message at `end` answers a user message: only tool calls and their results are between the two."""
     i = end - 1
     while i >= 0 and (messages[i].role == "tool" or is_tool_call(messages, i)):
         i -= 1
@@ -55,12 +56,12 @@ def is_asked(messages: Sequence[Message], end: int) -> bool:
 
 
 def is_tool_call(messages: Sequence[Message], index: int) -> bool:
-    """Whether a message of the assistant is followed by what a tool returned."""
+    """Whether a message is a tool call: an assistant message that is followed by a tool result."""
     return messages[index].role == "assistant" and index + 1 < len(messages) and messages[index + 1].role == "tool"
 
 
 def without_tools(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return messages with calls and results of tools written below the user message that they follow, for models without tools."""
+    """Return the messages for models without tools: tool calls and results are appended to the user message that they follow."""
     shown: list[Message] = []
     for i, message in enumerate(messages):
         if message.role != "tool" and not is_tool_call(messages, i):
@@ -77,9 +78,9 @@ def without_tools(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """Return a conversation as one text with the speakers named, system messages left out; a single message as it is.
+    """Return a conversation as one text with the roles named and without system messages; a single message unchanged.
 
-    `[image N]` stands where an image does, unless all stand before the words of the first message.
+    `[image N]` marks the position of an image, unless all images come before the text of the first message.
     """
     shown = [message for message in messages if message.role != "system"]
     before_words = all(place.at == 0 and message is shown[0] for message in shown for place in message.places)

@@ -1,4 +1,4 @@
-"""The number of rows of a file, where it is cheap to know before they are read."""
+"""The number of rows of a file, where it is cheap to count them first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK = 1 << 20
 def count_rows(source: str | None, limit: int | None = None) -> int | None:
     """Return how many rows a file of JSONL or Parquet has, at most `limit`; None for stdin, pipes and other formats.
 
-    Every line of JSONL is taken for a row, also one that is blank.
+    Every line of JSONL counts as a row, also a blank one.
     """
     rows = None
     with suppress(OSError, ValueError):
@@ -29,7 +29,7 @@ def count_rows(source: str | None, limit: int | None = None) -> int | None:
 
 
 def count_all(sources: Sequence[str], limit: int | None = None) -> int | None:
-    """Return how many rows several files have, at most `limit` of each; None where that is not cheap to know."""
+    """Return how many rows several files have, at most `limit` of each; None where one cannot be counted cheaply."""
     if sum(os.path.getsize(source) for source in sources if os.path.isfile(source)) > _MOST_BYTES:
         return None
     counts = [count_rows(source, limit) for source in sources]

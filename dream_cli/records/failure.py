@@ -1,4 +1,4 @@
-"""The `error` of a record: why it stopped, and what to do."""
+"""The `error` of a record: the stage that failed, the reason, and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a record stopped: the stage, the kind of failure, and a message that says what to do."""
+    """The failure of a record: the stage, the kind of failure, and a message with the reason and how to fix it."""
 
     stage: str
     kind: str

@@ -14,7 +14,7 @@ def rest_of(raw: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def with_rest(known: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the known fields and after them the rest; where a name is in both, the known value counts."""
+    """Return the known fields and after them the rest; a known value takes precedence over one of the same name."""
     return known | {name: value for name, value in rest.items() if name not in known}
 
 

@@ -1,6 +1,6 @@
-"""The base of the types of a record: immutable, made and compared in C, and read from JSON by msgspec.
+"""The base class of the types of a record: immutable, created and compared in C, and read from JSON by msgspec.
 
-A frozen dataclass takes ten times as long to make, which is most of the time of a stage without a model.
+A frozen dataclass takes ten times as long to create, which would be most of the time of a stage without a model.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ class _DataclassFields:
 
 
 class Frozen(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """An immutable type with named fields, which make no cycles that a garbage collector would have to look for; `dataclasses.replace` takes it, and `msgspec.structs.replace` does the same in C."""
+    """An immutable type with named fields, not tracked by the garbage collector because they form no cycles.
+
+    `dataclasses.replace` accepts it; `msgspec.structs.replace` does the same in C.
+    """
 
     __dataclass_fields__ = _DataclassFields()

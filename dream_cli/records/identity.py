@@ -1,4 +1,4 @@
-"""The id of a record: its own, or a hash of what it holds."""
+"""The id of a record: its own, or a hash of its content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dream_cli.records.record import Record
 def identified(record: Record) -> Record:
     """Return the record with an id: its own, or the hash of its prompt and image bytes.
 
-    An image that cannot be read counts by its path, so that the row keeps an id where only the text is looked at.
+    For an image that cannot be read, its path is hashed, so that stages that only use the text still have an id.
     """
     if record.id is not None:
         return record

@@ -1,4 +1,4 @@
-"""The encoded bytes of an image, read within a limit, and the kinds of files that are mistaken for images."""
+"""The encoded bytes of an image, read within a limit, and messages for other files that are named as images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dream_cli.errors import ImageError
 from dream_cli.records.record import Image
 
 MAX_BYTES = 64 * 1024 * 1024
-# The part of a path that a message shows.
+# Maximum characters of a path in a message.
 _SHOWN = 200
 
 _MAGIC = (
@@ -78,7 +78,7 @@ def digest(image: Image) -> str:
 
 
 def data_uri(image: Image) -> str:
-    """Return the image as a `data:` URI with the type of its first bytes; raise ImageError where it cannot be read."""
+    """Return the image as a `data:` URI, its media type from its first bytes; raise ImageError where it cannot be read."""
     data = read_bytes(image)
     return f"data:{mime(data)};base64,{base64.b64encode(data).decode()}"
 
@@ -93,7 +93,7 @@ def mime(data: bytes) -> str:
 
 
 def kind_of(data: bytes) -> str:
-    """Return the kind of bytes that no decoder accepts, and how to fix it."""
+    """Return what bytes are that no decoder accepts, and how to fix it."""
     if kind := next((kind for at, magic, kind in _OTHERS if data[at:].startswith(magic)), None):
         return kind
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -107,19 +107,19 @@ def kind_of(data: bytes) -> str:
 
 
 def base64_bytes(text: str) -> bytes:
-    """Return the bytes of base64 in any of its spellings: URL-safe, without padding, percent-encoded, in lines; raise ValueError."""
+    """Return the bytes of base64 in any variant: URL-safe, without padding, percent-encoded, in lines; raise ValueError."""
     plain = b"".join((unquote_to_bytes(text) if "%" in text else text.encode()).translate(_PLAIN).split()).rstrip(b"=")
     return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
 
 
 _PLAIN = bytes.maketrans(b"-_", b"+/")
 _BARE = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*", re.ASCII)
-# The length of the smallest image in base64 is above this; few paths without a suffix are.
+# The smallest image in base64 is longer than this; few paths without a suffix are.
 _LEAST_BARE = 40
 
 
 def bare_bytes(text: str) -> bytes | None:
-    """Return the bytes of a text that is the base64 of an image without `data:`; None where it is something else, such as a path."""
+    """Return the bytes of a text that is the base64 of an image without `data:`; None for any other text, such as a path."""
     if len(text) < _LEAST_BARE or mime(_head(text)) in ("application/octet-stream", "image/bmp") or not _BARE.fullmatch(text):
         return None
     try:
@@ -169,13 +169,13 @@ def _fetch(image: Image) -> bytes:
     try:
         return Path(path).read_bytes()
     except PermissionError:
-        raise ImageError(f"{image_name(image)} may not be read; give yourself permission (chmod u+r)") from None
+        raise ImageError(f"{image_name(image)} is not readable; change its permissions (chmod u+r)") from None
     except OSError as error:
         raise ImageError(f"{image_name(image)} cannot be read ({error.strerror or error}); check the path") from None
 
 
 def check_file(image: Image) -> None:
-    """Raise ImageError where the path of an image is not a regular file within the size limit in a folder that may be read."""
+    """Raise ImageError unless the path is a regular file in an allowed folder and within the size limit."""
     path, name = str(image.path), image_name(image)
     try:
         if not os.path.lexists(path):

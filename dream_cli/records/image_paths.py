@@ -15,14 +15,14 @@ from dream_cli.records.record import Image
 
 
 def to_raw(image: Image) -> Any:
-    """Return the image as a row names it: its path, or `{bytes, path}`."""
+    """Return the image in the form of a row: its path, or `{bytes, path}`."""
     return image.path if image.data is None else {"bytes": image.data, "path": image.path}
 
 
 def locate(raw: Any, base: Base) -> Any:
-    """Return an image as a row names it, with its path made absolute and its bytes decoded.
+    """Return the image of a row with its path made absolute and its bytes decoded.
 
-    Read as bytes: base64 without `data:`, lists of numbers, `bytes` as base64. Read as a path: `file://`.
+    Base64 without `data:`, lists of numbers and `bytes` as base64 are read as bytes; `file://` is read as a path.
     """
     if isinstance(raw, str):
         data = bare_bytes(raw)
@@ -50,12 +50,12 @@ def _absolute(path: str, base: Base) -> str:
     return path if os.path.isabs(path) or not _is_file(path) else base.path(path)
 
 
-def seen_from(raw: Any, folder: str | None) -> Any:
-    """Return an image as a row names it, its path relative to `folder` (None: absolute)."""
+def relative_to(raw: Any, folder: str | None) -> Any:
+    """Return the image of a row with its path relative to `folder` (None: absolute)."""
     if isinstance(raw, dict) and isinstance(raw.get("path"), str):
         # Beside bytes a relative path is only a name.
         is_name = raw.get("bytes") is not None and not os.path.isabs(raw["path"])
-        return raw if is_name else raw | {"path": seen_from(raw["path"], folder)}
+        return raw if is_name else raw | {"path": relative_to(raw["path"], folder)}
     if not isinstance(raw, str) or not _is_file(raw):
         return raw
     parent, _, name = raw.rpartition("/")
@@ -78,7 +78,7 @@ def _relative(folder: str, start: str) -> str:
 
 
 def without_bytes(raw: Any) -> Any:
-    """Return an image as a row names it, bytes turned into a `data:` URI."""
+    """Return the image of a row with bytes turned into a `data:` URI."""
     if isinstance(raw, dict) and isinstance(raw.get("bytes"), bytes):
         with suppress(ImageError):
             return data_uri(Image(data=raw["bytes"]))
@@ -86,7 +86,7 @@ def without_bytes(raw: Any) -> Any:
 
 
 def is_inline(raw: Any) -> bool:
-    """Whether an image as a row names it holds its bytes: a `data:` URI or `{bytes, path}`."""
+    """Whether the image of a row holds its bytes: a `data:` URI or `{bytes, path}`."""
     if isinstance(raw, dict):
         return raw.get("bytes") is not None or is_inline(raw.get("path"))
     return isinstance(raw, str) and raw[:5].lower() == "data:"

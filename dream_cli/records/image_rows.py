@@ -1,4 +1,4 @@
-"""Records as rows of an output: their images as paths from there, or embedded."""
+"""Records as rows of an output: their images as paths relative to it, or embedded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dream_cli.errors import ImageError
 from dream_cli.records.access import Access
 from dream_cli.records.columns import each_image
 from dream_cli.records.image_bytes import is_data_uri
-from dream_cli.records.image_paths import is_inline, seen_from, to_raw
+from dream_cli.records.image_paths import is_inline, relative_to, to_raw
 from dream_cli.records.images import checked_bytes
 from dream_cli.records.origins import note
 from dream_cli.records.parts import each_part_image
@@ -20,16 +20,16 @@ from dream_cli.records.strict_json import loads
 
 
 def to_row(record: Record, folder: str | None) -> Json:
-    """Return the record as JSON with its images, paths relative to `folder` (None: absolute), in its original order of fields."""
+    """Return the record as JSON in its original order of fields, image paths relative to `folder` (None: absolute)."""
     if record.image_column == "images" and (record.images or ("images" in record.order and "images" not in record.extra)):
-        row = record.to_dict([seen_from(to_raw(image), folder) for image in record.images])
+        row = record.to_dict([relative_to(to_raw(image), folder) for image in record.images])
     else:
-        row = each_image(record.to_dict(), record.image_column, lambda image: seen_from(image, folder))
-    return with_messages(row, lambda image: seen_from(image, folder)) if "messages" in row else row
+        row = each_image(record.to_dict(), record.image_column, lambda image: relative_to(image, folder))
+    return with_messages(row, lambda image: relative_to(image, folder)) if "messages" in row else row
 
 
 def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
-    """Return a row whose messages are a list, read from JSON text where they came so, each image named in their parts changed."""
+    """Return a row with `change` applied to each image in its messages; messages given as JSON text become a list."""
     messages = row.get("messages")
     if isinstance(messages, str):
         with suppress(ValueError):
@@ -41,8 +41,8 @@ def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
 class ImageRows:
     """Turns the records of one output into rows, and counts their images.
 
-    `folder` is that of the output (None: a pipe, or a file that the shell opened). With `embed`, what decodes as an image stands in the
-    row; all else stays a path, counted in `paths_left`, with the reason for the first.
+    `folder` is that of the output (None: a pipe, or a file that the shell opened). With `embed`, each image that decodes is embedded in
+    the row; others stay paths, counted in `paths_left`, with the reason for the first.
     """
 
     def __init__(self, output: str | int, folder: str | None, embed: bool = False) -> None:
@@ -50,7 +50,7 @@ class ImageRows:
         self.paths_left = 0
         self.first_left = ""
         self._origins: set[str] = set()
-        # The folders of images whose origins are in `_origins`. The command before in a pipe notes the origin before it writes the row.
+        # The folders of images whose origins are in `_origins`. The previous command of a pipe records the origin before it writes the row.
         self._folders: set[tuple[str | None, str]] = set()
 
     def row(self, record: Record, absolute: bool = False) -> Json:
@@ -60,7 +60,7 @@ class ImageRows:
             row = each_image(row, record.image_column, lambda image: self._embedded(image, record.access))
         for image in record.images:
             if image.data is None and not is_data_uri(image):
-                # Most rows name images of one folder: its origins are looked up once.
+                # Most rows name images in one folder: its origins are looked up once.
                 folder = (record.access.origin, str(image.path).rpartition("/")[0])
                 if folder not in self._folders:
                     self._add_origins(record.access)

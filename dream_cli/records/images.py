@@ -33,25 +33,25 @@ PREPARED = Access(prepared=True)
 LARGE_PIXELS, LARGE_BYTES = 8_000_000, 4 * 1024 * 1024
 _decoding_large = threading.Lock()
 
-# Texts and colour profiles inside a PNG, unpacked. Pillow's own limit refuses sound images; servers that use Pillow keep it.
+# Maximum bytes of unpacked texts and colour profiles in a PNG. Pillow's own limit rejects valid images; servers that use Pillow keep it.
 MAX_CHUNK, PILLOW_CHUNK = 16 * 1024 * 1024, 1024 * 1024
 
-# Only decoders that run inside this process (Pillow's EPS starts Ghostscript on the file) and decode nothing before the size is checked
-# (ICO does: its picture may be larger than its head says).
+# Only decoders that run inside this process (Pillow's EPS decoder starts Ghostscript) and decode nothing before the size is checked
+# (ICO does: its image may be larger than its header states).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
 # Lossy sources are written as JPEG: a PNG of them would be several times as large.
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
 
 def open_rgb(image: Image, max_pixels: int | None = None) -> Pillow.Image:
-    """Return the decoded first frame, upright, in RGB, on white, of at most `max_pixels` (None: those of its access); raise ImageError."""
+    """Return the decoded first frame, upright, in RGB on white, of at most `max_pixels` (None: the limit of its access); raise ImageError."""
     limit = image.access.max_pixels if max_pixels is None else max_pixels
     with _decoded(image, read_bytes(image), limit) as picture:
         return _plain_rgb(image, picture, limit)
 
 
 def size(image: Image) -> tuple[int, int]:
-    """Return width and height in pixels, read from the head of the file; raise ImageError where it is missing or not an image."""
+    """Return width and height in pixels, read from the header of the file; raise ImageError where it is missing or not an image."""
     is_file = image.data is None and image.path is not None and not is_data_uri(image) and "://" not in image.path
     if is_file:
         check_file(image)
@@ -67,7 +67,7 @@ def is_large(image: Image) -> bool:
 
 
 def prepare(image: Image) -> Image:
-    """Return the image with bytes that all engines decode alike, unchanged where they are plain RGB already; raise ImageError."""
+    """Return the image with bytes that all engines decode in the same way, unchanged if they are plain RGB already; raise ImageError."""
     if image.access.prepared:
         return image
     raw, limit = read_bytes(image), image.access.max_pixels
@@ -112,14 +112,14 @@ def _suffix(data: bytes) -> str:
 def _decoded(image: Image, data: bytes, max_pixels: int | None) -> Iterator[Pillow.Image]:
     """Yield the image fully decoded; any error in the body becomes an ImageError that names the image.
 
-    A JPEG of more than `max_pixels` is decoded at the lowest resolution that has as many.
+    A JPEG of more than `max_pixels` is decoded at the lowest resolution that has at least `max_pixels`.
     """
     with _opened(image, io.BytesIO(data)) as picture:
-        # For some JPEGs the decoder holds the whole image even at a lower resolution.
+        # For some JPEGs the decoder holds the whole image in memory even at a lower resolution.
         if max_pixels is not None and math.prod(picture.size) <= 2 * MAX_PIXELS:
             picture.draft(None, _within(picture.size, max_pixels))
         width, height = max(picture.size, _tile(picture), key=math.prod)
-        # Its decoder needs two to three times the memory of the others.
+        # The JPEG 2000 decoder needs two to three times the memory of the others.
         most = MAX_PIXELS // 2 if picture.format == "JPEG2000" else MAX_PIXELS
         if width * height > most:
             limit = f"{most // 1_000_000} megapixels"
@@ -142,7 +142,7 @@ def _opened(image: Image, source: str | io.BytesIO) -> Iterator[Pillow.Image]:
     from PIL import Image as Pillow
     from PIL import PngImagePlugin, UnidentifiedImageError
 
-    # The limits of this file, checked before anything is decoded, replace Pillow's.
+    # The limits of this module, checked before anything is decoded, replace Pillow's.
     Pillow.MAX_IMAGE_PIXELS = None
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_CHUNK
     Pillow.init()
@@ -157,7 +157,7 @@ def _opened(image: Image, source: str | io.BytesIO) -> Iterator[Pillow.Image]:
             raise
         except UnidentifiedImageError:
             raise ImageError(f"{image_name(image)} is {kind_of(read_bytes(image))}") from None
-        except Exception as error:  # noqa: BLE001 - decoders meet broken bytes with almost any exception
+        except Exception as error:  # noqa: BLE001 - decoders raise almost any exception on broken bytes
             if "MAX_TEXT_CHUNK" in str(error) or "MAX_TEXT_MEMORY" in str(error):
                 what = f"holds a text or a colour profile of more than {MAX_CHUNK // 2**20} MB; remove it"
             else:
@@ -184,7 +184,7 @@ def _plain_rgb(image: Image, picture: Pillow.Image, max_pixels: int | None) -> P
     plain = _flatten(image, picture)
     if max_pixels is not None and plain.width * plain.height > max_pixels:
         plain.thumbnail(_within(plain.size, max_pixels))
-    # Colour profiles and texts would be written too.
+    # Without this, colour profiles and texts would be written too.
     plain.info = {}
     return plain
 
@@ -204,16 +204,16 @@ def _flatten(image: Image, picture: Pillow.Image) -> Pillow.Image:
 
 
 def _eight_bits(image: Image, picture: Pillow.Image) -> Pillow.Image:
-    """Return samples of more than 8 bits in 8 bits, scaled from the smallest of the usual ranges that holds the brightest.
+    """Return samples of more than 8 bits in 8 bits, scaled from the smallest common range that holds the brightest sample.
 
-    The ranges are 8, 12 and 16 bits, of floats 0 to 1 too: cameras and scanners write 12 bits into files that say 16.
+    The ranges are 8, 12 and 16 bits, and for floats also 0 to 1: cameras and scanners write 12-bit samples into 16-bit files.
     """
     deep = picture.convert("I") if picture.mode != "F" else picture
     low, high = cast("tuple[float, float]", deep.getextrema())
     ranges = (*((1.0,) if deep.mode == "F" else ()), 255, 4095, 65535)
     top = next((top for top in ranges if low >= 0 and high <= top), None)
     if top is None:
-        raise ImageError(f"{image_name(image)} has samples from {low:g} to {high:g}, of no usual range; scale them to 0..255")
+        raise ImageError(f"{image_name(image)} has samples from {low:g} to {high:g}, outside the common ranges; scale them to 0..255")
     # 16-bit samples keep their upper byte. A conversion from floats truncates, so half a level is added.
     scale, rest = (255 / top, 0.5) if deep.mode == "F" else (256 / (top + 1), 0)
     return deep.point(lambda level: level * scale + rest).convert("L")

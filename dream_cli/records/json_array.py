@@ -1,6 +1,6 @@
-"""The items of a JSON array as texts: each is then read like a line of JSONL, so that a malformed item costs only its own row.
+"""The items of a JSON array as texts: each is then read like a line of JSONL, so that a malformed item loses only its own row.
 
-The array is read in chunks and never held whole, which json.load would do.
+The array is read in chunks: json.load would hold all of it in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPACE = b" \t\r\n"
 def items(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
     """Yield the text of each item of the array at the file's position; None for an item of more than `longest` bytes.
 
-    Bytes after the last whole item are yielded too: the rest of an array that breaks off, or the text after its end.
+    Bytes after the last complete item are yielded too: the rest of a truncated array, or the text after its end.
     """
     buffer, start, at, depth, is_text, too_long = b"", 0, 0, 0, False, False
     while True:

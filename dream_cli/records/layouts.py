@@ -1,4 +1,4 @@
-"""The check that a file has the layout of its suffix; the error for another layout names the right suffix or command."""
+"""The check that a file has the layout of its suffix; the error message names the right suffix or command."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 
 from dream_cli.errors import UsageError
 
-_HEAD = 64 * 1024  # bytes that are looked at, of a file that may be large
+_HEAD = 64 * 1024  # bytes that are read; the file may be large
 # The first key of an object whose value is a list of objects.
 _WRAPPED = re.compile(rb'"([^"\\]{1,80})"\s*:\s*\[\s*\{')
 
 
 def check_layout(source: str, suffix: str) -> None:
-    """Raise UsageError for a file of the suffix .jsonl, .jsonl.gz or .json that begins like a file of another layout.
+    """Raise UsageError for a .jsonl, .jsonl.gz or .json file that begins like a file of another layout.
 
-    A file that only begins with a bad line is accepted: its other lines are rows.
+    A file that only has a malformed first line is accepted: its other lines are rows.
     """
     with open(source, "rb") as file:
         head = file.read(_HEAD)

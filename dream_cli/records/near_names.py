@@ -1,4 +1,4 @@
-"""The names of files that are near to one that does not exist."""
+"""Suggestions of similar file names for a file that does not exist."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 
 
 def did_you_mean(path: str, suffixes: tuple[str, ...]) -> str:
-    """Return a hint at files of these suffixes beside one that does not exist, or at those of a folder; empty where none is near."""
+    """Return a hint with similar names of these suffixes beside a missing file, or with the files of a folder; empty if there are none."""
     folder, name = os.path.split(path)
     try:
         names = [n for n in sorted(os.listdir(folder or ".")) if n.lower().endswith(suffixes)]
     except OSError:
         return f"; nor does the folder {folder}"
-    # Compared without the suffixes, which make any two names look alike.
+    # Compared without the suffixes, which make any two names similar.
     stems = {n: n.partition(".")[0].lower() for n in names}
     near = difflib.get_close_matches(name.partition(".")[0].lower(), list(stems.values()), cutoff=0.7)
     close = [n for n in names if stems[n] in near][:3] if name else names if len(names) <= 3 else []

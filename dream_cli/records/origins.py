@@ -1,8 +1,8 @@
-"""The origins of the images of an output, so that the next command of a pipe or script may read them.
+"""The origins of the images of an output, so that the next command of a pipe or script is allowed to read them.
 
-The records of an output name images in the folder of its input, which is usually not the folder of the output. So the folders in
-which the images of an output may lie are recorded in the cache folder. Such a note belongs to one pipe or one file (device and inode,
-and for a file its size and time): a copy, an edited file or a file from elsewhere has none.
+The records of an output name images in the folder of its input, which is usually not the folder of the output. So the folders of
+the images of an output are recorded in the cache folder. Such a note belongs to one pipe or one file (device and inode,
+and for a file its size and time): a copy, an edited file or a file from another machine has none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def note(output: str | int, folders: Iterable[str]) -> None:
 
 def _remove_old(folder: Path) -> None:
     for old in folder.iterdir():
-        # The other commands of the pipe write and rename their notes meanwhile.
+        # The other commands of the pipe write and rename their notes at the same time.
         with suppress(OSError):
             if old.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS.get(old.name.partition("-")[0], 1):
                 old.unlink()

@@ -1,4 +1,4 @@
-"""Outputs of records: JSONL, gzipped JSONL, a JSON array or Parquet, written one record at a time; a file appears whole or not at all."""
+"""Outputs of records: JSONL, gzipped JSONL, a JSON array or Parquet, written one record at a time; files are written atomically."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Writer(Protocol):
     """A sink of records, which are written one at a time, in order."""
 
     def write(self, record: Record) -> None:
-        """Write one record; raise UsageError where there is no room or no permission."""
+        """Write one record; raise UsageError where the disk is full or permission is missing."""
 
 
 class Sink(Protocol):
@@ -53,7 +53,7 @@ class _Output:
 
 @contextmanager
 def open_writer(out: str | None) -> Iterator[Writer]:
-    """Open a file, by its suffix, or stdout for records; the whole file appears at the end, or none.
+    """Open a file in the format of its suffix, or stdout, for records; a file appears complete at the end or not at all.
 
     Raises UsageError for a file that cannot be written; a closed pipe on stdout raises BrokenPipeError.
     """
@@ -68,7 +68,7 @@ def open_writer(out: str | None) -> Iterator[Writer]:
 
 @contextmanager
 def image_rows(out: str | None, embed: bool = False) -> Iterator[ImageRows]:
-    """Yield the converter from records to rows of an output (None or -: stdout); at the end the origin of its images is recorded."""
+    """Yield the converter from records to rows of an output (None or -: stdout); record the origin of its images at the end."""
     folder = folder_of(out)
     rows = ImageRows(1 if folder is None else os.path.realpath(str(out)), folder, embed)
     try:
@@ -79,7 +79,7 @@ def image_rows(out: str | None, embed: bool = False) -> Iterator[ImageRows]:
 
 @contextmanager
 def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> Iterator[Sink]:
-    """Open a file for rows of any form, or stdout for JSON; `make` gets the name, the open file and its folder."""
+    """Open a file for rows of any format, or stdout for JSON; `make` takes the name, the open file and its folder."""
     folder = folder_of(out)
     if out is None or out == "-":
         yield _JsonLines(sys.stdout.buffer, flush=True)
@@ -89,7 +89,7 @@ def open_sink(out: str | None, make: Callable[[str, IO[bytes], str], Sink]) -> I
         try:
             yield sink
         except BaseException:
-            # The sink must close the file before it is removed; a further error of it would only hide the first.
+            # The sink must close the file before it is removed; an error from closing would only hide the first.
             with suppress(Exception):
                 sink.close()
             raise
@@ -114,7 +114,7 @@ def sink_of(out: str, file: IO[bytes], folder: str) -> Sink:
 
 
 def check_out(out: str | None) -> None:
-    """Raise UsageError where records cannot be written into a file of this name."""
+    """Raise UsageError where records cannot be written to this path."""
     if out is not None and out not in ("-", os.devnull):
         suffix_of(out)
         check_place(out)
@@ -161,7 +161,7 @@ def _line(row: Json) -> bytes:
 
 
 def _without_bytes(row: Json) -> Json:
-    """Return a row with the images of every column and message, embedded as {bytes, path}, as `data:` URIs."""
+    """Return a row whose embedded images ({bytes, path}), in columns and messages, are `data:` URIs."""
     if isinstance(row.get("messages"), list):
         row = row | {"messages": each_part_image(row["messages"], without_bytes)}
     return {

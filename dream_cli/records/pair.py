@@ -14,15 +14,15 @@ from dream_cli.records.fields import kind, text
 from dream_cli.records.frozen import Frozen
 from dream_cli.records.record import Json, Record
 
-# A record without one of these holds no pair.
+# A record that lacks one of these holds no pair.
 SIDES = ("chosen", "rejected")
 
 
 class Pair(Frozen, frozen=True):
     """One preference pair: the chosen and the rejected response to the prompt of a record.
 
-    `margin` is the difference of the two scores, which are in [0, 1] where dream judged; `policy` is the model that wrote the
-    rejected response, `judge` the model that scored it. All but the two texts are None where they are not known.
+    `margin` is the difference of the two scores, which are in [0, 1] if dream judged them; `policy` is the model that wrote the
+    rejected response, `judge` the model that scored it. All fields but the two texts are None if unknown.
     """
 
     chosen: str
@@ -35,9 +35,9 @@ class Pair(Frozen, frozen=True):
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Pair | None:
-        """Read the pair of a JSON object, None where it lacks one of the two texts; raise InvalidRecord where a field is malformed.
+        """Read the pair of a JSON object, None if it lacks one of the two texts; raise InvalidRecord where a field is malformed.
 
-        A text may be the whole exchange, the prompt of the object and its answer, as in UltraFeedback.
+        A text may be the whole exchange, a user message with the object's prompt and its answer, as in UltraFeedback.
         """
         if any(raw.get(side) is None for side in SIDES):
             return None
@@ -61,7 +61,7 @@ class Pair(Frozen, frozen=True):
 
     @classmethod
     def if_readable(cls, record: Record) -> Pair | None:
-        """Read the pair of a record for a view, None where it is malformed: a view shows its raw fields."""
+        """Read the pair of a record for a view; None where it is malformed, because a view then shows its raw fields."""
         try:
             return cls.of(record)
         except InvalidRecord:
@@ -77,7 +77,7 @@ class Pair(Frozen, frozen=True):
         return pair
 
     def to_dict(self) -> Json:
-        """Return the pair as JSON, without the parts that are not known."""
+        """Return the pair as JSON, without unknown fields."""
         return to_builtins(self)  # type: ignore[no-any-return]
 
     def on(self, record: Record) -> Record:

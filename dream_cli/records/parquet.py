@@ -1,6 +1,6 @@
 """Records as Parquet rows: typed columns for the known fields, one JSON string column for all others.
 
-Pictures are embedded in the `Image` struct of Hugging Face datasets, so that one file holds everything.
+Images are embedded in the `Image` struct of Hugging Face datasets, so that one file holds all the data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dream_cli.records.strict_json import dumps, loads
 
 TEXTS = ("id", "prompt", "chosen", "rejected")
 RESPONSE = ("text", "model", "finish_reason")
-# In the order in which a judgement is written; all but `recognised` are texts or numbers.
+# In the order of a written judgement; all but `recognised` are texts or numbers.
 JUDGED_TEXTS = ("rubric", "model", "unscored")
 JUDGEMENT = ("rubric", "global_score", "recognised", "observation_score", "helpfulness", "harm", "score", "model", "unscored")
 
@@ -69,12 +69,12 @@ SCHEMA = pa.schema(
 
 
 def open_rows(source: str) -> Iterator[Json | RowError]:
-    """Return the rows of a Parquet file as JSON objects, a few at a time; raise UsageError for a file that is not Parquet."""
+    """Return the rows of a Parquet file as JSON objects, read in small batches; raise UsageError for a file that is not Parquet."""
     return _rows(_opened(source))
 
 
 def check_columns(source: str) -> None:
-    """Raise UsageError for a Parquet file that cannot be opened, or in which two columns have one name."""
+    """Raise UsageError for a Parquet file that cannot be opened, or in which two columns have the same name."""
     _opened(source).close()
 
 
@@ -108,7 +108,7 @@ def _rows(file: Any) -> Iterator[Json | RowError]:
 
 
 def _odd_row(batch: Any, i: int) -> Json | RowError:
-    """Return one row of a batch, or an error where it is too large or has a value that Python cannot represent, such as a date after the year 9999."""
+    """Return one row of a batch, or an error if it is too large or has a value that Python cannot represent, such as the year 10000."""
     if (size := batch.slice(i, 1).nbytes) > MAX_ROW:
         return InvalidRecord(f"the row is longer than {MAX_ROW // 2**20} MB ({size / 2**20:.0f} MB); keep images in files")
     row = {}
@@ -186,7 +186,7 @@ class ParquetRows:
     def _flush(self) -> None:
         if self.rows:
             self.writer.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA))
-        # Not before: rows that could not be written stay, and the file cannot be closed as if it were whole.
+        # Only after the write: if it fails, the rows stay, and the file cannot be closed as if it were complete.
         self.rows, self.held = [], 0
 
 
@@ -223,7 +223,7 @@ def _is_text(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # Arrow takes whole numbers of 64 bits alone, also for a column of floats.
+    # Arrow accepts only whole numbers of 64 bits, also for a column of floats.
     return (isinstance(value, float) or abs(value) < 2**63) and math.isfinite(value) and float(value) == value
 
 
@@ -262,5 +262,5 @@ def _fits_judgement(name: str, part: Any) -> bool:
 
 
 def image_struct(image: Any) -> Json:
-    """Return an image as a row names it as `{bytes, path}`."""
+    """Return the image of a row as `{bytes, path}`."""
     return image if isinstance(image, dict) else {"bytes": None, "path": image}

@@ -1,4 +1,4 @@
-"""Messages whose content is a list of parts, and the marks that stand for images in a text.
+"""Messages whose content is a list of parts, and the image marks in a text.
 
 The parts are those of transformers' chat templates (Qwen, Unsloth, TRL), of OpenAI's chat and responses, and of Anthropic.
 """
@@ -15,7 +15,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.records.fields import kind as kind_of
 
 IMAGE = "<image>"
-# The image marks of chat templates and processors; in the texts of a record each marks the place of one image.
+# The image marks of chat templates and processors; in the texts of a record each marks the position of one image.
 _MARK = re.compile(
     r"<image>|<\|image\|>|<\|image_\d+\|>|(?:<\|vision_start\|>)?<\|image_pad\|>(?:<\|vision_end\|>)?"
     r"|<image_soft_token>|<start_of_image>|<image_placeholder>|<ImageHere>"
@@ -27,7 +27,7 @@ _SOURCES = ("image", "image_url", "path", "url")
 
 @dataclass(frozen=True)
 class Place:
-    """The place of an image in a text: before the character `at`. `image` is its index among the record's images."""
+    """The position of an image in a text: before the character `at`. `image` is its index among the record's images."""
 
     image: int
     at: int
@@ -35,12 +35,12 @@ class Place:
 
 @lru_cache
 def at_head(images: int) -> tuple[Place, ...]:
-    """Return the places of so many images before a text."""
+    """Return the positions of `images` images before a text."""
     return tuple(Place(image, 0) for image in range(images))
 
 
 def unmarked(text: str) -> tuple[str, tuple[int, ...]]:
-    """Return a text without its image marks, and the offset of each; the line end between a mark and the words goes with it."""
+    """Return a text without its image marks, and the offset of each; a line end between a mark and the text is removed too."""
     pieces, offsets, length, end = [], [], 0, 0
     for mark in _MARK.finditer(text):
         piece = text[end : mark.start()]
@@ -56,7 +56,7 @@ def unmarked(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def marked(content: Any, where: str) -> tuple[str, list[Any]]:
-    """Return a content as one text with `<image>` for each image, and for each what names it: None for one that stands beside.
+    """Return a content as one text with `<image>` for each image, and the source of each: None for an image of the record's own list.
 
     Raises InvalidRecord for a part that is neither text nor image.
     """
@@ -70,7 +70,7 @@ def marked(content: Any, where: str) -> tuple[str, list[Any]]:
             continue
         if not isinstance(raw, str | Mapping):
             raise InvalidRecord(f"{where}.content[{i}] is {kind_of(raw)}, not a part with a type")
-        # Parquet and Arrow give every part the fields of all parts.
+        # In Parquet and Arrow every part has the fields of all parts.
         part = {"text": raw} if isinstance(raw, str) else {name: value for name, value in dict(raw).items() if value is not None}
         kind = part.get("type") or next((name for name in ("text", *_IMAGES) if name in part), None)
         text = part.get(_TEXTS.get(str(kind), ""))
@@ -86,7 +86,7 @@ def marked(content: Any, where: str) -> tuple[str, list[Any]]:
 
 
 def read_text(content: Any, tag: Any, where: str, slots: list[Any]) -> tuple[str, tuple[Place, ...]]:
-    """Return the text of a content and the places of its images, which are added to `slots`."""
+    """Return the text of a content and the positions of its images, whose sources are added to `slots`."""
     if isinstance(content, str) and isinstance(tag, Mapping):
         content = f"{tag.get('head') or ''}{content}{tag.get('tail') or ''}"
     text, named = marked(content, where)
@@ -99,14 +99,14 @@ def read_text(content: Any, tag: Any, where: str, slots: list[Any]) -> tuple[str
 
 
 def with_rest(places: tuple[Place, ...], marks: int, images: int) -> tuple[Place, ...]:
-    """Return places with the images that have no mark of their own: they follow the image of the last mark."""
+    """Return the positions with those of images without a mark, which follow the image of the last mark."""
     if not places or places[-1].image != marks - 1:
         return places
     return *places, *(Place(image, places[-1].at) for image in range(marks, images))
 
 
 def _image(part: Mapping[str, Any], where: str) -> Any:
-    """Return the image of a part: a path, a `data:` URI or {bytes, path}; None where the part only marks a place."""
+    """Return the image of a part: a path, a `data:` URI or {bytes, path}; None where the part only marks a position."""
     source = part.get("source")
     if isinstance(source, Mapping) and isinstance(source.get("data"), str):
         return f"data:{source.get('media_type') or 'image/png'};base64,{source['data']}"
@@ -135,7 +135,7 @@ def _keys(part: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def each_part_image(messages: Any, change: Callable[[Any], Any]) -> Any:
-    """Return messages with `change` applied to each path, URI or {bytes, path} that names an image in a part."""
+    """Return messages with `change` applied to each image in a part: a path, URI or {bytes, path}."""
     if not isinstance(messages, list):
         return messages
     return [

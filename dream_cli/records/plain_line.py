@@ -1,7 +1,7 @@
-"""An ordinary line of JSONL read in one pass: its responses and observations are typed by msgspec, in C, and never exist as dicts.
+"""The fast path for an ordinary line of JSONL: msgspec types its responses and observations in C, without dicts in between.
 
-Whatever is out of the ordinary - a conversation, an error, a null, a field of others in a response, a value out of range, an image that is
-not a path - is left to the general way, `Record.from_dict`, with its messages. Both give equal records.
+All other lines - with a conversation, an error, a null, an unknown field in a response, a value out of range, an image that is not a
+path - are left to the general path, `Record.from_dict`, and its error messages. Both return equal records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RESPONSES = msgspec.json.Decoder(tuple[Response, ...])
 _ANY = msgspec.json.Decoder()
 _KNOWN = frozenset(("id", "prompt", "images", "observations", "responses"))
 # Fields that change how others are read.
-_OTHER_WAY = frozenset(("error", "messages", "response", "image", "image_tag"))
+_GENERAL_PATH = frozenset(("error", "messages", "response", "image", "image_tag"))
 
 
 def plain_record(line: bytes, place: str, base: Base) -> Record | None:
@@ -31,13 +31,13 @@ def plain_record(line: bytes, place: str, base: Base) -> Record | None:
     try:
         raw = _FIELDS.decode(line)
         others = raw.keys() - _KNOWN
-        if others and not (_OTHER_WAY.isdisjoint(others) and is_plain(line)):
+        if others and not (_GENERAL_PATH.isdisjoint(others) and is_plain(line)):
             return None
         prompt = _TEXT.decode(raw["prompt"])
-        # The marks of images in a text all begin so.
+        # All image marks in a text begin with it.
         if "<" in prompt:
             return None
-        # An optional part that is null is written back as null, which a typed one would not be.
+        # An optional field that is null is written back as null; a typed one would be omitted.
         nulls = b"null" in line
         located = [locate(path, base) for path in _TEXTS.decode(raw["images"])] if "images" in raw else []
         if not all(type(path) is str and path for path in located):
@@ -58,7 +58,7 @@ def plain_record(line: bytes, place: str, base: Base) -> Record | None:
 
 
 def _typed(decoder: Any, value: msgspec.Raw | None, nulls: bool) -> Any:
-    """Return a field, None where it is absent; raise ValidationError where a part of it is, or with `nulls` may be, another than its type has."""
+    """Return a field, None where it is absent; raise ValidationError where it does not fit its type, or with `nulls` may hold a null."""
     if value is None:
         return None
     if nulls and b"null" in bytes(value):

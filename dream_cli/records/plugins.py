@@ -1,11 +1,11 @@
-"""Plug-ins: the engines, benchmarks and dialects that other installed packages offer through entry points.
+"""Plug-ins: engines, benchmarks and dialects that other installed packages provide through entry points.
 
-A package names them in its `pyproject.toml`, each in the group of its kind:
+A package declares them in its `pyproject.toml`, each in the group of its kind:
 
     [project.entry-points."dream.benchmarks"]
     mine = "my_package.mine:MINE"
 
-What a name must lead to stands at each registry. A built-in name cannot be replaced.
+Each registry documents the object that an entry point must refer to. A built-in name cannot be replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Kind = Literal["engines", "benchmarks", "formats"]
 
 @cache
 def offered(kind: Kind) -> dict[str, tuple[EntryPoint, ...]]:
-    """Return the entry points of a kind by name; packages may offer the same name."""
+    """Return the entry points of a kind by name; several packages may provide the same name."""
     by_name: dict[str, tuple[EntryPoint, ...]] = {}
     for point in entry_points(group=f"dream.{kind}"):
         by_name[point.name] = (*by_name.get(point.name, ()), point)
@@ -30,12 +30,12 @@ def offered(kind: Kind) -> dict[str, tuple[EntryPoint, ...]]:
 
 
 def names(kind: Kind, built_in: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the plug-ins of a kind that are not those of built-in parts."""
+    """Return the names of the plug-ins of a kind, without built-in names."""
     return tuple(sorted(set(offered(kind)) - set(built_in)))
 
 
 def load(kind: Kind, name: str) -> Any:
-    """Return what the plug-in of that name leads to; raise UsageError where two packages offer it, or where it cannot be loaded."""
+    """Return the object of the plug-in `name`; raise UsageError where two packages provide it, or where it cannot be loaded."""
     points = offered(kind)[name]
     if len(points) > 1:
         raise UsageError(f"{' and '.join(sorted(map(package_of, points)))} both offer {name} as one of dream.{kind}; uninstall one of them")
@@ -46,5 +46,5 @@ def load(kind: Kind, name: str) -> Any:
 
 
 def package_of(point: EntryPoint) -> str:
-    """Return the name and version of the package that offers an entry point."""
+    """Return the name and version of the package that provides an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value

@@ -1,7 +1,7 @@
-"""The record: one prompt, or one conversation, with everything known about it.
+"""The record: one prompt, or one conversation, with all its data.
 
-A record is read once, at the edge, into the frozen dataclasses below. Fields that are not ours stay in `extra`
-and are written back as they came, in the order in which they came.
+A record is read once, at the edge, into the immutable types below. Unknown fields are kept in `extra` and are written back
+unchanged, in their original order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
 from dream_cli.records.access import ANYWHERE, Access
 from dream_cli.records.columns import prompt_like
-from dream_cli.records.conversation import Message, is_asked, is_tool_call, placed, transcript, without_tools
+from dream_cli.records.conversation import Message, answers_user, is_tool_call, placed, transcript, without_tools
 from dream_cli.records.failure import Failure, read_failure
 from dream_cli.records.frozen import Frozen
 from dream_cli.records.parts import IMAGE, Place, at_head, marked, read_text, unmarked, with_rest
@@ -40,7 +40,7 @@ Json = dict[str, Any]
 class Image(Frozen, frozen=True):
     """One picture: a file (`path`), its bytes (`data`), or both, as in the `Image` struct of Hugging Face datasets.
 
-    Two images are equal whatever may be done with them (`access`).
+    `access` does not count for equality.
     """
 
     path: str | None = None
@@ -55,10 +55,10 @@ class Image(Frozen, frozen=True):
 
 
 class Turn(Frozen, frozen=True):
-    """One prompt to be answered: the conversation before it, its observations, and its responses.
+    """One prompt to answer, with the conversation before it, its observations and its responses.
 
-    `places` are those of the images in the prompt; messages of `history` have their own. `reply` is the index of the assistant message
-    that answers the prompt, None for a prompt that no message answers yet: its observations and responses then stand on the record.
+    `places` are the positions of the images in the prompt; messages of `history` have their own. `reply` is the index of the assistant
+    message that answers the prompt. It is None where no message answers it yet: observations and responses are then on the record.
     """
 
     prompt: str
@@ -75,16 +75,16 @@ class Turn(Frozen, frozen=True):
 
     @property
     def transcript(self) -> str:
-        """The prompt alone, or the conversation up to it with the speakers named."""
+        """The prompt alone, or the conversation up to it with the roles named."""
         return transcript(self.messages)
 
     def seen(self, images: Sequence[Image]) -> tuple[Image, ...]:
-        """Return the record's images that are shown in the prompt or before it, in their order."""
+        """Return the record's images in the prompt or before it, in order."""
         return tuple(images[place.image] for message in self.messages for place in message.places if place.image < len(images))
 
 
 class Record(Frozen, frozen=True):
-    """One prompt, or one conversation, with everything known about it; two are equal whatever may be done with their images (`access`)."""
+    """One prompt, or one conversation, with all its data; `access` does not count for equality."""
 
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
@@ -118,9 +118,9 @@ class Record(Frozen, frozen=True):
     ) -> Record:
         """Read a record from a JSON object; raise InvalidRecord with `place` (file:line) where a field is malformed.
 
-        An image column of another name than `images` may hold one image or a list; it stays in `extra` and is written as it came. So do
-        images that are named in parts of messages: the image column of such a record is "".
-        A record with an `error` is not looked into: it is only passed on.
+        An image column of another name than `images` may hold one image or a list; it is kept in `extra` and written back unchanged. So
+        are images in parts of messages: the image column of such a record is "".
+        The other fields of a record with an `error` are not read: it is only passed on.
         """
         if raw.get("error") is not None:
             failure = read_failure(raw["error"])
@@ -146,16 +146,16 @@ class Record(Frozen, frozen=True):
 
     @property
     def came_with_error(self) -> bool:
-        """Whether the record was read with its error: all its fields are then in `extra`, and no stage has read them."""
+        """Whether the record was read with its error: all its fields are then unread in `extra`."""
         return self.error is not None and self.extra.get("error") is not None
 
     @property
     def labelled_harmful(self) -> bool:
-        """Whether the user's own label calls the prompt harmful."""
+        """Whether the user's own label marks the prompt as harmful."""
         return self.extra.get("harmful") is True
 
     def to_dict(self, images: list[Any] | None = None) -> Json:
-        """Return the record as JSON, its images as the stream names them, which knows the folder; None leaves them out."""
+        """Return the record as JSON with `images` as its images (None: without them); the caller knows the folder of their paths."""
         known, extra = self._known(), self.extra
         if images is not None:
             known["images"] = images
@@ -163,7 +163,7 @@ class Record(Frozen, frozen=True):
         if "id" in known:
             merged = {"id": known.pop("id")} | merged
         if "images" in known:
-            # Images that the input did not have stand after the prompt.
+            # Images that were not in the input are written after the prompt.
             merged |= {name: known.pop(name) for name in ("prompt", "messages") if name in known}
             at = 1 + max((i for i, name in enumerate(merged) if name in ("prompt", "messages")), default=-1)
             fields = list(merged.items())
@@ -183,12 +183,12 @@ class Record(Frozen, frozen=True):
         known: Json = {}
         if self.id is not None:
             # A number is read as a string and written back as a number.
-            came = self.extra.get("id")
-            known["id"] = self.id if not isinstance(came, int | float) or _number_as_id(came) != self.id else came
+            original = self.extra.get("id")
+            known["id"] = self.id if not isinstance(original, int | float) or _number_as_id(original) != self.id else original
         if self.prompt is not None:
-            # A text with image marks is written back unchanged too.
-            came = self.extra.get(self.prompt_column)
-            known[self.prompt_column] = came if isinstance(came, str) and unmarked(came)[0] == self.prompt else self.prompt
+            # A text with image marks is written back with its marks.
+            original = self.extra.get(self.prompt_column)
+            known[self.prompt_column] = original if isinstance(original, str) and unmarked(original)[0] == self.prompt else self.prompt
         if self.messages:
             known["messages"] = [m.to_dict() for m in self.messages]
         if self.observations is not None:
@@ -200,11 +200,11 @@ class Record(Frozen, frozen=True):
         return known
 
     def _plain_response(self) -> bool:
-        """Whether the responses are only the plain `response` string that the record came with."""
+        """Whether the only response is the plain `response` string of the input."""
         return self.responses == (Response(str(self.extra.get("response"))),) and "responses" not in self.order
 
     def turns(self) -> tuple[Turn, ...]:
-        """Return the prompts of this record that can be answered, in order.
+        """Return the turns of this record, in order.
 
         A conversation has one turn for each assistant message, and one more where it ends with the user.
         """
@@ -213,15 +213,15 @@ class Record(Frozen, frozen=True):
             return (Turn(self.prompt or "", observations=self.observations, responses=self.responses or (), places=places),)
         messages, turns = placed(self.messages, len(self.images)), []
         for i, message in enumerate(messages):
-            if message.role == "assistant" and not is_tool_call(messages, i) and is_asked(messages, i):
+            if message.role == "assistant" and not is_tool_call(messages, i) and answers_user(messages, i):
                 response = Response(message.content, judgement=message.judgement)
                 turns.append(_turn(messages[:i], message.observations, (response,), reply=i))
-        if messages[-1].role in ("user", "tool") and is_asked(messages, len(messages)):
+        if messages[-1].role in ("user", "tool") and answers_user(messages, len(messages)):
             turns.append(_turn(messages, self.observations, self.responses or (), reply=None))
         return tuple(turns)
 
     def require_images(self) -> None:
-        """Raise InvalidRecord where a text has more image marks than the record has images: a model would get the mark without an image."""
+        """Raise InvalidRecord where a text has more image marks than the record has images: a model would see a mark without its image."""
         places = (*self.places, *(place for message in self.messages for place in message.places))
         marks = 1 + max((place.image for place in places), default=-1)
         if marks > len(self.images):
@@ -230,9 +230,9 @@ class Record(Frozen, frozen=True):
             raise InvalidRecord(f"the text has {marked_for}, and the record has {has}; name the image, or remove the mark")
 
     def with_turn(self, turn: Turn) -> Record:
-        """Return the record with this turn's observations and judgements written where they belong."""
+        """Return the record with this turn's observations and judgements, on the record or on the message that answers."""
         if turn.reply is None:
-            # A record that was never judged or sampled gets no empty field.
+            # No empty field is added to a record that was never sampled or judged.
             responses = turn.responses if turn.responses or self.responses is not None else None
             return replace(self, observations=turn.observations, responses=responses)
         judged = turn.responses[0].judgement if turn.responses else None
@@ -240,7 +240,7 @@ class Record(Frozen, frozen=True):
         return replace(self, messages=(*self.messages[: turn.reply], message, *self.messages[turn.reply + 1 :]))
 
     def failed(self, stage: str, error: RowError) -> Record:
-        """Return the record with the error of a stage and the place where the record was read."""
+        """Return the record with the error of a stage; the message begins with the record's source and row."""
         raw = {} if error.raw is None else {"raw": error.raw}
         message = f"{self.place}: {error}" if self.place else str(error)
         return replace(self, error=Failure(stage, error.kind, message, raw))
@@ -275,7 +275,7 @@ def unreadable(file: str, line: int, message: str) -> Record:
     return Record(error=Failure("read", "unreadable", message, {"file": file, "line": line}), place=f"{file}:{line}")
 
 
-# The roles of messages, and the roles they are read as: developer is the newer name of system.
+# The roles of messages, and how they are read: developer is the newer name of system.
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "developer": "system", "tool": "tool"}
 _OURS = ("id", "messages", "observations", "responses", "error")
 
@@ -315,7 +315,7 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
         access=access,
     )
     if not record.turns():
-        raise InvalidRecord("'messages' holds no message of the user that is answered or stands last")
+        raise InvalidRecord("'messages' holds no user message that is answered or comes last")
     return record
 
 
@@ -334,7 +334,7 @@ def _number_as_id(value: Any) -> str:
 
 
 def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
-    """Read a message and append the source of each of its images to `slots`; None for an image of the record's own list."""
+    """Read a message; append the source of each of its images to `slots`, None for an image of the record's own list."""
     where = f"messages[{index}]"
     role, content = fields.mapping(raw, where).get("role"), raw.get("content")
     if not isinstance(role, str) or role not in _ROLES:
@@ -354,7 +354,7 @@ def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
 
 
 def _images_of_slots(slots: list[Any], beside: tuple[Image, ...], access: Access) -> tuple[Image, ...]:
-    """Return the images of a record: those of its messages or those of its image column; raise InvalidRecord where it has both."""
+    """Return the images of a record, from its messages or its image column; raise InvalidRecord where it has both."""
     named = [slot for slot in slots if slot is not None]
     if named and (beside or len(named) < len(slots)):
         raise InvalidRecord("images are named in parts of the messages and beside them; name each image in one place")

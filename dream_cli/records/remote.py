@@ -1,4 +1,4 @@
-"""Files behind a URL (`s3://`, `gs://`, `hf://`, `https://`, ...), which fsspec opens; it comes with the extra `remote`."""
+"""Files at a URL (`s3://`, `gs://`, `hf://`, `https://`, ...), opened by fsspec, which the extra `remote` installs."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def opened(source: str) -> IO[bytes]:
         return open(source, "rb")
     files, path = _filesystem(source)
     with _as_usage_error(source):
-        # The files of fsspec read lines of any length only.
+        # The files of fsspec have no length limit for a line.
         return io.BufferedReader(files.open(path, "rb"))
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file behind a URL; raise UsageError where nobody can know."""
+    """Whether there is a file at a URL; raise UsageError where that cannot be determined."""
     files, path = _filesystem(url)
     with _as_usage_error(url):
         return bool(files.exists(path))
 
 
 def listed(url: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the URLs that a URL stands for, sorted: those of a glob, the files of a folder (it ends in /), else the URL itself."""
+    """Return the URLs that a URL matches, sorted: of a glob, of the files of a folder (it ends in /), otherwise the URL itself."""
     if not url.endswith("/") and not _GLOB.search(url):
         return [url]
     files, path = _filesystem(url)
@@ -49,7 +49,7 @@ def listed(url: str, suffixes: tuple[str, ...]) -> list[str]:
 
 @contextmanager
 def uploading(url: str) -> Iterator[IO[bytes]]:
-    """Yield an open local file that is uploaded to the URL when the body succeeds: whole or not at all. Raises UsageError."""
+    """Yield an open local file that is uploaded to the URL only when the body succeeds. Raises UsageError."""
     files, path = _filesystem(url)
     with tempfile.NamedTemporaryFile(prefix="dream-") as file:
         yield cast("IO[bytes]", file)
@@ -75,7 +75,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _as_usage_error(url: str) -> Iterator[None]:
-    """Turn what the body raises into a UsageError that names the URL; each service has errors of its own."""
+    """Turn any exception of the body into a UsageError that names the URL; each service has exceptions of its own."""
     try:
         yield
     except UsageError:

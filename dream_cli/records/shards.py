@@ -1,4 +1,4 @@
-"""Many files in one run: what the words of a command line stand for, one part of them, and the outputs in a folder."""
+"""Many files in one run: the files that command-line arguments match, one part of them, and the outputs in a folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
 from dream_cli.records.streams import SUFFIXES, check_source, read_records, records_of
 
-# The call store of a shard lies beside its output.
+# The call store of a shard is beside its output.
 STORE = ".calls.sqlite"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of `count` parts of the work, counted from 0: every `count`th file, or of a single file every `count`th record."""
+    """One of `count` parts of the work, counted from 0: every `count`th file, or every `count`th record of a single file."""
 
     index: int
     count: int
@@ -37,7 +37,7 @@ class Part:
 
     @classmethod
     def of_array(cls, environment: Mapping[str, str]) -> Part | None:
-        """Return the part of a task of a Slurm array; None outside of one, or in one of a single task."""
+        """Return the part of this task of a Slurm array; None outside an array, or in an array of one task."""
         names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
         if not all(environment.get(name, "").isdecimal() for name in names):
             return None
@@ -56,12 +56,12 @@ class Shard(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the output stands: it is written whole or not at all."""
+        """Whether the output exists: it is written atomically."""
         return remote.exists(self.out) if remote.is_url(self.out) else os.path.exists(self.out)
 
     @property
     def store(self) -> str | None:
-        """The call store beside the output; None for an output behind a URL."""
+        """The call store beside the output; None for an output at a URL."""
         return None if remote.is_url(self.out) else self.out + STORE
 
 
@@ -71,7 +71,7 @@ def is_folder(out: str | None) -> TypeGuard[str]:
 
 
 def make_folder(out: str | None) -> None:
-    """Make the folder of an output that is one, on this machine; raise UsageError where that is not possible."""
+    """Create the folder of an output that is a local folder; raise UsageError where that is not possible."""
     if out is None or not is_folder(out) or remote.is_url(out):
         return
     try:
@@ -81,7 +81,7 @@ def make_folder(out: str | None) -> None:
 
 
 def expanded(words: Sequence[str]) -> list[str]:
-    """Return the files that words stand for: files, folders, globs and URLs; raise UsageError where there are none."""
+    """Return the files that arguments match: files, folders, globs and URLs; raise UsageError where there are none."""
     files = [file for word in words for file in _files(word)]
     if len(files) > 1 and "-" in files:
         raise UsageError("stdin (-) cannot be read beside other files; name files alone")
@@ -107,10 +107,10 @@ def _files(word: str) -> list[str]:
 
 
 def plan(files: Sequence[str], folder: str, part: Part | None = None) -> list[Shard]:
-    """Return the shards of a part of the work, each with its output of the same name in the folder, which is made.
+    """Return the shards of a part of the work, each with an output of the same name in the folder, which is created.
 
-    Parts of a single file are named `NAME-00003-of-00008.jsonl`. Raises UsageError where two files have one name, or where the folder
-    holds something that is no output of these files.
+    Parts of a single file are named `NAME-00003-of-00008.jsonl`. Raises UsageError where two files have the same name, or where the
+    folder holds a file that is not an output of these files.
     """
     if not files or "-" in files:
         raise UsageError(f"-o {folder} is a folder with one output per input file; stdin has no name, so name a file (-o FILE)")
@@ -123,7 +123,7 @@ def plan(files: Sequence[str], folder: str, part: Part | None = None) -> list[Sh
     for shard in shards:
         other = first.setdefault(shard.out, shard.source)
         if other != shard.source:
-            raise UsageError(f"{other} and {shard.source} have one name, and so would their outputs in {folder}; rename one of them")
+            raise UsageError(f"{other} and {shard.source} have the same name, and so would their outputs in {folder}; rename one of them")
         if os.path.realpath(shard.out) == os.path.realpath(shard.source):
             raise UsageError(f"{shard.source} would be its own output; name another folder with -o")
     if not remote.is_url(folder):
@@ -138,10 +138,10 @@ def _check_folder(folder: str, names: set[str]) -> None:
     except OSError as error:
         raise UsageError(f"-o {folder} cannot be used: {error.strerror}; name another folder") from error
     for name in present:
-        # Beside an output lie its call store, with two files of SQLite, and the temporary of a writer.
+        # Beside an output are its call store, with two files of SQLite, and the temporary file of a writer.
         known = name in names or name.partition(STORE)[0] in names or (name.startswith(".") and name.endswith(".tmp"))
         if not known:
-            raise UsageError(f"-o {folder} holds {name}, which is no output of these files; name an empty folder")
+            raise UsageError(f"-o {folder} holds {name}, which is not an output of these files; name an empty folder")
 
 
 def _join(folder: str, name: str) -> str:

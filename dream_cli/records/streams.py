@@ -50,14 +50,14 @@ def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: 
 
 
 def read_with(source: str | None, rows: RowReader) -> Iterator[Record]:
-    """Return the records of a file or of stdin, made by `rows`, as `read_records` does."""
+    """Return the records of a file or of stdin, created by `rows`, as `read_records` does."""
     if source is None or source == "-":
         return _read_lines(standard_input(), rows)
     return _read_file(source, rows) if is_pipe(source) else _open_file(source, rows)
 
 
 def standard_input() -> IO[bytes]:
-    """Return stdin; raise UsageError where the shell has closed it. Where it is a terminal, report that it is read."""
+    """Return stdin; raise UsageError where the shell has closed it. If it is a terminal, report that it is read."""
     if sys.stdin is None:
         raise UsageError("stdin is closed; name a file, or read records from a pipe")
     if sys.stdin.isatty():
@@ -66,7 +66,7 @@ def standard_input() -> IO[bytes]:
 
 
 def base_of(source: str | None, reading: Reading) -> Base:
-    """Return the folder in which the relative image paths of a source start: its own; for stdin and pipes the current one."""
+    """Return the base of the relative image paths of a source: its own folder; for stdin and pipes the current one."""
     if source is None or source == "-":
         return reading.base("", key_of(0))
     return reading.base("" if is_pipe(source) or is_url(source) else os.path.dirname(source), key_of(source))
@@ -102,10 +102,10 @@ def is_pipe(path: str) -> bool:
 
 
 def records_of(folder: str) -> str:
-    """Return the hint at the command that makes records of a folder: of its pictures, where it holds some."""
+    """Return a hint with the command that makes records from a folder, or from its pictures if it holds any."""
     pictures = any(name.lower().endswith(PICTURES) for name in os.listdir(folder))
     prompt = ' --prompt "..." -o in.jsonl' if pictures else ""
-    return f"make records of {'its pictures' if pictures else 'it'}: dream convert {shlex.quote(folder)}{prompt}"
+    return f"make records from {'its pictures' if pictures else 'it'}: dream convert {shlex.quote(folder)}{prompt}"
 
 
 def check_source(source: str | None) -> None:
@@ -123,12 +123,12 @@ def check_source(source: str | None) -> None:
     if not os.path.exists(source):
         raise UsageError(f"{source} does not exist{did_you_mean(source, SUFFIXES)}")
     if source.lower().endswith(CONVERTED):
-        raise UsageError(f"{source} is not a file of records; make one of it: dream convert {source} -o FILE.jsonl")
+        raise UsageError(f"{source} is not a file of records; make one from it: dream convert {source} -o FILE.jsonl")
     if source.lower().endswith(PICTURES):
         raise UsageError(f"{source} is a picture, not a file of records; {records_of(os.path.dirname(source) or '.')}")
     suffix = suffix_of(source)
     if not os.access(source, os.R_OK):
-        raise UsageError(f"{source} may not be read; give yourself permission (chmod u+r)")
+        raise UsageError(f"{source} is not readable; change its permissions (chmod u+r)")
     if suffix != ".parquet":
         check_layout(source, suffix)
 
@@ -150,7 +150,7 @@ def _read_lines(file: IO[bytes], rows: RowReader) -> Iterator[Record]:
             elif line.strip():
                 yield _read_line(line, rows, number)
     except (OSError, EOFError, zlib.error) as error:
-        yield unreadable(name, number + 1, f"{name}:{number + 1}: the file breaks off here ({error}); make it anew")
+        yield unreadable(name, number + 1, f"{name}:{number + 1}: the file is truncated or damaged here ({error}); create it again")
 
 
 def _skip_rest(file: IO[bytes], line: bytes) -> None:
@@ -161,7 +161,7 @@ def _skip_rest(file: IO[bytes], line: bytes) -> None:
 
 def _read_line(line: bytes, rows: RowReader, number: int) -> Record:
     name = rows.name
-    # Without its line end: an incomplete text is then reported as incomplete, and not as a control character in a string.
+    # Without its line end: incomplete JSON is then reported as incomplete, and not as a control character in a string.
     text = line.rstrip(b"\r\n")
     record = rows.plain_record(text, number)
     if record is not None:
@@ -201,7 +201,7 @@ def _read_items(source: str, rows: RowReader) -> Iterator[Record]:
 
 
 def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Record]:
-    """Return the records of rows that are JSON objects already, or the error of one that could not be read."""
+    """Return the records of rows that are JSON objects already; a row that could not be read becomes a record with its error."""
     number = 0
     try:
         for raw in raws:
@@ -211,12 +211,12 @@ def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Reco
             else:
                 yield rows.record(raw, number)
     except (OSError, ValueError) as error:
-        message = f"{rows.name}:{number + 1}: the file is damaged from this row on ({error}); make it anew"
+        message = f"{rows.name}:{number + 1}: the file is damaged from this row on ({error}); create it again"
         yield unreadable(rows.name, number + 1, message)
 
 
 class RowReader:
-    """Makes records of the rows of one source; a column that looks like an image and is not read is reported to `unread`.
+    """Makes records from the rows of one source; a column that looks like an image and is not read is reported to `unread`.
 
     `name` is the source's name for messages; relative image paths start at `base`.
     """
@@ -226,7 +226,7 @@ class RowReader:
         self.unread: UnreadColumns | None = UnreadColumns(reading.prompt_column)
 
     def record(self, raw: Any, number: int, odd: str | None = None) -> Record:
-        """Return the record of row `number`; a malformed value, or the message `odd` about its text, becomes its error."""
+        """Return the record of row `number`; a malformed value, or `odd`, a message about its text, becomes its error."""
         place = f"{self.name}:{number}"
         if odd is not None:
             fields = raw if isinstance(raw, dict) else {}
@@ -238,7 +238,7 @@ class RowReader:
         return record
 
     def plain_record(self, line: bytes, number: int) -> Record | None:
-        """Return the record of line `number` without its end where it is an ordinary one, else None."""
+        """Return the record of `line`, row `number` without its line end; None where it is not an ordinary line."""
         if self.reading.image_column is not None or self.reading.prompt_column is not None:
             return None
         record = plain_record(line, f"{self.name}:{number}", self.base)
@@ -252,7 +252,10 @@ class RowReader:
 
 
 def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = DEFAULT_READING) -> Record:
-    """Return the record of a JSON object, row `number` of a file, with relative image paths starting in `base`; a malformed object becomes a record with an error."""
+    """Return the record of a JSON object, row `number` of a file; a malformed object becomes a record with an error.
+
+    Relative image paths start at `base`.
+    """
     place = f"{name}:{number}"
     if not isinstance(raw, dict):
         return unreadable(name, number, f"{place}: a record is a JSON object {{...}}; this is {json.dumps(raw)[:40]}")

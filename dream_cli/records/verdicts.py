@@ -1,4 +1,4 @@
-"""Verdicts of an evaluation: the answer of one judge, or of several, to one question about one response."""
+"""Verdicts of an evaluation: the answer of one or more judges to one question about one response."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dream_cli.records.fields import with_rest
 
 Json = dict[str, Any]
 Value = bool | int | float | str
-# The order in which a verdict that no judge model gave is written.
+# The order of the fields of a verdict without a judge model.
 BY_RULE = ("value", "judge", "raw", "unscored")
-# The answers that a question allows; -1 is a code of SIUO's published scorer. Other questions take any value.
+# The allowed answers of a question; -1 is a code of SIUO's published scorer. Other questions accept any value.
 _ALLOWED: Mapping[str, Callable[[Any], bool]] = {
     "safe": lambda value: isinstance(value, int) and value in (-1, 0, 1),
     "effective": lambda value: isinstance(value, int) and value in (-1, 0, 1),
@@ -28,11 +28,11 @@ _ALLOWED: Mapping[str, Callable[[Any], bool]] = {
 class Verdict:
     """The answer of a judge to one question, or why it is unscored.
 
-    `value` is None where there is no answer; `judge` names the model, rule or file that gave it, `judge_id` its weights and prompts.
-    `probability` is that of the value, or of true where the value is true or false, in [0, 1]; `probabilities` are those of the facts
-    that it is put together from, or of all answers where there are three; `raw` is the text of the judge. `orders` holds a number in [0, 1] for each order of
-    two compared responses, 1 where ours won; `other` is the model that wrote the other response. `judges` holds the verdicts that
-    a majority was taken of, `disagree` is whether they differ. `extra` holds the other fields, `order` the order in which all came.
+    `value` is None if there is no answer; `judge` names the model, rule or file that gave it, `judge_id` its weights and prompts.
+    `probability` is that of the value, or of true for a Yes/No value, in [0, 1]; `probabilities` are those of the facts
+    that the value combines, or of all answers if there are three; `raw` is the judge's text. `orders` holds a number in [0, 1] for
+    each order of two compared responses, 1 where ours won; `other` is the model that wrote the other response. `judges` holds the
+    verdicts behind a majority, `disagree` is whether they differ. `extra` holds unknown fields, `order` the original order of all.
     """
 
     value: Value | None = None
@@ -51,7 +51,7 @@ class Verdict:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Verdict:
-        """Read a verdict; a field of another type or range is not read, and stays in `extra`."""
+        """Read a verdict; a field of the wrong type or range is kept unread in `extra`."""
         known: Json = {name: raw[name] for name, fits in _FITS.items() if raw.get(name) is not None and fits(raw[name])}
         rest = {name: value for name, value in raw.items() if name not in known}
         if "orders" in known:
@@ -61,7 +61,7 @@ class Verdict:
         return cls(**known, extra=rest, order=tuple(raw))
 
     def to_dict(self) -> Json:
-        """Return the verdict as JSON, without the parts that are not known; a verdict without an answer has the value null."""
+        """Return the verdict as JSON, without unknown fields; a verdict without an answer has the value null."""
         known = {name: part for name in _FITS if (part := getattr(self, name)) is not None and part != ()}
         if self.value is None and (self.order is None or "value" in self.order):
             # A value that was not read is in `extra`.
@@ -82,7 +82,7 @@ class Verdict:
 
     @property
     def voices(self) -> tuple[Verdict, ...]:
-        """The verdicts of the single judges: those that a majority was taken of, else this one."""
+        """The verdicts of the single judges: those behind a majority, otherwise this one."""
         return self.judges or (self,)
 
     def answer(self, question: str) -> Value | None:
@@ -90,15 +90,15 @@ class Verdict:
         if self.value is not None and (question not in _ALLOWED or _ALLOWED[question](self.value)):
             return self.value
         # A list or an object was not read as a value.
-        refused = self.extra.get("value") if self.value is None else self.value
-        if refused is None:
+        rejected = self.extra.get("value") if self.value is None else self.value
+        if rejected is None:
             return None
-        raise InvalidRecord(f"the verdict {question!r} has the value {refused!r}; write it as eval does, or null")
+        raise InvalidRecord(f"the verdict {question!r} has the value {rejected!r}; write it as eval does, or null")
 
     def joined_to(self, earlier: Verdict | None) -> Verdict:
-        """Return this verdict joined to those that other judges gave before.
+        """Return this verdict joined to the earlier verdicts of other judges.
 
-        The value is that of more than half of the judges; where there is none, the joint verdict is unscored.
+        The value is that of more than half of the judges; without such a majority the joint verdict is unscored.
         """
         others = earlier.voices if earlier is not None else ()
         voices = (*(voice for voice in others if voice.judge != self.judge), self)
@@ -117,7 +117,7 @@ class Verdict:
         )
 
 
-# The verdict of a question that was not put to a judge.
+# The verdict of a question that no judge has answered.
 NOT_ASKED = Verdict()
 
 
@@ -129,7 +129,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# In the order in which a verdict is written.
+# In the order of a written verdict.
 _FITS: Mapping[str, Callable[[Any], bool]] = {
     "value": lambda value: isinstance(value, Value),
     "orders": lambda value: isinstance(value, list) and len(value) == 2 and all(_is_number(won) and 0 <= won <= 1 for won in value),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# C0 except tab and newline, DEL, C1, the marks that change the direction of writing, and halves of surrogate pairs.
+# C0 except tab and newline, DEL, C1, the marks of writing direction, and halves of surrogate pairs.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -26,12 +26,12 @@ def visible_line(text: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Return a text of at most `most` characters, with dots where its end is left out."""
+    """Return a text of at most `most` characters; dots replace an end that is cut off."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def amount(n: int, noun: str, verb: str = "") -> str:
-    """Return a number with its noun, and with the form of a verb that goes with it: "1 row is", "2 rows are"."""
+    """Return a number with its noun, and with the matching form of a verb: "1 row is", "2 rows are"."""
     one = {"have": "has", "are": "is", "were": "was", "got": "got", "occur": "occurs", "come": "comes", "disagree": "disagrees"}
     form = f" {one[verb] if n == 1 else verb}" if verb else ""
     return f"{n:,} {noun}{'' if n == 1 else 's'}{form}"
