@@ -75,7 +75,7 @@ def test_what_a_target_has_no_place_for_is_counted_by_field(work: Workdir) -> No
     ran = work.dream("convert", "pairs.jsonl", "--to", "trl", "-o", "out.jsonl")
     assert ran.err.splitlines() == [
         "dream convert: rows read: 2 dream; written as trl: 2",
-        "dream convert: trl has no place for margin (2 rows), note (1 row)",
+        "dream convert: trl has no field for margin (2 rows), note (1 row)",
     ]
     assert work.read("out.jsonl")[0] == {
         "id": 7,
@@ -104,9 +104,7 @@ def test_a_parquet_file_of_other_types_is_read_as_far_as_it_goes(work: Workdir) 
     assert ran.code == 1 and ran.rows[0]["error"]["kind"] == "invalid"
 
 
-UNKNOWN = (
-    "a row of no known form, with 'question'; 'question' may be the prompt: --prompt-column question (dream: no 'prompt' and no 'messages'"
-)
+UNKNOWN = "a row of no known dialect, with 'question'; 'question' may be the prompt: --prompt-column question (dream: no 'prompt' and no 'messages'"
 
 
 def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:
@@ -121,7 +119,7 @@ def test_a_row_without_a_form_goes_beside_the_file(work: Workdir) -> None:
     assert [row["error"]["message"].split("; rlhf-v: ")[0] for row in beside] == [
         "in.jsonl:2: 2 responses are not a single answer; make pairs of them first (dream pair)",
         f"in.jsonl:3: {UNKNOWN}",
-        "in.jsonl:4: a row of answers in a file of chosen, rejected; its reader takes one kind per file",
+        "in.jsonl:4: a row of answers in a file of chosen, rejected; its reader accepts one kind per file",
     ]
     assert "3 rows have an error (3 invalid), see out.jsonl.errors.jsonl; the first: in.jsonl:2: 2 responses" in ran.err
 

@@ -149,7 +149,7 @@ def test_the_members_of_one_key_are_one_record(tmp_path: Path, png: bytes, name:
     assert sizes(records[:3]) == [[(16, 16)], [(16, 16)] * 2, [(16, 16)]]
     assert records[3].error is not None and records[3].error.message.startswith(f"{tmp_path / name}:4: a/5.json is not JSON: ")
     assert len(records) == 4 and receipt.errors.total() == 1
-    assert (receipt.skipped, receipt.first_skipped) == (1, f"{tmp_path / name}: a/4.mp4 is no picture, JSON or text")
+    assert (receipt.skipped, receipt.first_skipped) == (1, f"{tmp_path / name}: a/4.mp4 is not a picture, JSON or text")
 
 
 def test_a_prompt_replaces_the_texts_of_samples(tmp_path: Path, png: bytes) -> None:

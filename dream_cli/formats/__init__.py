@@ -1,1 +1,1 @@
-"""One file per dialect of data: to and from our records."""
+"""One file per dialect of data, each converted to and from records."""

@@ -1,4 +1,4 @@
-"""The Alpaca dialect: `instruction`, `input`, `output`, `history`, and for pairs `chosen` and `rejected`; with `images` as LLaMA-Factory reads it.
+"""The Alpaca dialect: `instruction`, `input`, `output`, `history`, `images` as in LLaMA-Factory, and for pairs `chosen` and `rejected`.
 
 Source: `llamafactory/data/converter.py` of LLaMA-Factory 0.9.5.
 """
@@ -38,7 +38,7 @@ INLINE = False
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     if not isinstance(row.get("instruction"), str):
         return "no 'instruction'"
     if isinstance(row.get("chosen"), list):
@@ -47,14 +47,14 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    """Return a row as a record; raise InvalidRecord where it is malformed."""
     messages = [{"role": "system", "content": _string(row["system"])}] if row.get("system") else []
     turns = row.get("history") or []
     if not isinstance(turns, list) or not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in turns):
         raise InvalidRecord("'history' is not a list of [prompt, answer]")
     for prompt, answer in turns:
         messages += [{"role": "user", "content": _string(prompt)}, {"role": "assistant", "content": _string(answer)}]
-    # LLaMA-Factory joins the two to one prompt in the same way.
+    # LLaMA-Factory joins the two texts in the same way.
     prompt = "\n".join(_string(text) for text in (row.get("instruction"), row.get("input")) if text)
     messages.append({"role": "user", "content": prompt})
     images, rest = images_of(row.get("images"), "images"), other_fields(row, *_OWN)
@@ -70,7 +70,7 @@ def _string(value: Any) -> str:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where the reader would drop it."""
+    """Return a record as a row, and the fields that it cannot hold; raise InvalidRecord where the reader would drop it."""
     example = dialogue(record)
     require_turns(example)
     texts = [m["content"] for m in example.texts()]

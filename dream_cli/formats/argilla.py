@@ -1,6 +1,6 @@
-"""The dialect of Argilla: the texts and images to annotate in `fields`, beside the suggestions and responses of annotators.
+"""The dialect of Argilla: the texts and images to annotate in `fields`, with the suggestions and responses of annotators.
 
-Source: `Record.to_dict` of Argilla 2. Rows of its `to_datasets` have the fields as columns, and are read like any other.
+Source: `Record.to_dict` of Argilla 2. Rows of its `to_datasets` have the fields as columns and are read like other rows.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _ANSWERS = ("response", "completion", "generation", "output", "answer")
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     return "" if isinstance(row.get("fields"), Mapping) and any(name in row for name in _ANNOTATIONS) else "no 'fields' with annotations"
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; annotations and other fields stay beside. Raise InvalidRecord where it is malformed."""
+    """Return a row as a record; annotations and other fields are kept as extra fields. Raise InvalidRecord where it is malformed."""
     fields = {name: value for name, value in row["fields"].items() if value is not None}
     prompt = "prompt" if "prompt" in fields else prompt_like(fields)
     chat = next((name for name, value in fields.items() if isinstance(value, list) and value and isinstance(value[0], Mapping)), None)

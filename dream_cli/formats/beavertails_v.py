@@ -1,4 +1,4 @@
-"""The dialect of BeaverTails-V, PKU-SafeRLHF and PKU-SafeRLHF-V: a question, with an image or none, and one labelled answer or two compared ones.
+"""The dialect of BeaverTails-V, PKU-SafeRLHF and PKU-SafeRLHF-V: a question, an optional image, and one labelled answer or two compared ones.
 
 Source: the columns of https://huggingface.co/datasets/saferlhf-v/BeaverTails-V, PKU-Alignment/BeaverTails-V and PKU-Alignment/PKU-SafeRLHF,
 and `align_anything/configs/format_dataset.py` of align-anything.
@@ -20,7 +20,7 @@ _SAFER = ("safer_response_id",)
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     if not isinstance(row.get("question", row.get("prompt")), str):
         return "no 'question'"
     answered = _numbers(row) or ("question" in row and "is_response_safe" in row and "response" in row)
@@ -28,9 +28,9 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records: with two responses, and as a pair where a label prefers one; raise InvalidRecord where it is malformed.
+    """Return a row as a record; two responses are a pair if a label prefers one. Raise InvalidRecord where it is malformed.
 
-    The safe answer is preferred to the unsafe one, of two safe ones the more helpful, of two unsafe ones the safer. The labels stay beside.
+    A safe answer is preferred to an unsafe one, of two safe ones the more helpful, of two unsafe ones the safer. Labels are extra fields.
     """
     prompt = "question" if "question" in row else "prompt"
     messages = [{"role": "user", "content": _text(row, prompt)}]
@@ -53,7 +53,7 @@ def _numbers(row: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _preferred(row: Mapping[str, Any], numbers: tuple[int, ...]) -> int | None:
-    """Return the number of the preferred answer, None where no label names one."""
+    """Return the number of the preferred answer, None without such a label."""
     safe = [number for number in numbers if _is_safe(row.get(f"is_response_{number}_safe"))]
     if len(safe) == 1:
         return safe[0]

@@ -1,4 +1,4 @@
-"""The conversion between other dialects and our records, row by row."""
+"""The conversion between other dialects and records, row by row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dream_cli.records.images import checked_bytes, extracted
 from dream_cli.records.record import Image, Record
 from dream_cli.records.visible import amount
 
-# How many field names a receipt lists; data may bring any number of them.
+# Maximum number of field names in a receipt; data can have any number of them.
 _MOST = 30
 _PROMPTS = {"prompt", "messages"}
 
@@ -33,7 +33,7 @@ _PROMPTS = {"prompt", "messages"}
 class Conversion:
     """The options of a conversion: the dialects read (`source` None: recognised row by row) and written, and the form of the images.
 
-    `images` None takes the form that the target needs; `image_folder` is the folder of extracted images.
+    `images` None selects the form that the target needs; `image_folder` is the folder of extracted images.
     """
 
     source: str | None = None
@@ -63,7 +63,7 @@ class Receipt:
     rejects: str | None = None
 
     def leave_out(self, names: tuple[str, ...]) -> None:
-        """Count the fields of one row that the target has no place for; names beyond the limit are counted together."""
+        """Count the fields of one row that the target cannot hold; names beyond the limit are counted together."""
         self.left_out.update(name if name in self.left_out or len(self.left_out) < _MOST else "other fields" for name in names)
 
     def fail(self, record: Record) -> None:
@@ -73,12 +73,12 @@ class Receipt:
             self.first = self.first or f"{record.place}: {record.error.message.removeprefix(f'{record.place}: ')}"
 
     def report(self, target: str) -> str:
-        """Return what was read and written, what was left out by field, and the errors by kind."""
+        """Return the counts of rows read and written, of fields left out, and of errors by kind."""
         read = ", ".join(f"{n} {name}" for name, n in self.read.most_common()) or "none"
         lines = [f"rows read: {read}; written as {target}: {self.written}"]
         if self.left_out:
             lines.append(
-                f"{target} has no place for " + ", ".join(f"{name} ({amount(n, 'row')})" for name, n in self.left_out.most_common())
+                f"{target} has no field for " + ", ".join(f"{name} ({amount(n, 'row')})" for name, n in self.left_out.most_common())
             )
         if self.paths_left:
             lines.append(f"images that are not embedded and stay paths: {self.paths_left}; the first: {self.first_left}")
@@ -88,7 +88,7 @@ class Receipt:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
             where = self.rejects or "their `error` field"
             lines.append(f"{amount(self.errors.total(), 'row', 'have')} an error ({kinds}), see {where}; the first: {self.first}")
-        # Names of fields come from the data: a terminal would obey the control characters in them.
+        # Field names come from the data: a terminal would interpret control characters in them.
         shown = ("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in lines)
         return "".join(f"dream convert: {line}\n" for line in shown)
 
@@ -96,14 +96,14 @@ class Receipt:
 def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     """Convert a file or a folder and return the counts.
 
-    Among our records a row with an error stays in its place; the readers of other dialects would fail on it, so it goes to a file beside.
+    In a file of records, a row with an error stays in the output. The readers of other dialects would fail on it: it goes to a second file.
     """
     receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading.prompt_column)
     base, prompt = source.base, source.prompt
     with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
         opened = open_source(source)
         for row in opened.rows:
-            name, record = understood(row, how, base, naming=naming, prompt=prompt)
+            name, record = read_row(row, how, base, naming=naming, prompt=prompt)
             if not record.images and not record.came_with_error:
                 unread.report(record.extra, record.place)
             receipt.read[name] += 1
@@ -132,27 +132,27 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
     return record
 
 
-def understood(row: Record, how: Conversion, base: Base, naming: Naming | None = None, prompt: str | None = None) -> tuple[str, Record]:
-    """Return the dialect of a row and its record; a row that cannot be read stays as it is, with its error.
+def read_row(row: Record, how: Conversion, base: Base, naming: Naming | None = None, prompt: str | None = None) -> tuple[str, Record]:
+    """Return the dialect of a row and its record; a row that cannot be read is returned with its error.
 
     Relative image paths start at `base`; `prompt` is the prompt of a row that has none.
     """
     if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
         return "error" if row.came_with_error else row.error.kind, row
-    # Of a record without messages only the prompt and the fields of others could settle that it is a row of another dialect.
-    telling = row.extra if row.error is not None else to_row(row, None) if row.messages else {**row.extra, row.prompt_column: row.prompt}
-    if row.error is None and (how.source == OURS or (how.source is None and naming is None and is_ours(telling))):
+    # For a record without messages, only the prompt and the unknown fields can show that it is a row of another dialect.
+    candidate = row.extra if row.error is not None else to_row(row, None) if row.messages else {**row.extra, row.prompt_column: row.prompt}
+    if row.error is None and (how.source == OURS or (how.source is None and naming is None and is_ours(candidate))):
         return OURS, row.renamed()
-    raw = telling if row.error is not None or row.messages else to_row(row, None)
-    # The text beside the images of a WebDataset sample is its prompt, unless one is given.
+    raw = candidate if row.error is not None or row.messages else to_row(row, None)
+    # The text member of a WebDataset sample is its prompt, unless a prompt is given.
     added = raw.get(TEXT) if prompt is None else prompt
     try:
-        name = how.source or (naming.dialect if naming else _recognised(raw, added is not None))
+        name = how.source or (naming.dialect if naming else _dialect_of(raw, added is not None))
         if name == OURS:
             complete = raw if added is None or raw.keys() & _PROMPTS else {"prompt": added, **raw}
             record = Record.from_dict(complete, image_column=row.image_column, prompt_column=row.prompt_column, access=base.access)
             return OURS, replace(record, place=row.place).renamed()
-        # Others are also read where a row alone does not settle that it is theirs.
+        # Dialects that are also written read rows that could belong to several dialects.
         if is_only_read(name) and (why := dialect(name).mismatch(raw)):
             raise InvalidRecord(f"not a row of {name}: {why}")
         known = dialect(name).read(raw if naming is None else naming.renamed(raw))
@@ -166,8 +166,8 @@ def understood(row: Record, how: Conversion, base: Base, naming: Naming | None =
         return failure.kind, Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", failure)
 
 
-def _recognised(raw: Mapping[str, Any], has_prompt: bool) -> str:
-    """Return the dialect of a row; a row of none is a record of ours where it has a prompt: its fault is then the cause."""
+def _dialect_of(raw: Mapping[str, Any], has_prompt: bool) -> str:
+    """Return the dialect of a row; an unrecognised row with a prompt counts as a malformed record."""
     try:
         return recognise(raw)
     except InvalidRecord:

@@ -1,7 +1,7 @@
-"""CSV: the first line names the columns; a text is its cell, every other value is JSON in its cell.
+"""CSV: the first line names the columns; a cell holds a text unchanged, any other value as JSON.
 
-Files of tabs (.tsv) are read in the same way, as VLMEvalKit writes them: a cell of images may be a list as Python writes it, or the
-`index` of a row that holds them.
+Tab-separated files (.tsv) of VLMEvalKit are read in the same way: a cell of images may be a Python list, or the `index` of the row that
+holds the images.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dream_cli.records.record import Json, Record, unreadable
 from dream_cli.records.streams import MAX_LINE, RowReader
 from dream_cli.records.strict_json import dumps
 
-# The first rows decide the columns; a field that first occurs later goes into a last column as JSON.
+# The first rows determine the columns; a field that first occurs later is written into a last column as JSON.
 _HEAD = 1000
 _MORE = "extra"
-# Cells of these columns are never read as JSON: an answer may well be `7` or `null`.
+# Cells of these columns are never read as JSON: an answer may be `7` or `null`.
 _TEXTS = {"prompt", "response", "chosen", "rejected", "instruction", "input", "output", "question"}
 _CHOICES = {"hint", "answer", *string.ascii_uppercase}
 # The images of VLMEvalKit are longer in base64; a shorter cell names the row that holds them.
@@ -34,7 +34,7 @@ _LONGEST_INDEX = 64
 def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
     """Yield the records of a CSV file, read by `rows`; raise UsageError for a file without columns."""
     csv.field_size_limit(MAX_LINE)
-    # A byte that is not UTF-8 becomes a lone surrogate, so that one bad cell is an error of its row and not of the file.
+    # A byte that is not UTF-8 becomes a lone surrogate, so that one bad cell is an error of its row, not of the whole file.
     with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = csv.reader(file)
         columns = next(lines, [])
@@ -53,7 +53,7 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
 
 
 def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
-    """Yield the records of a file of tabs, read by `rows`; raise UsageError for a file without columns."""
+    """Yield the records of a tab-separated file, read by `rows`; raise UsageError for a file without columns."""
     csv.field_size_limit(MAX_LINE)
     with open(source, "rb") as file, open(source, "rb") as again:
         places: dict[str, int] = {}
@@ -80,7 +80,7 @@ def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
 
 
 def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the number and the cells of each row that has any, from 2; a text instead of the cells where they cannot be split."""
+    """Yield the number (from 2) and the cells of each non-empty row; a message instead of the cells where they cannot be split."""
     number = 1
     while True:
         number += 1
@@ -104,7 +104,7 @@ def _tab_value(name: str, cell: str) -> Any:
 
 
 def _decoded(file: IO[bytes]) -> Iterator[str]:
-    # Line by line, so that the place of the file is the start of the next row.
+    # Line by line, so that the position in the file is the start of the next row.
     while line := file.readline():
         yield line.decode("utf-8-sig", "surrogateescape")
 
@@ -116,14 +116,14 @@ def _check_columns(source: str, columns: list[str]) -> None:
 
 
 def _value(name: str, cell: str) -> Any:
-    """Return a cell as the JSON value it holds, a text where it is not JSON; for a column of texts only a text or messages are JSON."""
+    """Return a cell as its JSON value, or as text where it is not JSON; in a text column only strings and messages are read as JSON."""
     if cell[:1] not in '"[{' and name in _TEXTS:
         return cell
     try:
         value = json.loads(cell)
     except (ValueError, RecursionError):
         return cell
-    # 1.50 and 1e3 stay texts: written again as numbers they would read 1.5 and 1000.0.
+    # 1.50 and 1e3 stay texts: written back as numbers they would become 1.5 and 1000.0.
     same = dumps(value).decode() == cell or isinstance(value, str)
     messages = value if isinstance(value, list) else [value]
     fits = name not in _TEXTS or isinstance(value, str) or (bool(messages) and all(isinstance(message, dict) for message in messages))
@@ -151,7 +151,7 @@ class CsvRows:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        # The line end of RFC 4180: with it the writer also quotes a lone carriage return, which the reader would take for the end of the row.
+        # The line end of RFC 4180: with it the writer also quotes a lone carriage return, which the reader would read as a row's end.
         self.lines = csv.writer(self.file, lineterminator="\r\n")
         self.columns: dict[str, None] = {}
         self.head: list[Json] | None = []

@@ -25,7 +25,7 @@ _COLUMNS = {"alpaca": alpaca.COLUMNS, "llamafactory": llamafactory.COLUMNS}
 
 @dataclass(frozen=True)
 class Naming:
-    """The names that a file uses in place of its dialect's: its columns, and in its messages the keys and the speakers."""
+    """The names that a file uses instead of its dialect's: of its columns, and of the keys and roles in its messages."""
 
     dialect: str
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Naming:
     speakers: Mapping[str, str] = field(default_factory=dict)
 
     def renamed(self, row: Mapping[str, Any]) -> Json:
-        """Return a row under the names of its dialect."""
+        """Return a row with the names of its dialect."""
         return {self.columns.get(name, name): self._renamed(value) for name, value in row.items()}
 
     def _renamed(self, value: Any) -> Any:
@@ -46,7 +46,7 @@ class Naming:
 
 
 def naming_of(source: str | None) -> Naming | None:
-    """Return the entry of a file in the `dataset_info.json` beside it, None where it has none; raise UsageError where that cannot be read."""
+    """Return the entry of a file in the `dataset_info.json` beside it, None if there is none; raise UsageError where it cannot be read."""
     path = Path(os.path.dirname(source or ""), FILE)
     if source is None or not path.is_file():
         return None
@@ -67,7 +67,7 @@ def naming_of(source: str | None) -> Naming | None:
 
 
 def enter(out: str, dialect: str, columns: set[str]) -> None:
-    """Add a written file to the `dataset_info.json` beside it; other entries stay. Raises UsageError where that cannot be read."""
+    """Add a written file to the `dataset_info.json` beside it; keep other entries. Raises UsageError where it cannot be read."""
     path = Path(os.path.dirname(out), FILE)
     entries = _entries(path) if path.is_file() else {}
     known = {ours: theirs for ours, theirs in _COLUMNS[dialect].items() if theirs in columns}

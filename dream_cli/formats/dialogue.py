@@ -1,4 +1,4 @@
-"""A record as one training example: a conversation, the answer or the two answers to its last prompt, and the images."""
+"""A record as one training example: a conversation, one or two answers to its last prompt, and the images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dream_cli.records.record import Json
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A record as a training set sees it.
+    """A record as one training example.
 
-    `messages` ({role, content, image_tag?}) end with the last prompt, which `answer` answers, or the two responses of `pair`;
-    `whole` is whether prompt and answer came as one conversation. `left_out` names the fields of the record that are in none of these.
+    `messages` ({role, content, image_tag?}) end with the last prompt, which `answer`, or each response of `pair`, answers;
+    `whole` is whether prompt and answer were one conversation. `left_out` names the fields of the record that are in none of these.
     """
 
     messages: tuple[Json, ...]
@@ -30,17 +30,19 @@ class Dialogue:
 
     @property
     def placed(self) -> bool:
-        """Whether an image is in another place than before the first text of the user."""
+        """Whether an image is at another position than before the first user text."""
         return bool(self.images) and is_placed(self.messages)
 
     def texts(self, ending: str = "") -> list[Json]:
-        """Return the messages as {role, content} with `<image>` in its place; `ending` follows it at the head of the first prompt.
+        """Return the messages as {role, content} with `<image>` at each image; `ending` follows it at the start of the first prompt.
 
-        Raises InvalidRecord where there are not as many places as images.
+        Raises InvalidRecord where the number of placeholders differs from that of images.
         """
         messages = placed(self.messages, len(self.images), ending)
         if self.images and (places := sum(m["content"].count(IMAGE) for m in messages)) != len(self.images):
-            raise InvalidRecord(f"the texts have {places} places {IMAGE!r} for {len(self.images)} images; write one for each, or none")
+            raise InvalidRecord(
+                f"the texts have {places} placeholders {IMAGE!r} for {len(self.images)} images; write one for each, or none"
+            )
         return messages
 
     def plain(self) -> list[Json]:
@@ -49,7 +51,7 @@ class Dialogue:
 
 
 def dialogue(record: Mapping[str, Any]) -> Dialogue:
-    """Return a record (as JSON) as a training example; raise InvalidRecord where it is not a single one."""
+    """Return a record (as JSON) as a training example; raise InvalidRecord where it is not exactly one."""
     held = {"images", "messages" if record.get("messages") else "prompt"}
     tag = {"image_tag": record["image_tag"]} if isinstance(record.get("image_tag"), dict) else {}
     messages = list(record.get("messages") or [{"role": "user", "content": record.get("prompt") or ""} | tag])

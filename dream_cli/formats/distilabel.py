@@ -12,18 +12,18 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.formats.reading import other_fields, record_of, row_images
 from dream_cli.records.record import Json
 
-# A column with one value for each generation, and the name of that value in a response.
+# Columns with one value for each generation, and the name of that value in a response.
 _EACH = {"generation_models": "model", "model_names": "model", "ratings": "rating", "rationales": "rationale"}
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     fits = isinstance(row.get("instruction"), str) and isinstance(row.get("generations"), list) and not row.get("chosen")
     return "" if fits else "no 'instruction' with 'generations'"
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records, each generation a response with its model and rating; raise InvalidRecord where it is malformed."""
+    """Return a row as a record, each generation a response with its model and rating; raise InvalidRecord where it is malformed."""
     messages = [{"role": "user", "content": row["instruction"]}]
     if row.get("system_prompt"):
         messages.insert(0, {"role": "system", "content": str(row["system_prompt"])})

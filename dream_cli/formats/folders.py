@@ -1,4 +1,4 @@
-"""The folders that are read: data sets of Hugging Face, image folders, WebDataset shards, and pictures alone."""
+"""The folders that can be read: data sets of Hugging Face, image folders, WebDataset shards, and plain pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dream_cli.records.streams import METADATA, TARS, RowReader, read_rows
 
 
 def open_folder(folder: str, rows: RowReader, skipped: list[str], split: str | None = None, prompt: str | None = None) -> Iterator[Record]:
-    """Return the records of a folder, which names it by what it holds; raise UsageError where it holds nothing that is read."""
+    """Return the records of a folder, whose kind its files determine; raise UsageError where none of them can be read."""
     files = files_below(folder)
     metadata = [file for file in files if os.path.basename(file) in METADATA]
     if metadata:

@@ -1,4 +1,4 @@
-"""Typed columns for the rows of a dialect, in the types of Hugging Face datasets, so that `load_dataset` shows pictures and messages."""
+"""Typed columns for the rows of a dialect, in the types of Hugging Face datasets, so that `load_dataset` decodes images and messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dream_cli.records.record import Json
 
 
 class TypedRows:
-    """A writer of rows to a Parquet file whose columns are those of the first row."""
+    """A writer of rows to a Parquet file with the columns of the first row."""
 
     def __init__(self, file: IO[bytes], features: Mapping[str, Any]) -> None:
         self.file, self.features = file, features
@@ -73,7 +73,7 @@ class TypedRows:
 
 TEXT = {"dtype": "string", "_type": "Value"}
 NUMBER = {"dtype": "float64", "_type": "Value"}
-# An id may be a text or a number; the first row decides.
+# An id may be a text or a number; the first row determines its type.
 _NUMBERED = {"dtype": "int64", "_type": "Value"}
 IMAGE = {"_type": "Image"}
 IMAGES = {"feature": IMAGE, "_type": "List"}

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: read from a folder of Parquet files, of `save_to_disk` or from a hub; written as a folder with a data card."""
+"""Data sets of Hugging Face: read from a folder of Parquet files or of `save_to_disk`, or from a hub; written as a folder with a data card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAVED = ("dataset_dict.json", "state.json")
 
 
 def open_dataset(source: str, split: str | None) -> Iterator[Json | RowError]:
-    """Return the rows of a data set's folder; raise UsageError where it is not one, or has several splits and none is named."""
+    """Return the rows of a data set's folder; raise UsageError where it is not one, or has several splits and `split` is None."""
     folder = Path(source)
     if (folder / "dataset_dict.json").is_file():
         names = json.loads((folder / "dataset_dict.json").read_text())["splits"]
@@ -41,13 +41,13 @@ def open_dataset(source: str, split: str | None) -> Iterator[Json | RowError]:
 
 
 def split_of(file: str, by_folder: bool = False) -> str:
-    """Return the split that a file of a data set belongs to, which its folder or its name gives."""
+    """Return the split that a file of a data set belongs to, by its folder or its name."""
     parent = Path(file).parent.name
     return parent if by_folder or parent not in _PLACES else _SHARD.sub("", Path(file).stem)
 
 
 def chosen_split(names: list[str], split: str | None, source: str) -> str:
-    """Return the split to read: the only one, or the one that is named; raise UsageError for any other."""
+    """Return the split to read: the only one, or `split`; raise UsageError where that is not one of `names`."""
     if split is None and len(names) == 1:
         return names[0]
     if split not in names:
@@ -63,7 +63,7 @@ def _saved(folder: Path) -> Iterator[Json]:
     for file in json.loads((folder / "state.json").read_text())["_data_files"]:
         with pa.memory_map(str(folder / file["filename"])) as mapped, pa.ipc.open_stream(mapped) as batches:
             for batch in batches:
-                # A batch holds a thousand rows; a few at a time keep their pictures out of memory.
+                # A batch holds a thousand rows; 16 at a time keep memory small where they hold images.
                 for at in range(0, batch.num_rows, 16):
                     yield from map(to_json, batch.slice(at, 16).to_pylist())
 
@@ -78,14 +78,14 @@ def open_hub(name: str, split: str | None) -> Iterator[Json]:
     disable_progress_bars()
     try:
         splits = load_dataset(name.removeprefix(HUB), streaming=True)
-    except Exception as error:  # noqa: BLE001 - a hub fails in many ways, and the user should see which one
+    except Exception as error:  # noqa: BLE001 - a hub client raises many kinds of errors; the message names the kind
         raise UsageError(f"{name} cannot be read from the hub ({type(error).__name__}: {str(error).splitlines()[0]})") from None
     rows = splits[chosen_split(list(splits), split, name)].decode(False)
     return map(to_json, rows)
 
 
 def upload(folder: str, name: str) -> str:
-    """Upload a data set's folder to a hub, where it is made private if it is new, and return its address."""
+    """Upload a data set's folder to a hub, as a private data set if it is new, and return its address."""
     os.environ |= _QUIET
     try:
         from huggingface_hub import HfApi
@@ -103,7 +103,7 @@ def upload(folder: str, name: str) -> str:
 
 
 def write_card(folder: str, dialect: str) -> None:
-    """Write the data card of a folder: what its rows are, how many, and which columns they have."""
+    """Write the data card of a folder: the dialect, the number of rows and the columns."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(os.path.join(folder, DATA))
@@ -131,7 +131,7 @@ tags:
 # {name}
 
 {rows} in the form `{dialect}`, made by `dream convert`.
-They may show and quote harmful content: they are there to train and to measure models that notice it.
+They may show and quote harmful content: they are for training and evaluating models that recognise it.
 
 | column | type |
 |---|---|

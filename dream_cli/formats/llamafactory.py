@@ -35,7 +35,7 @@ INLINE = False
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is. With `image`, or neither images nor a pair, it is LLaVA's."""
+    """Return the reason why a row is not in this dialect; empty if it is. With `image`, or without images and pair, it is LLaVA's."""
     if "conversations" not in row or "messages" in row or "prompt" in row:
         return "no 'conversations'"
     pair = isinstance(row.get("chosen"), Mapping) and isinstance(row.get("rejected"), Mapping)
@@ -43,7 +43,7 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    """Return a row as a record; raise InvalidRecord where it is malformed."""
     messages = messages_of(row.get("conversations"), "conversations", role="from", content="value", roles=_ROLES)
     if row.get("system") and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": row["system"]})
@@ -61,7 +61,7 @@ def _answer(row: Mapping[str, Any], name: str) -> str:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where the reader would drop it."""
+    """Return a record as a row, and the fields that it cannot hold; raise InvalidRecord where the reader would drop it."""
     example = dialogue(record)
     require_turns(example)
     row = {"id": record["id"]} if "id" in record else {}
@@ -81,7 +81,7 @@ def require_turns(example: Dialogue) -> None:
 
 
 def taking_turns(roles: Sequence[str]) -> bool:
-    """Whether the roles are user, assistant, user ... user, after at most one system message."""
+    """Whether user and assistant alternate, from user to user, after at most one system message."""
     turns = list(roles[1:] if roles[:1] == ["system"] else roles)
     return len(turns) % 2 == 1 and all(role == ("user", "assistant")[i % 2] for i, role in enumerate(turns))
 

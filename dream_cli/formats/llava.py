@@ -1,4 +1,4 @@
-"""The LLaVA (ShareGPT) dialect, in which the data of DREAM were released, converted to our records and back without loss.
+"""The LLaVA (ShareGPT) dialect, in which the data of DREAM were released, converted to records and back without loss.
 
 Conversations of {role, content} and those of Qwen-VL, with paths in `<img>` marks, are read too.
 """
@@ -21,9 +21,9 @@ from dream_cli.records.record import OBSERVATION, Json, Record, Turn
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()} | {"developer": "system"}
-# Further names of the speakers, which are not kept.
+# Other names of the roles; they are not written back.
 _READ_ROLES = _ROLES | {"user": "user", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant"}
-# An image in a text of Qwen-VL.
+# An image mark in a text of Qwen-VL.
 _NAMED = re.compile(r"<img>([^<>]+)</img>")
 
 
@@ -33,12 +33,12 @@ INLINE = False
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     return "" if "conversations" in row and "messages" not in row and "prompt" not in row else "no 'conversations'"
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    """Return a row as a record; raise InvalidRecord where it is malformed."""
     turns = row.get("conversations")
     if isinstance(turns, list) and turns and all(isinstance(turn, Mapping) and "role" in turn and "from" not in turn for turn in turns):
         images = part_images(turns) or row_images(row)
@@ -47,7 +47,7 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our records as a row, and no fields left out: what is not the dialect's own is kept beside it."""
+    """Return a record as a row, and no fields left out: unknown fields are kept in the row."""
     return to_llava(record), ()
 
 
@@ -57,9 +57,9 @@ def _taxonomy() -> Taxonomy:
 
 
 def from_llava(row: Mapping[str, Any], place: str, taxonomy: Taxonomy) -> Json:
-    """Return a LLaVA row as one of our conversations; raise InvalidRecord with `place` where it is malformed.
+    """Return a LLaVA row as a conversation (JSON of a record); raise InvalidRecord with `place` where it is malformed.
 
-    Fields that are not the dialect's are kept as they are. What the canonical form loses is noted beside it, for `to_llava`:
+    Unknown fields are kept unchanged. Details that the record cannot express are kept in extra fields for `to_llava`:
     the image placeholder of a text in `image_tag`, other names for a source or category in `raw_source` and `raw_risk_category`.
     """
     try:
@@ -83,7 +83,7 @@ def from_llava(row: Mapping[str, Any], place: str, taxonomy: Taxonomy) -> Json:
 
 
 def to_llava(record: Mapping[str, Any]) -> Json:
-    """Return one of our records (as JSON) as a LLaVA row: for conversations the inverse of `from_llava`."""
+    """Return a record (as JSON) as a LLaVA row: for conversations the inverse of `from_llava`."""
     if not record.get("messages"):
         record = _conversation(record)
     renamed = ("images", "image_is_list", "messages")
@@ -98,7 +98,7 @@ def to_llava(record: Mapping[str, Any]) -> Json:
 
 
 def _conversation(record: Mapping[str, Any]) -> Json:
-    """Return a prompt with its plain response as a conversation; answers that are more than a text stay beside it."""
+    """Return a prompt with its plain response as a conversation; answers with more than a text stay in their own field."""
     if record.get("prompt") is None:
         raise InvalidRecord("a record without 'prompt' and 'messages' has no LLaVA form")
     answer = record.get("response")
@@ -108,7 +108,7 @@ def _conversation(record: Mapping[str, Any]) -> Json:
 
 
 def explode(record: Record) -> Iterator[Record]:
-    """Yield one record of a single prompt for each turn of a conversation, `ID/1`, `ID/2` ...; other records as they are.
+    """Yield one record of a single prompt for each turn of a conversation, `ID/1`, `ID/2` ...; other records unchanged.
 
     The messages before a turn are kept in `history`, the fields of the user's message (such as `safe`) in `turn`.
     """
@@ -120,10 +120,10 @@ def explode(record: Record) -> Iterator[Record]:
 
 
 def fix_flags(record: Json) -> bool:
-    """Move observations from the answer to a safe instruction to that of the unsafe one; return whether that was needed.
+    """Move observations from the answer to the safe instruction to the answer to the unsafe one; return whether any were moved.
 
-    Six conversations of the release carry them on the wrong answer. Their `malicious_content` still quotes the safe instruction
-    and the answers stay where they are: only a new annotation can correct those.
+    Six conversations of the release have them on the wrong answer. Their `malicious_content` still quotes the safe instruction,
+    and the answers are not moved: only a new annotation can correct those.
     """
     turns = list(zip(record.get("messages", ()), record.get("messages", ())[1:], strict=False))
     safe = [reply for prompt, reply in turns if prompt.get("safe") is True and reply.get("observations")]
@@ -176,7 +176,7 @@ def _single(record: Record, turn: Turn, number: int) -> Record:
     extra |= {"turn": fields} if fields else {}
     extra |= {"history": [m.to_dict() for m in turn.history]} if turn.history else {}
     if turn.reply is not None and turn.responses[0].judgement is None:
-        # A bare answer is written as the plain `response`; one with a judgement needs the list.
+        # An answer without a judgement is written as the plain `response`; one with a judgement needs the list.
         extra = {"response": turn.responses[0].text} | extra
     return replace(
         record,

@@ -21,7 +21,7 @@ INLINE = True
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     if "preferred_output" in row or _is_request(row):
         return ""
     if not isinstance(row.get("messages"), list):
@@ -33,7 +33,7 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 
 def _is_request(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a line of a batch file: a request with its id."""
+    """Whether a row is a line of a batch file: a request with an id."""
     return isinstance(row.get("body"), Mapping) and isinstance(row["body"].get("messages"), list)
 
 
@@ -45,7 +45,7 @@ def _names_images(messages: Any) -> bool:
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    """Return a row as a record; raise InvalidRecord where it is malformed."""
     if _is_request(row):
         body, rest = row["body"], other_fields(row, "body", "custom_id")
         rest = ({"id": row["custom_id"]} if row.get("custom_id") is not None else {}) | rest | {"body": other_fields(body, "messages")}
@@ -69,7 +69,7 @@ def _images(messages: Any) -> list[Any] | None:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our records as a row, and the fields that it has no place for."""
+    """Return a record as a row, and the fields that it cannot hold."""
     example = dialogue(record)
     urls = [image.get("path") if isinstance(image, Mapping) else image for image in example.images]
     prompt = _in_parts(example.texts() if example.placed else example.plain(), example.placed, urls)
@@ -85,7 +85,7 @@ def _answer(text: str) -> Json:
 
 
 def _in_parts(messages: Sequence[Json], placed: bool, urls: Sequence[Any]) -> list[Json]:
-    """Return messages with each image in its place: at its `<image>`, else before the first text of the user."""
+    """Return messages with each image as a part: at its `<image>`, otherwise before the first user text."""
     waiting = list(urls)
     result = []
     for message in messages:

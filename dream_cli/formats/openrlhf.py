@@ -1,7 +1,7 @@
-"""The dialects of OpenRLHF and of the responses API: `input` with `output`, `context_messages`, and `message` as JSON text with images in its parts.
+"""The dialects of OpenRLHF and the responses API: `input` with `output`, `context_messages`, and `message` as JSON text with image parts.
 
 Source: `openrlhf/datasets` of OpenRLHF 0.8, the columns of https://huggingface.co/datasets/OpenRLHF/prompt-collection-v0.1, and OpenRLHF-M.
-Its pairs are two conversations, as TRL has them.
+Its pairs are two conversations, as in TRL.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _PROMPTS = ("message", "context_messages", "input")
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     return "" if _prompt_of(row) else "no messages in 'message', 'context_messages' or 'input', no 'input' with 'output'"
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    """Return a row as a record; raise InvalidRecord where it is malformed."""
     name = str(_prompt_of(row))
     raw = _messages(row[name]) or [{"role": "user", "content": row[name]}]
     messages, images = messages_of(raw, name), part_images(raw) or row_images(row)
@@ -35,7 +35,7 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def _prompt_of(row: Mapping[str, Any]) -> str | None:
-    """Return the column of the prompt: one that holds messages, or the text `input` beside its `output`."""
+    """Return the column of the prompt: one that holds messages, or the text `input` if there is an `output`."""
     if name := next((name for name in _PROMPTS if _messages(row.get(name))), None):
         return name
     answered = isinstance(row.get("input"), str) and isinstance(row.get("output"), str)
@@ -43,7 +43,7 @@ def _prompt_of(row: Mapping[str, Any]) -> str | None:
 
 
 def _messages(raw: Any) -> list[Any]:
-    """Return a list of messages, also where it came as JSON text; an empty list for anything else."""
+    """Return a list of messages, parsed if it is JSON text; an empty list for anything else."""
     if isinstance(raw, str) and raw.lstrip().startswith("["):
         with suppress(ValueError):
             raw, odd = loads(raw)

@@ -1,4 +1,4 @@
-"""Folders of pictures: alone, or with the `metadata.csv`, `.jsonl` or `.parquet` of an image folder of Hugging Face."""
+"""Folders of pictures: plain, or with the `metadata.csv`, `.jsonl` or `.parquet` of an image folder of Hugging Face."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dream_cli.records.streams import RowReader, read_with
 
 
 def files_below(folder: str) -> list[str]:
-    """Return the files in a folder and below it, relative to it and sorted, without hidden files and folders."""
+    """Return the files in a folder and its subfolders, relative to it and sorted, without hidden files and folders."""
     files = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -24,7 +24,7 @@ def files_below(folder: str) -> list[str]:
 
 
 def read_pictures(folder: str, files: Sequence[str], rows: RowReader, skipped: list[str]) -> Iterator[Record]:
-    """Return a record of each picture among the files of a folder; for each other file the reason is added to `skipped`.
+    """Return a record for each picture among the files of a folder; add the reason for each skipped file to `skipped`.
 
     Raises UsageError where there is no picture.
     """
@@ -44,7 +44,7 @@ def _pictures(folder: str, files: Sequence[str], rows: RowReader, skipped: list[
 
 
 def _why_not(folder: str, file: str, base: Base) -> str:
-    """Return why a file is not a picture that may be read; empty where it is."""
+    """Return the reason why a file is not a readable picture; empty if it is."""
     try:
         size(Image(os.path.join(base.folders[-1], file), access=base.access))
     except ImageError as error:
@@ -53,7 +53,10 @@ def _why_not(folder: str, file: str, base: Base) -> str:
 
 
 def read_image_folder(source: str, rows: RowReader, within: str = "") -> Iterator[Record]:
-    """Return the records of a metadata file, whose `file_name` columns name images in its folder; `within` is that folder, seen from the base of `rows`."""
+    """Return the records of a metadata file, whose `file_name` columns name images in its folder.
+
+    `within` is that folder, relative to the base of `rows`.
+    """
     reader = _FileNames(source, rows.base, rows.reading)
     reader.unread, reader.within = rows.unread, within
     return read_csv(source, reader) if source.lower().endswith(".csv") else read_with(source, reader)

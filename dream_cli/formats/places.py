@@ -1,7 +1,7 @@
-"""The places of images in a conversation.
+"""The positions of images in a conversation.
 
-Our records keep images beside the text; other dialects write the placeholder `<image>` into it. A place that is not simply before the
-first text of the user is kept in the message's `image_tag` ({head, tail}), so that it can be written back as it was.
+Records list images in a field of their own; other dialects write the placeholder `<image>` into the text. A position other than before
+the first user text is kept in the message's `image_tag` ({head, tail}), so that it can be written back unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TAGS = {"head": re.compile(r"\A(?:<image>\n?)+"), "tail": re.compile(r"(?:\n?<i
 
 
 def placed(messages: Sequence[Mapping[str, Any]], count: int, ending: str = "") -> list[Json]:
-    """Return messages with `<image>` written where their `image_tag` says, or `count` times at the head of the first prompt."""
+    """Return messages with `<image>` as in their `image_tag`, or without any tag `count` times at the start of the first prompt."""
     result = []
     for message in messages:
         tag = message.get("image_tag") or {}
@@ -27,19 +27,19 @@ def placed(messages: Sequence[Mapping[str, Any]], count: int, ending: str = "") 
     if count and not is_placed(messages):
         first = next((message for message in result if message["role"] == "user"), None)
         if first is None:
-            raise InvalidRecord("the conversation has images, but no message of the user to show them in")
+            raise InvalidRecord("the conversation has images, but no user message to show them in")
         first["content"] = IMAGE * count + ending + first["content"]
     return result
 
 
 def unplaced(messages: Sequence[Mapping[str, Any]], count: int, ending: str = "") -> list[Json]:
-    """Return messages without the `<image>` at the ends of their prompts: the inverse of `placed`."""
+    """Return messages without `<image>` at the start and the end of their prompts: the inverse of `placed`."""
     if not count or not is_placed(messages):
         return [dict(m) for m in messages]
     tagged = [_untagged(m) if m["role"] == "user" else dict(m) for m in messages]
     plain = [{k: v for k, v in m.items() if k != "image_tag"} for m in tagged]
     try:
-        # A tag that only repeats the default place is left out: the record stays as short as one written by hand.
+        # A tag that only repeats the default position is left out, which keeps the record short.
         if placed(plain, count, ending) == [dict(m) for m in messages]:
             return plain
     except InvalidRecord:
@@ -48,7 +48,7 @@ def unplaced(messages: Sequence[Mapping[str, Any]], count: int, ending: str = ""
 
 
 def is_placed(messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a message has a place for an image, in its text or in its `image_tag`."""
+    """Whether a message has a placeholder for an image, in its text or in its `image_tag`."""
     return any("image_tag" in m or IMAGE in m["content"] for m in messages)
 
 

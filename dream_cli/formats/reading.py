@@ -1,4 +1,4 @@
-"""The parts that dialects share when they are read: messages, texts in parts, images, and the record made of them."""
+"""The parts that the readers of dialects share: messages, texts in parts, images, and the record built from them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dream_cli.formats.places import unplaced
 from dream_cli.records.parts import marked
 from dream_cli.records.record import Json
 
-# How a reader resolves a relative path of an image: from the folder of the file that names it, from its own working directory
-# (so we write absolute paths), or not at all.
+# The image paths that a reader resolves: relative to the folder of the file, absolute only (relative ones would start at its own
+# working directory), or none.
 PathsFrom = Literal["relative", "absolute"] | None
 
 
 def messages_of(raw: Any, where: str, role: str = "role", content: str = "content", roles: Mapping[str, str] | None = None) -> list[Json]:
-    """Return a list of messages under our names; raise InvalidRecord where it is not one.
+    """Return a list of messages with the names of a record; raise InvalidRecord where it is not one.
 
-    `roles` maps the dialect's speakers to ours. A content of parts becomes one text with `<image>` for each image in it.
+    `roles` maps the dialect's roles to ours. A content of parts becomes one text with `<image>` for each image.
     """
     if not isinstance(raw, list) or not raw:
         raise InvalidRecord(f"{where!r} is not a list of messages")
@@ -29,7 +29,7 @@ def messages_of(raw: Any, where: str, role: str = "role", content: str = "conten
         if not isinstance(speaker, str) or speaker not in known:
             raise InvalidRecord(f"{where}[{i}] has no {role!r} of {', '.join(known)}")
         text = _text_of(item, content, f"{where}[{i}]")
-        # Typed columns (Parquet) give every message every field, null where it has none.
+        # In typed columns (Parquet) every message has every field, null where it is absent.
         rest = {k: v for k, v in item.items() if k not in (role, content) and v is not None}
         messages.append({"role": known[speaker], "content": text} | rest)
     return messages
@@ -47,15 +47,15 @@ def _text_of(message: Mapping[str, Any], content: str, where: str) -> str:
 
 
 def part_images(messages: Any) -> list[Any]:
-    """Return what names the images in the parts of a list of messages, in order: paths, URIs or {bytes, path}."""
+    """Return the images in the parts of a list of messages, in order: paths, URIs or {bytes, path}."""
     contents = [m.get("content") for m in messages if isinstance(m, Mapping)] if isinstance(messages, list) else []
     return [image for content in contents if isinstance(content, list) for image in marked(content, "a message")[1] if image is not None]
 
 
 def record_of(messages: list[Json], rest: Mapping[str, Any], images: Sequence[Any] | None, ending: str = "", **answers: Any) -> Json:
-    """Return our record of a conversation whose texts have `<image>` in them; a single prompt becomes `prompt`.
+    """Return the record (as JSON) of a conversation with `<image>` in its texts; a single prompt becomes `prompt`.
 
-    `answers` are the record's `response`, or `chosen` and `rejected`; without them the conversation stays whole.
+    `answers` are the record's `response`, or `chosen` and `rejected`; without them the answer stays in the conversation.
     """
     messages = unplaced(messages, len(images or ()), ending)
     record = {k: v for k, v in rest.items() if k == "id"}
@@ -68,7 +68,7 @@ def record_of(messages: list[Json], rest: Mapping[str, Any], images: Sequence[An
 
 
 def other_fields(row: Mapping[str, Any], *names: str) -> Json:
-    """Return the fields of a row that are not the dialect's own."""
+    """Return the fields of a row other than `names`, the fields of the dialect."""
     return {name: value for name, value in row.items() if name not in names}
 
 
@@ -84,5 +84,5 @@ def images_of(raw: Any, where: str) -> list[Any] | None:
 
 
 def row_images(row: Mapping[str, Any]) -> list[Any] | None:
-    """Return the images of a row in `images`, or in `image` where it has none; None where it has neither."""
+    """Return the images of a row from `images`, otherwise from `image`; None where it has neither."""
     return images_of(row.get("images") or row.get("image"), "images" if row.get("images") else "image")

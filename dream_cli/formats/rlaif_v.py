@@ -1,4 +1,4 @@
-"""The RLAIF-V dialect: the pairs of SPA-VL with an `idx` and the columns of their origin.
+"""The RLAIF-V dialect: the pairs of SPA-VL with an `idx` and columns for their origin.
 
 Source: `muffin/data/datasets.py` of RLAIF-V (0861b17) and the columns of https://huggingface.co/datasets/openbmb/RLAIF-V-Dataset.
 """
@@ -14,7 +14,7 @@ from dream_cli.formats.hf_features import TEXT
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.records.record import Json
 
-# Columns beside the pair; the trainer of RLAIF-V reads each of them.
+# Further columns that the trainer of RLAIF-V requires.
 _ORIGIN = {"ds_name": "dream", "origin_dataset": "dream", "origin_split": "{}", "image_path": ""}
 
 
@@ -24,17 +24,17 @@ INLINE = False
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     return spa_vl.mismatch(row) or ("" if "idx" in row else "no 'idx'")
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our pairs; the columns of its origin stay beside. Raise InvalidRecord where it is malformed."""
+    """Return a row as a pair; other columns are kept as extra fields. Raise InvalidRecord where it is malformed."""
     return spa_vl.read(row)
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is not such a pair."""
+    """Return a pair as a row, and the fields that it cannot hold; raise InvalidRecord where it is not such a pair."""
     row, left = spa_vl.write(record)
     if (index := record.get("idx", record.get("id"))) is None:
         raise InvalidRecord("no 'id' to be its 'idx'; give each record one")

@@ -1,4 +1,4 @@
-"""The RLHF-V dialect: pairs of one image, whose question and two answers are JSON in the column `text`.
+"""The RLHF-V dialect: pairs with one image, the question and the two answers as JSON in the column `text`.
 
 Source: the columns of https://huggingface.co/datasets/openbmb/RLHF-V-Dataset.
 """
@@ -15,12 +15,12 @@ from dream_cli.records.strict_json import loads
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     return "" if _texts(row) else "no JSON of 'question', 'chosen' and 'rejected' in 'text'"
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our pairs; the columns of its origin stay beside. Raise InvalidRecord where it is malformed."""
+    """Return a row as a pair; other columns are kept as extra fields. Raise InvalidRecord where it is malformed."""
     return spa_vl.read({name: value for name, value in row.items() if name != "text"} | _texts(row))
 
 

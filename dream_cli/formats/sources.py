@@ -1,4 +1,4 @@
-"""The sources of rows: a file of records, a table, a tar file, the folder of a data set or of pictures, or a hub."""
+"""The sources of rows: a file of records, a table, a tar file, a folder with a data set or pictures, or a hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Source:
 
     @property
     def base(self) -> Base:
-        """Where relative image paths start."""
+        """The base of relative image paths."""
         if self.name is not None and os.path.isdir(self.name):
             return self.reading.base(self.name)
         return base_of(self.name, self.reading)
@@ -36,14 +36,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Opened:
-    """The rows of a source, read lazily; `skipped` gets the reason for each file that is passed over."""
+    """The rows of a source, read lazily; `skipped` collects the reason for each skipped file."""
 
     rows: Iterator[Record]
     skipped: list[str] = field(default_factory=list)
 
 
 def open_source(source: Source) -> Opened:
-    """Open a source; raise UsageError where it cannot be one. Columns that are not read are not reported: a dialect may read them."""
+    """Open a source; raise UsageError where it is not one. Unread columns are not reported, because a dialect may read them."""
     name = source.name or "-"
     reader = RowReader(name, source.base, source.reading)
     reader.unread = None

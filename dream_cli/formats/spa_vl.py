@@ -1,4 +1,4 @@
-"""The SPA-VL dialect: pairs of one image, a question, the better and the worse answer.
+"""The SPA-VL dialect: pairs with one image, a question, and the better and the worse answer.
 
 Source: the columns of https://huggingface.co/datasets/sqrti/SPA-VL.
 """
@@ -23,13 +23,13 @@ INLINE = False
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     missing = [name for name in COLUMNS if name not in row]
     return f"no {', '.join(map(repr, missing))}" if missing else ""
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our pairs; raise InvalidRecord where it is malformed."""
+    """Return a row as a pair; raise InvalidRecord where it is malformed."""
     texts = {name: row.get(name) for name in COLUMNS[1:]}
     if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
         raise InvalidRecord(f"{', '.join(map(repr, wrong))} is not a text")
@@ -40,13 +40,13 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our pairs as a row, and the fields that it has no place for; raise InvalidRecord where it is not such a pair."""
+    """Return a pair as a row, and the fields that it cannot hold; raise InvalidRecord where it is not such a pair."""
     example = dialogue(record)
     if example.pair is None:
         raise InvalidRecord("no 'chosen' and 'rejected'; make pairs first (dream pair)")
     if len(example.messages) != 1 or len(example.images) != 1:
         raise InvalidRecord(
-            f"{len(example.messages)} messages and {len(example.images)} images; a pair of this form is one question to one image"
+            f"{len(example.messages)} messages and {len(example.images)} images; a pair of this dialect is one question about one image"
         )
     row = {"id": record["id"]} if "id" in record else {}
     row |= {

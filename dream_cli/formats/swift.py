@@ -16,7 +16,7 @@ from dream_cli.records.parts import IMAGE
 from dream_cli.records.record import Json
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
-# Fields that a record of ours may have and a row of ms-swift does not.
+# Fields that a record may have and a row of ms-swift does not.
 _MARKS = ("observations", "responses", "chosen", "rejected", "image_tag")
 
 
@@ -33,7 +33,7 @@ INLINE = True
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is. Messages without `<image>` are records of ours already."""
+    """Return the reason why a row is not in this dialect; empty if it is. Messages without `<image>` are records."""
     messages = row.get("messages")
     if not isinstance(messages, list):
         return "no 'messages'"
@@ -45,9 +45,9 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; raise InvalidRecord where it is malformed.
+    """Return a row as a record; raise InvalidRecord where it is malformed.
 
-    `rejected_images` stays an extra field: in our pairs both answers are to the same images.
+    `rejected_images` is kept as an extra field: in a pair of a record both answers are to the same images.
     """
     messages = messages_of(row.get("messages"), "messages")
     images = images_of(row.get("images"), "images")
@@ -75,10 +75,10 @@ def _rejected(row: Mapping[str, Any], messages: list[Json]) -> str | None:
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our records as a row, and the fields that it has no place for; raise InvalidRecord where ms-swift would drop it."""
+    """Return a record as a row, and the fields that it cannot hold; raise InvalidRecord where ms-swift would drop it."""
     example = dialogue(record)
     if example.pair is not None and example.pair.chosen == example.pair.rejected:
-        raise InvalidRecord("'chosen' and 'rejected' are the same text; ms-swift drops such a row without a word")
+        raise InvalidRecord("'chosen' and 'rejected' are the same text; ms-swift silently drops such a row")
     row = {"id": record["id"]} if "id" in record else {}
     if example.pair is not None and example.pair.margin is not None:
         row["margin"] = example.pair.margin

@@ -1,6 +1,6 @@
 """The table of dialects, and the recognition of the dialect of a row.
 
-A plug-in of the group `dream.formats` leads to a `Written` dialect. Its rows are recognised after those of the built-in dialects.
+The entry point of a plug-in in the group `dream.formats` is a `Written` dialect. Its rows are recognised after those of built-in dialects.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ OURS = "dream"
 DIALECTS: tuple[ForeignDialect, ...] = get_args(ForeignDialect)
 WRITTEN: tuple[WrittenDialect, ...] = get_args(WrittenDialect)
 
-# A row of these can also be a valid record of ours; their `mismatch` is empty only where a field settles that it is theirs.
+# A row of these can also be a valid record; their `mismatch` is empty only if a field identifies the dialect.
 _NEAR = ("vlfeedback", "beavertails-v", "openai", "swift", "trl")
-# How many field names a message lists; data may bring any number of them.
+# Maximum number of field names in a message; data can have any number of them.
 _LISTED = 10
 
 
 class Dialect(Protocol):
-    """One file beside this one: a form of rows that others write. A dialect that is only read gets rows without a mismatch alone."""
+    """A row format of another tool, in one module of this package. A read-only dialect only reads rows without a mismatch."""
 
     def mismatch(self, row: Mapping[str, Any]) -> str:
-        """Return why a row is not in this dialect; empty where it is."""
+        """Return the reason why a row is not in this dialect; empty if it is."""
 
     def read(self, row: Mapping[str, Any]) -> Json:
-        """Return a row as one of our records (as JSON); raise InvalidRecord where it is malformed."""
+        """Return a row as a record (as JSON); raise InvalidRecord where it is malformed."""
 
 
 class Written(Dialect, Protocol):
-    """A dialect that is written too.
+    """A dialect that is also written.
 
-    `FEATURES` are its columns in the types of Hugging Face datasets, empty where rows may have any; `PATHS` is how its reader takes
-    the path of an image in JSON, and `INLINE` whether it takes a `data:` URI.
+    `FEATURES` are its columns in the types of Hugging Face datasets, empty where rows may have any; `PATHS` is how its reader resolves
+    the path of an image in JSON, and `INLINE` whether it accepts a `data:` URI.
     """
 
     FEATURES: Mapping[str, Any]
@@ -49,12 +49,12 @@ class Written(Dialect, Protocol):
     INLINE: bool
 
     def write(self, record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-        """Return one of our records (as JSON) as a row, and the fields that it has no place for; raise InvalidRecord where there is none."""
+        """Return a record (as JSON) as a row, and the fields that it cannot hold; raise InvalidRecord where it has no such row."""
 
 
 @cache
 def dialect(name: str) -> Written:
-    """Return a dialect by its name, one that is written where `checked_name` says so; raise UsageError where a plug-in is not one."""
+    """Return a dialect by its name; `checked_name` checks whether it is written. Raise UsageError where a plug-in is not a dialect."""
     if name not in DIALECTS:
         return _checked(plugins.load("formats", name), name)
     module: Any = import_module(f"dream_cli.formats.{name.replace('-', '_')}")
@@ -63,12 +63,12 @@ def dialect(name: str) -> Written:
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return the names of all dialects but ours: the built-in ones and those of plug-ins."""
+    """Return the names of all dialects except `dream`: the built-in ones and those of plug-ins."""
     return (*DIALECTS, *plugins.names("formats", (OURS, *DIALECTS)))
 
 
 def checked_name(name: str, written: bool = False) -> str:
-    """Return the name of a dialect; raise UsageError where there is none of that name, or none that is written."""
+    """Return the name of a dialect; raise UsageError where there is none of that name, or with `written` it is read-only."""
     offered = (OURS, *(other for other in names() if not written or not is_only_read(other)))
     if name not in offered:
         raise UsageError(f"no dialect {name!r}{' that is written' if written else ''}; there are {', '.join(offered)}")
@@ -76,7 +76,7 @@ def checked_name(name: str, written: bool = False) -> str:
 
 
 def is_only_read(name: str) -> bool:
-    """Whether a dialect is not written. Plug-ins are."""
+    """Whether a dialect is read-only; plug-ins never are."""
     return name in DIALECTS and name not in WRITTEN
 
 
@@ -88,7 +88,7 @@ def _checked(value: Any, name: str) -> Written:
 
 
 def recognise(row: Mapping[str, Any]) -> str:
-    """Return the name of the dialect that a row is in; raise InvalidRecord with each dialect and why the row is not in it."""
+    """Return the name of the dialect of a row; raise InvalidRecord with the mismatch of each dialect."""
     mismatches = {}
     for name in names():
         mismatches[name] = dialect(name).mismatch(row)
@@ -99,10 +99,10 @@ def recognise(row: Mapping[str, Any]) -> str:
     prompt = prompt_like(row)
     hint = f"{prompt!r} may be the prompt: --prompt-column {prompt}" if prompt else "--prompt TEXT adds a prompt"
     raise InvalidRecord(
-        f"a row of no known form, with {', '.join(columns) or 'no fields'}; {hint} (dream: no 'prompt' and no 'messages'; {tried})"
+        f"a row of no known dialect, with {', '.join(columns) or 'no fields'}; {hint} (dream: no 'prompt' and no 'messages'; {tried})"
     )
 
 
 def is_ours(row: Mapping[str, Any]) -> bool:
-    """Whether a row that can be read as a record is one, and not a row of a dialect that looks alike."""
+    """Whether a row that can be read as a record is one, and not a row of a similar dialect."""
     return all(dialect(name).mismatch(row) for name in _NEAR)

@@ -1,4 +1,4 @@
-"""The targets of rows: a file of records or of another dialect (JSON, CSV, Parquet with typed columns), or the folder of a data set."""
+"""The targets of rows: a file of records or of another dialect (JSON, CSV, Parquet with typed columns), or a data set folder."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from dream_cli.records.parquet import ParquetRows
 from dream_cli.records.record import Json, Record
 from dream_cli.records.shards import is_folder
 
-# The columns that decide which kind of example a row is; the readers take one kind per file.
+# The columns that determine the kind of example of a row; readers accept one kind per file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")
 
 
 class Target(Protocol):
-    """A writer of records that counts what it leaves out."""
+    """A writer of records that returns the fields that it leaves out."""
 
     @property
     def rows(self) -> ImageRows:
-        """The rows of the records, and the account of their images."""
+        """The converter from records to rows, which counts their images."""
 
     @property
     def rejects(self) -> str | None:
-        """The file that took the rows which could not be written, if there are any."""
+        """The file of the rows with errors, None without such rows."""
 
     def write(self, record: Record) -> tuple[str, ...]:
         """Write one record and return the fields that were left out; raise RowError where it cannot be written."""
 
     def reject(self, record: Record) -> None:
-        """Write a record that has an error, in its place or to `rejects`."""
+        """Write a record that has an error, to the output or to `rejects`."""
 
 
 @contextmanager
 def open_target(out: str | None, name: str, embed: bool = True) -> Iterator[Target]:
-    """Open a file, by its suffix, a folder (its name ends in /) or stdout; what is written appears whole at the end or not at all."""
+    """Open a file in the format of its suffix, a folder (its name ends in /) or stdout; files appear complete at the end or not at all."""
     if is_folder(out):
         from dream_cli.formats.hub_datasets import DATA, write_card
 
@@ -93,7 +93,7 @@ def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> It
 
 
 class _Ours:
-    """Records as they are; one with an error stays in its place."""
+    """Records unchanged, also those with an error."""
 
     rejects = None
 
@@ -110,7 +110,7 @@ class _Ours:
 
 
 class _Theirs:
-    """Rows of another dialect, all of one kind. On stdout a row with an error stays in its place; with a file it goes to `OUT.errors.jsonl`."""
+    """Rows of another dialect, all of one kind. A row with an error is written to `OUT.errors.jsonl`, on stdout in sequence."""
 
     def __init__(
         self, sink: Sink, out: str | None, rows: ImageRows, form: Written, typed: bool, label: str | None, later: ExitStack
@@ -130,7 +130,7 @@ class _Theirs:
         row, left_out = self.form.write(self._json(record))
         kind = tuple(name for name in _KINDS if name in row)
         if self.kind not in (None, kind):
-            raise InvalidRecord(f"a row of {_named(kind)} in a file of {_named(self.kind or ())}; its reader takes one kind per file")
+            raise InvalidRecord(f"a row of {_named(kind)} in a file of {_named(self.kind or ())}; its reader accepts one kind per file")
         with as_usage_error(self.name):
             self.sink.write(row)
         self.kind, self.columns = kind, self.columns | row.keys()
@@ -150,7 +150,7 @@ class _Theirs:
             return row
         images = [without_bytes(image) for image in row["images"]]
         if not self.form.INLINE and any(map(is_inline, images)):
-            raise ImageError("its reader takes images as files only; write them to files (--images extract) or write Parquet")
+            raise ImageError("its reader accepts only image files; write them to files (--images extract) or write Parquet")
         return row | {"images": images}
 
 

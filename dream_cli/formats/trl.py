@@ -1,6 +1,6 @@
 """The TRL dialect: messages; prompt and completion; prompt, chosen and rejected; each with `images`.
 
-A pair may be two whole conversations, also beside their prompt and the conversation with the chosen answer, as in UltraFeedback.
+A pair may be two whole conversations, with or without a prompt and a column of messages, as in UltraFeedback.
 Source: the dataset formats of TRL 1.16 (`docs/source/dataset_formats.md`); the vision trainers need the prompt in a column of its own.
 """
 
@@ -26,7 +26,7 @@ INLINE = False
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is. Plain messages, or texts alone, are records of ours already."""
+    """Return the reason why a row is not in this dialect; empty if it is. Plain messages and plain texts are records."""
     if "completion" in row or isinstance(row.get("prompt"), list) or isinstance(row.get("chosen"), list):
         return ""
     parts = any(isinstance(m, Mapping) and isinstance(m.get("content"), list) for m in row.get("messages") or ())
@@ -34,7 +34,7 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; raise InvalidRecord where it is malformed."""
+    """Return a row as a record; raise InvalidRecord where it is malformed."""
     whole = all(isinstance(row.get(name), list) and len(row[name]) > 1 for name in ("chosen", "rejected"))
     images = row_images(row)
     if images is None:
@@ -54,7 +54,7 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def _whole_pair(row: Mapping[str, Any], rest: Json, images: list[Any] | None) -> Json:
-    """Return the pair of two conversations, whose prompt is what both begin with."""
+    """Return the pair of two conversations; its prompt is their common beginning."""
     chosen, rejected = (messages_of(row[name], name) for name in ("chosen", "rejected"))
     prompt = chosen[:-1]
     if prompt != rejected[:-1] or chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
@@ -79,14 +79,14 @@ def _text(row: Mapping[str, Any], name: str, needed: bool = False) -> str | None
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:
-    """Return one of our records as a row, and the fields that it has no place for.
+    """Return a record as a row, and the fields that it cannot hold.
 
-    TRL itself puts the images before the first text of the user; another place is lost.
+    TRL puts the images before the first user text; other positions are lost.
     """
     example = dialogue(record)
     row = {"id": record["id"]} if "id" in record else {}
     left = (*example.left_out, *(["image_tag"] if example.placed else []))
-    # Without an `images` column in the first row TRL would take the whole file for a text-only set.
+    # Without an `images` column in the first row TRL would treat the whole file as text-only.
     row |= {"images": list(example.images)}
     if example.pair is not None:
         return row | {"prompt": example.plain(), "chosen": _answer(example.pair.chosen), "rejected": _answer(example.pair.rejected)}, left

@@ -13,12 +13,12 @@ from dream_cli.records.record import Json
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     return "" if isinstance(row.get("prompt"), str) and _completions(row) else "no 'prompt' with 'completions' that have a 'response' each"
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records, with the completions as responses and their annotations; raise InvalidRecord where it is malformed."""
+    """Return a row as a record, the completions as responses with their annotations; raise InvalidRecord where it is malformed."""
     responses = [
         {"text": completion["response"]} | {k: v for k, v in completion.items() if k != "response" and v is not None}
         for completion in _completions(row)
@@ -30,7 +30,7 @@ def read(row: Mapping[str, Any]) -> Json:
 
 
 def _completions(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the completions as objects; older files of `datasets` hold one object of lists."""
+    """Return the completions as objects; files of older `datasets` versions hold one object of lists."""
     raw = row.get("completions")
     if isinstance(raw, Mapping):
         columns = {name: values for name, values in raw.items() if isinstance(values, list)}

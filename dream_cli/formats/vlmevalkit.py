@@ -1,6 +1,6 @@
-"""The dialect of VLMEvalKit: `index`, `image` in base64, `question`, and for a choice `hint` and the options A, B, C ...
+"""The dialect of VLMEvalKit: `index`, `image` in base64, `question`, and for multiple choice `hint` and the options A, B, C ...
 
-Source: `vlmeval/dataset/image_base.py` and `image_mcq.py` of VLMEvalKit, whose wording of a choice is used here.
+Source: `vlmeval/dataset/image_base.py` and `image_mcq.py` of VLMEvalKit, whose multiple-choice prompt is used here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dream_cli.records.record import Json
 
 
 def mismatch(row: Mapping[str, Any]) -> str:
-    """Return why a row is not in this dialect; empty where it is."""
+    """Return the reason why a row is not in this dialect; empty if it is."""
     missing = [name for name in ("index", "question") if name not in row]
     if not row.get("image") and not row.get("image_path"):
         missing.append("image")
@@ -23,7 +23,7 @@ def mismatch(row: Mapping[str, Any]) -> str:
 
 
 def read(row: Mapping[str, Any]) -> Json:
-    """Return a row as one of our records; the answer and the categories stay beside. Raise InvalidRecord where it is malformed."""
+    """Return a row as a record; the answer and the categories are kept as extra fields. Raise InvalidRecord where it is malformed."""
     if not isinstance(row.get("question"), str):
         raise InvalidRecord("'question' is not a text")
     images = images_of(row.get("image") or row.get("image_path"), "image")

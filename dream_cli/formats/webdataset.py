@@ -1,6 +1,6 @@
-"""WebDataset: tar files whose members of one key (key.jpg, key.json, key.txt) are one sample.
+"""WebDataset: tar files whose members with the same key (key.jpg, key.json, key.txt) form one sample.
 
-Source: the format of the package webdataset. A tar is read from front to back and never unpacked to disk.
+Source: the format of the package webdataset. A tar file is read sequentially and never unpacked to disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dream_cli.records.record import Json, Record, unreadable
 from dream_cli.records.streams import MAX_LINE, RowReader
 from dream_cli.records.strict_json import loads
 
-# The member of a sample that is its text; its prompt, where nothing else of the sample is one.
+# The text member of a sample: its prompt, unless another member has one.
 TEXT = "txt"
 _TEXTS = (TEXT, "text", "caption", "cls", "id", "url")
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm")
@@ -26,7 +26,7 @@ _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 
 
 def read_tar(source: str, rows: RowReader, skipped: list[str]) -> Iterator[Record]:
-    """Yield the records of a tar file; members that are no picture, JSON or text are added to `skipped`. Raises UsageError where it is no tar."""
+    """Yield the records of a tar file; members other than pictures, JSON and text are added to `skipped`. Raises UsageError for other files."""
     number = 0
     try:
         with tarfile.open(source, "r|*") as tar:
@@ -54,11 +54,11 @@ def _members(tar: tarfile.TarFile, source: str, skipped: list[str]) -> Iterator[
         if named and member.isfile() and kind in (*_IMAGES, *_TEXTS, "json"):
             yield named[1], named[2].lower(), member
         elif not member.isdir():
-            skipped.append(f"{source}: {member.name} is no picture, JSON or text")
+            skipped.append(f"{source}: {member.name} is not a picture, JSON or text")
 
 
 def _row(tar: tarfile.TarFile, key: str, members: Iterator[tuple[str, str, tarfile.TarInfo]]) -> tuple[Json, str | None]:
-    """Return a sample as a row, and what is wrong with it, if anything."""
+    """Return a sample as a row, and a message about its first error, if any."""
     row: Json = {"id": key}
     images: list[Any] = []
     odd, held = None, 0
