@@ -185,7 +185,7 @@ def test_an_unreadable_line_becomes_a_row() -> None:
 
 @pytest.mark.parametrize("roles", [["assistant"], ["user", "system", "assistant"]])
 def test_a_conversation_without_a_prompt_is_refused(roles: list[str]) -> None:
-    with pytest.raises(InvalidRecord, match="no message of the user"):
+    with pytest.raises(InvalidRecord, match="no user message"):
         Record.from_dict({"messages": [{"role": role, "content": "x"} for role in roles]}, "f:1")
 
 
