@@ -1,4 +1,4 @@
-"""The steps of a training run: a check of every loss, a stop on a signal, and the newest checkpoint to continue from."""
+"""Checks and stops during training: every loss is checked, a signal saves and ends the run, and a new run finds the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dream_cli.training.launching import greatest
 
 
 class WatchedLoss:
-    """Stops at the first loss that is not finite, and names the rows of that batch."""
+    """Stops training at the first loss that is not finite, and names the rows of its batch."""
 
     state: Any
     model: Any
@@ -35,12 +35,12 @@ class WatchedLoss:
         return result if isinstance(result, tuple) else result + sharding.touch_vision(self.model)
 
     def _place(self, number: int) -> str:
-        # The columns as they are in the file: no image is decoded for a message.
+        # The raw columns of the file: no image is decoded for a message.
         return str(self.train_dataset.with_format(None)[number]["place"])
 
 
 class WithRows:
-    """A collator around another one, which adds the numbers of the rows to its batch."""
+    """A wrapper of a collator that adds the row numbers to its batch."""
 
     def __init__(self, collate: Any) -> None:
         self.collate = collate
@@ -56,7 +56,7 @@ class WithRows:
 
 
 def stop_on_signal() -> Any:
-    """Return a callback that saves and ends training after the current step, on SIGINT or SIGTERM."""
+    """Return a callback that saves and ends training after the current step on SIGINT or SIGTERM."""
     from transformers import TrainerCallback
 
     class StopOnSignal(TrainerCallback):  # type: ignore[misc]
@@ -86,11 +86,11 @@ def stop_on_signal() -> Any:
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
-    """Return the finished checkpoints of a folder, the oldest first."""
+    """Return the complete checkpoints of a folder, the oldest first."""
     finished = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return sorted(finished, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest finished checkpoint of a folder, None where there is none."""
+    """Return the newest complete checkpoint of a folder, None if there is none."""
     return next(reversed(all_checkpoints(folder)), None)

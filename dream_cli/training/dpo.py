@@ -21,8 +21,10 @@ from dream_cli.training.updates import Updates
 
 @dataclass(frozen=True)
 class Dpo:
-    """The method of `dream dpo`; `cache` keeps the reference's log-probabilities and the image features, by default for this run only, at most `cache_gib`
-    of the latter; `blocks` uses FlexAttention.
+    """The method of `dream dpo`.
+
+    `cache` is the folder of the reference's log-probabilities and of the image features (at most `cache_gib` of them), by default kept
+    for this run only; `blocks` uses FlexAttention.
     """
 
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
@@ -43,7 +45,7 @@ class Dpo:
         return ()
 
     def take(self) -> Take:
-        """Return the function that makes the row of a record."""
+        """Return the function that builds the row of a record."""
         return _take
 
     def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
@@ -51,7 +53,7 @@ class Dpo:
         yield from ()
 
     def trainer(self, policy: Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
-        """Return TRL's trainer with exact checkpoints, on the shared prefix where the model can take it."""
+        """Return TRL's trainer with exact checkpoints, with the shared prefix where the model supports it."""
         from trl import DPOConfig
 
         from dream_cli.training.preference.preference_trainer import GIB, FastPath, PreferenceTrainer
@@ -65,7 +67,7 @@ class Dpo:
         return Trainer(policy.model, args=settings, settings=way, peft_config=policy.adapter, callbacks=callbacks, **data)
 
     def result(self, trainer: Any) -> Json:
-        """Return which path the pairs took through the model, why, and whether the features of images were kept."""
+        """Return which forward path was used and why, and whether image features were cached."""
         reason = {"reason": trainer.reason} if trainer.reason else {}
         return {"path": trainer.path, **reason, "features_kept": trainer.keeps_features}
 

@@ -1,4 +1,4 @@
-"""Export of the finished model: its weights, and the processor's files as the base had them."""
+"""Export of the finished model: its weights, and the unchanged processor files of the base."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dream_cli.training import checkpoints, sharding
 from dream_cli.training.models import Start, merge
 from dream_cli.training.settings import Job
 
-# Copied unchanged: what a processor saves on a machine without torchvision cannot be read on one with it.
+# Copied unchanged: the files that a processor saves on a machine without torchvision cannot be read on one with it.
 PROCESSOR_FILES = (
     "processor_config.json",
     "preprocessor_config.json",
@@ -29,13 +29,13 @@ PROCESSOR_FILES = (
     PROMPTS_FILE,
     WORLD_FILE,
 )
-# What a trainer needs to go on, and a card of another library.
+# Training state, and the model card of another library.
 _STATE = ("training_args.bin", "optimizer.*", "scheduler.*", "rng_state*", "scaler.*", "trainer_state.json", "README.md")
 _LAST = ("config.json", "adapter_config.json")
 
 
 def export(trainer: Any, start: Start, job: Job) -> None:
-    """Write the trained model into the job's folder; a reader finds a whole model or none."""
+    """Write the trained model into the job's folder, atomically."""
     staging = job.out / ".model"
     if trainer.args.should_save:
         shutil.rmtree(staging, ignore_errors=True)
@@ -51,14 +51,14 @@ def export(trainer: Any, start: Start, job: Job) -> None:
     _make_model(staging, start)
     for file in sorted(staging.iterdir(), key=lambda f: f.name in _LAST):
         if file.is_dir():
-            # A folder cannot take the place of one that an interrupted export left.
+            # A folder cannot replace one that an interrupted export left.
             shutil.rmtree(job.out / file.name, ignore_errors=True)
         os.replace(file, job.out / file.name)
     shutil.rmtree(job.out / ".model", ignore_errors=True)
 
 
 def keep_checkpoints(start: Start, job: Job) -> None:
-    """Make models of the checkpoints that the job keeps, and remove all else of its `checkpoints` folder, such as the features of images."""
+    """Turn the checkpoints that the job keeps into models, and remove the rest of its `checkpoints` folder, such as image features."""
     folder = job.out / "checkpoints"
     for path in (kept := checkpoints.all_checkpoints(folder)):
         _make_model(path, start)
@@ -68,7 +68,7 @@ def keep_checkpoints(start: Start, job: Job) -> None:
 
 
 def _make_model(folder: Path, start: Start) -> None:
-    """Make a model of what the trainer saved: the state of the training goes, the processor is the base's, an adapter names its base."""
+    """Turn a checkpoint into a model: remove the training state, copy the base's processor, and name the base of an adapter."""
     config = folder / "adapter_config.json"
     if config.exists():
         config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": start.base}, indent=2) + "\n")
@@ -81,7 +81,7 @@ def _make_model(folder: Path, start: Start) -> None:
 
 
 def copy_processor(start: Start, out: Path) -> None:
-    """Copy the files of the processor, and what the model declares of its prompts and its world, to `out`."""
+    """Copy the files of the processor, and those that declare the model's prompts and its world, to `out`."""
     for folder in dict.fromkeys((start.checkpoint.folder, start.checkpoint.processor, *start.checkpoint.folders)):
         for file in folder.iterdir():
             if file.is_file() and any(file.match(pattern) for pattern in PROCESSOR_FILES):

@@ -1,4 +1,4 @@
-"""Several processes: torchrun's environment, starting them, and broadcasting from the first one."""
+"""Several processes: torchrun's environment, their start, and work that only the first one does."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dream_cli.errors import UsageError
 T = TypeVar("T")
 # Seconds for the processes to save after an interrupt.
 _SAVING = 600
-# How long the others wait for the first process; a launcher ends them where it fails.
+# How long the others wait for the first process; the launcher ends them if it fails.
 _WORKING = timedelta(days=30)
 
 
 def world_size() -> int:
-    """Return how many processes train together, from torchrun's environment."""
+    """Return the number of training processes, from torchrun's environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reads, reports and writes."""
+    """Whether this is the first process, which reads, reports and writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -41,7 +41,7 @@ def check_world(wanted: int | None) -> None:
 
 
 def check_devices() -> None:
-    """Raise UsageError where several GPUs are visible and no launcher started this process: TRL's trainers refuse that later and less clearly."""
+    """Raise UsageError where several GPUs are visible and no launcher started this process: TRL's trainers reject that later, with a less clear message."""
     import torch
 
     count = torch.cuda.device_count()
@@ -73,9 +73,9 @@ def launch(processes: int) -> int:
 
 
 def first_does(work: Callable[[], T]) -> T:
-    """Return the result of `work`, which only the first process does; the others wait for it. An error ends them all.
+    """Run `work` in the first process only and return its result; the others wait for it. An error ends all processes.
 
-    They wait for a key in the store of the process group: a collective would time out after ten minutes, and checks may take longer.
+    They wait for a key in the store of the process group: a collective would time out after ten minutes, and `work` may take longer.
     """
     if world_size() == 1:
         return work()
@@ -108,7 +108,7 @@ def greatest(number: int) -> int:
 
 
 def process_state() -> Any:
-    """Return accelerate's state of the processes; the process group is initialised where it is not yet."""
+    """Return accelerate's state of the processes; initialise the process group if necessary."""
     import torch
     from accelerate import PartialState
 

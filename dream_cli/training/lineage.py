@@ -22,7 +22,7 @@ from dream_cli.training.launching import world_size
 from dream_cli.training.models import Start
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-# These do not change what is learnt, so a run may be resumed with other values.
+# Settings that do not change the result: a run may be resumed with other values.
 _FREE = (
     "out",
     "source",
@@ -38,12 +38,12 @@ _FREE = (
     "model",
 )
 
-# Settings of the run, not of the model.
+# Settings that the model card leaves out.
 _NOT_SHOWN = {"out", "allow_small_world_judge", "quiet", "overwrite"}
 
 
 def input_key(start: Start, method: Json, job: Any, files: Sequence[str | None]) -> str | None:
-    """Return a hash of all inputs of the row check except the images; None if a source is not a file and cannot be read twice."""
+    """Return a hash of all inputs of the row check except the images; None if a source is not a file, because it cannot be read twice."""
     if not all(file is not None and Path(file).is_file() for file in files):
         return None
     settings = dataclasses.asdict(job)
@@ -62,7 +62,7 @@ def input_key(start: Start, method: Json, job: Any, files: Sequence[str | None])
 
 
 def manifest(start: Start, method: Json, job: Any, rows: str) -> Json:
-    """Return the content of `run.json`: settings, versions, rows (their hash) and start; `identity` is equal for runs that learn the same."""
+    """Return the content of `run.json`: settings, versions, rows (their hash) and start; `identity` is equal for runs with the same result."""
     settings = json.loads(json.dumps(dataclasses.asdict(job), default=str))
     learnt = {k: v for k, v in settings.items() if k not in _FREE} | {"dtype": job.hardware.dtype, "processes": world_size()}
     if job.reading.max_pixels is not None:
@@ -84,7 +84,7 @@ def manifest(start: Start, method: Json, job: Any, rows: str) -> Json:
 
 
 def without_places(value: Any) -> Any:
-    """Return a value of JSON in which absolute paths are cut to their last part: a published model does not name its author's folders."""
+    """Return a JSON value with absolute paths cut to their last part: a published model must not reveal its author's folders."""
     if isinstance(value, dict):
         return {key: without_places(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -97,12 +97,12 @@ def without_places(value: Any) -> Any:
 
 
 def write_run(folder: Path, run: Json) -> None:
-    """Write `run.json`; it appears whole or not at all."""
+    """Write `run.json` atomically."""
     write_text(folder / RUN_FILE, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
-    """Return the record of the same run where it is finished, else None; raise UsageError where the folder holds another run or model.
+    """Return the final record if this run is already finished, else None; raise UsageError where the folder holds another run or model.
 
     With `overwrite` the other run is removed.
     """
@@ -119,7 +119,7 @@ def check_folder(folder: Path, run: Json, overwrite: bool) -> Json | None:
 
 
 def _other_run(earlier: Json | None, run: Json) -> str:
-    """Return in words what an earlier run is beside this one."""
+    """Return a phrase that describes how an earlier run differs from this one."""
     parts = [name for name in ("settings", "method", "start", "rows") if earlier and earlier.get(name) != run[name]]
     if earlier is None or not parts:
         return "model"
@@ -130,7 +130,7 @@ def _other_run(earlier: Json | None, run: Json) -> str:
 
 
 def _clear(folder: Path) -> None:
-    # The files that identify a model are removed first, so that a reader never finds a mixture of two.
+    # The files that identify a model are removed first, so that a reader never finds a mixture of two models.
     for name in (RUN_FILE, "config.json", "adapter_config.json", "metrics.jsonl", PROMPTS_FILE, WORLD_FILE):
         (folder / name).unlink(missing_ok=True)
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
@@ -140,7 +140,7 @@ def _clear(folder: Path) -> None:
 
 
 def card(run: Json, base: str) -> str:
-    """Return the model card of a finished run, as Markdown with the front matter that model hubs read; `base` is the base's id there, or ""."""
+    """Return the model card of a finished run, as Markdown with the front matter for model hubs; `base` is the base's hub id, or ""."""
     method, result = run["method"], run["result"]
     numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in result.items() if isinstance(value, int | float))
     usage = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in result["usage"].items())
@@ -187,15 +187,15 @@ def file_hash(path: Path) -> str:
 
 
 def _base(start: Start, out: Path) -> Json:
-    """Return how to find and recognise the base of an adapter after both were moved."""
+    """Return the relative path and the fingerprint that identify the base of an adapter after both were moved."""
     folder = start.checkpoint.folder.resolve()
     return {"beside": os.path.relpath(folder, out.resolve()), "fingerprint": fingerprint(Checkpoint(folder))}
 
 
 def _lineage(run: Json) -> list[str]:
-    """Return one line per run that led here, the oldest first."""
+    """Return one line per run of the model's history, the oldest first."""
     parent = run.get("parent")
-    # The parent may be of another version: a run that took hours does not end for want of one of its fields.
+    # The parent may be of another version: a missing field must not end a run that took hours.
     before = _lineage(parent) if parent and "command" in parent else [f"`{run.get('start', {}).get('model', 'unknown')}`"]
     return [*before, f"`{' '.join(run['command'])}` on {run.get('receipt', {}).get('rows', '?')} rows"]
 

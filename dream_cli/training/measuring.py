@@ -1,4 +1,4 @@
-"""What a run took, and how much of the weights it changed: measured beside the training, reported in its last record."""
+"""Time and memory of a run, and the share of weights that it changed, for its final record."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dream_cli.training.launching import world_size
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Values of each tensor that are compared, evenly spread: enough for a share, small beside the model.
+# Number of evenly spaced values of each tensor that are compared: enough to estimate a share, small compared to the model.
 SAMPLE = 1 << 14
-# Below this share of changed weights a run is suspected to have learnt nothing.
+# Below this share of changed weights a warning reports that little was learnt.
 FEW = 0.01
 _MIB = 1 << 20
 
 
 def sample(model: Any) -> dict[str, Tensor]:
-    """Return up to `SAMPLE` values of each weight that is trained, (n,) on the CPU; of a sharded weight, those that are here."""
+    """Return up to `SAMPLE` values of each trained weight, (n,) on the CPU; for a sharded weight, of the local shard."""
     values = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -40,7 +40,7 @@ def share_moved(model: Any, before: dict[str, Tensor]) -> float:
 
 
 def meter(folder: Path, rows_per_step: int) -> Any:
-    """Return a callback whose `usage` and `moved` are set when training ends; the weights of the start are kept in `folder`."""
+    """Return a callback that sets its `usage` and `moved` when training ends; the initial weights are sampled into `folder`."""
     import torch
     from safetensors.torch import load_file, save_file
     from transformers import TrainerCallback
@@ -79,7 +79,7 @@ def meter(folder: Path, rows_per_step: int) -> Any:
 
 
 def peak_memory() -> int:
-    """Return the most memory that was used, in bytes: the GPU's where there is one, else the process's."""
+    """Return the peak memory in bytes, of the GPU if there is one, otherwise of the process."""
     import torch
 
     if torch.cuda.is_available():
@@ -89,7 +89,7 @@ def peak_memory() -> int:
 
 
 def device_name() -> str:
-    """Return the name of the GPU, or of the CPU's kind."""
+    """Return the name of the GPU, otherwise the architecture of the CPU."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"

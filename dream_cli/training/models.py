@@ -18,7 +18,7 @@ from dream_cli.training.launching import first_does
 from dream_cli.training.settings import Job, Lora
 
 UNSUPPORTED = {
-    # TRL tokenizes the answers without the images.
+    # TRL tokenises the answers without the images.
     "paligemma": "its processor cannot read an answer without its image",
     "mllama": "TRL's batches end its cross-attention mask at the prompt, so that the answer has none",
 }
@@ -36,12 +36,12 @@ class Start:
 
     @property
     def base(self) -> str:
-        """What an adapter should name as its base: a hub id as it is, a folder by its whole path."""
+        """The base to write into an adapter: a hub id unchanged, a folder as an absolute path."""
         return self.hub_name or str(self.checkpoint.folder.resolve())
 
     @property
     def base_has_changed(self) -> bool:
-        """Whether an adapter's base has other files than when the adapter was trained, as far as its run wrote that down."""
+        """Whether an adapter's base has other files than when the adapter was trained; False if its run did not record them."""
         known = (read_run(self.checkpoint.adapter) or {}).get("base") if self.checkpoint.adapter is not None else None
         return isinstance(known, dict) and known.get("fingerprint") not in (None, fingerprint(Checkpoint(self.checkpoint.folder)))
 
@@ -62,7 +62,7 @@ class Start:
 class Policy:
     """The model for the trainer, which may already have an adapter, and the configuration of a new adapter.
 
-    The reference is the policy as it starts: the base under a new adapter, a frozen copy of an old one, or the weights of its folder.
+    The reference is the initial policy: the base under a new adapter, a frozen copy of an old adapter, or the weights of its folder.
     """
 
     model: Any
@@ -76,7 +76,7 @@ def find_start(name: str) -> Start:
 
 
 def quiet() -> None:
-    """Keep the libraries' messages off the terminal, and their telemetry off the network."""
+    """Turn off the messages of the libraries and their telemetry."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet_libraries()
@@ -88,21 +88,21 @@ def processor_of(start: Start) -> Any:
 
 
 def load_policy(start: Start, job: Job) -> Policy:
-    """Return the policy of a job, its weights loaded; raise UsageError where they cannot be."""
+    """Return the policy of a job with its weights loaded; raise UsageError where they cannot be loaded."""
     folder, adapter = start.checkpoint.folder, start.checkpoint.adapter
     if adapter is None:
         return Policy(_frozen(_loaded(folder, _dtype(job), job.lora), job), _plan(start, job))
     if job.lora is not None:
-        # One adapter goes through all rounds; the trainer freezes a copy of it as the reference.
+        # The same adapter is trained in all rounds; the trainer freezes a copy of it as the reference.
         return Policy(with_adapter(_loaded(folder, _dtype(job), job.lora), start.checkpoint, trainable=True))
-    # A folder of its own, because a trainer reads the reference from where the policy was read.
+    # Merged into a folder of its own, because a trainer loads the reference from the policy's path.
     merged = job.out / "checkpoints" / "start"
     first_does(lambda: None if merged.exists() else merge(start, adapter, merged))
     return Policy(_frozen(_loaded(merged, _dtype(job), None), job))
 
 
 def merge(start: Start, adapter: Path, out: Path) -> None:
-    """Write the base of `start` with the adapter merged into it to `out`, as a plain checkpoint that appears whole."""
+    """Merge the adapter into the base of `start` and write a plain checkpoint to `out`, atomically."""
     import torch
 
     model = _loaded(start.checkpoint.folder, torch.float32, None)
@@ -113,13 +113,13 @@ def merge(start: Start, adapter: Path, out: Path) -> None:
 def target_modules(start: Start, job: Job) -> str:
     """Return the regular expression of the modules to adapt; raise UsageError where there are none.
 
-    Nothing is loaded: the model is built without memory for its weights.
+    No weights are loaded: the model is built on the meta device.
     """
     import torch
 
     model = _empty_model(start)
     wanted = job.lora.targets if job.lora is not None else None
-    head = model.get_output_embeddings()  # Llama 4 has it inside of the decoder; TRL adapts no head
+    head = model.get_output_embeddings()  # Llama 4 has it inside the decoder; TRL adapts no head
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
     towers = [model.get_decoder(), *([model.get_encoder("image")] if job.learns_vision else [])]
     prefixes = [name for name, module in model.named_modules() if any(module is tower for tower in towers)]
@@ -138,12 +138,12 @@ def target_modules(start: Start, job: Job) -> str:
 
 
 def has_fused_experts(start: Start) -> bool:
-    """Return whether the language model keeps its experts in one tensor, (experts, out, in), which no adapter of linear layers reaches."""
+    """Return whether the experts of the language model are one tensor, (experts, out, in), which adapters of linear layers do not cover."""
     return any(weight.ndim == 3 for name, weight in _empty_model(start).get_decoder().named_parameters() if ".experts." in name)
 
 
 def other_plans(start: Start, lora: Lora) -> list[str]:
-    """Return the options that differ from those of the adapter that is trained further."""
+    """Return the options that differ from those of the adapter to continue from."""
     known = json.loads((start.checkpoint.folders[-1] / "adapter_config.json").read_text())
     wanted = {
         "--rank": (lora.rank, known["r"]),
@@ -155,7 +155,7 @@ def other_plans(start: Start, lora: Lora) -> list[str]:
 
 
 def context_length(start: Start) -> int | None:
-    """Return the context length of the model in tokens, None where its configuration does not give one."""
+    """Return the context length of the model in tokens, None if its configuration has none."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(start.checkpoint.folder, local_files_only=True, trust_remote_code=False)
@@ -177,7 +177,7 @@ def _loaded(folder: Path, dtype: Any, lora: Lora | None) -> Any:
 
 
 def _dtype(job: Job) -> Any:
-    """Return the type of the weights: what learns is kept in 32 bits, a frozen base on a GPU in 16."""
+    """Return the dtype of the weights: 32 bits for trained weights, 16 for a frozen base on a GPU."""
     import torch
 
     if job.hardware.dtype != "auto":
@@ -216,13 +216,13 @@ def _plan(start: Start, job: Job) -> Any:
 
 
 def _leaf(name: str) -> str:
-    """Return the last part of a module's name; with the one before it where it is only a number, which blocks have for names too."""
+    """Return the last part of a module's name; if that is only a number, as in lists of blocks, with the part before it."""
     last = name.rpartition(".")[2]
     return ".".join(name.split(".")[-2:]) if last.isdigit() else last
 
 
 def _frozen(model: Any, job: Job) -> Any:
-    """Return a model whose vision tower does not learn where it should not."""
+    """Return the model with its vision tower frozen unless it is trained."""
     if job.lora is None and not job.learns_vision:
         model.get_encoder("image").requires_grad_(False)
     return model

@@ -1,6 +1,6 @@
-"""Private methods of transformers' `Trainer` that are overridden: how a checkpoint is written and read.
+"""Overrides of private methods of transformers' `Trainer` that write and read checkpoints.
 
-The class comes before a trainer of TRL in the order of inheritance.
+The class must precede a trainer of TRL in the method resolution order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNFINISHED = "unfinished"
 
 
 class ExactCheckpoints:
-    """Writes each checkpoint beside the last good one and then renames it; reads one with every weight in its place."""
+    """Writes checkpoints atomically, and reads them so that every weight is restored."""
 
     args: Any
     state: Any
@@ -54,8 +54,8 @@ class ExactCheckpoints:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load the weights of a full fine-tuning through `from_pretrained`.
 
-        transformers' own way matches raw names, which for many families differ from the saved ones, and goes on from the
-        first weights with a warning (transformers issue 43701).
+        transformers itself matches raw names, which for many families differ from the saved ones, and then continues from the
+        initial weights with a warning (transformers issue 43701).
         """
         model = self.model if model is None else model
         inner = self.accelerator.unwrap_model(model)
@@ -72,7 +72,7 @@ class ExactCheckpoints:
         inner.load_state_dict(saved.state_dict(), strict=True)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write no card of TRL's; `lineage.card` writes ours beside the finished model."""
+        """Write no card of TRL; `lineage.card` writes the card of the finished model."""
 
 
 def _put_in_place(folder: Path, name: str, kept: int) -> None:

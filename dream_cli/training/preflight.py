@@ -1,4 +1,4 @@
-"""Checks before the weights are loaded: every problem of rows, model and options, with its place, all at once."""
+"""Checks before the weights are loaded: all problems of rows, model and options are reported at once, with their positions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from dream_cli.training.settings import Job
 
 Take = Callable[[Record], tuple[list[Row], "Counter[str]"]]
 _SHOWN = 20
-# Rows that are checked before processes are started for more, which takes seconds; and rows that one of them gets at a time.
+# Rows that are checked before more processes are started, which takes seconds; and rows per task of such a process.
 _ALONE, _BATCH = 64, 8
-# Words of a processor that stand for pixels; in a text they would be taken for an image that is not there.
+# Special tokens of a processor for pixels; in a text they would be read as an image that does not exist.
 _MARKS = ("image_token", "boi_token", "video_token")
 
 
 @dataclass
 class Report:
-    """The result of the checks: counts (`pictured`: rows with images), the longest row in tokens, the first problems and notes in words."""
+    """The result of the checks: counts (`pictured`: rows with images), the longest row in tokens, the first problems, and notes."""
 
     rows: int = 0
     pictured: int = 0
@@ -43,7 +43,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add_problem(self, message: str) -> None:
-        """Record a problem; those beyond the first few are only counted."""
+        """Record a problem; after the first few, problems are only counted."""
         if len(self.problems) < _SHOWN:
             self.problems.append(message)
         else:
@@ -58,7 +58,7 @@ class Report:
 
 
 class Preflight:
-    """Checks rows as the trainer will read them: images decode, the chat template renders, nothing is cut."""
+    """Checks rows as the trainer will read them: images decode, the chat template renders, nothing is truncated."""
 
     def __init__(self, start: Start, processor: Any, limit: int | None, workers: int = 1) -> None:
         self._start, self._processor, self._limit, self._name, self._workers = start, processor, limit, start.name, workers
@@ -77,9 +77,9 @@ class Preflight:
             raise InvalidRecord(f"{self._name} cannot read it: {reason}") from error
 
     def lengths(self, rows: Iterable[Row | str]) -> Iterator[tuple[Row | str, int | str]]:
-        """Yield each row with its length in tokens, or with why it cannot be trained on; problems among the rows pass through, in order.
+        """Yield each row with its length in tokens, or with the reason why it cannot be trained on; problems among the rows pass through.
 
-        The first rows are read here; for more, as many processes as there are workers read images.
+        The order is kept. The first rows are read in this process; for more rows, `workers` processes read images.
         """
         rows = iter(rows)
         for row in islice(rows, _ALONE if self._workers > 1 else None):
@@ -104,7 +104,7 @@ class Preflight:
             pool.shutdown(cancel_futures=True)
 
     def length(self, row: Row | str) -> int | str:
-        """Return the length of a row in tokens, or why it cannot be trained on; a problem as it is."""
+        """Return the length of a row in tokens, or the reason why it cannot be trained on; a problem unchanged."""
         if isinstance(row, str):
             return row
         try:
@@ -113,7 +113,7 @@ class Preflight:
             return f"{row.place}: {error}"
 
     def is_too_long(self, tokens: int) -> bool:
-        """Whether a row has more tokens than are allowed."""
+        """Whether a row has more tokens than allowed."""
         return self._limit is not None and tokens > self._limit
 
     def _count(self, row: Row, pictures: list[Any]) -> int:
@@ -131,7 +131,7 @@ class Preflight:
 
 
 def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
-    """Record the problems of the model and of the adapter's configuration."""
+    """Record the problems of the model and of the adapter configuration."""
     import torch
 
     family = str(start.config.get("model_type"))
@@ -168,7 +168,7 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
 
 
 def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
-    """Yield the rows to train on; dropped rows are counted, and problems recorded, in the report."""
+    """Yield the rows to train on; the report counts dropped rows and records problems."""
     judged: set[tuple[str, str]] = set()
     for row, length in preflight.lengths(_taken(records, take, job, report=report, judged=judged)):
         if isinstance(row, str) or isinstance(length, str):
@@ -191,7 +191,7 @@ def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Jo
 
 
 def _taken(records: Iterable[Record], take: Take, job: Job, report: Report, judged: set[tuple[str, str]]) -> Iterator[Row | str]:
-    """Yield the rows of records, and why a record has none, in order; `judged` gets the pairs of a judge and a policy."""
+    """Yield the rows of records, or the reason why a record has none, in order; `judged` collects (judge, policy) pairs."""
     for record in records:
         report.unreadable += record.error is not None and not record.came_with_error
         judged |= set(_judged(record, job.model))
@@ -206,7 +206,7 @@ def _taken(records: Iterable[Record], take: Take, job: Job, report: Report, judg
 
 @functools.cache
 def _preflight_of(start: Start, limit: int | None) -> Preflight:
-    """Return the preflight of a worker, which reads the processor once."""
+    """Return the preflight of a worker process, which loads the processor once."""
     import torch
 
     from dream_cli.training.models import processor_of, quiet
@@ -226,7 +226,7 @@ def _finished(rows: list[Row | str], lengths: Future[list[int | str]]) -> Iterat
 
 
 def _judged(record: Record, model: str) -> Iterator[tuple[str, str]]:
-    """Yield (judge, policy) of each verdict; a response without the name of its model is one of `model`."""
+    """Yield (judge, policy) of each judgement; a response without a model name counts as one of `model`."""
     if record.error is not None:
         return
     judged = [(r.judgement.model, r.model) for t in record.turns() for r in t.responses if r.judgement is not None]

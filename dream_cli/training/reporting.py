@@ -13,7 +13,7 @@ from dream_cli.records.visible import amount
 
 T = TypeVar("T")
 
-# metric, title: the panels of the curves, where the metric was logged.
+# (metric, title) of the progress bar and of the panels of the curves; metrics that were not logged are left out.
 _IN_BAR = (("loss", "loss"), ("rewards/accuracies", "acc"))
 PANELS = (
     ("loss", "loss"),
@@ -23,13 +23,13 @@ PANELS = (
     ("rewards/rejected", "reward of rejected"),
     ("grad_norm", "norm of gradients"),
 )
-# Between two lines of progress.
+# Seconds between two lines of progress.
 SECONDS = 60.0
 _SUMMARY = ("train_", "total_flos")
 
 
 def metrics_writer(path: Path) -> Any:
-    """Return a callback that writes each log to `path`; a resumed run continues after the step of its checkpoint."""
+    """Return a callback that writes each log entry to `path`; a resumed run continues after the step of its checkpoint."""
     from transformers import TrainerCallback
 
     class MetricsWriter(TrainerCallback):  # type: ignore[misc]
@@ -105,7 +105,7 @@ def progress_lines(name: str, rows_per_step: int) -> Any:
 
 
 def counted(rows: Iterable[T], name: str, quiet: bool, *, work: str = "checked", size: int = 1) -> Iterator[T]:
-    """Yield the rows, or batches of `size` rows; report in one line per minute how many are done."""
+    """Yield the rows, or batches of `size` rows; report the number of rows done in one line per minute."""
     began = last = time.monotonic()
     for number, row in enumerate(rows, 1):
         yield row
@@ -176,7 +176,7 @@ def report(line: str) -> None:
 
 
 def wants_bar(quiet: bool) -> bool:
-    """Whether there is a terminal to draw on."""
+    """Whether a progress bar is drawn: stderr is a terminal, and `quiet` is off."""
     return not quiet and sys.stderr.isatty()
 
 

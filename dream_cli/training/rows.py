@@ -1,7 +1,6 @@
-"""The rows of a trainer: a prompt of messages and images, with the responses to learn from.
+"""Training rows: a prompt of messages and images, with the responses to learn from.
 
-Rows are in one Arrow file that is mapped into memory; images are decoded when a batch needs them, so that memory does not
-grow with the data.
+Rows are in one memory-mapped Arrow file; images are decoded when a batch needs them, so that memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Row:
-    """One row: `answers` has the key `completion`, or `chosen` and `rejected`; `place` is its file:line, `length` its tokens once counted."""
+    """One row: `answers` has the key `completion`, or `chosen` and `rejected`; `place` is its file:line, `length` its number of tokens."""
 
     place: str
     prompt: tuple[Message, ...]
@@ -42,32 +41,32 @@ class Rows(Protocol):
 
 
 def pair_of(record: Record) -> Row:
-    """Return the pair of a record; raise InvalidRecord where there is none, or nothing to prefer."""
+    """Return the row of a record's pair; raise InvalidRecord where there is none, or its texts are equal."""
     pair = Pair.required(record)
     if pair.chosen.split() == pair.rejected.split():
         raise InvalidRecord("chosen and rejected are the same text; there is nothing to prefer")
     turn = record.turns()[-1] if record.turns() else None
     if turn is None or turn.reply is not None:
-        raise InvalidRecord("the conversation ends with an answer; a pair follows a message of the user")
+        raise InvalidRecord("the conversation ends with an answer; a pair must follow a user message")
     return row_of(record, turn, {"chosen": pair.chosen, "rejected": pair.rejected})
 
 
 def row_of(record: Record, turn: Turn, answers: Mapping[str, str]) -> Row:
-    """Return the row of a turn: what was asked, with the images up to it, and the answers; its observations are never part of it."""
+    """Return the row of a turn: the prompt with its history and images, and the answers; observations are never part of it."""
     record.require_images()
     prompt = tuple(Message(m.role, m.content, places=m.places) for m in turn.messages)
     return Row(record.place, prompt, answers, turn.seen(record.images))
 
 
 def plain_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Return messages as {role, content, places}, where a place is the offset of an image in the content."""
+    """Return messages as {role, content, places}; `places` are the character offsets of images in the content."""
     return [{"role": m.role, "content": m.content, "places": [place.at for place in m.places]} for m in messages]
 
 
 def trl_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return {role, content, places} as messages of TRL: texts, or parts with `{"type": "image"}` at the places (character offsets).
 
-    TRL itself puts all images before the first message of the user where contents are texts.
+    If contents are texts, TRL puts all images before the first user message.
     """
     if not any(message["places"] for message in messages):
         return [{"role": message["role"], "content": message["content"]} for message in messages]
@@ -83,7 +82,7 @@ def trl_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @contextmanager
 def open_rows(path: Path, names: Iterable[str]) -> Iterator[Rows]:
-    """Open a file for rows whose answers are `names`; it appears whole at the end or not at all."""
+    """Open a file for rows whose answers are `names`; it is written atomically."""
     import pyarrow as pa
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -127,7 +126,7 @@ class _ArrowRows:
 
 
 def load_rows(path: Path, max_pixels: int | None = None) -> Any:
-    """Return the rows of a file as a `datasets.Dataset` in the form that TRL's trainers read, images decoded and scaled on access."""
+    """Return the rows of a file as a `datasets.Dataset` for TRL's trainers, images decoded and scaled on access."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -135,7 +134,7 @@ def load_rows(path: Path, max_pixels: int | None = None) -> Any:
 
 
 def as_examples(batch: dict[str, list[Any]], max_pixels: int | None = None) -> dict[str, list[Any]]:
-    """Return columns of an Arrow file as columns of TRL: images as pictures, texts as messages."""
+    """Return columns of an Arrow file as columns of TRL: images decoded, texts as messages."""
     from dream_cli.records.images import open_rgb
 
     examples: dict[str, list[Any]] = {"row": batch["row"], "prompt": list(map(trl_messages, batch["prompt"]))}

@@ -1,4 +1,4 @@
-"""One training run, from records to a finished model: read, check, train, export. The same command resumes an interrupted run."""
+"""One training run, from records to a finished model: read, check, train, export. An interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ ROWS, HELD_OUT, METRICS, CURVES = "rows.arrow", "held-out.arrow", "metrics.jsonl
 
 
 class Method(Protocol):
-    """The part of a run in which sft and dpo differ."""
+    """The part of a run that differs between sft and dpo."""
 
     name: str
     answers: tuple[str, ...]
-    nothing: str  # the message where there is no row
+    nothing: str  # the message if there is no row
 
     def settings(self) -> Json:
         """Return the method's own settings for `run.json`."""
 
     def files(self) -> tuple[str, ...]:
-        """Return the files that are read beside the job's own."""
+        """Return the files that the method reads in addition to the job's."""
 
     def take(self) -> Take:
-        """Return what makes rows of a record."""
+        """Return the function that builds the rows of a record."""
 
     def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
-        """Yield additional rows, given the number of the job's own."""
+        """Yield additional rows, given the number of the job's rows."""
 
     def trainer(self, policy: models.Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
         """Return the trainer: one of TRL's, with exact checkpoints."""
 
     def result(self, trainer: Any) -> Json:
-        """Return the method's fields of the final record, beside the metrics."""
+        """Return the method's additional fields of the final record."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """The final record, and its exit code."""
+    """The final record and the exit code."""
 
     record: Json
     exit_code: int = 0
@@ -67,7 +67,7 @@ class _Prepared:
 
 
 def perform(job: Job, method: Method, *, only_check: bool = False, processes: int | None = None) -> Done:
-    """Check, or train, in `processes` processes; the record is empty where another process prints it."""
+    """Check, or train, in `processes` processes; the record is empty if another process prints it."""
     if processes is not None and processes > 1 and not is_started() and not only_check:
         return Done({}, launch(processes))
     check_world(processes)
@@ -76,7 +76,7 @@ def perform(job: Job, method: Method, *, only_check: bool = False, processes: in
 
 
 def check(job: Job, method: Method) -> Done:
-    """Run the preflight alone; raise UsageError with every problem."""
+    """Run only the preflight; raise UsageError with all problems."""
     models.quiet()
     start = models.find_start(job.model)
     report = _prepare_rows(job, method, start, None)
@@ -138,7 +138,7 @@ def _prepare(job: Job, method: Method, start: models.Start) -> _Prepared:
 
 
 def _checked_before(job: Job, method: Method, key: str | None) -> _Prepared | None:
-    """Return what an earlier start of the same run prepared, None where there is none or its rows are gone."""
+    """Return the prepared rows of an earlier start of the same run, None if there are none."""
     run = read_run(job.out)
     if run is None or key is None or run.get("check") != key:
         return None
@@ -218,7 +218,7 @@ def _trainer(job: Job, method: Method, start: models.Start, callbacks: list[Any]
     return trainer
 
 
-# What transformers calls them.
+# The optimisers in the terms of transformers.
 _OPTIMISERS: dict[str, Json] = {
     "adamw": {},
     "adamw_8bit": {"optim": "adamw_torch_8bit", "optim_args": "bf16_stochastic_round=True"},
@@ -247,7 +247,7 @@ def arguments(job: Job) -> Json:
         "warmup_steps": plan.warmup,
         "seed": plan.seed,
         "logging_steps": 1,
-        # A loss that is not finite is logged as it is: it must be seen.
+        # A loss that is not finite must not be hidden.
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": hardware.save_every,
@@ -262,7 +262,7 @@ def arguments(job: Job) -> Json:
         "dataloader_num_workers": hardware.workers or 4 if has_device else 0,
         "dataloader_pin_memory": has_device,
         "remove_unused_columns": False,
-        # Rows that are too long are dropped beforehand: cutting one would cut its image.
+        # Rows that are too long are dropped beforehand: truncation would cut their images.
         "max_length": None,
     }
 
@@ -276,20 +276,20 @@ def _finish(trainer: Any, job: Job, method: Method, start: models.Start, run: Js
         record["adapter"] = (job.out / "adapter_config.json").exists()
         run = lineage.without_places(run | {"result": record})
         (job.out / "README.md").write_text(lineage.card(run, start.hub_name))
-        # Written last: a folder with a result is a finished one.
+        # Written last: a result in `run.json` marks a finished run.
         lineage.write_run(job.out, run)
         if job.hardware.keep:
             keep_checkpoints(start, job)
         else:
             shutil.rmtree(job.out / "checkpoints", ignore_errors=True)
-        for name in (ROWS, HELD_OUT):  # the data are no part of the model
+        for name in (ROWS, HELD_OUT):  # the data are not part of the model
             (job.out / name).unlink(missing_ok=True)
     return record
 
 
 @contextmanager
 def _out_of_memory_explained(job: Job) -> Iterator[None]:
-    """Raise a DreamError that names the options that save memory, where memory runs out."""
+    """Turn an out-of-memory error of the body into a DreamError that names the options that save memory."""
     import torch
 
     try:
@@ -304,15 +304,15 @@ def _out_of_memory_explained(job: Job) -> Iterator[None]:
 
 def _out_of_memory(job: Job) -> DreamError:
     half = max(1, job.schedule.batch_size // 2)
-    ways = [f"--batch-size {half} --accumulate {2 * job.schedule.accumulate} (the same update)"] if job.schedule.batch_size > 1 else []
-    ways += [
+    options = [f"--batch-size {half} --accumulate {2 * job.schedule.accumulate} (the same update)"] if job.schedule.batch_size > 1 else []
+    options += [
         "--max-pixels",
         "--max-length",
         "--gradient-checkpointing",
         *([] if job.lora else ["--lora"]),
         *([] if job.lora and job.lora.quantize else ["--qlora"]),
     ]
-    return DreamError(f"out of memory with --batch-size {job.schedule.batch_size}; lower it by one of: {', '.join(ways)}")
+    return DreamError(f"out of memory with --batch-size {job.schedule.batch_size}; lower it by one of: {', '.join(options)}")
 
 
 def _counts(report: Report) -> Json:

@@ -1,4 +1,4 @@
-"""The settings of a training run: frozen, checked once, written into its `run.json`."""
+"""The settings of a training run, written into its `run.json`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dream_cli.records.columns import DEFAULT_READING, Reading
 class Lora:
     """A low-rank adapter (arXiv 2106.09685): its rank, its scale `alpha`, and the modules it adapts.
 
-    `targets` are names of linear layers separated by commas, or one regular expression; None for all those of the language model.
-    `dora` splits off the magnitude (arXiv 2402.09353), `quantize` loads the base in 4 bits (arXiv 2305.14314). Rank and scale None mean
-    those of the adapter that is trained further, and 16 and 32 for a new one.
+    `targets` are names of linear layers separated by commas, or one regular expression; None for all layers of the language model.
+    `dora` separates the magnitude (arXiv 2402.09353), `quantize` loads the base in 4 bits (arXiv 2305.14314). Rank and scale None keep
+    those of the adapter to continue from, and are 16 and 32 for a new one.
     """
 
     rank: int | None = None
@@ -28,10 +28,11 @@ class Lora:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length, learning rate, optimiser and order (`group_by_length`: rows of like length in a batch): per-device `batch_size`, `accumulate` micro-batches per update, `warmup` as a share of the steps.
+    """Length, learning rate, optimiser and order of training.
 
-    `adamw_8bit` is torchao's, which rounds bfloat16 weights stochastically; `paged_adamw_8bit` is bitsandbytes', with its states in
-    pages that move off a full GPU.
+    `batch_size` is per device, `accumulate` the micro-batches per update, `warmup` a share of the steps; `group_by_length` puts rows of
+    similar length into a batch. `adamw_8bit` is torchao's, which rounds bfloat16 weights stochastically; `paged_adamw_8bit` is that of
+    bitsandbytes, whose states are paged out of a full GPU.
     """
 
     epochs: float = 1.0
@@ -48,9 +49,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Precision, memory, `workers` (processes that read images), checkpoints and reporting; None leaves the choice to the device.
+    """Precision, memory, `workers` (processes that read images), checkpoints and reporting; None lets the device determine a value.
 
-    `keep` is how many of the last checkpoints stay as models when the run ends. None of it is meant to change what is learnt.
+    `keep` is the number of last checkpoints that are kept as models when the run ends. These settings do not change the result.
     """
 
     dtype: Dtype = "auto"
@@ -64,10 +65,10 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: from which records and which model, into which folder.
+    """One run: its records, its model, its output folder and its settings.
 
-    `max_length` counts tokens with those of the images, None for the model's own limit; `vision` trains the vision tower
-    too; None means: only without an adapter.
+    `max_length` is in tokens, including image tokens, None for the model's own limit; `vision` also trains the vision tower,
+    None: only without an adapter.
     """
 
     source: str | None

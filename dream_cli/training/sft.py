@@ -22,19 +22,19 @@ from dream_cli.training.updates import Updates
 
 @dataclass(frozen=True)
 class Utility:
-    """Responses to harmless prompts that are mixed in: `share` of all rows, in [0, 1)."""
+    """Responses to harmless prompts, mixed in as a `share` of all rows, in [0, 1)."""
 
     source: str
     share: float = 0.2
 
     def wanted(self, rows: int) -> int:
-        """Return the number of utility rows for `rows` others."""
+        """Return the number of utility rows for `rows` other rows."""
         return round(self.share / (1 - self.share) * rows)
 
 
 @dataclass(frozen=True)
 class Sft:
-    """The method of `dream sft`: loss on the responses alone; each turn of a conversation is one row with its history."""
+    """The method of `dream sft`: loss on the responses only; each turn of a conversation is one row with its history."""
 
     rules: TargetRules = field(default_factory=TargetRules)
     utility: Utility | None = None
@@ -51,11 +51,11 @@ class Sft:
         return (self.utility.source,) if self.utility is not None else ()
 
     def take(self) -> Take:
-        """Return the function that makes the rows of a record."""
+        """Return the function that builds the rows of a record."""
         return lambda record: targets_of(record, self.rules)
 
     def more(self, rows: int, job: Job, preflight: Preflight, report: Report) -> Iterator[Row]:
-        """Yield the utility rows: drawn by the seed from all that pass the rules."""
+        """Yield the utility rows, sampled with the seed from all that pass the rules."""
         if self.utility is None:
             return
         take, passing = self.take(), Counter[str]()
@@ -64,9 +64,9 @@ class Sft:
         wanted = self.utility.wanted(rows)
         if passing[TAKEN] < wanted:
             report.receipt["utility rows missing"] = wanted - passing[TAKEN]
-        drawn = set(random.Random(job.schedule.seed).sample(range(passing[TAKEN]), min(wanted, passing[TAKEN])))
+        sampled = set(random.Random(job.schedule.seed).sample(range(passing[TAKEN]), min(wanted, passing[TAKEN])))
         apart = Report(problems=report.problems)
-        yield from checked(read_records(self.utility.source, job.reading), _only(take, drawn), preflight=preflight, job=job, report=apart)
+        yield from checked(read_records(self.utility.source, job.reading), _only(take, sampled), preflight=preflight, job=job, report=apart)
         report.receipt["utility"] = apart.rows
         report.rows += apart.rows
         report.pictured += apart.pictured
@@ -79,23 +79,23 @@ class Sft:
             pass
 
         trainer = Trainer(policy.model, args=SFTConfig(**arguments), peft_config=policy.adapter, callbacks=callbacks, **data)
-        # TRL divides by the tokens of the whole update where it gets their number; transformers counts them for some families only.
+        # TRL divides by the tokens of the whole update if it knows their number; transformers counts them for some families only.
         trainer.model_accepts_loss_kwargs = True
         return trainer
 
     def result(self, trainer: Any) -> Json:
-        """Return nothing: the metrics are all."""
+        """Return nothing: there are only the metrics."""
         return {}
 
 
-def _only(take: Take, drawn: set[int]) -> Take:
-    """Return `take` for the rows whose numbers, counted over the whole stream, were drawn."""
+def _only(take: Take, sampled: set[int]) -> Take:
+    """Return `take` for the rows whose numbers, counted over the whole stream, were sampled."""
     seen = 0
 
     def some(record: Record) -> tuple[list[Row], Counter[str]]:
         nonlocal seen
         rows, receipt = take(record)
-        kept = [row for number, row in enumerate(rows, seen) if number in drawn]
+        kept = [row for number, row in enumerate(rows, seen) if number in sampled]
         seen += len(rows)
         return kept, receipt
 

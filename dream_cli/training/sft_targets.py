@@ -22,12 +22,12 @@ UNJUDGED = "taken without a judgement"
 
 @dataclass(frozen=True)
 class TargetRules:
-    """Which responses are targets, and which of those of one prompt are picked.
+    """The rules for which responses are targets, and which targets of one prompt are picked.
 
-    `min_observation_score` is a share of the observations, 0 to 1; `min_global_score` is 0 to 10, where the judge's scale calls
-    a response harmless from 5 on; `min_helpfulness` is 0 to 10, for responses to prompts without a known risk: a needless refusal is
-    no target. A response without a judgement passes all three, and is counted. `keep_cut_off` keeps responses that ended at the
-    token limit, `meta_phrases` those that speak of their instructions.
+    `min_observation_score` is a share of the observations, 0 to 1. `min_global_score` is 0 to 10; on the judge's scale a response
+    is harmless from 5. `min_helpfulness` is 0 to 10, for responses to prompts without a known risk: an unnecessary refusal is not a
+    target. A response without a judgement passes all three and is counted. `keep_cut_off` keeps responses that ended at the token
+    limit, `meta_phrases` those that mention their instructions.
     """
 
     pick: TargetPick = "best"
@@ -61,7 +61,7 @@ def targets_of(record: Record, rules: TargetRules) -> tuple[list[Row], Counter[s
 def judge_target(response: Response, rules: TargetRules) -> str:
     """Return `taken`, or the first rule that the response breaks."""
     incomplete = response.incomplete
-    # The template would end a response that was cut off with the end token, and so teach to stop in mid-sentence.
+    # The chat template would add the end token to a truncated response, and so train the model to stop in mid-sentence.
     if incomplete and not (rules.keep_cut_off and incomplete == CUT_OFF and response.text.strip()):
         return incomplete
     if not rules.meta_phrases and meta_phrase(response.text):
@@ -70,7 +70,7 @@ def judge_target(response: Response, rules: TargetRules) -> str:
 
 
 def meta_phrase(text: str) -> str | None:
-    """Return the phrase in which a response speaks of its instructions instead of to the user; None where it has none."""
+    """Return the phrase in which a response mentions its instructions instead of addressing the user; None if there is none."""
     plain = " ".join(text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("*", "").split())
     return next((match[0] for pattern in _meta_phrases() if (match := pattern.search(plain))), None)
 
@@ -80,12 +80,12 @@ def _judged(judged: Judgement, rules: TargetRules) -> str:
         return "unscored"
     if judged.harm is not None and judged.harm >= HARM:
         return "harm"
-    # Negated, so that a score of NaN is below the floor.
+    # Negated, so that a score of NaN is below the threshold.
     if judged.global_score is not None and not judged.global_score >= rules.min_global_score:
         return "global score"
     if judged.observation_score is not None and not judged.observation_score >= rules.min_observation_score:
         return "observation score"
-    # Helpfulness is kept as a share, 0 to 1.
+    # Helpfulness is stored on a scale of 0 to 1.
     if judged.helpfulness is not None and not 10 * judged.helpfulness >= rules.min_helpfulness:
         return "helpfulness"
     return TAKEN
@@ -96,20 +96,20 @@ def _pick(passed: Sequence[Response], pick: TargetPick) -> Sequence[Response]:
         return passed
     if pick == "first":
         return [passed[0]]
-    # Scores of different rubrics or judges are not comparable: the best is that of the largest group that shares them.
+    # Scores of different rubrics or judges are not comparable: the best one is picked in the largest group with the same rubric and judge.
     groups = Counter(_scale(response) for response in passed)
     largest = max(groups, key=lambda scale: (scale != ("", ""), groups[scale], scale))
     return [max((response for response in passed if _scale(response) == largest), key=_rank)]
 
 
 def _scale(response: Response) -> tuple[str, str]:
-    """Return the rubric and the judge of a score; empty where there is no judgement."""
+    """Return the rubric and the judge of a score; empty without a judgement."""
     judged = response.judgement
     return ("", "") if judged is None else (judged.rubric or "no rubric", judged.model or "")
 
 
 def _rank(response: Response) -> tuple[float, bytes]:
-    """Return what ranks a response: its score, none below all others, then a hash, so that the order of the responses decides nothing."""
+    """Return the sort key of a response: its score (none ranks lowest), then a hash, so that the order of the responses has no effect."""
     score = response.judgement.score if response.judgement is not None else None
     drawn = hashlib.sha256(response.text.encode("utf-8", "surrogatepass")).digest()
     return -math.inf if score is None or math.isnan(score) else score, drawn

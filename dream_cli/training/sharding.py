@@ -29,9 +29,9 @@ def check(job: Job) -> None:
 
 
 def why_not_rows(job: Job, rows: int, pictured: int) -> str:
-    """Return why rows of which `pictured` have images cannot be trained on, "" where they can.
+    """Return why rows of which `pictured` have images cannot be trained on, "" if they can.
 
-    DeepSpeed reduces gradients in the order in which they are ready, and a process whose rows have no images has another order.
+    DeepSpeed reduces gradients in the order in which they become ready, and this order differs in a process whose rows have no images.
     """
     if strategy() != DEEPSPEED or pictured in (0, rows) or not (job.lora is None or job.learns_vision):
         return ""
@@ -42,7 +42,7 @@ def why_not_rows(job: Job, rows: int, pictured: int) -> str:
 
 
 def why_not_shared(args: Any) -> str:
-    """Return why dpo cannot take the shared prefix where a trainer's `args` shard the weights, "" where it can."""
+    """Return why dpo cannot use the shared prefix if a trainer's `args` shard the weights, "" if it can."""
     return "the trainer's own arguments shard the weights; use accelerate's configuration instead" if args.fsdp or args.deepspeed else ""
 
 
@@ -50,8 +50,8 @@ def prepare(model: Any) -> None:
     """Prepare a model for FSDP: name the layers to wrap, and gather the head before TRL reads its weight.
 
     The layers are those of the language model, unless the user names others. A model's own list (`_no_split_modules`) may name layers
-    that it does not have, which accelerate refuses; and layers of a vision tower would be gathered only by the processes whose rows
-    have images, while the others wait for ever.
+    that it does not have, which accelerate rejects. Layers of a vision tower would be gathered only by processes whose rows have
+    images, and the others would wait for ever.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -64,9 +64,9 @@ def prepare(model: Any) -> None:
 
 
 def touch_vision(model: Any) -> Any:
-    """Return 0 * the sum of the trainable vision weights, so that every process has gradients for them.
+    """Return 0 times the sum of the trainable vision weights, so that every process has gradients for them.
 
-    FSDP reduces the gradients that exist; where the processes differ in that, it would add gradients of different weights.
+    FSDP reduces the gradients that exist: if the processes differed, it would add gradients of different weights.
     """
     weights = [weight for _, weight in vision_weights(bare(model)) if weight.requires_grad] if strategy() == FSDP else []
     return sum(0 * weight.sum() for weight in weights)
@@ -91,7 +91,7 @@ def bare(model: Any) -> Any:
 
 
 def gather_when_saving(trainer: Any) -> None:
-    """Let the trainer save whole weights: with FSDP's shards it would silently write no model."""
+    """Make the trainer save whole weights: with FSDP's shards it would silently write no model."""
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
 
@@ -101,14 +101,15 @@ def _fsdp_modules(model: Any) -> list[Any]:
 
 
 def _gather_head(model: Any) -> None:
-    # TRL 1.16 multiplies by the head's weight itself, and gathers it in a way that loses the other processes' part of its gradient.
+    # TRL 1.16 multiplies by the head's weight itself, and its gathering loses the other processes' part of the gradient.
     head = model.get_output_embeddings()
     if hasattr(head, "unshard"):
         head.unshard()
 
 
 def _require_input_gradients(module: Any, inputs: Any, named: dict[str, Any]) -> None:
-    # FSDP reduces a layer's gradients when its input has one, else after all others: rows of text then behave as rows with images do.
+    # FSDP reduces a layer's gradients when its input has a gradient, otherwise after all others: rows without images then behave
+    # like rows with images.
     if named.get("inputs_embeds") is not None:
         named["inputs_embeds"].requires_grad_(True)
 

@@ -1,1 +1,1 @@
-"""Direct preference optimisation on TRL's trainer: shared prefixes, kept image features and reference scores, losses."""
+"""Direct preference optimisation with TRL's trainer: shared prefixes, cached image features and reference scores, losses."""

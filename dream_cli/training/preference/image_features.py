@@ -1,7 +1,7 @@
-"""The features of images whose tower is frozen: computed once, kept on disk within a limit, given to the model in place of pixels.
+"""The features of images from a frozen tower: computed once, kept on disk within a limit, passed to the model instead of pixels.
 
 Features are kept for all images of a row together, in the order of the row's image tokens: (tokens, width), and for Qwen3-VL one
-more such matrix for each depth that goes into the language model.
+more such matrix for each depth that enters the language model.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Features = dict[str, "Tensor"]
-# The names of features of which a family has one tensor for all images of a batch, and of those with one tensor per image.
+# The names of features with one tensor for all images of a batch, and with one tensor per image.
 _WHOLE, _PER_IMAGE = "whole", "pooled"
 
 
 class FeatureStore:
-    """Features by the key of their images, at most `limit` bytes of them, in a folder or, without one, in memory.
+    """Features by the key of their images, at most `limit` bytes of them, in a folder, or in memory if `folder` is None.
 
-    Where those of `sets` sets of images would not fit, by the mean of those seen so far, none are written: batches are drawn at random,
-    and few of them would have all of theirs.
+    If the features of `sets` sets of images would not fit, estimated from the mean so far, none are written: batches are random, and
+    few of them would have all their features.
     """
 
     def __init__(self, folder: Path | None, limit: int, sets: int = 0) -> None:
@@ -41,7 +41,7 @@ class FeatureStore:
 
     @property
     def wanted(self) -> float:
-        """The bytes that the features of all sets of images would take."""
+        """The estimated bytes of the features of all sets of images."""
         return self._sets * sum(self._sizes.values()) / max(len(self._sizes), 1)
 
     def get(self, key: str) -> Features | None:
@@ -56,7 +56,7 @@ class FeatureStore:
         return dict(load_file(file))
 
     def put(self, key: str, features: Features) -> None:
-        """Keep the features of the images, unless that would go over the limit."""
+        """Keep the features of the images, unless that would exceed the limit."""
         size = sum(tensor.nbytes for tensor in features.values())
         self._sizes[key] = size
         if self.wanted > self._limit or self.bytes + size > self._limit:
@@ -73,7 +73,7 @@ class FeatureStore:
 
 
 def count_sets(rows: Any) -> int:
-    """Return how many different sets of images the rows of a `datasets.Dataset` have; no image is decoded."""
+    """Return the number of distinct sets of images in the rows of a `datasets.Dataset`; no image is decoded."""
     table = rows.data
     column = next((table.column(name) for name in ("images", "image") if name in table.column_names), ())
     sets = (value.as_py() for value in column)
@@ -81,29 +81,29 @@ def count_sets(rows: Any) -> int:
 
 
 def vision_weights(model: Any) -> list[tuple[str, Tensor]]:
-    """Return the named parameters that make features of pixels: all but those of the language model and its head."""
+    """Return the named parameters that compute image features: all but those of the language model and its head."""
     language = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
     return [(name, p) for name, p in model.named_parameters() if id(p) not in language]
 
 
 def is_frozen(model: Any) -> bool:
-    """Return whether no parameter that makes features of pixels is trained."""
+    """Return whether no parameter that computes image features is trained."""
     return not any(p.requires_grad for _, p in vision_weights(model))
 
 
 def takes_features(model: Any) -> bool:
-    """Return whether a model can be given features in place of pixels; one that cannot would ignore them and get no image at all."""
+    """Return whether a model accepts features instead of pixels; another model would ignore them and see no image."""
     return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
 
 
 def can_be_kept(model: Any) -> bool:
-    """Return whether the features of images are the same in every step, and can be given to the model and counted in its input."""
+    """Return whether the features of images are the same in every step, and can be passed to the model and counted in its input."""
     return is_frozen(model) and takes_features(model) and getattr(model.config, "image_token_id", None) is not None
 
 
 @contextmanager
 def recorded(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
-    """Record the features of each row of a batch while the model computes them; `tokens` gives each row's number of image tokens.
+    """Record the features of each row of a batch while the model computes them; `tokens` is the number of image tokens of each row.
 
     They are computed within the model's own forward pass, where sharded weights are gathered, and without gradients.
     """
@@ -136,7 +136,7 @@ def _by_row(out: Any, tokens: Sequence[int]) -> list[Features]:
 
 
 def as_encoder_outputs(rows: Iterable[Features], device: Any) -> dict[str, Any]:
-    """Return features of rows in the form in which the model made them, and takes them in place of pixels."""
+    """Return the features of rows in the form in which the model computes them and accepts them instead of pixels."""
     import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 

@@ -1,4 +1,4 @@
-"""The preference losses, in the terms of the papers, and their names in TRL.
+"""The preference losses in the notation of the papers, and their names in TRL.
 
 With r = log pi(y|x) - log pi_ref(y|x), summed over the tokens of a response, c chosen, r rejected, n lengths in tokens,
 delta = r_c - r_r, and the rewards beta * r_c and beta * r_r:
@@ -12,10 +12,10 @@ delta = r_c - r_r, and the rewards beta * r_c and beta * r_r:
     sft           - mean log pi(token) over the chosen tokens                       RPO, arXiv 2404.19733, equation 1
 
 A loss is a weighted sum of these terms; sigmoid=0.8, bco_pair=0.2, sft=1 is MPO, the usual recipe of vision-language models
-(arXiv 2411.10442). With `ld_alpha` the tokens of an answer beyond the length of the shorter one of its pair count that much in r
+(arXiv 2411.10442). `ld_alpha` is the weight in r of an answer's tokens beyond the length of the shorter answer of its pair
 (LD-DPO, arXiv 2409.06411): 1 is DPO, 0 leaves them out.
 
-TRL computes them, on either path; the numbers worked by hand in the tests hold its definitions.
+TRL computes them on both paths; hand-worked numbers in the tests check its definitions.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TERMS, PAIR_LOSSES = get_args(LossTerm), get_args(PairLoss)
-# These divide by the length themselves.
+# These are already divided by the length.
 _NORMALISED = ("ipo", "sigmoid_norm")
 
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """A sum of `TERMS` with their weights, its strength `beta`, the share of flipped labels that `robust` allows for, and `ld_alpha`.
+    """A weighted sum of `TERMS`, its strength `beta`, the share of flipped labels that `robust` assumes, and `ld_alpha`.
 
-    Raises UsageError where a value has no meaning for the loss: TRL would ignore a label smoothing that the loss does not know.
+    Raises UsageError where a value has no meaning for the loss: TRL would ignore label smoothing for most losses.
     """
 
     terms: Mapping[str, float] = field(default_factory=lambda: {"sigmoid": 1.0})
@@ -81,7 +81,7 @@ class PreferenceLoss:
 
 
 def read_terms(text: str) -> dict[str, float]:
-    """Return the terms of "sigmoid=0.8,sft" with their weights, 1 where none is given; raise UsageError where they cannot be read."""
+    """Return the terms of "sigmoid=0.8,sft" with their weights, 1 by default; raise UsageError where they cannot be read."""
     terms: dict[str, float] = {}
     for part in text.split(","):
         name, equals, weight = part.strip().partition("=")
@@ -97,7 +97,7 @@ def read_terms(text: str) -> dict[str, float]:
 def answer_scores(log_probs: Tensor, real: Tensor, ld_alpha: float | None) -> Tensor:
     """Return log pi of each answer in nats, (2 B,), of its tokens', (2 B, A): the chosen rows, then the rejected ones; `real` marks tokens.
 
-    With `ld_alpha` the tokens beyond the length of the shorter answer of the pair count that much.
+    `ld_alpha` is the weight of the tokens beyond the length of the shorter answer of the pair.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""TRL's `DPOTrainer`, with each pair in one sequence and everything that does not change computed once.
+"""TRL's `DPOTrainer`, with each pair in one sequence and all constant values computed once.
 
-The loop, the loss and the logs are TRL's. The layout of a batch, the forward pass over it, and the stores of the reference's
-log-probabilities and of the features of frozen towers are ours. Runs that cannot take this path take TRL's, and report why; the
-reference is scored once there too.
+The loop, the loss and the logs are TRL's. The layout of a batch, its forward pass, and the stores of the reference's
+log-probabilities and of frozen image features are implemented here. Runs that cannot use this path use TRL's and report why; the
+reference scores each pair once there too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch  # noqa: TID253 - the module is for those who have decided to train
+import torch  # noqa: TID253 - this module is imported only for training
 import trl.trainer.utils  # noqa: TID253
 from transformers import Trainer  # noqa: TID253
 from trl import DPOTrainer  # noqa: TID253 - a class needs its base
@@ -37,9 +37,9 @@ SHARED, PLAIN = "shared-prefix", "plain"
 
 @dataclass(frozen=True)
 class FastPath:
-    """The folder of the caches (None: in memory), the limit of image features in bytes, and whether to use the shared prefix at all.
+    """The folder of the caches (None: in memory), the limit of image features in bytes, and whether to use the shared prefix.
 
-    With `blocks` the language model uses the block masks of FlexAttention, which need a GPU.
+    With `blocks`, the language model uses the block masks of FlexAttention, which need a GPU.
     """
 
     folder: Path | None = None
@@ -49,16 +49,16 @@ class FastPath:
 
 
 class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
-    """A `DPOTrainer` that takes the shared prefix where the model can: `path` names the path it takes, `reason` why that is the plain one.
+    """A `DPOTrainer` that uses the shared prefix where the model supports it; `path` names the path, `reason` why it is the plain one.
 
-    The reference is the policy as it is handed in (with an adapter: the base with a frozen copy of the adapter), never a second model.
-    It scores every pair once; `keeps_reference` is False where the arguments do not allow it, and all is TRL's then.
-    An update is the mean over its pairs (and over its chosen tokens for the SFT term), however they are split into micro-batches.
+    The reference is the initial policy (with an adapter: the base with a frozen copy of the adapter), never a second model.
+    It scores every pair once; `keeps_reference` is False where the arguments do not allow that, and TRL's code then does everything.
+    An update is the mean over its pairs (over its chosen tokens for the SFT term), for any split into micro-batches.
     """
 
     data_collator: Any
     loss_weights: list[float]
-    reports = False  # the progress of the reference, on stderr
+    reports = False  # whether the progress of the reference is reported on stderr
 
     def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *, settings: FastPath | None = None, **others: Any) -> None:
         self.settings = settings or FastPath()
@@ -96,7 +96,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return super().train(*args, **kwargs)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        # Sharded weights can be used only from here on, and super() loads the checkpoint.
+        # Sharded weights can be used only from here, and super() loads the checkpoint.
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         if self.keeps_reference:
             self._score_with_reference_at_start(moved=resume_from_checkpoint is not None)
@@ -108,7 +108,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         super()._load_from_checkpoint(*args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the micro-batches of an update as TRL does, after counting the pairs and chosen tokens of all processes in them."""
+        """Return the micro-batches of an update as TRL does, and count their pairs and chosen tokens over all processes."""
         batches, items = super().get_batch_samples(*args, **kwargs)
         if self.keeps_reference:
             sizes = [_size(batch) for batch in batches]
@@ -117,7 +117,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return batches, items
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """Return TRL's loss of a batch, with the reference's kept log-probabilities, on shared sequences where the batch has them."""
+        """Return TRL's loss of a batch, with the stored log-probabilities of the reference, on shared sequences where the batch has them."""
         if not self.keeps_reference:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         batch = dict(inputs)
@@ -145,7 +145,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return [weight * (tokens if kind == "sft" else pairs) for kind, weight in zip(self.loss_types, self._weights, strict=True)]
 
     def _held_to_reference(self, forward: Any, reference: Any, real: Any) -> Any:
-        """Return a forward pass that raises DreamError where the policy does not equal its reference: nothing has been learnt yet."""
+        """Return a forward pass that raises DreamError where the policy differs from its reference before the first update."""
         exact = self._bare.dtype == torch.float32 and self.accelerator.mixed_precision == "no" and not hasattr(self._bare, "hf_quantizer")
 
         def checked(**inputs: Any) -> Any:
@@ -157,14 +157,14 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return checked
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as TRL does, after the reference has scored new rows; raises DreamError where the policy is no longer the reference."""
+        """Evaluate as TRL does, after the reference has scored new rows; raise DreamError where the policy is no longer the reference."""
         if self.keeps_reference and not isinstance(eval_dataset, str):
             self._score_sets_with_reference(self.eval_dataset if self._reference is None and eval_dataset is None else eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     @property
     def keeps_features(self) -> bool:
-        """Whether the features of images are kept: their tower is frozen, and they fit the cache."""
+        """Whether image features are cached: their tower is frozen, and they fit the cache."""
         return self.keeps_reference and self._features is not None and self._features.wanted <= self.settings.feature_bytes
 
     @property
@@ -180,9 +180,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _images(self, batch: Mapping[str, Any], pictures: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Give a batch with the kept features of its images in place of pixels; where one is missing, keep what the model computes.
+        """Yield the batch with the stored features of its images instead of pixels; if one is missing, store those that the model computes.
 
-        A batch of TRL's own has the images twice, for the chosen and for the rejected rows.
+        A batch of TRL's collator has the images twice, for the chosen and for the rejected rows.
         """
         shown, store, bare = dict(batch), self._features, self._bare
         if store is None or "pixel_values" not in shown:
@@ -202,7 +202,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             store.put(key, row)
 
     def _score_with_reference_at_start(self, moved: bool = False) -> None:
-        """Score the rows of this run with the reference, once, while the policy still equals it (not where it has `moved`)."""
+        """Score the rows of this run with the reference, once, while the policy still equals it (unless it has `moved`)."""
         if self._is_at_start:
             self._is_at_start = not moved
             self._score_sets_with_reference(self.train_dataset, self.eval_dataset)
@@ -212,14 +212,14 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
                 report(f"the features of the images would take {size:.3g} GiB, more than {limit:.3g} (--cache-size), and are computed anew")
 
     def _score_sets_with_reference(self, *datasets: Any) -> None:
-        """Score every pair of some data sets (or dicts of them, or None) that the reference has not scored."""
+        """Score every pair of some data sets (or dicts of them, or None) that the reference has not scored yet."""
         self._open_stores()
         for given in datasets:
             for rows in given.values() if isinstance(given, dict) else filter(None, [given]):
                 self._score_with_reference(rows)
 
     def _open_stores(self) -> None:
-        """Open the stores of this reference and, where the tower is frozen, of image features; the weights must be those of the start."""
+        """Open the stores of this reference and, if the tower is frozen, of image features; requires the initial weights."""
         if self._reference is not None:
             return
         folder = self.settings.folder
@@ -230,7 +230,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self._features = image_features.FeatureStore(place, self.settings.feature_bytes, sets)
 
     def _fingerprints(self) -> tuple[str, str]:
-        """Return what names the reference and its tower: the weights, which the first process has whole, and how they are used."""
+        """Return hashes that identify the reference and its tower: of the weights, which the first process has whole, and their use."""
         model, images = self.accelerator.unwrap_model(self.model), self.processing_class.image_processor.to_dict()
         how = [str(model.dtype), self.accelerator.mixed_precision, *filter(None, [sharding.strategy()])]
         reference = short_hash(weights_hash(reference_weights(model)), how, images, self.args.max_length, self.ld_alpha)
@@ -243,9 +243,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         return torch.tensor(chosen, device=device), torch.tensor(rejected, device=device)
 
     def _score_with_reference(self, rows: Any) -> None:
-        """Score a data set; each process takes its share and learns of the others'.
+        """Score a data set; each process scores its share and receives the scores of the others.
 
-        All take as many turns as the others, and none sits one out alone: with spread weights a forward pass is the work of all.
+        All processes do the same number of forward passes: with sharded weights every process takes part in each.
         """
         from accelerate.utils import gather_object
         from torch.utils.data import DataLoader, Subset
@@ -293,16 +293,16 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[Any]:
-        """Give the model as it was at the start: without its adapter, or with the frozen copy of the adapter that it started with."""
+        """Yield the initial model: without its adapter, or with the frozen copy of its initial adapter."""
         from trl.trainer.utils import use_adapter
 
         model = self.accelerator.unwrap_model(self.model)
         adapted = hasattr(model, "peft_config")
         name = "ref" if adapted and "ref" in model.peft_config else None
         was_training = model.training
-        # A base in 4 bits that is put to use on a CPU is packed for that alone, and no gradient goes through it any more; TRL took all dropout out.
+        # In eval mode on a CPU, a 4-bit base is packed for inference and passes no gradients any more; TRL has removed all dropout.
         model.train(was_training and getattr(model, "is_loaded_in_4bit", False))
-        # FSDP and DeepSpeed cast weights and inputs themselves, the policy's and the reference's alike.
+        # FSDP and DeepSpeed cast weights and inputs themselves, for both the policy and the reference.
         cast = contextlib.nullcontext() if sharding.strategy() else self.accelerator.autocast()
         with torch.no_grad(), cast, use_adapter(model, name) if adapted else contextlib.nullcontext():
             yield model
@@ -311,7 +311,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 def _check_parts() -> None:
-    """Raise UsageError where TRL or transformers lacks what is overridden or set here: the run would go on without the reference."""
+    """Raise UsageError where TRL or transformers lacks a name that is overridden or set here: the run would ignore the reference."""
     for name in ("_prepare_for_training", "_load_from_checkpoint"):
         private_part(Trainer, name, "transformers")
     private_part(DPOTrainer, "compute_ref_log_probs", "trl")
@@ -320,20 +320,20 @@ def _check_parts() -> None:
 
 
 def _fit_tiles(device: Any) -> None:
-    """Make TRL's fused head compute logits on a CPU in tiles that fit its cache: its own, of 32768 words, are written for a GPU's kernels."""
+    """Make TRL's fused head compute logits on a CPU in tiles that fit its cache; the default of 32768 words is for GPU kernels."""
     if device.type == "cpu":
         trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = CPU_TILE
 
 
 @dataclass(frozen=True)
 class _Unscored:
-    """Collates rows unless the reference has scored all of them; whole batches, so that a run that goes on sees the same ones."""
+    """Collates rows unless the reference has scored all of them; in whole batches, so that a resumed run has the same batches."""
 
     collate: PairCollator
     known: ReferenceStore
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the batch, None where there is nothing to do."""
+        """Return the batch, None if all its rows are scored."""
         return self.collate(rows) if self.known.missing(render(row, self.collate.processor).key for row in rows) else None
 
 
@@ -349,14 +349,14 @@ class _NoReference(torch.nn.Module):  # type: ignore[misc]
 
 
 def _size(batch: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the number of pairs of a batch and of tokens in their chosen answers."""
+    """Return the number of pairs of a batch, and of the tokens in their chosen answers."""
     pairs = len(batch["pairs"])
     chosen = batch["answers"][:, 0] != -100 if "answers" in batch else batch["completion_mask"][:pairs, 1:]
     return pairs, int(chosen.sum())
 
 
 def _reference_objections(model: Any, ref_model: Any, args: Any, others: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the reasons why the reference cannot score the pairs once and for all."""
+    """Yield the reasons why the reference cannot score each pair only once."""
     from transformers import ProcessorMixin
 
     rows: Any = others.get("train_dataset")

@@ -1,10 +1,10 @@
-"""A pair in one sequence: prompt with its images | chosen | rejected, so that their common prefix goes through the model once.
+"""A pair in one sequence: prompt with its images | chosen | rejected, so that the model computes their common prefix once.
 
 After "Accelerating Direct Preference Optimization with Prefix Sharing" (arXiv 2410.20305). P is the longest prompt of a batch
 without its last token, A the longest answer, L = P + 2 A. Prompts end at column P, then come two branches of A columns. A branch
 reads the last token of the prompt and the answer without its last token, so that column j of a branch predicts token j of its
-answer, the first one too. Both branches count their positions on from the same prompt, and neither sees the other: each is what
-it would be alone.
+answer, including the first. The positions of both branches continue from the prompt, and neither attends to the other: each
+branch is computed as if it were alone.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 PAIR_ATTENTION = "pair"
 ATTENTIONS = ("sdpa", "eager", "flex_attention")
-# What a batch holds beside the inputs of the vision tower.
+# The entries of a batch other than the inputs of the vision tower.
 TEXT_KEYS = ("input_ids", "attention_mask", "answers", "mm_token_type_ids")
 
 
 def why_not(config: Any) -> str:
-    """Return why a model of this configuration cannot read a pair as one sequence, "" where it can."""
+    """Return why a model of this configuration cannot read a pair as one sequence, "" if it can."""
     if reason := prefix_tree.why_not(config):
         return reason
     attention = attention_of(config.get_text_config())
@@ -37,9 +37,10 @@ def why_not(config: Any) -> str:
 
 
 def visible(real: Tensor, answer_length: int) -> Tensor:
-    """Return which key each query sees, bool of shape (B, 1, L, L), from which of the (B, L) tokens are not padding.
+    """Return which keys each query attends to, bool of shape (B, 1, L, L); `real`, (B, L), marks the tokens that are not padding.
 
-    A query sees what came before it in the prompt and in its own branch. Padding sees itself: a row of the softmax needs something.
+    A query attends to itself and to earlier tokens of the prompt and of its own branch. Padding attends to itself, because a row of the
+    softmax must not be empty.
     """
     import torch
 
@@ -51,16 +52,16 @@ def visible(real: Tensor, answer_length: int) -> Tensor:
 
 
 def may_see(query: Any, key: Any, prompt_length: int, answer_length: int) -> Any:
-    """Return whether the column `query` may see the column `key`; both are integers or tensors of them."""
+    """Return whether the column `query` may attend to the column `key`; both are integers or tensors of them."""
     in_prompt = key < prompt_length
     same_branch = (query - prompt_length) // answer_length == (key - prompt_length) // answer_length
     return (query >= key) & (in_prompt | same_branch)
 
 
 def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any) -> Any:
-    """Return the mask of a batch in the form that the attention needs: bool, added to the scores, or blocks on a GPU.
+    """Return the mask of a batch in the form that the attention needs: bool, additive, or blocks on a GPU.
 
-    Where no prompt is padded, `PAIR_ATTENTION` gets the rows of the branches alone: (B, 1, 2 A, L).
+    If no prompt is padded, the mask for `PAIR_ATTENTION` has only the rows of the branches: (B, 1, 2 A, L).
     """
     import torch
 
@@ -74,9 +75,9 @@ def attention_mask(real: Tensor, answer_length: int, attention: str, dtype: Any)
 
 
 def use_pair_attention(model: Any, blocks: bool = False) -> None:
-    """Let the language model use `attend_in_two` in place of SDPA; masks other than that of a pair keep their meaning.
+    """Make the language model use `attend_in_two` instead of SDPA; masks other than that of a pair keep their meaning.
 
-    With `blocks` it uses FlexAttention instead.
+    With `blocks`, it uses FlexAttention.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -93,8 +94,8 @@ def use_pair_attention(model: Any, blocks: bool = False) -> None:
 def attend_in_two(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any) -> Any:
     """Attend by SDPA; a mask with fewer rows than queries belongs to the last queries, and the earlier ones attend causally.
 
-    So the prompt takes the kernel that skips what is hidden, and its queries never meet the keys of the branches: P^2 / 2 + 2 A L
-    products in place of L^2. Queries, keys and values are (B, heads, L, width), what is returned is (B, L, heads, width) and None.
+    So the prompt uses the causal kernel, and its queries are never multiplied with the keys of the branches: P^2 / 2 + 2 A L
+    products instead of L^2. Queries, keys and values are (B, heads, L, width); returns (B, L, heads, width) and None.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -108,7 +109,7 @@ def attend_in_two(module: Any, query: Tensor, key: Tensor, value: Tensor, attent
 
 
 def _block_mask(real: Tensor, answer_length: int) -> Any:
-    """Return the same mask for FlexAttention, which skips the blocks in which nothing is visible."""
+    """Return the same mask for FlexAttention, which skips fully masked blocks."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     rows, length = real.shape
@@ -121,9 +122,9 @@ def _block_mask(real: Tensor, answer_length: int) -> Any:
 
 
 def positions(backbone: Any, batch: Mapping[str, Any]) -> Tensor:
-    """Return the position of every token, (B, L), or (3, B, L) for the families with positions in three directions.
+    """Return the position of every token, (B, L), or (3, B, L) for families with three-dimensional positions.
 
-    The prompt has the positions that the model itself gives it; both branches go on from the same one.
+    The model computes the positions of the prompt; both branches continue from its last one.
     """
     import torch
 
@@ -149,9 +150,9 @@ def _prompt_positions(backbone: Any, batch: Mapping[str, Any], real: Tensor) -> 
 def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], *, router: bool = False) -> SimpleNamespace:
     """Return the outputs of TRL's fused head for the answers, each field of shape (2 B, A): the chosen rows, then the rejected ones.
 
-    `model` is called; `unwrapped` is the same without its wrappers, with TRL's fused head on it. What the batch has beside texts goes
-    to the model as it is: pixels, or features. Logits are made at the columns of the answers only. With `router` there is also
-    `aux_loss`, the load-balancing loss of the experts.
+    `model` is called; `unwrapped` is the same model without wrappers, with TRL's fused head. Entries of the batch other than texts,
+    pixels or features, are passed to the model unchanged. Logits are computed at the columns of the answers only. With `router` there is
+    also `aux_loss`, the load-balancing loss of the experts.
     """
     backbone, attention = unwrapped.base_model, unwrapped.get_decoder().config._attn_implementation
     answers = batch["answers"]
@@ -173,7 +174,7 @@ def score(model: Any, unwrapped: Any, batch: Mapping[str, Any], *, router: bool 
 
 
 def router_loss(config: Any, logits: Sequence[Tensor], real: Tensor, answer_length: int) -> Tensor:
-    """Return the load-balancing loss of a mixture of experts (arXiv 2101.03961), as if each answer stood behind a prompt of its own.
+    """Return the load-balancing loss of a mixture of experts (arXiv 2101.03961), as if each answer had its own copy of the prompt.
 
     `logits` are those of the routers, (B * L, experts) per layer; `real` (B, L) are the tokens that are not padding. A token of the
     prompt counts twice. The last token of an answer, which predicts nothing, is not in the sequence and does not count.
@@ -189,9 +190,9 @@ def router_loss(config: Any, logits: Sequence[Tensor], real: Tensor, answer_leng
 
 @contextmanager
 def last_columns(backbone: Any, count: int) -> Iterator[list[Tensor]]:
-    """Make the backbone return the hidden states of its last `count` columns only; give the logits of its routers, (B * L, experts) each.
+    """Make the backbone return the hidden states of its last `count` columns only; yield its router logits, (B * L, experts) each.
 
-    They are taken out of the output, because what reads them there takes the mask of a pair for a row of tokens.
+    They are removed from the output, because the code that reads them there expects a padding mask, not the mask of a pair.
     """
     routed: list[Tensor] = []
 

@@ -1,4 +1,4 @@
-"""The batch of the shared prefix: chosen and rejected behind one copy of their prompt."""
+"""The batch of the shared prefix: chosen and rejected after one copy of their prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RenderedPair:
 
     @property
     def picture_key(self) -> str:
-        """A hash of the images, "" if there are none."""
+        """The hash of the images, "" if there are none."""
         total = hashlib.sha256()
         for image in self.images:
             total.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
@@ -33,7 +33,7 @@ class RenderedPair:
 
     @property
     def key(self) -> str:
-        """A hash of everything in the pair."""
+        """The hash of all texts and images of the pair."""
         return hashlib.sha256(json.dumps([self.prompt, self.chosen, self.rejected, self.picture_key]).encode()).hexdigest()
 
 
@@ -53,11 +53,11 @@ def render(row: Mapping[str, Any], processor: Any) -> RenderedPair:
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Makes batches of rows: `answers` (B, 2, A) with -100 for padding, `input_ids` and `attention_mask` (B, L), the images once.
+    """Collates rows: `answers` (B, 2, A) with -100 for padding, `input_ids` and `attention_mask` (B, L), the images once.
 
-    `pairs` and `pictures` are the keys of the rows and of their images. Rows that cannot be laid out so (an image directly before the
-    answer, a prompt that fills `max_length`) send their batch to `plain`, TRL's own collator, which has no `answers`. So do all rows
-    where `image_token_id` is None: the model cannot take the shared prefix.
+    `pairs` and `pictures` are the keys of the rows and of their images. A batch with a row that does not fit this layout (an image
+    directly before the answer, a prompt that fills `max_length`) is collated by `plain`, TRL's collator, and has no `answers`. So are
+    all batches if `image_token_id` is None: the model does not support the shared prefix.
     """
 
     processor: Any
@@ -73,12 +73,12 @@ class PairCollator:
         return {**(self.plain([dict(row) for row in rows]) if batch is None else batch), **keys}
 
     def shared(self, pairs: Sequence[RenderedPair]) -> dict[str, Any] | None:
-        """Return the tensors of the pairs in one sequence each, None where one of them cannot be."""
+        """Return the tensors of the pairs in one sequence each, None if one of them does not fit the layout."""
         import torch
 
         images = [list(pair.images) for pair in pairs]
         batch = dict(self._read([pair.prompt for pair in pairs], "left", images=images if any(images) else None))
-        batch.pop("token_type_ids", None)  # some tokenizers make them; none of the families reads them
+        batch.pop("token_type_ids", None)  # some tokenizers return them; no supported family reads them
         ids, mask = batch["input_ids"], batch["attention_mask"]
         room = (_NO_LIMIT if self.max_length is None else self.max_length) - mask.sum(1)
         if (room < 1).any() or (mask.sum(1) < 2).any() or (ids[:, -1] == self.image_token_id).any():
@@ -94,7 +94,7 @@ class PairCollator:
         }
 
     def _answers(self, pairs: Sequence[RenderedPair], room: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens and mask of both answers, (B, 2, A) each, cut where the prompt leaves them `room`."""
+        """Return tokens and mask of both answers, (B, 2, A) each, truncated to `room`, the tokens that the prompt leaves."""
         import torch
 
         read = self._read([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs], "right")

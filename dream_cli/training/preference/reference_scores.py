@@ -1,6 +1,6 @@
-"""The reference's log-probabilities of each pair, computed once and kept in a file, over epochs, restarts and runs.
+"""The reference's log-probabilities of each pair, computed once and stored in a file for later epochs, restarts and runs.
 
-One file belongs to one reference: its name holds a hash of the weights and of whatever else the numbers depend on. A line is one
+One file belongs to one reference: its name contains a hash of the weights and of all other inputs of the numbers. A line is one
 pair: {"pair": hash of texts and images, "chosen": log pi_ref, "rejected": log pi_ref}. Lines are only appended, so a killed
 run loses at most the line it was writing.
 """
@@ -33,15 +33,15 @@ class ReferenceStore:
             self._file = folder / f"reference-{fingerprint}.{process}.jsonl"
 
     def missing(self, pairs: Iterable[str]) -> list[str]:
-        """Return those of the pairs that are not known."""
+        """Return the pairs without scores."""
         return [pair for pair in pairs if pair not in self._known]
 
     def add(self, known: Mapping[str, tuple[float, float]]) -> None:
-        """Keep the log-probabilities (chosen, rejected) of some pairs; they are in the file when this returns."""
+        """Store the log-probabilities (chosen, rejected) of some pairs; they are in the file when this returns."""
         self._known.update(known)
         if self._file is not None:
             with self._file.open("a") as file:
-                # a line that a killed run left half written must not swallow the first of these
+                # the first of these must not be appended to a line that a killed run left incomplete
                 file.write("".join(f"\n{json.dumps({'pair': k, 'chosen': c, 'rejected': r})}" for k, (c, r) in known.items()))
 
     def merge(self, others: Iterable[Mapping[str, tuple[float, float]]]) -> None:
@@ -61,7 +61,7 @@ def _read(file: Path) -> Iterator[tuple[str, tuple[float, float]]]:
             row = json.loads(line)
             yield row["pair"], (float(row["chosen"]), float(row["rejected"]))
         except (ValueError, KeyError, TypeError):
-            continue  # empty, or half written by a run that was killed: computed again
+            continue  # empty, or left incomplete by a killed run: computed again
 
 
 def weights_hash(named: Iterable[tuple[str, Tensor]]) -> str:
@@ -76,9 +76,9 @@ def weights_hash(named: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def reference_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the named weights that the reference consists of: with an adapter the base and the frozen copy, if there is one.
+    """Yield the named weights of the reference: with an adapter the base and the frozen copy, if there is one.
 
-    The base has the same names with an adapter around it as without, so that both find the same file.
+    The base has the same names with and without an adapter, so that both use the same file.
     """
     adapted, prefix = hasattr(model, "peft_config"), "base_model.model."
     for name, tensor in model.state_dict().items():
@@ -89,5 +89,5 @@ def reference_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def short_hash(*parts: Any) -> str:
-    """Return a hash of some values of JSON, short enough for a file name."""
+    """Return a hash of some JSON values, short enough for a file name."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

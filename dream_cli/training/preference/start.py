@@ -9,15 +9,15 @@ from dream_cli.errors import DreamError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The noise of a log-probability per token, in nats: other batches and paddings round otherwise. The reference is scored in file order,
-# the first update is shuffled. A missing image or dropout moves a token by more than this, in tiny models too.
+# The rounding noise of a log-probability per token, in nats: results depend on batch and padding. The reference is scored in file order,
+# the first update is shuffled. A missing image or dropout changes a token by more than this, also in tiny models.
 EXACT_NOISE, HALF_NOISE = 2e-4, 0.05
 
 
 def remove_dropout(model: Any) -> None:
-    """Set to 0 every dropout rate that a module keeps as a number, as attention does.
+    """Set to 0 every dropout rate that a module stores as a number, as attention modules do.
 
-    TRL sets those of `torch.nn.Dropout`; the reference has none, and what differs from it must be learnt.
+    TRL sets those of `torch.nn.Dropout`; the reference has no dropout, and the policy must differ from it only by training.
     """
     for module in model.modules():
         for name, value in vars(module).items():
@@ -26,7 +26,7 @@ def remove_dropout(model: Any) -> None:
 
 
 def check_equal(policy: Tensor, reference: Tensor, tokens: Tensor, *, exact: bool) -> None:
-    """Raise DreamError where log-probabilities of whole answers, (answers,) in nats, differ by more than rounding per token.
+    """Raise DreamError where log-probabilities of whole answers, (answers,) in nats, differ per token by more than rounding noise.
 
     `exact` is False where weights or products have fewer than 32 bits.
     """
