@@ -242,7 +242,7 @@ def test_sql_without_end_is_stopped(work: Workdir, monkeypatch: pytest.MonkeyPat
     from dream_cli.viewing.tables import open_tables
 
     work.write("in.jsonl", [{"id": "a", "prompt": "Hi"}])
-    monkeypatch.setattr(looking, "QUESTION_SECONDS", 0.5)
+    monkeypatch.setattr(looking, "QUERY_SECONDS", 0.5)
     with open_tables(str(work.path / "in.jsonl")) as tables, pytest.raises(UsageError, match=r"takes longer than 0\.5 s and was stopped"):
         looking.show_query(tables, "select sum(a.range * b.range) from range(100000000) a, range(100000000) b", as_json=False)
 

@@ -1,1 +1,1 @@
-"""Looking at records: a file as SQL views, what is in it, and single records as a person reads them."""
+"""Views of records: a file as SQL views, its summary, and single records in readable form."""

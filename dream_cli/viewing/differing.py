@@ -1,4 +1,4 @@
-"""The difference of two files of records: rows added, gone or changed, and the shifts of their scores."""
+"""The difference of two files of records: rows added, removed or changed, and the changes of their scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST = 5
 
 @dataclass(frozen=True)
 class RowDigest:
-    """The digest of a row: of each field, its images, and its score (the mean over its responses, else the margin)."""
+    """The digest of a row: hashes of its fields, its images, and its score (the mean over its responses, otherwise the margin)."""
 
     fields: dict[str, bytes]
     images: tuple[Image, ...]
@@ -38,7 +38,7 @@ class RowChange:
 
     @property
     def shift(self) -> float:
-        """The rise of the score; 0 where one of the two is unknown."""
+        """The change of the score; 0 where one of the two is unknown."""
         return 0.0 if self.before is None or self.after is None else round(self.after - self.before, 6)
 
 
@@ -65,13 +65,13 @@ class Difference:
         return Counter(name for change in self.changed for name in change.fields).most_common()
 
     def largest(self) -> list[RowChange]:
-        """Return the rows whose score moved the most."""
+        """Return the rows with the largest change of score."""
         moved = [change for change in self.changed if change.shift]
         return sorted(moved, key=lambda change: -abs(change.shift))[:LARGEST]
 
 
 def difference(before: Iterable[Record], after: Iterable[Record]) -> Difference:
-    """Compare two files row by row: by id, else by prompt and images; rows with the same name in their order.
+    """Compare two files row by row, matched by id, otherwise by prompt and images; rows with the same name are matched in order.
 
     Only digests of the first file are held in memory.
     """
@@ -107,7 +107,7 @@ def difference(before: Iterable[Record], after: Iterable[Record]) -> Difference:
 
 
 def with_unique_names(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    """Yield each record with a unique name: its id, else a hash; the second of a name is `NAME (2)`."""
+    """Yield each record with a unique name: its id, otherwise a hash; the second record of a name is `NAME (2)`."""
     seen = Counter[str]()
     for record in records:
         name = record.id or str(record.extra.get("id") or "")
@@ -120,7 +120,7 @@ def with_unique_names(records: Iterable[Record]) -> Iterator[tuple[str, Record]]
 
 
 def digest_of(record: Record) -> RowDigest:
-    """Return the digest of a row; images and prompt count as the same in whatever column they are."""
+    """Return the digest of a row; images and prompt are compared whatever their column is called."""
     record = record.renamed()
     row = {name: value for name, value in record.to_dict().items() if name != "images"}
     scores = [
@@ -131,7 +131,7 @@ def digest_of(record: Record) -> RowDigest:
     ]
     pair = Pair.if_readable(record)
     score = round(sum(scores) / len(scores), 6) if scores else None if pair is None or pair.margin is None else float(pair.margin)
-    # The bytes of an image are replaced by their digest, to keep the memory small.
+    # The bytes of an image are replaced by their digest to save memory.
     images = tuple(
         image if image.data is None else Image(path=f"sha256:{hashlib.sha256(image.data).hexdigest()}") for image in record.images
     )
@@ -141,7 +141,7 @@ def digest_of(record: Record) -> RowDigest:
 def _changed(before: RowDigest, after: RowDigest) -> Iterator[str]:
     names = [*after.fields, *(name for name in before.fields if name not in after.fields)]
     yield from (name for name in names if before.fields.get(name) != after.fields.get(name))
-    # Images are the same under one path, or with the same bytes where only one of the files embeds them.
+    # Images are equal if their paths are equal, or, where only one of the files embeds them, if their bytes are.
     pairs = zip(before.images, after.images, strict=False)
     if len(before.images) != len(after.images) or not all(a.path == b.path or _checksum(a) == _checksum(b) for a, b in pairs):
         yield "images"

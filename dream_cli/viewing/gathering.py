@@ -1,4 +1,4 @@
-"""The counts of a summary, by one query in one pass over the file that keeps no rows."""
+"""The counts of a summary, from one query in one pass over the file that keeps no rows in memory."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def gather(tables: Tables) -> dict[str, Any]:
         **({"margin": _bins("margin", "is_record")} if "margin" in kept else {}),
     }
     columns = ", ".join(f"({query})" for query in queries.values())
-    (values,) = tables.ask(f"WITH gathered AS MATERIALIZED ({_gathered(tables, kept)}) SELECT {columns}")
+    (values,) = tables.query(f"WITH gathered AS MATERIALIZED ({_gathered(tables, kept)}) SELECT {columns}")
     return {name: value or () for name, value in zip(queries, values, strict=True)}
 
 
 def _gathered(tables: Tables, kept: Mapping[str, str]) -> str:
-    """Return the query for as many rows per record as it has risks or answers, at least one: the i-th holds the i-th risk and answer.
+    """Return the query with max(risks, answers, 1) rows per record: the i-th row holds the i-th risk and the i-th answer.
 
     Such rows stream through all aggregates; DuckDB would hold lists in memory for a second pass.
     """
@@ -58,7 +58,7 @@ def _gathered(tables: Tables, kept: Mapping[str, str]) -> str:
 
 
 def _kept(tables: Tables) -> dict[str, str]:
-    """Return the expressions over other fields: number of images, columns of lists and objects with a value, lengths, the margin."""
+    """Return the expressions over other fields: number of images, non-null nested columns, lengths, the margin."""
     further = tables.further()
     in_columns = {f"has {column}": f"{identifier(column)} IS NOT NULL" for column in tables.nested if column not in tables.embedded}
     images = {} if "images" in tables.embedded else {"images": f"len({tables.images()})"}
@@ -87,7 +87,7 @@ def _groups(by: str, condition: str, further: str = "") -> str:
 
 
 def _bins(score: str, condition: str) -> str:
-    """Return the query for the bins of a score, with sum and extremes; values outside 0 to its top count in the outer bins."""
+    """Return the query for the bins of a score, with sum and extremes; values outside its range count in the outer bins."""
     place, last = f"{score} / {TOPS[score]} * {BINS}", BINS - 1
     # Not least(): it ignores NULL, so a missing score would count in the last bin.
     bins = f"CASE WHEN {place} < 0 THEN 0 WHEN {place} >= {last} THEN {last} ELSE floor({place})::UTINYINT END AS bin"

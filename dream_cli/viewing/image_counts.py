@@ -24,10 +24,10 @@ SIDES = (256, 512, 1024, 2048)
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Images by place, and by the longer side in pixels of those that were opened.
+    """Images by storage, and by the longer side in pixels of those that were opened.
 
-    `rows`: rows with images; `n`: all images; `embedded`: those in the file itself, with `embedded_bytes` in all (compressed), which
-    a summary does not read. `opened` were drawn at random from the others; `unreadable` of them are missing or not an image.
+    `rows`: rows with images; `n`: all images; `embedded`: those in the file itself, `embedded_bytes` in total (compressed), which
+    a summary does not read. `opened`: a random sample of the others, of which `unreadable` are missing or not an image.
     """
 
     rows: int
@@ -40,14 +40,14 @@ class ImageCounts:
 
 
 def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCounts:
-    """Count the images of a file, unless they are `listed` already; reads the head of some files, and no embedded image."""
+    """Count the images of a file, unless they are `listed` already; reads the header of some files and no embedded image."""
     embedded, size = next((tables.embedded[name] for name in tables.image_columns if name in tables.embedded), (0, 0))
     rows, n = (listed["rows"], listed["n"]) if listed else lengths(tables.path, "images")
     names: list[str] = []
     if n and not embedded:
-        # A random sample of the records (the same each time), as opening every file would take too long.
+        # A random sample of the records (the same each time), because opening every file would take too long.
         query = f"SELECT images FROM (SELECT {tables.images()} AS images FROM ({tables.source()})) WHERE len(images) > 0"
-        rows_drawn = tables.ask(f"SELECT unnest(images) FROM ({query} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0))")
+        rows_drawn = tables.query(f"SELECT unnest(images) FROM ({query} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0))")
         names = [name for (name,) in rows_drawn if name]
     sides = Counter(_side(name, tables.base) for name in names[:SAMPLE])
     labels = {side: f"to {side} px" for side in SIDES} | {math.inf: f"over {SIDES[-1]} px"}
@@ -56,7 +56,7 @@ def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCount
 
 
 def _side(name: str, base: Base) -> float | None:
-    """Return the least of `SIDES` that the longer side of an image does not exceed, None where it is missing or not an image."""
+    """Return the smallest of `SIDES` that the longer side of an image does not exceed, None where it is missing or not an image."""
     raw = locate(json.loads(name) if name.startswith(("{", "[")) else name, base)
     try:
         longer = max(size(read_image(raw, "an image", base.access)))
@@ -66,15 +66,15 @@ def _side(name: str, base: Base) -> float | None:
 
 
 def unread_column(tables: Tables) -> str | None:
-    """Return a column of the first rows that looks like an image and is not read, None where there is none."""
+    """Return an unread column of the first rows that looks like an image, None if there is none."""
     if not tables.columns:
-        docs = (doc for (doc,) in tables.ask(f"SELECT doc FROM ({tables.source()} LIMIT {SAMPLE})") if doc)
+        docs = (doc for (doc,) in tables.query(f"SELECT doc FROM ({tables.source()} LIMIT {SAMPLE})") if doc)
         rows = [json.loads(doc) for doc in docs]
     else:
-        # Of Parquet the texts alone are read; a struct with bytes and path is an image by its type.
+        # In Parquet, only text columns are read; a struct with bytes and path is an image by its type.
         structs = [name for name, kind in tables.columns.items() if kind.id == "struct" and {"bytes", "path"} == set(dict(kind.children))]
         texts = [name for name, kind in tables.columns.items() if kind.id == "varchar"]
-        cells = tables.ask(f"SELECT {', '.join(map(identifier, texts))} FROM ({tables.reader()}) LIMIT {SAMPLE}") if texts else []
+        cells = tables.query(f"SELECT {', '.join(map(identifier, texts))} FROM ({tables.reader()}) LIMIT {SAMPLE}") if texts else []
         rows = [dict(zip(texts, row, strict=True)) for row in cells] + [{name: {"bytes": None, "path": "x"}} for name in structs]
     columns = (image_like(row) for row in rows if isinstance(row, dict) and not any(row.get(name) for name in tables.image_columns))
     return next((name for name in columns if name is not None and name not in tables.image_columns), None)

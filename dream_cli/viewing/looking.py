@@ -15,7 +15,7 @@ from dream_cli.records.strict_json import dumps
 from dream_cli.viewing.image_counts import unread_column
 from dream_cli.viewing.printing import NARROWEST_RECORD, console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record
-from dream_cli.viewing.selecting import QUESTION_SECONDS, Selection, check_question, choose, fetch
+from dream_cli.viewing.selecting import QUERY_SECONDS, Selection, check_query, choose, fetch
 from dream_cli.viewing.summary import summarise
 from dream_cli.viewing.tables import Tables
 from dream_cli.viewing.terminal_images import shower
@@ -80,8 +80,8 @@ def write_gallery(tables: Tables, selection: Selection, limit: int | None, out: 
 def show_query(tables: Tables, sql: str, as_json: bool) -> None:
     """Print the rows of an SQL query; raise UsageError where it is not a single SELECT."""
     tables.make_views()
-    check_question(tables, sql)
-    names, rows = tables.run(sql, seconds=QUESTION_SECONDS)
+    check_query(tables, sql)
+    names, rows = tables.run(sql, seconds=QUERY_SECONDS)
     if as_json:
         for row in rows:
             print_json(dict(zip(names, row, strict=True)))

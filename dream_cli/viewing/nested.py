@@ -1,4 +1,4 @@
-"""The counts of lists and objects in a Parquet file, from the smallest of their leaves, so that no text and no picture is read."""
+"""The counts of lists and objects in a Parquet file, from their smallest leaf column, so that no text or picture is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lean(path: str, column: str) -> Iterator[Any]:
-    """Yield a nested column as arrow arrays of one leaf; null rows and lengths of lists are those of the whole column."""
+    """Yield a nested column as arrow arrays of one leaf, with the null rows and list lengths of the whole column."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -15,7 +15,7 @@ def lean(path: str, column: str) -> Iterator[Any]:
         sizes = {
             sum(file.metadata.row_group(group).column(i).total_compressed_size for group in groups): leaf
             for i, leaf in enumerate(file.schema.column(i).path for i in range(len(file.schema)))
-            # The longest match, as the name of a column may contain a dot as well.
+            # The longest match, because a column name may contain a dot.
             if max((name for name in names if leaf == name or leaf.startswith(name + ".")), key=len) == column
         }
         for batch in file.iter_batches(columns=[sizes[min(sizes)]]):

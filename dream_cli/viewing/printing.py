@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FIELDS_SHOWN = 30
-# Below these widths numbers, or the words beside the bars, would be folded.
+# Below these widths numbers, or the texts next to the bars, would be folded.
 NARROWEST, ROOM_FOR_BARS = 50, 66
-# A record is running text, which may be folded anywhere.
+# The text of a record may be folded anywhere.
 NARROWEST_RECORD = 30
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def plain_console(file: IO[str], width: int | None = None) -> Console:
-    """Return a console that prints text as it is, in colour only where the file is a terminal."""
+    """Return a console that prints text without markup, in colour only if the file is a terminal."""
     from rich.console import Console
 
     class PipedConsole(Console):
-        """A console whose closed pipe is no failure: rich would end the process with exit code 1."""
+        """A console that ignores a closed pipe: rich would end the process with exit code 1."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -38,7 +38,7 @@ def plain_console(file: IO[str], width: int | None = None) -> Console:
 
 
 def console(narrowest: int = NARROWEST) -> Console:
-    """Return the console for tables, at least `narrowest` columns wide: stdout, without styles where it is not a terminal."""
+    """Return the console for tables, at least `narrowest` columns wide: stdout, without styles if it is not a terminal."""
     out = plain_console(sys.stdout)
     out.width = max(out.width, narrowest)
     return out
@@ -85,7 +85,7 @@ def _parts(summary: FileSummary, width: int) -> Iterator[RenderableType]:
 
 
 def table(*columns: str, left: int = 1, cut: bool = False) -> Table:
-    """Return an empty table without lines: `left` columns of text, which are folded (or `cut`) first, then columns of numbers."""
+    """Return an empty table without lines: `left` text columns, which are folded (or `cut`) first, then number columns."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")
@@ -112,7 +112,7 @@ def _risks(risks: Mapping[str, Mapping[str, int]]) -> Table:
     others = sorted({source for sources in risks.values() for source in sources} - {*named})
     made = table("risk", *map(_two_lines, named), *(["other\nsource"] if others else []), "all")
     for column in made.columns:
-        # The headings are wider than the numbers, so they may be folded.
+        # The headings may be folded, because they are wider than the numbers.
         column.no_wrap = False
     for category, sources in sorted(risks.items(), key=lambda item: -sum(item[1].values())):
         cells = [sources.get(source, 0) for source in named] + ([sum(sources.get(source, 0) for source in others)] if others else [])
@@ -121,7 +121,7 @@ def _risks(risks: Mapping[str, Mapping[str, int]]) -> Table:
 
 
 def _two_lines(name: str) -> str:
-    """Return a name with the space nearest to its middle as a line end."""
+    """Return a name with a line break at the space nearest to its middle."""
     spaces = [i for i, letter in enumerate(name) if letter == " "]
     if not spaces:
         return name
@@ -202,7 +202,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def _share(part: int, whole: int) -> str:
-    """Return a share in percent; only a full share is rounded to 100 and only an empty one to 0."""
+    """Return a share in percent; only a full share is shown as 100 and only an empty one as 0."""
     if part in (0, whole):
         return "100 %" if part else "0 %"
     return percent(min(max(part / whole, 0.001), 0.999))

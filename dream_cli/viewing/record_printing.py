@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from dream_cli.viewing.terminal_images import Show
     from dream_cli.viewing.tracing import LinkedRow, TracedCall
 
-# From this probability on, a response counts as recognising an observation.
+# From this probability, a response counts as recognising an observation.
 RECOGNISED = 0.5
 
 
 class Line(NamedTuple):
-    """One line of a printed record: a label, text, and the picture that it names."""
+    """One line of a printed record: a label, text, and the picture to draw."""
 
     label: str
     text: str
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 def print_record(out: Console, n: int, record: Record, show: Show) -> None:
-    """Print a record; `show` draws a picture where the terminal can."""
+    """Print a record; `show` draws a picture if the terminal supports it."""
     from rich.rule import Rule
     from rich.table import Table
     from rich.text import Text
@@ -75,7 +75,7 @@ def lines(record: Record) -> Iterator[Line]:
     if record.error is not None:
         yield Line("error", visible(f"{record.error.stage}: {record.error.kind}: {record.error.message}"))
     yield from (Line("image", image_name(image), image) for image in record.images)
-    # A row that could not be read as a record has all its fields in `extra`.
+    # A row that could not be read as a record has no turns: all its fields are in `extra`.
     for turn in record.turns() if record.prompt is not None or record.messages else ():
         yield from (Line(message.role, visible(message.content)) for message in turn.history if message.role == "system")
         yield Line("prompt", visible(turn.transcript))
@@ -93,7 +93,7 @@ def lines(record: Record) -> Iterator[Line]:
 
 
 def image_name(image: Image) -> str:
-    """Return the name of an image: its path, or that it is in the record itself."""
+    """Return the name of an image: its path, or `in the record` for an embedded one."""
     if image.path is None or is_data_uri(image):
         return "in the record"
     return visible_line(image.path)

@@ -1,4 +1,4 @@
-"""The selection of records of a file: by id, by an SQL condition on the views, sorted by an expression."""
+"""The selection of records of a file: by id or by an SQL condition on the views, sorted by an expression."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dream_cli.records.strict_json import loads
 from dream_cli.viewing.shapes import literal
 from dream_cli.viewing.tables import Tables, one_line
 
-QUESTION_SECONDS = 60.0  # how long SQL of the user may take, which may have no end
+QUERY_SECONDS = 60.0  # time limit of the user's SQL, which may never finish
 _BATCH = 16
-# A record matches where one of its observations together with one of its responses does.
+# A record matches if one of its combinations of an observation and a response does.
 _TOGETHER = """records LEFT JOIN (SELECT * EXCLUDE (id) FROM observations) AS observations USING (n)
     LEFT JOIN (SELECT * EXCLUDE (id) FROM responses) AS responses USING (n)"""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice of records: `where` and `sort` are SQL on the views; a leading minus sorts in descending order."""
+    """A selection of records: `where` and `sort` are SQL on the views; a leading minus sorts in descending order."""
 
     id: str | None = None
     where: str | None = None
@@ -29,19 +29,19 @@ class Selection:
 
     @property
     def is_everything(self) -> bool:
-        """Whether nothing restricts or sorts the records."""
+        """Whether the records are neither restricted nor sorted."""
         return self == Selection()
 
 
 def choose(tables: Tables, selection: Selection) -> int:
-    """Choose records, for `fetch`; return their number.
+    """Select records for `fetch`; return their number.
 
     Raises UsageError where the SQL fails or is more than one SELECT, and NoMatch where no record has the id.
     """
     query = _query(tables, selection)
-    check_question(tables, query)
-    tables.run(f"CREATE OR REPLACE TEMP TABLE chosen AS {query}", seconds=QUESTION_SECONDS)
-    count = int(tables.ask("SELECT count(*) FROM chosen")[0][0])
+    check_query(tables, query)
+    tables.run(f"CREATE OR REPLACE TEMP TABLE chosen AS {query}", seconds=QUERY_SECONDS)
+    count = int(tables.query("SELECT count(*) FROM chosen")[0][0])
     if not count and selection.id is not None:
         also = " and matches" if selection.where else ""
         raise NoMatch(f"no record of {tables.shown} has the id {selection.id!r}{also}; --sql 'select id from records' lists the ids")
@@ -52,17 +52,17 @@ def _query(tables: Tables, selection: Selection) -> str:
     if selection.is_everything:
         return f"SELECT n, n AS place FROM ({tables.source()})"
     conditions = [f"records.id = {literal(selection.id)}"] if selection.id is not None else []
-    # The line end closes a comment at the end of the condition.
+    # The line break ends a comment at the end of the condition.
     conditions += [f"({selection.where}\n)"] if selection.where else []
     last = (selection.sort or "").startswith("-")
-    # Of several values of one record, the one that sorts it first decides.
+    # If a record has several values, it is sorted by the one that comes first.
     key = f"{'max' if last else 'min'}({(selection.sort or '').removeprefix('-') or 'NULL'}\n)"
     source = _TOGETHER if selection.where or selection.sort else "records"
     matched = f"SELECT n, {key} AS key FROM {source} WHERE {' AND '.join(conditions) or 'true'} GROUP BY n"
     return f"SELECT n, row_number() OVER (ORDER BY key {'DESC' if last else 'ASC'} NULLS LAST, n) AS place FROM ({matched})"
 
 
-def check_question(tables: Tables, sql: str) -> None:
+def check_query(tables: Tables, sql: str) -> None:
     """Raise UsageError unless the SQL is one statement that only reads."""
     import duckdb
 
@@ -77,7 +77,7 @@ def check_question(tables: Tables, sql: str) -> None:
 
 
 def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator[tuple[int, Record]]:
-    """Yield (number of the row, record) of the chosen records in order, with the pictures embedded in Parquet."""
+    """Yield (row number, record) of the selected records in order, with the pictures embedded in Parquet."""
     places = f"place > {offset}" + ("" if limit is None else f" AND place <= {offset + limit}")
     some = f"SELECT n, place, n - 1 AS file_row_number FROM chosen WHERE {places}"
     if tables.columns:

@@ -1,4 +1,4 @@
-"""The shapes of the known parts of a record, for DuckDB to read them from JSON or from a Parquet column.
+"""The shapes of the known parts of a record, with which DuckDB reads them from JSON or from a Parquet column.
 
 A shape is the argument of `json_transform`: a type name, `[shape]` or `{name: shape}`. A value of another shape is read as NULL.
 """
@@ -25,7 +25,7 @@ KNOWN: dict[str, Any] = {
     "responses": [RESPONSE],
     "error": {"stage": "VARCHAR", "kind": "VARCHAR", "message": "VARCHAR"},
 }
-# The types of DuckDB as types of JSON.
+# The JSON types of DuckDB types.
 _WORDS = {"varchar": "string", "boolean": "boolean", "blob": "bytes", "list": "list", "array": "list", "struct": "object", "map": "object"}
 
 
@@ -68,7 +68,7 @@ def of_column(part: str, column_type: Any) -> str:
 
 
 def _can_cast(column_type: Any, shape: Any) -> bool:
-    """Whether a cast, which matches fields by name, gives the same as the slower way through JSON."""
+    """Whether a cast, which matches fields by name, has the same result as the slower conversion through JSON."""
     if isinstance(shape, list):
         return column_type.id == "list" and _can_cast(column_type.children[0][1], shape[0])
     if isinstance(shape, Mapping):
@@ -78,14 +78,14 @@ def _can_cast(column_type: Any, shape: Any) -> bool:
     return bool(str(column_type) == shape)
 
 
-# Observations and judgements on the turns of a conversation count together with those on the record.
+# Observations and judgements on the turns of a conversation are added to those on the record.
 _OBSERVED_TURNS = "[m.observations for m in messages if m.observations IS NOT NULL]"
 _REPLIES = """[{'text': m.content, 'model': NULL::VARCHAR, 'finish_reason': NULL::VARCHAR, 'judgement': m.judgement}
     for m in messages if m.role = 'assistant']"""
 PROMPT = "COALESCE(prompt, [m.content for m in messages if m.role = 'user'][-1])"
-# NULL: not searched for. An empty list: none found. The two must stay apart.
+# NULL: not searched. An empty list: none found. The two must remain distinct.
 OBSERVATIONS = f"CASE WHEN len({_OBSERVED_TURNS}) > 0 THEN list_concat(observations, flatten({_OBSERVED_TURNS})) ELSE observations END"
-# Lists are joined only where both exist, as joining copies each text.
+# Lists are joined only where both exist, because joining copies each text.
 RESPONSES = f"""CASE WHEN len(messages) > 0 THEN list_concat({_REPLIES}, responses) WHEN responses IS NOT NULL THEN responses
     WHEN response IS NOT NULL THEN [{{'text': response, 'model': NULL, 'finish_reason': NULL, 'judgement': NULL}}::{sql_type(RESPONSE)}] END"""
 # A response may be a plain string in the list.

@@ -1,4 +1,4 @@
-"""The file that DuckDB reads, also for records from a pipe or from a JSON array that is cut off."""
+"""The file that DuckDB reads: a temporary copy for pipes and truncated JSON arrays."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _spooled(stream: IO[bytes]) -> Iterator[str]:
 
 @contextmanager
 def spooled_records(source: str) -> Iterator[str]:
-    """Yield a JSONL file of the records that the stages read from a source; unreadable parts are rows with an error."""
+    """Yield a JSONL file with the records of a source as the stages read them; unreadable parts are rows with an error."""
     with tempfile.TemporaryDirectory(prefix="dream-") as folder:
         path = os.path.join(folder, "records.jsonl")
         with open_writer(path) as writer:

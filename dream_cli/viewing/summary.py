@@ -1,4 +1,4 @@
-"""The summary of a file: fields, risks, scores, lengths, images and errors, counted by DuckDB and not row by row in Python."""
+"""The summary of a file: fields, risks, scores, lengths, images and errors, counted by DuckDB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {"VARCHAR": "string", "BOOLEAN": "boolean", "ARRAY": "list", "OBJECT": 
 
 @dataclass(frozen=True)
 class Field:
-    """A field, the number of rows that have it, and the number of rows by type of value, as far as sampled."""
+    """A field, the number of rows that have it, and the number of sampled rows by type of value."""
 
     name: str
     rows: int
@@ -30,7 +30,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Observed:
-    """Rows by the result of the search for risks, and the risks by category and source."""
+    """Rows by whether risks were searched and found, and the risks by category and source."""
 
     not_looked: int
     none_found: int
@@ -40,7 +40,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Histogram:
-    """One score: number, mean and extremes, and the counts in ten equal bins from 0 to `top`."""
+    """One score: number, mean, extremes, and the counts in ten equal bins from 0 to `top`."""
 
     name: str
     n: int
@@ -53,7 +53,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of one kind of text in characters: quantiles at 5, 50 and 95 %, and the longest."""
+    """Lengths of one kind of text in characters: quantiles at 5, 50 and 95 %, and the maximum."""
 
     name: str
     n: int
@@ -137,7 +137,7 @@ def _in_docs(tables: Tables) -> tuple[int, list[Field], list[Errors]]:
     tables.in_doc = frozenset(counts)
     unreadable = []
     if not tables.columns and objects < rows:
-        first = tables.ask(f"SELECT min(n) FROM ({tables.source()}) WHERE doc IS NULL OR json_type(doc) <> 'OBJECT'")[0][0]
+        first = tables.query(f"SELECT min(n) FROM ({tables.source()}) WHERE doc IS NULL OR json_type(doc) <> 'OBJECT'")[0][0]
         unreadable = [Errors("read", "unreadable", rows - objects, first)]
     return rows, [Field(key, n, dict(kinds[key])) for key, n in counts.items()], unreadable
 
@@ -146,13 +146,13 @@ def _columns(tables: Tables, rows: Mapping[str, int]) -> list[Field]:
     """Return the columns of a Parquet file that are not empty; `rows` holds the counts of the nested ones."""
     kinds = {c: shapes.kind_of(kind) for c, kind in tables.columns.items() if not (c == "extra" and tables.has_extra)}
     flat = [c for c in kinds if c not in tables.nested]
-    counted = tables.ask(f"SELECT {', '.join(f'count({identifier(c)})' for c in flat)} FROM ({tables.source()})")[0] if flat else ()
+    counted = tables.query(f"SELECT {', '.join(f'count({identifier(c)})' for c in flat)} FROM ({tables.source()})")[0] if flat else ()
     rows = {**rows, **dict(zip(flat, counted, strict=True)), **{c: rows_with(tables.path, c) for c in tables.embedded}}
     return [Field(c, rows[c], {kind: rows[c]}) for c, kind in kinds.items() if rows[c]]
 
 
 def _merged(fields: Sequence[Field]) -> Iterator[Field]:
-    """Yield one field per name: a value that does not fit its column is in `extra`, so a name may occur in both."""
+    """Yield one field per name: a value that does not fit its column is in `extra`, so a name can occur twice."""
     for name in dict.fromkeys(field.name for field in fields):
         same = [field for field in fields if field.name == name]
         yield Field(name, sum(field.rows for field in same), dict(sum((Counter(field.kinds) for field in same), Counter[str]())))
@@ -171,7 +171,7 @@ def _errors(tables: Tables) -> list[Errors]:
         return []
     return [
         Errors(*group)
-        for group in tables.ask(
+        for group in tables.query(
             f"SELECT coalesce(error.stage, 'unknown'), coalesce(error.kind, 'unknown'), count(*), min(n) FROM ({tables.rows('error')}) "
             "WHERE error IS NOT NULL GROUP BY ALL ORDER BY 3 DESC, 1, 2"
         )

@@ -1,6 +1,6 @@
-"""A file of records as SQL: the views `records`, `observations` and `responses`, which DuckDB reads from the file itself.
+"""A file of records as SQL: the views `records`, `observations` and `responses`, which DuckDB reads directly from the file.
 
-Rows are numbered `n` from 1, in the order of the file. A line that is not a JSON object has no field but its number.
+Rows are numbered `n` from 1, in the order of the file. A line that is not a JSON object has no field except its number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dream_cli.viewing import shapes
 from dream_cli.viewing.shapes import KNOWN, identifier, literal
 from dream_cli.viewing.spooling import file_of, spooled_records
 
-# The further fields are those of the first rows.
+# The number of first rows whose other fields become columns.
 SAMPLED = 2048
 _OURS = {*KNOWN, "images", "extra", "n", "doc", "file_row_number"}
 _TYPED = {"BIGINT": "DOUBLE", "UBIGINT": "DOUBLE", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "VARCHAR": "VARCHAR"}
@@ -40,7 +40,7 @@ _HINTS = {
 
 @dataclass
 class Tables:
-    """An open file: its connection, its name in messages, where relative image paths start, the types of its columns if Parquet."""
+    """An open file: its connection, its name in messages, the base of relative image paths, the column types of a Parquet file."""
 
     con: Any
     worker: ThreadPoolExecutor
@@ -67,17 +67,17 @@ class Tables:
         """The columns of a Parquet file that embed pictures, with their number and compressed size, read from its footer."""
         n, size = "sum(num_values - coalesce(stats_null_count, 0))::BIGINT", "sum(total_compressed_size)::BIGINT"
         leaves = f"FROM parquet_metadata({literal(self.path)}) WHERE path_in_schema LIKE '%, bytes' GROUP BY 1 HAVING {n} > 0"
-        rows = self.ask(f"SELECT split_part(path_in_schema, ', ', 1), {n}, {size} {leaves}") if self.columns else []
+        rows = self.query(f"SELECT split_part(path_in_schema, ', ', 1), {n}, {size} {leaves}") if self.columns else []
         return {column: (pictures, taken) for column, pictures, taken in rows if column in self.columns}
 
-    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
         return list(self.run(sql)[1])
 
     def run(self, sql: str, batch: int = 1024, seconds: float | None = None) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         """Return the columns of a query, and its rows, fetched in batches.
 
-        Raises UsageError where DuckDB refuses the query, or where it or a batch takes longer than `seconds`.
+        Raises UsageError where DuckDB rejects the query, or where the query or a batch takes longer than `seconds`.
         """
         cursor = self._waited(seconds, self.con.execute, sql)
         rows = chain.from_iterable(iter(lambda: self._waited(seconds, cursor.fetchmany, batch), []))
@@ -100,7 +100,7 @@ class Tables:
         return f"SELECT * FROM read_parquet({literal(self.path)}, file_row_number=true)"
 
     def source(self) -> str:
-        """Return the query for the unchanged file: `n`, `doc` (JSON, NULL where the row is not JSON) and, of Parquet, its columns."""
+        """Return the query for the unchanged file: `n`, `doc` (JSON, NULL where the row is not JSON) and the columns of a Parquet file."""
         if self.columns:
             doc = "CASE WHEN json_valid(extra) THEN extra END" if self.has_extra else "NULL::VARCHAR"
             return f"SELECT file_row_number + 1 AS n, {doc} AS doc, * FROM ({self.reader()})"
@@ -133,17 +133,17 @@ class Tables:
         column = shapes.of_column(part, self.columns[part])
         if not self._may_be_in_doc(part):
             return column
-        # A value that did not fit its column is in `extra`.
+        # A value that does not fit its column is in `extra`.
         return f"COALESCE({column}, json_transform(doc, {literal(json.dumps({part: KNOWN[part]}))}).{part})"
 
     def keys(self) -> dict[str, str]:
         """Return the keys of `doc` in the first rows, each with its most frequent JSON type."""
         if self._sampled is None:
-            self._sampled = dict(self.ask(_KEYS.format(source=self.source(), n=SAMPLED))) if not self.columns or self.has_extra else {}
+            self._sampled = dict(self.query(_KEYS.format(source=self.source(), n=SAMPLED))) if not self.columns or self.has_extra else {}
         return self._sampled
 
     def further(self) -> dict[str, str]:
-        """Return the fields of the first rows that are not ours, each with the expression that reads it."""
+        """Return the unknown fields of the first rows, each with the expression that reads it."""
         of_docs = {}
         for key, kind in self.keys().items():
             at, typed = literal(shapes.pointer(key)), _TYPED.get(kind)
@@ -151,18 +151,18 @@ class Tables:
             # Lists, objects and mixed fields stay JSON.
             of_docs[key] = f"doc->{at}" if typed is None else text
         fields = of_docs | {column: identifier(column) for column in self.columns}
-        # Names in SQL are case-insensitive: of several spellings the first one wins.
+        # Names in SQL are case-insensitive: the first of several spellings is used.
         first = {key.casefold(): key for key in reversed(fields)}
         return {key: read for key, read in fields.items() if key and first[key.casefold()] == key and key.casefold() not in _OURS}
 
     def images(self) -> str:
-        """Return the expression for a record's images as a list of text; for embedded pictures only the names."""
+        """Return the expression for a record's images as a list of texts; for embedded pictures only the names."""
         listed = [self._images_of(name) for name in self.image_columns]
         return f"COALESCE({', '.join(f'CASE WHEN len({images}) > 0 THEN {images} END' for images in listed)}, {listed[-1]})"
 
     @property
     def image_columns(self) -> tuple[str, ...]:
-        """The columns that may hold a record's images; the first that is not empty counts."""
+        """The columns that may hold a record's images; the first that is not empty is used."""
         return (self.reading.image_column,) if self.reading.image_column else ("images", "image")
 
     def _images_of(self, name: str) -> str:
@@ -220,7 +220,7 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
         con = stack.enter_context(_connected(duckdb, scratch))
         con.execute("SET enable_progress_bar = false")
         con.execute("SET parquet_metadata_cache = true")
-        # The user's SQL runs on this connection: it may read the one file, and may not change these settings again.
+        # The user's SQL runs on this connection: it may only read this file, and it cannot change these settings.
         con.execute(f"SET allowed_paths = [{literal(path)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
@@ -230,7 +230,7 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
             from dream_cli.records.parquet import check_columns
 
             check_columns(path)
-            described = tables.ask(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
+            described = tables.query(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet({literal(path)}))")
             tables.columns = {name: con.sqltype(kind) for name, kind in described}
         yield tables
 
@@ -239,7 +239,7 @@ _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions
 
 
 def _interruptible(worker: ThreadPoolExecutor, con: Any, work: Callable[[], Any], seconds: float | None = None) -> Any:
-    """Run work on a connection in a worker thread, so that Ctrl-C interrupts it: DuckDB does not return to Python in the meantime.
+    """Run work on a connection in a worker thread, so that Ctrl-C can interrupt it: a DuckDB call blocks its thread until it ends.
 
     Raises TimeoutError after `seconds`.
     """
@@ -258,14 +258,14 @@ def _interruptible(worker: ThreadPoolExecutor, con: Any, work: Callable[[], Any]
 
 @contextmanager
 def _connected(duckdb: Any, scratch: str) -> Iterator[Any]:
-    """Yield a connection and close it; not after Ctrl-C, as closing waits for the query, and some queries ignore the interrupt."""
+    """Yield a connection and close it; not after Ctrl-C, because closing waits for the query, and some queries ignore an interrupt."""
     con = duckdb.connect(":memory:", config=_SETTINGS | {"temp_directory": scratch})
     try:
         yield con
     except KeyboardInterrupt:
         raise
     except BaseException:
-        # A query that was stopped for its time may still be ending.
+        # A query that was stopped by the time limit may still be running.
         with suppress(duckdb.Error):
             con.close()
         raise
@@ -273,7 +273,7 @@ def _connected(duckdb: Any, scratch: str) -> Iterator[Any]:
 
 
 def _is_array(duckdb: Any, worker: ThreadPoolExecutor, path: str) -> bool:
-    """Whether a JSON file is an array from its beginning to its end."""
+    """Whether a JSON file is one complete array."""
     with duckdb.connect(":memory:", config=_SETTINGS) as con:
         try:
             count = f"SELECT count(json) FROM read_json_objects({literal(path)}, format='array')"

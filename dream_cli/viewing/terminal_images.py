@@ -1,4 +1,4 @@
-"""Pictures in a terminal: by its graphics protocol, else as half blocks; without a terminal none."""
+"""Pictures in a terminal: by its graphics protocol, otherwise as half blocks; without a terminal none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KITTY_CHUNK = 4096
 
 
 def shower(wanted: bool | None) -> Show:
-    """Return the function that draws a picture on this terminal; `wanted` None draws where stdout is a terminal, False never."""
+    """Return the function that draws a picture on this terminal; `wanted` None draws if stdout is a terminal, False never."""
     if wanted is False or not sys.stdout.isatty():
         return lambda out, image: None
     from rich.padding import Padding
@@ -105,7 +105,7 @@ def kitty(picture: Pillow.Image) -> str:
 
 
 def iterm2(picture: Pillow.Image) -> str:
-    """Return a picture in the inline form of iTerm2."""
+    """Return a picture in iTerm2's inline images protocol."""
     return f"\x1b]1337;File=inline=1;preserveAspectRatio=1:{_png(picture)}\x07"
 
 
@@ -125,7 +125,7 @@ def sixel(picture: Pillow.Image) -> str:
 def _band(pixels: bytes, width: int, top: int, rows: int) -> Iterator[str]:
     lines = [pixels[(top + y) * width : (top + y + 1) * width] for y in range(rows)]
     for colour in sorted({*b"".join(lines)}):
-        # Whole lines at once: each byte becomes its bit, and no sum of bits carries into the next byte.
+        # Whole lines at once: each byte becomes its bit, and a sum of bits never carries into the next byte.
         masks = (bytes(1 << y if value == colour else 0 for value in range(256)) for y in range(rows))
         bits = sum(int.from_bytes(line.translate(mask)) for line, mask in zip(lines, masks, strict=True))
         yield f"#{colour}" + bits.to_bytes(width).translate(_SIXELS).decode()

@@ -1,4 +1,4 @@
-"""The trace of one id: its rows in several files, and the calls in the store that made them."""
+"""The trace of one id: its rows in several files, and the stored calls that produced them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TracedCall(NamedTuple):
 
 @dataclass
 class Known:
-    """The contents of linked rows, by which further rows and calls are recognised."""
+    """The contents of linked rows, by which other rows and calls are matched."""
 
     id: str
     prompts: set[str] = field(default_factory=set)
@@ -60,7 +60,7 @@ class Known:
         name = str(record.id or record.extra.get("id") or "")
         if name.partition("#")[0] == self.id.partition("#")[0]:
             return "id"
-        # One question is often put to many pictures: the same prompt with other images is another row.
+        # The same question is often used with many pictures: the same prompt with other images is another row.
         images = set(_sums(record)) if self.images else set()
         if any(turn.prompt in self.prompts for turn in record.turns() if turn.prompt) and (not images or images & self.images):
             return "prompt"
@@ -77,7 +77,7 @@ def _sums(record: Record) -> Iterator[str]:
 
 
 def rows_of(name: str, files: Sequence[str], reading: Reading = DEFAULT_READING) -> tuple[list[LinkedRow], Known]:
-    """Return the rows that belong to an id, file by file: those of the id, those with its prompt (and not only other images), and those with its image.
+    """Return the rows that belong to an id, file by file: those with the id, its image, or its prompt (unless all images differ).
 
     Raises NoMatch where no file has the id.
     """
@@ -104,7 +104,7 @@ def calls_of(known: Known, store: str) -> list[TracedCall]:
     if not os.path.exists(store):
         return []
     subjects = {*map(subject_of, known.prompts), *map(subject_of_image, known.images)}
-    # Parsed only where an image or a prompt occurs in the raw JSON: calls without a known subject are mostly of other rows.
+    # A call is parsed only if an image or a prompt occurs in its raw JSON: most calls belong to other rows.
     signs = [*known.images, *(json.dumps(prompt)[1:-1] for prompt in known.prompts if prompt)]
     calls = []
     for call in calls_about(Path(store), subjects):

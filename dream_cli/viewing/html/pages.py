@@ -1,4 +1,4 @@
-"""HTML pages from templates: all values are escaped, and the content security policy forbids the page to load or run anything else."""
+"""HTML pages from templates: all values are escaped, and a content security policy blocks all other resources and scripts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dream_cli.viewing.html.shown_record import ShownRecord, tone
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page made from a template of ours; raise UsageError where jinja2 is not installed."""
+    """Return a page from a template of this package; raise UsageError where jinja2 is not installed."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise UsageError(f"HTML pages need jinja2, which is not installed; {with_extra('view')}") from None
     environment = Environment(
         loader=PackageLoader("dream_cli.viewing.html"),
-        # The values are model output and other people's data: any of them may contain script.
+        # The values are model output and external data, which may contain scripts.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -29,7 +29,7 @@ def render(template: str, **values: Any) -> str:
     )
     folder = files("dream_cli.viewing.html").joinpath("templates")
     style, script = (folder.joinpath(name).read_text("utf-8") for name in ("style.css", "gallery.js"))
-    # Escaping alone would be enough; the policy is the second wall, and it also stops an image from being loaded by a URL.
+    # Escaping is enough on its own; the policy is a second protection, and it also blocks images from URLs.
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; form-action 'self'; base-uri 'none'"
     return str(environment.get_template(template).render(style=style, script=script, policy=policy, tone=tone, **values))
 
@@ -48,6 +48,6 @@ def choices(items: Iterable[ShownRecord], part: str) -> list[tuple[str, int]]:
 
 
 def filters(items: Sequence[ShownRecord]) -> dict[str, list[tuple[str, int]]]:
-    """Return the choices of each filter; one that all records share is left out."""
+    """Return the choices of each filter; a filter with one value that all records share is left out."""
     named = {part: choices(items, part) for part in ("benchmark", "categories", "sources", "outcomes")}
     return {part: names for part, names in named.items() if len(names) > 1 or (names and names[0][1] < len(items))}

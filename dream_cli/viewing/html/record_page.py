@@ -12,7 +12,7 @@ from dream_cli.viewing.html.shown_record import ShownRecord, shown_record
 
 
 def shown_records(records: Iterable[tuple[int, Record]]) -> list[ShownRecord]:
-    """Return the (number, record) pairs as shown; reads their pictures."""
+    """Return the (number, record) pairs in the form of a gallery; reads their pictures."""
     taxonomy = Taxonomy.load()
     return [shown_record(number, record, taxonomy) for number, record in records]
 

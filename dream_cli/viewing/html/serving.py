@@ -1,4 +1,4 @@
-"""The server of `dream view --port`: large files page by page, to a browser on this machine only."""
+"""The server of `dream view --port`: large files page by page, for a browser on this machine only."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Pages:
         }
 
     def _names(self, sql: str) -> list[tuple[str, None]]:
-        return [(name, None) for (name,) in self.tables.ask(f"{sql} LIMIT 200")]
+        return [(name, None) for (name,) in self.tables.query(f"{sql} LIMIT 200")]
 
     def page(self, query: Mapping[str, str]) -> str:
         """Return the page for a URL query; raise UsageError where it cannot be answered."""
         wanted = {part: query.get(part, "") for part in PARTS}
         wished = query.get("page", "1")
-        # Python converts no number of thousands of digits; a page beyond the last one is the last one.
+        # Python does not convert numbers of thousands of digits; a page beyond the last one is the last one.
         number = 1 if not (wished.isascii() and wished.isdigit()) else int(wished) if len(wished) < 10 else sys.maxsize
         selection = replace(self.selection, where=condition(self.selection.where, wanted))
         with self._lock:
@@ -86,7 +86,7 @@ class Pages:
 
 
 def condition(where: str | None, wanted: Mapping[str, str]) -> str | None:
-    """Return the SQL condition of the filters in a URL query together with the user's own; values become literals, never code."""
+    """Return the SQL condition of the filters in a URL query and of the user's `where`; values become literals, never code."""
     parts = [f"({where}\n)"] if where else []
     parts += [f"{column} = {literal(wanted[part])}" for part, column in _COLUMNS if wanted[part]]
     parts += [
@@ -111,12 +111,12 @@ def _link(wanted: Mapping[str, str], page: int) -> str:
 
 def serve(tables: Tables, selection: Selection, port: int) -> None:
     """Serve a file until interrupted; raise UsageError where the port is taken."""
-    # Other users of this machine can reach the port too: the address holds a secret that only its reader knows.
+    # Other users of this machine can reach the port too: the address contains a secret token.
     pages, token = Pages(tables, selection), secrets.token_urlsafe(24)
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), _handler(pages, token))
     except OSError as error:
-        raise UsageError(f"port {port} cannot be listened on ({error.strerror or error}); choose another, 0 picks a free one") from None
+        raise UsageError(f"cannot listen on port {port} ({error.strerror or error}); choose another, 0 picks a free one") from None
     with server:
         sys.stderr.write(f"dream view: http://127.0.0.1:{server.server_address[1]}/{token}/ until Ctrl-C\n")
         sys.stderr.flush()
@@ -125,13 +125,13 @@ def serve(tables: Tables, selection: Selection, port: int) -> None:
 
 def _handler(pages: Pages, token: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Answers `/TOKEN/` with a page, every other path below it with 404, and what lacks the token with 403."""
+        """Responds to `/TOKEN/` with a page, to other paths below it with 404, and to requests without the token with 403."""
 
         def do_GET(self) -> None:
             address = urlsplit(self.path)
-            # DNS rebinding: a web site that resolves its own name to this machine must not read the file.
+            # Against DNS rebinding: a web site that resolves its own name to this machine must not read the file.
             if (self.headers.get("Host") or "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
-                self._send(403, "this server answers to 127.0.0.1 and localhost only")
+                self._send(403, "this server responds to 127.0.0.1 and localhost only")
             elif not secrets.compare_digest(f"{address.path}/".split("/")[1].encode("utf-8", "backslashreplace"), token.encode()):
                 self._send(403, "the address lacks the token that dream view printed")
             elif address.path != f"/{token}/":

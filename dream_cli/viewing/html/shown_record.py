@@ -1,4 +1,4 @@
-"""A record as a gallery shows it, with the values that it can be filtered by."""
+"""A record in the form of a gallery, with the values of its filters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BAD = frozenset({"unsafe", "not effective", "does harm", "loses", "wrong choice
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A small picture as a `data:` URI, or the problem with it."""
+    """A thumbnail as a `data:` URI, or the error."""
 
     name: str
     uri: str
@@ -50,7 +50,7 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class ShownResponse:
-    """A response as shown: its text, the phrases of its judgement, and its outcomes."""
+    """A response in a gallery: its text, the phrases of its judgement, and its outcomes."""
 
     text: str
     phrases: tuple[str, ...]
@@ -59,7 +59,7 @@ class ShownResponse:
 
 @dataclass(frozen=True)
 class ShownRecord:
-    """A record as shown; `categories`, `sources`, `outcomes` and `score` are for the filters."""
+    """A record in a gallery; `categories`, `sources`, `outcomes` and `score` are for the filters."""
 
     number: int
     id: str
@@ -78,7 +78,7 @@ class ShownRecord:
 
 
 def shown_record(number: int, record: Record, taxonomy: Taxonomy) -> ShownRecord:
-    """Return a record as shown; reads its pictures."""
+    """Return a record in the form of a gallery; reads its pictures."""
     turns = record.turns() if record.error is None else ()
     raw = record.extra.get("benchmark")
     benchmark = dict(raw) if isinstance(raw, Mapping) else {}
@@ -129,7 +129,7 @@ def _answer(response: Response, benchmark: Json) -> ShownResponse:
 
 
 def _verdicts(response: Response, benchmark: Json) -> Iterator[str]:
-    """Yield the outcomes by the verdicts of an evaluation, the strict ones where there are any; a verdict without a value is unscored."""
+    """Yield the outcomes of the verdicts of an evaluation, of the strict rule if there are any; a verdict without a value is unscored."""
     for question, given in (response.verdicts_under("strict") or response.verdicts_under("official")).items():
         if given.value is None:
             yield "unscored"
@@ -140,12 +140,12 @@ def _verdicts(response: Response, benchmark: Json) -> Iterator[str]:
 
 
 def tone(outcome: str) -> str:
-    """Return `good`, `bad` or nothing: the colour of an outcome, beside its word."""
+    """Return the colour class of an outcome: `good`, `bad` or nothing."""
     return "good" if outcome in _GOOD else "bad" if outcome in _BAD else ""
 
 
 def thumbnail(image: Image) -> ShownImage:
-    """Return a picture of at most `SIDE` pixels."""
+    """Return a thumbnail of at most `SIDE` pixels per side."""
     name = image_name(image)
     try:
         picture = open_rgb(image, 4 * SIDE * SIDE)
