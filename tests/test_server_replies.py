@@ -201,6 +201,14 @@ def test_a_judge_whose_refusal_is_marked_leaves_the_response_unscored(work: Work
     assert "score" not in judgement
 
 
+def test_log_probabilities_beside_an_empty_reply_are_no_verdict(work: Workdir) -> None:
+    work.write("in.jsonl", [ROW | {"observations": [OBSERVED], "response": "Blue."}])
+    logprobs = {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": [{"token": "Yes", "logprob": -0.1}]}]}
+    with Loopback(whole=lambda body: reply({"content": None}, "tool_calls", logprobs=logprobs)) as server:
+        ran = work.dream("judge", "in.jsonl", "--score", "observation", "--base-url", server.url)
+    assert (ran.code, ran.rows[0]["error"]["kind"]) == (1, "empty")
+
+
 @pytest.mark.parametrize(
     "logprobs",
     [
@@ -212,6 +220,8 @@ def test_a_judge_whose_refusal_is_marked_leaves_the_response_unscored(work: Work
         {"content": [{"token": "Yes", "logprob": "-0.1"}]},
         {"content": [{"token": "Yes", "logprob": float("nan")}]},
         {"content": [{"token": "Yes", "logprob": True}]},
+        {"content": [{"token": "Yes", "logprob": 5.0}]},
+        {"content": [{"token": "Yes", "logprob": 0.02}]},
         {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": 5}]},
         {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": ["No"]}]},
         {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": [{"token": "No", "logprob": float("inf")}]}]},
@@ -231,7 +241,7 @@ def test_a_huge_exponent_is_no_log_probability(work: Workdir) -> None:
     body = b'{"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"token": "Yes", "logprob": 1e999}]}}]}'
     with Loopback(whole=lambda _: body) as server:
         ran = work.dream("judge", "in.jsonl", "--score", "observation", "--base-url", server.url)
-    assert ran.rows[0]["error"]["message"].endswith("a log-probability of the reply is not a number: 'inf'")
+    assert ran.rows[0]["error"]["message"].endswith("a log-probability of the reply is not a number up to 0: 'inf'")
 
 
 @pytest.mark.parametrize("brackets", ["[" * 5000 + "]" * 5000, '[{"a":' * 400, "[" + "{" * 300 + "]", "[" * 400 + "]"])

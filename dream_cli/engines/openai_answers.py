@@ -14,6 +14,7 @@ T = TypeVar("T")
 Positions = list[dict[str, float]]  # the alternatives at each position, the generated token first
 
 NEGLIGIBLE = 1e-3  # an unread answer below this probability is not worth another request
+ROUNDING = 0.01  # of a log-probability; what lies above it is none
 
 
 @dataclass
@@ -122,9 +123,9 @@ def read_positions(choice: Json) -> Positions:
 
 
 def _probability(logprob: Any) -> float:
-    """Return the probability; a little above zero is rounding, and minus infinity is not a probability."""
-    if not isinstance(logprob, int | float) or isinstance(logprob, bool) or math.isnan(logprob) or logprob == math.inf:
-        raise EngineError(f"a log-probability of the reply is not a number: {str(logprob)[:40]!r}")
+    """Return the probability; a log-probability a little above zero is rounding, and one of minus infinity is a probability of 0."""
+    if not isinstance(logprob, int | float) or isinstance(logprob, bool) or not logprob <= ROUNDING:
+        raise EngineError(f"a log-probability of the reply is not a number up to 0: {str(logprob)[:40]!r}")
     return math.exp(min(0.0, logprob))
 
 

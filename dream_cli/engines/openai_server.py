@@ -132,7 +132,7 @@ class OpenAIEngine(Engine):
         completion = read_completions(reply)[0]
         if cut_in_thoughts(completion):
             completion = await self._with_thinking(plain)
-        elif completion.reasoning is None and completion.finish_reason not in ("refusal", "content_filter"):
+        elif completion.reasoning is None and completion.is_answer and completion.finish_reason != "refusal":
             positions = read_positions(read_choices(reply)[0])
             if positions:
                 mass = await read_answers(answers, positions, lambda start: self._after(body, start))
