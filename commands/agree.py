@@ -25,8 +25,8 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
 
     Prints one line of JSON per question and judge: how often they agree, and in which direction the judge errs; another line compares
     several judges with each other; text on stderr. Questions are those of the files: safe, effective, attack, refusal, choice,
-    preference, global_score, score ... Labels are true/false, words or numbers. The rate is corrected for the judge's errors over all
-    it judged, also where people labelled only a part.
+    preference, global_score, score ... Labels are true/false, words or numbers. The rate over all judged responses is corrected for
+    the judge's errors, even if people labelled only some of them.
 
     Example: dream agree gold.jsonl judged.jsonl
     """

@@ -64,7 +64,7 @@ Images = Annotated[
 ImageFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder for --images extract (default: images/ beside OUT; in it, if OUT is a folder).")
 ]
-Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="Prompt of the rows that have none, such as a folder of pictures.")]
+Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="Prompt of rows without one, such as pictures in a folder.")]
 Split = Annotated[str | None, typer.Option(help="Dataset split to read.")]
 Push = Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Upload the folder OUT to the Hugging Face Hub as a private dataset.")]
 Explode = Annotated[Literal["turns"] | None, typer.Option(help="Make one record per conversation turn.")]
@@ -95,7 +95,7 @@ def run(
 ) -> None:
     """Convert data of other dialects to records, and back.
 
-    Fields that the output dialect lacks are counted on stderr; rows that it cannot express go to OUT.errors.jsonl.
+    Fields that the output dialect lacks are counted on stderr; rows that it cannot express are written to OUT.errors.jsonl.
 
     Example: dream convert train_llava_format.json --explode turns | dream disentangle --mode text
     """

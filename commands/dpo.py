@@ -37,7 +37,7 @@ SftWeight = Annotated[
 LdAlpha = Annotated[
     float | None,
     typer.Option(
-        "--ld-alpha", min=0.0, max=1.0, help="Weight of the tokens beyond the shorter response of a pair (LD-DPO), against length."
+        "--ld-alpha", min=0.0, max=1.0, help="Weight of the tokens beyond the shorter response of a pair (LD-DPO, against length bias)."
     ),
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Use TRL's own forward passes instead of the shared prefix.")]
@@ -45,7 +45,7 @@ Cache = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep reference log-probabilities and image features in this folder, and reuse them in later runs."),
 ]
-CacheSize = Annotated[float, typer.Option("--cache-size", metavar="GIB", min=0.0, help="Maximum size of the kept image features.")]
+CacheSize = Annotated[float, typer.Option("--cache-size", metavar="GIB", min=0.0, help="Maximum size of the cached image features.")]
 
 
 def _gpu(value: bool) -> bool:
@@ -53,7 +53,7 @@ def _gpu(value: bool) -> bool:
         import torch
 
         if not torch.cuda.is_available():
-            raise UsageError("--flex-attention needs a GPU: torch makes no gradients of it on a CPU")
+            raise UsageError("--flex-attention needs a GPU: torch cannot compute its gradients on a CPU")
     return value
 
 

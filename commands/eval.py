@@ -1,4 +1,4 @@
-"""Measure safety beside helpfulness on benchmarks.    dream eval siuo --data data/siuo --model ckpt/1 --judge judge-model -o siuo.jsonl"""
+"""Measure safety and helpfulness on benchmarks.    dream eval siuo --data data/siuo --model ckpt/1 --judge judge-model -o siuo.jsonl"""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def run(
     engine: options.EngineOptions,
     run: evaluation.EvaluationRun,
 ) -> None:
-    """Measure safety, and what it costs in helpfulness.
+    """Measure safety and helpfulness on benchmarks.
 
-    The policy answers the items of a benchmark, and the judge judges them: items on stdout or -o, the card on stderr. A FILE of
+    The policy answers the items of a benchmark, and the judge scores the answers: items on stdout or -o, the card on stderr. A FILE of
     judged items is only scored, offline, with the card on stdout; --model first answers the items without a response, --judge
     judges those without a verdict. A rerun makes only the missing calls. Your own records need the column --harmful-column:
     attack success is measured on the harmful prompts, over-refusal on the others.
@@ -71,13 +71,13 @@ def run(
     templates = Prompts.load(prompts)
     by_policy = options.by_hand(ctx, "model", "base_url")
     if answers and by_policy:
-        raise UsageError("--answers and --model both name where the responses come from; give one of them")
+        raise UsageError("--answers and --model are both sources of responses; give one of them")
     running = name_benchmarks(words) or by_policy or bool(answers)
     items, lost = read_items(words, data, reading=run.reading, limit=limit, quiet=run.quiet, harmful_column=harmful_column)
     part = part_of(run.shard, run.out)
     out = out_of_part(run.out, words, part)
     named = judges(judge, judge_base_url, from_environment=running)
-    # The published limits of tokens hold for the policy; the budget for thoughts is the judges'.
+    # The published token limits are for the policy; the reasoning budget is for the judges.
     policy = replace(with_store_beside(engine.spec("eval"), run.out, out), thinking=None)
     of_judges = replace(
         engine.spec("judge"),

@@ -11,7 +11,7 @@ from dream_cli.cli.judging_options import Calibrate, RubricName
 from dream_cli.cli.options import JudgeOptions, PromptFolder, StageOptions, TaxonomyFile
 from dream_cli.records.choices import AnswerReading, Combination
 
-Way = Annotated[
+Combine = Annotated[
     Combination,
     typer.Option("--score", help="How global and observation score are combined; sum is their mean."),
 ]
@@ -24,7 +24,7 @@ Read = Annotated[
 
 
 def run(
-    score: Way = "sum",
+    score: Combine = "sum",
     read: Read = "expected",
     rubric: RubricName = "paper",
     calibrate: Calibrate = False,

@@ -26,9 +26,9 @@ def run(
 ) -> None:
     """Find benchmark items in training data.
 
-    Prints one line of JSON per leak: the row, the item, and what they share. They share the image (byte for byte), an image that
-    looks the same (recompressed, scaled), or the prompt (case, spacing and punctuation aside). The words themselves are not printed.
-    Nothing on stdout means no leak; what could not be compared is reported on stderr.
+    Prints one line of JSON per leak: the row, the item, and the kind of match: the same image (byte for byte), a similar image
+    (recompressed, scaled), or the same prompt (ignoring case, spacing and punctuation). The texts are not printed.
+    Nothing on stdout means no leak; anything that could not be compared is reported on stderr.
 
     Example: dream leak pairs.jsonl siuo --data data/siuo
     """

@@ -27,7 +27,7 @@ HarmlessShare = Annotated[
     typer.Option(min=0.0, max=1.0, help="Share of the pairs from harmless prompts; surplus pairs of the other side are left out."),
 ]
 Unbalanced = Annotated[bool, typer.Option("--unbalanced", help="Keep all pairs, whatever the share of harmless prompts.")]
-Report = Annotated[bool, typer.Option("--report", help="Also print what the set teaches: how often chosen and rejected decline.")]
+Report = Annotated[bool, typer.Option("--report", help="Also print how often the chosen and the rejected responses decline.")]
 NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Word overlap above which two responses count as duplicates.")]
 
 
@@ -51,8 +51,8 @@ def run(
 ) -> None:
     """Build preference pairs from judged responses.
 
-    A pair is a chosen and a rejected response to the same prompt. Needs no model. Half of the pairs come from harmless prompts, as
-    a set without them teaches to decline. Reports on stderr what became of the prompts, by side; records with an error make no pair.
+    A pair is a chosen and a rejected response to the same prompt. Needs no model. Half of the pairs come from harmless prompts,
+    because training without them increases refusals. Counts prompts by result on stderr; records with an error are skipped.
 
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """

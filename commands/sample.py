@@ -35,7 +35,7 @@ def run(
 ) -> None:
     """Sample responses of the policy to each prompt.
 
-    Replaces `responses`; the same seed samples the same responses again.
+    Replaces `responses`; the same seed gives the same responses.
 
     Example: dream sample examples/records.jsonl -n 4 --limit 2
     """

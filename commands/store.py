@@ -1,4 +1,4 @@
-"""Look after the store of calls.    dream store info"""
+"""Manage the call store.    dream store info"""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def run(
 ) -> None:
     """Show, prune, export or import the call store.
 
-    path prints where it is, info its size and its calls. prune deletes the calls that the options select and frees their space.
-    export writes calls as JSONL, and import adds them to a store; a call that is there stays as it is. import also takes the
+    path prints the store's path, info its size and its calls. prune deletes the calls that the options select and frees their space.
+    export writes calls as JSONL, and import adds them to a store; existing calls are kept unchanged. import also reads the
     results of a batch, whose calls a command wrote with --requests.
 
     Example: dream store prune --stage judge --older-than 30d

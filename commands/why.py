@@ -1,4 +1,4 @@
-"""Trace one id back through the files to the calls that made it.    dream why siuo:7 eval.jsonl pairs.jsonl judged.jsonl"""
+"""Trace a record id through files to the calls that produced it.    dream why siuo:7 eval.jsonl pairs.jsonl judged.jsonl"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(
 ) -> None:
     """Trace a row back to its files and stored calls.
 
-    Shows the rows of each file that share its id, prompt or image, and the calls in the store that made them.
+    Shows the rows of each file that share its id, prompt or image, and the stored calls that produced them.
 
     Example: dream why sign-risk-1 examples/records.jsonl
     """

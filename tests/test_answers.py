@@ -157,7 +157,7 @@ def test_answers_to_own_records(work: Workdir) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--answers", "a.json", "--model", "nano"], "--answers and --model both name where the responses come from"),
+        (["--answers", "a.json", "--model", "nano"], "--answers and --model are both sources of responses"),
         (["--answers", "a.json"], "none of the 1 answers fits one item: no prompt is that of an item"),
     ],
 )

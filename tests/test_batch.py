@@ -170,7 +170,7 @@ def test_lines_that_cannot_be_run_as_a_batch(work: Workdir) -> None:
         (("--requests", "calls.jsonl"), "--requests writes the calls to a model; name it with --model"),
         ((*NAMED, "--requests", "calls.txt"), "a batch is JSONL; name a file that ends in .jsonl"),
         ((*NAMED, "--requests", "calls.jsonl", "--no-store"), "leave --no-store out"),
-        ((*NAMED, "--requests", "calls.jsonl", "--dry-run"), "it goes with neither --dry-run nor -o DIR/"),
+        ((*NAMED, "--requests", "calls.jsonl", "--dry-run"), "it cannot be combined with --dry-run or -o DIR/"),
         ((*NAMED, "--requests", "in.jsonl"), "--requests in.jsonl is the input itself"),
     ):
         ran = work.dream("sample", "in.jsonl", *args)

@@ -1,1 +1,1 @@
-"""The command line: the table of commands, arguments and options, completion, help pages, `doctor`."""
+"""The command line: the table of commands, arguments and options, completion, help pages, and the checks of `dream doctor`."""

@@ -1,4 +1,4 @@
-"""Command lines: groups of options that commands share, and all problems of a line reported at once."""
+"""Command-line parsing: groups of options that commands share, and a report of all problems at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dream_cli.errors import UsageError
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class OptionGroup:
-    """Options that several commands have: a frozen dataclass of keywords, whose fields carry their options in `Annotated`.
+    """Options of several commands: like a frozen dataclass with keyword arguments, whose fields declare their options in `Annotated`.
 
-    A real dataclass generates code for each class, which costs more than the rest of a --help.
+    A real dataclass generates code for each class, which takes longer than the rest of a --help.
     """
 
     def __init__(self, **values: Any) -> None:
@@ -30,9 +30,9 @@ class OptionGroup:
 
 
 def expanded(run: Callable[..., None]) -> Callable[..., None]:
-    """Return a command's function with every parameter that is an OptionGroup replaced by its fields, in place.
+    """Return a command's function with every OptionGroup parameter replaced by the fields of the group.
 
-    The groups are built again from the values of a call, and may hold groups. Raise ValueError where two have a field of the same name.
+    A call builds the groups again from its values; groups may contain groups. Raise ValueError where two have a field of the same name.
     """
     hints = get_type_hints(run, include_extras=True)
     result = hints.pop("return")
@@ -66,7 +66,7 @@ def _is_group(kind: Any) -> TypeGuard[type[OptionGroup]]:
 
 
 class OptionalValue(NamedTuple):
-    """The value of an option that may stand alone: what a value looks like, so that the next argument is not taken for one, and the default."""
+    """An option whose value is optional: the pattern of a value, so that the next argument is not read as one, and the default."""
 
     pattern: re.Pattern[str]
     default: str
@@ -76,7 +76,7 @@ OPTIONAL_VALUES = {"--ray": OptionalValue(re.compile(r"auto|local|(ray://)?(\[[0
 
 
 def with_values(args: list[str]) -> list[str]:
-    """Return a command line in which each of `OPTIONAL_VALUES` has its value: the one after it, or the default where none follows."""
+    """Return a command line in which each of `OPTIONAL_VALUES` has a value: the next argument, or the default."""
     result: list[str] = []
     for word in [*args, ""]:
         option = OPTIONAL_VALUES.get(result[-1]) if result else None
@@ -96,15 +96,15 @@ class Command(TyperCommand):
         """Read the arguments into the context; raise UsageError with a line for each problem."""
         problems: list[str] = []
         for param in self.params:
-            # On the instance: typer makes the parameters, so there is no class of ours to override.
+            # Set on the instance: typer creates the parameters, so no class can be overridden.
             vars(param)["handle_parse_result"] = _gathering(param.handle_parse_result, problems)
         try:
             known, left = self._known(ctx, with_values(args), problems), list[str]()
-            # Without this, the value of an unknown option would also be reported, as an unexpected argument.
+            # Otherwise the value of an unknown option would also be reported, as an unexpected argument.
             with _gathered([] if problems else problems):
                 left = super().parse_args(ctx, known)
         finally:
-            # A command is parsed again where one process runs several: its problems would go into this list.
+            # A process may parse a command again: its problems must not be added to this list.
             for param in self.params:
                 del vars(param)["handle_parse_result"]
         if problems:
@@ -112,18 +112,18 @@ class Command(TyperCommand):
         return left
 
     def _known(self, ctx: Any, args: list[str], problems: list[str]) -> list[str]:
-        """Return the arguments without the options that cannot be read; a misspelt one is read as the option probably meant."""
+        """Return the arguments without unreadable options; a misspelt option is read as the most similar one."""
         known = list(args)
         while True:
             try:
                 self.make_parser(ctx).parse_args(list(known))
-            except Exception as error:  # noqa: BLE001 - click's own errors are recognised by what they carry, see _gathered
+            except Exception as error:  # noqa: BLE001 - click's own errors are recognised by their attributes, see _gathered
                 wrong = str(getattr(error, "option_name", ""))
                 at = next((i for i, arg in enumerate(known) if arg.partition("=")[0] == wrong), None)
                 if at is None:
                     return known
                 near = getattr(error, "possibilities", None) or ()
-                # Compared without the dashes, which make any two options look alike.
+                # Compared without the dashes, which make any two options similar.
                 meant = next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
                 problems.append(_unknown_option(error, wrong, meant))
                 known[at : at + 1] = [known[at].replace(wrong, meant, 1)] if meant else []
@@ -132,7 +132,7 @@ class Command(TyperCommand):
 
 
 def _message(error: Any) -> str:
-    """Return the message of a usage error, without the class that the parser puts before it."""
+    """Return the message of a usage error, without the prefix of the parser."""
     return str(error.format_message()).replace(": Value error, ", ": ")
 
 
@@ -143,7 +143,7 @@ def _unknown_option(error: Any, wrong: str, meant: str | None) -> str:
 
 
 def _gathering(handle: Callable[..., Any], problems: list[str]) -> Callable[..., Any]:
-    """Return a click handler that adds its errors to `problems` and then leaves the parameter without a value."""
+    """Return a click handler that adds its errors to `problems` and then returns no value."""
 
     def one(ctx: Any, opts: Any, args: list[str]) -> Any:
         with _gathered(problems):
@@ -155,7 +155,7 @@ def _gathering(handle: Callable[..., Any], problems: list[str]) -> Callable[...,
 
 @contextmanager
 def _gathered(problems: list[str]) -> Iterator[None]:
-    """Add usage errors of the body, click's and ours, to `problems`."""
+    """Add usage errors of the body, of click and of dream, to `problems`."""
     try:
         yield
     except UsageError as error:

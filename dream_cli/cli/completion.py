@@ -1,4 +1,4 @@
-"""Shell completion: the script that a shell reads once, and the completions that it requests at each tab."""
+"""Shell completion: the script that a shell loads once, and the completions that it requests at each tab."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def script(shell: str) -> str:
 
 
 def answer(table: Any, instruction: str) -> None:
-    """Write the completions at the cursor; none where the line so far cannot be parsed, so that the shell offers files."""
-    # Typer imports rich where it is installed, which takes longer than all the rest, and our help has no markup. The process ends
+    """Write the completions at the cursor; none where the line cannot be parsed, so that the shell completes file names."""
+    # Typer imports rich if it is installed, which takes longer than everything else, and the help has no markup. The process ends
     # after the answer, so nothing else needs rich.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The options of prices, and of the limits of a run on its requests to servers."""
+"""The options of prices and of limits on requests to servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _amount(param: typer.CallbackParam, value: float | None) -> float | None:
 
 
 def _max_cost(ctx: typer.Context, param: typer.CallbackParam, most: float | None) -> float | None:
-    # The prices are eager, so that they are read before this option, whether it is given or not.
+    # The prices are eager, so that they are read before this option.
     prices = {name: ctx.params.get(name) for name in ("price_in", "price_out", "price_cached")}
     if (prices["price_in"] is None) != (prices["price_out"] is None):
         raise UsageError("a cost needs both prices, --price-in and --price-out (0 for what is free)")
@@ -88,7 +88,7 @@ RequestsOut = Annotated[
 
 
 class CostOptions(OptionGroup):
-    """Prices, and what a run may cost and request."""
+    """Prices, and the limits of a run on cost and requests."""
 
     price_in: PriceIn = None
     price_out: PriceOut = None

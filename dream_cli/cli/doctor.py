@@ -1,6 +1,6 @@
-"""The examination of an installation: packages that are missing or do not fit together, plug-ins, devices, folders, and the engine of a model.
+"""The checks of an installation: missing or incompatible packages, plug-ins, devices, folders, and the engine of a model.
 
-torch is not imported here: that takes seconds, and a broken torch must not break the command that diagnoses it.
+torch is not imported here: that takes seconds, and a broken torch must not break this command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dream_cli.records import plugins
 from dream_cli.records.cache import cache_folder
 
 _OURS = "dream-cli"
-# Each is built against one build of torch, and transformers imports both wherever they are installed.
+# Each is built for one build of torch, and transformers imports both if they are installed.
 _TORCH_PARTS = ("torchvision", "torchaudio")
 _PROBE = """
 import json, torch
@@ -51,7 +51,7 @@ Part = Literal["packages", "plug-ins", "devices", "files", "engine"]
 class Finding:
     """The state of one package, plug-in, device, folder or engine.
 
-    `bad` breaks a command, `absent` is missing and needed by some commands only.
+    State `bad` breaks a command; `absent` is missing but needed by some commands only.
     """
 
     part: Part
@@ -61,7 +61,7 @@ class Finding:
 
 
 def examine(spec: EngineSpec, deep: bool = False) -> list[Finding]:
-    """Return the findings about this installation; `deep` also imports torch, in a process of its own (takes seconds)."""
+    """Return the findings about this installation; `deep` also imports torch, in a separate process (takes seconds)."""
     probe = probed() if deep else None
     devices = list(_devices(probe))
     gpu = bool(probe["cuda"]) if probe else any(d.name == "GPU" and d.state == "ok" for d in devices)
@@ -73,7 +73,7 @@ def examine(spec: EngineSpec, deep: bool = False) -> list[Finding]:
 
 
 def report(findings: list[Finding]) -> str:
-    """Return the findings as a text, part by part."""
+    """Return the findings as text, part by part."""
     lines = [f"dream {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
     width = max(len(finding.name) for finding in findings)
     for part in get_args(Part):
@@ -105,7 +105,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _extra(wanted: Any) -> str | None:
-    """Return the extra that a requirement belongs to, None where every installation needs it."""
+    """Return the extra that a requirement belongs to, None for a requirement of the base install."""
     extras = importlib.metadata.metadata(_OURS).get_all("Provides-Extra") or []
     if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
         return None
@@ -126,7 +126,7 @@ def _package(wanted: Any, extra: str | None) -> Finding:
 
 @cache
 def installed(name: str) -> str | None:
-    """Return the version of an installed package, None where it is not installed."""
+    """Return the version of an installed package, None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -142,19 +142,19 @@ def _plugins() -> Iterator[Finding]:
 
 
 def _files() -> Iterator[Finding]:
-    """Yield where finished calls, notes and downloads are kept, and how large the call store is."""
+    """Yield the location and size of the call store, and the locations of the cache and of downloads."""
     store = Path(default_store())
-    size = f"{store.stat().st_size / 1e6:,.1f} MB" if store.is_file() else "not made yet"
+    size = f"{store.stat().st_size / 1e6:,.1f} MB" if store.is_file() else "not created yet"
     yield Finding("files", "calls", "ok", f"{store} ({size}; --store, DREAM_STORE)")
-    yield Finding("files", "cache", "ok", f"{cache_folder()} (its images/ and origins/ are made again when needed)")
+    yield Finding("files", "cache", "ok", f"{cache_folder()} (images/ and origins/ in it are created again when needed)")
     hub = os.environ.get("HF_HUB_CACHE") or f"{os.environ.get('HF_HOME') or Path.home() / '.cache' / 'huggingface'}/hub"
     yield Finding("files", "hub", "ok", f"{hub} (models and data sets from the Hugging Face Hub)")
 
 
 def _misfits() -> Iterator[Finding]:
-    """Yield the packages that do not fit the installed torch or transformers.
+    """Yield the packages that are incompatible with the installed torch or transformers.
 
-    torchvision and torchaudio of PyPI are built for CUDA: with torch for CPU they do not load, nor does transformers, which imports them.
+    torchvision and torchaudio from PyPI are built for CUDA: with a CPU build of torch, they and transformers, which imports them, fail.
     """
     from packaging.requirements import Requirement
 
@@ -178,7 +178,7 @@ def _misfits() -> Iterator[Finding]:
 
 
 def probed() -> dict[str, Any]:
-    """Return {cuda, devices, broken} as torch reports it, from a process of its own: an import can end the process."""
+    """Return {cuda, devices, broken} from torch, imported in a separate process: an import can end the process."""
     if installed("torch") is None:
         return {"cuda": False, "devices": [], "broken": {}}
     ran = subprocess.run([sys.executable, "-c", _PROBE], check=False, capture_output=True, text=True)
@@ -201,7 +201,7 @@ def _devices(probe: dict[str, Any] | None) -> Iterator[Finding]:
 
 
 def _cards() -> list[str]:
-    """Return the NVIDIA GPUs as the driver names them, with their memory."""
+    """Return the names of the NVIDIA GPUs from the driver, with their memory."""
     try:
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
         ran = subprocess.run(query, check=False, capture_output=True, text=True, timeout=10)
@@ -211,7 +211,7 @@ def _cards() -> list[str]:
 
 
 def _engine(spec: EngineSpec, gpu: bool) -> Finding:
-    """Return the engine that a model would get and why, by the registry's own choice."""
+    """Return the engine that the registry selects for a model, and why."""
     name = spec.model or public_address(spec.base_url or "") or DEFAULT_MODEL
     try:
         if spec.base_url is not None:

@@ -1,4 +1,4 @@
-"""The options of dream eval: what is evaluated, who judges, by which rule, and what is printed."""
+"""The options of dream eval: the items, the judges, the rule, and the output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dream_cli.records.choices import Aggregate, JudgeFormat, Rule
 
 
 def _formats(names: list[str] | None) -> list[str]:
-    # typer takes no list of literals.
+    # typer does not support a list of literals.
     if unknown := [name for name in names or () if name not in get_args(JudgeFormat)]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(map(repr, get_args(JudgeFormat)))}.")
     return names or ["questions"]
@@ -34,13 +34,11 @@ BenchmarkFile = Annotated[
 ]
 Answers = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE", help="Responses made elsewhere, to be judged here: a result file of VLMEvalKit or a sample file of lmms-eval."
-    ),
+    typer.Option(metavar="FILE", help="Responses of another tool to judge: a result file of VLMEvalKit or a sample file of lmms-eval."),
 ]
 HarmfulColumn = Annotated[
     str,
-    typer.Option(metavar="NAME", envvar="DREAM_HARMFUL_COLUMN", help="Column of your own records that says whether the prompt is harmful."),
+    typer.Option(metavar="NAME", envvar="DREAM_HARMFUL_COLUMN", help="Column of your own records that labels harmful prompts."),
 ]
 Judges = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""The options of commands that put questions to a judge."""
+"""The options of commands that query a judge."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ RubricName = Annotated[
     typer.Option(help="Grade on a scale as in the paper, or from Yes/No questions (facts), for judges that cannot use a scale."),
 ]
 Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Take the judge's bias for Yes off: its answer about an empty request and response.")
+    bool, typer.Option("--calibrate", help="Subtract the judge's bias towards Yes, measured on an empty request and response.")
 ]

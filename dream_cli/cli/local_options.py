@@ -1,4 +1,4 @@
-"""The options of a model on this machine, beyond its name: its adapter, and the options of the vLLM engine."""
+"""The options of a local model: its adapter, and the options of the vLLM engine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dream_cli.errors import UsageError
 
 
 def read_engine_args(text: str | None) -> dict[str, Any]:
-    """Return the engine options of a JSON object by name; raise UsageError where it is none."""
+    """Return the engine options of a JSON object by name; raise UsageError for any other text."""
     try:
         given = json.loads(text) if text else {}
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--engine-args is not JSON: {error}") from None
     if not isinstance(given, dict):
-        raise UsageError("""--engine-args is not a JSON object; it looks like '{"tensor_parallel_size": 2}'""")
+        raise UsageError("""--engine-args is not a JSON object, for example '{"tensor_parallel_size": 2}'""")
     if "model" in given:
         raise UsageError("--engine-args cannot set model, which --model names")
     return given

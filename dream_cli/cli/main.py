@@ -1,4 +1,4 @@
-"""The table of commands, and the one place where errors become messages and exit codes."""
+"""The table of commands, and the boundary at which errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def load(name: str) -> Any:
     settings = {"help_option_names": ["-h", "--help"]}
     alone.command(name, cls=Command, context_settings=settings)(expanded(import_module(f"dream_cli.commands.{name}").run))
     command: Any = typer.main.get_command(alone)
-    # The summary in the table of commands, which click would cut to the width.
+    # The summary in the table of commands, which click would otherwise truncate.
     command.short_help = str(command.help).partition("\n\n")[0]
     add_variables(command, name)
     for param in command.params:
-        # On the instance, as in parse_args.
+        # Set on the instance, as in parse_args.
         vars(param)["display_type"] = _plain(param)
     return command
 
 
 def _plain(param: Any) -> Callable[[Any], str]:
-    """Return how the type of a parameter is shown: as a placeholder in capitals, and not at all where an argument has a name."""
+    """Return the function that shows the type of a parameter: a placeholder in capitals, nothing for an argument with a name."""
     if param.param_type_name == "argument":
         return lambda ctx: ""
     shown = param.display_type
@@ -71,7 +71,7 @@ def _plain(param: Any) -> Callable[[Any], str]:
 
 
 class CommandTable(TyperGroup):
-    """Loads a command's file by name when it is used, so that one command does not pay for the others."""
+    """Loads a command's file when it is used, so that a command does not spend time on importing the others."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order of the pipeline."""
@@ -118,21 +118,21 @@ def dream(
 
 
 def main() -> None:
-    """Run `dream` and exit with 0 (all rows), 1 (some rows have an error), 2 (could not go on), or 128 + the signal that ended it."""
+    """Run `dream` and exit with 0 (all rows), 1 (some rows have an error), 2 (could not continue), or 128 + the signal that ended it."""
     occupy_closed_streams()
     signals, context = raise_interrupts(), None
     try:
         if instruction := os.environ.get(VARIABLE):
             answer(typer.main.get_command(app), instruction)
         else:
-            # Not through click's main(), which turns a closed pipe and an interrupt into exit codes of its own.
+            # Not through click's main(), which has its own exit codes for a closed pipe and an interrupt.
             with _context(_spelled_out(sys.argv[1:])) as context:
                 _invoke(context)
         _leave(0)
     except BrokenPipeError:
         _leave(0)
     except SystemExit as stop:
-        # rich ends the process where its output is closed.
+        # rich ends the process if its output is closed.
         if not isinstance(stop.__context__, BrokenPipeError):
             raise
         _leave(0)
@@ -146,24 +146,24 @@ def main() -> None:
     except DreamError as error:
         _leave(1 if isinstance(error, NoMatch) else 2, str(error))
     except OSError as error:
-        # Files are opened by name: what has none is the stream that was open from the start.
+        # Files are opened by name: an error without a file name is about a standard stream.
         _leave(2, str(error) if error.filename else f"cannot write stdout: {error.strerror or error}")
-    except Exception as error:  # noqa: BLE001 - reported as it is, with our exit code
+    except Exception as error:  # noqa: BLE001 - printed with its traceback, with exit code 2
         # click's own usage errors; its classes are not imported here because typer may ship its own copy of them.
         if hasattr(error, "format_message"):
             _leave(2, error.format_message())
-        # Python's own exit code is 1, which here means that some rows have an error; a calling loop would go on.
+        # Python's own exit code is 1, which here means that some rows have an error: a calling loop would continue.
         sys.excepthook(*sys.exc_info())
         _leave(2)
 
 
 def _invoke(context: Any) -> None:
-    """Run a command; an exception that an interrupt leads to while the command ends is that interrupt."""
+    """Run a command; an exception that an interrupt causes while the command ends is raised as that interrupt."""
     try:
         context.command.invoke(context)
     except Exception as error:
         cause: BaseException | None = error
-        # A loop that ends and is interrupted in one step raises RuntimeError when it is closed.
+        # An event loop that ends and is interrupted in the same step raises RuntimeError when it is closed.
         while cause is not None and not isinstance(cause, KeyboardInterrupt):
             cause = cause.__context__
         if cause is not None:
@@ -172,7 +172,7 @@ def _invoke(context: Any) -> None:
 
 
 def _continuation(context: Any) -> str:
-    """Return how a run that stopped is continued; empty where the command makes no calls."""
+    """Return the hint how to continue a stopped run; empty for a command that makes no calls."""
     options = {} if context is None else context.params
     if "no_store" not in options:
         return ""
@@ -181,7 +181,7 @@ def _continuation(context: Any) -> str:
 
 
 def _spelled_out(args: list[str]) -> list[str]:
-    """Return a command line with `help`, `help COMMAND`, `version` and no command at all as the options that they stand for."""
+    """Return a command line in which `help`, `help COMMAND`, `version` and an empty line are replaced by options."""
     match args:
         case [] | ["help"]:
             return ["--help"]
@@ -190,13 +190,13 @@ def _spelled_out(args: list[str]) -> list[str]:
         case ["version"]:
             return ["--version"]
         case ["view", *rest]:
-            # -n is the number of samples in dream sample; dream view keeps it for those who are used to it, without a word in its help.
+            # -n is the number of samples in dream sample; dream view still accepts it, undocumented, as an old name of --limit.
             return ["view", *(re.sub(r"^-n(?=\d*$)", "-l", word) for word in rest)]
     return args
 
 
 def _context(args: list[str]) -> Any:
-    # A named command is loaded without the table of commands, whose own options take as long to read as all the rest of a --help.
+    # A named command is loaded without the table of commands, whose options double the time of a --help.
     report_unknown(COMMANDS, load)
     if args and args[0] in COMMANDS:
         return load(args[0]).make_context(f"dream {args[0]}", args[1:], auto_envvar_prefix=f"DREAM_{args[0].upper()}")
@@ -204,9 +204,9 @@ def _context(args: list[str]) -> Any:
 
 
 def _leave(code: int, message: str = "") -> None:
-    """Exit with a code and a message, without the shutdown of Python.
+    """Exit with a code and a message, without Python's shutdown.
 
-    A thread that blocks in a read of stdin holds the lock of the stream, and the shutdown would wait for it until the input ends.
+    A thread that is blocked reading stdin holds the lock of the stream, and the shutdown would wait for it until the input ends.
     Nothing is lost: files and stores are closed by the code that opened them, and the two streams are flushed here.
     """
     try:
@@ -214,7 +214,7 @@ def _leave(code: int, message: str = "") -> None:
     except BrokenPipeError:
         pass
     except OSError as error:
-        # What was raised before may have been the same fault, in the words of the library that met it.
+        # The earlier error may have had the same cause, with the message of a library.
         code, message = 2, f"cannot write stdout: {error.strerror}"
     with suppress(OSError):
         sys.stderr.write(f"dream: {message}\n" if message else "")

@@ -1,4 +1,4 @@
-"""The man page, made from the help of the commands, as roff."""
+"""The man page as roff, generated from the help of the commands."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dream_cli.cli.main import app
 from dream_cli.cli.variables import SHARED
 
 _EXITS = {
-    "0": "All rows were handled.",
+    "0": "All rows were processed.",
     "1": "Some rows have an error; they are in the output with an `error` field.",
-    "2": "The command could not go on: its arguments, its files, or the server or model as a whole.",
+    "2": "The command could not continue: its arguments, its files, or the server or model as a whole.",
     "130": "Interrupted (Ctrl-C; SIGTERM: 143, SIGHUP: 129); run the same command again to continue: calls in the store are not repeated.",
 }
 _TWINS = "Every option can also be set by an environment variable; an option on the command line takes precedence."
@@ -47,14 +47,14 @@ def paragraphs(help_text: str | None) -> list[str]:
 
 
 def text(plain: str) -> str:
-    """Return a text as lines that roff prints literally."""
+    """Return a text escaped for roff."""
     lines = textwrap.wrap(plain, 78, break_on_hyphens=False, break_long_words=False)
     return "\n".join(map(_line, lines)) or "\\&"
 
 
 def _line(words: str) -> str:
     escaped = words.replace("\\", "\\e").replace("-", "\\-")
-    # roff reads a dot or a quote at the head of a line as a request.
+    # roff reads a dot or a quote at the start of a line as a request.
     return "\\&" + escaped if escaped[:1] in (".", "'") else escaped
 
 
@@ -71,7 +71,7 @@ def _options(command: Any, context: Any) -> Iterator[str]:
 
 
 def _variables(table: list[tuple[str, Any, Any]]) -> list[tuple[str, str]]:
-    """Return the environment variables that commands share, with the option that each one sets."""
+    """Return the environment variables that commands share, with the option that each of them sets."""
     shared = {
         variable: max(param.opts, key=len)
         for _, command, _ in table

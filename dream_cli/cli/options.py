@@ -1,4 +1,4 @@
-"""The options that commands share, each declared once, and groups of them; invalid values are rejected while they are read."""
+"""The options that commands share, each declared once, and their groups; invalid values are rejected during parsing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _source(path: str | None) -> str | None:
 
 
 def by_hand(ctx: typer.Context, *names: str) -> bool:
-    """Whether one of these options is given on the command line; their environment variables alone request nothing."""
+    """Whether one of these options is given on the command line; environment variables do not count."""
     return any(getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in names)
 
 
@@ -50,7 +50,7 @@ def _cards(files: list[Path] | None) -> list[Path]:
 def _model(ctx: typer.Context, model: str | None) -> str | None:
     # Eager options are read before this one.
     served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT" or ctx.params.get("requests") is not None
-    # dream eval may need no model, and reports a name that it does not know before a package that is not installed.
+    # dream eval may need no model, and reports an unknown name before a missing package.
     if not served and not ctx.params.get("dry_run") and ctx.command.name != "eval":
         from dream_cli.engines.registry import check_model
 
@@ -127,7 +127,7 @@ ImageRoot = Annotated[
 ]
 AllowOutside = Annotated[
     bool,
-    typer.Option("--allow-outside", help="Allow image paths that lead out of the folder of FILE and of --image-root."),
+    typer.Option("--allow-outside", help="Allow image paths outside the folder of FILE and of --image-root."),
 ]
 MaxPixels = Annotated[
     int | None, typer.Option(envvar="DREAM_MAX_PIXELS", metavar="N", min=1, help="Scale larger images down to N pixels (width x height).")
@@ -277,7 +277,7 @@ class EngineOptions(OptionGroup):
     no_store: NoStore = False
 
     def spec(self, role: str) -> EngineSpec:
-        """Return the specification of the engine; `role` names the variable of its key ("judge": DREAM_JUDGE_API_KEY)."""
+        """Return the specification of the engine; `role` determines the variable of its API key ("judge": DREAM_JUDGE_API_KEY)."""
         from dream_cli.engines.api_keys import key_names
         from dream_cli.engines.protocol import EngineSpec
         from dream_cli.engines.store import default_store
@@ -324,7 +324,7 @@ class ReadingOptions(OptionGroup):
 
 
 class ShowingOptions(ReadingOptions):
-    """The columns and the images of the input files, and the size in which a model is shown the images."""
+    """The columns and the images of the input files, and the maximum size of images for a model."""
 
     max_pixels: MaxPixels = None
 
@@ -353,7 +353,9 @@ class RunOptions(ShowingOptions):
         from dream_cli.records.shards import is_folder
 
         if self.requests and (self.dry_run or is_folder(self.out)):
-            raise UsageError("--requests writes the calls of one run: it goes with neither --dry-run nor -o DIR/ (run it once per file)")
+            raise UsageError(
+                "--requests writes the calls of one run; it cannot be combined with --dry-run or -o DIR/ (run it once per file)"
+            )
         return Run(
             stage=stage,
             out=self.out,

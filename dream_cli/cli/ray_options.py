@@ -30,9 +30,9 @@ Ray = Annotated[
         "RAY_ADDRESS names or that runs here, else local).",
     ),
 ]
-Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Workers on Ray (default: as many as the cluster has room for).")]
+Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Workers on Ray (default: as many as fit on the cluster).")]
 Gpus = Annotated[
-    float | None, typer.Option(metavar="N", min=0.0, help="GPUs of each worker on Ray (default: 1 for a local model where there are any).")
+    float | None, typer.Option(metavar="N", min=0.0, help="GPUs of each worker on Ray (default: 1 for a local model if there are GPUs).")
 ]
 
 
@@ -45,12 +45,12 @@ class RayOptions(OptionGroup):
 
     @property
     def cluster(self) -> Cluster | None:
-        """The cluster; None where the work is done here. Raises UsageError for options of workers without a cluster."""
+        """The cluster; None for a run on this machine. Raises UsageError for options of workers without a cluster."""
         from dream_cli.errors import UsageError
         from dream_cli.method.ray_pool import Cluster
 
         if self.ray is not None:
             return Cluster(self.ray, self.ray_workers, self.ray_gpus)
         if self.ray_workers is not None or self.ray_gpus is not None:
-            raise UsageError("--ray-workers and --ray-gpus are of workers on a Ray cluster; name it with --ray")
+            raise UsageError("--ray-workers and --ray-gpus need a Ray cluster; name it with --ray")
         return None

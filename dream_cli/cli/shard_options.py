@@ -18,7 +18,7 @@ def _sources(words: list[str] | None) -> list[str] | None:
 
 
 def files_of(words: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the files of the words of a command line, none for stdin; raise UsageError where one cannot be read."""
+    """Return the files that arguments match, none for stdin; raise UsageError where one cannot be read."""
     if not words:
         return ()
     from dream_cli.records.shards import expanded
@@ -27,7 +27,7 @@ def files_of(words: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def check_shards_out(path: str | None) -> str | None:
-    """Return an output that is a file or a folder; raise UsageError where no file can be written there."""
+    """Return the path of an output file or folder; raise UsageError where nothing can be written there."""
     from dream_cli.records.outputs import check_out
     from dream_cli.records.shards import is_folder
 
@@ -43,7 +43,7 @@ def check_shard(text: str | None) -> str | None:
 
 
 def part_of(text: str | None) -> Part | None:
-    """Return the part of the work that `I/N` names, None for all of it; raise UsageError for another text."""
+    """Return the part of the work of `I/N`, None for all of it; raise UsageError for another text."""
     if text is None:
         return None
     from dream_cli.records.shards import Part

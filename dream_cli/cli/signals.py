@@ -1,4 +1,4 @@
-"""Signals and streams of the process: SIGTERM and SIGHUP end a command like Ctrl-C, and closed streams are errors with a message."""
+"""Signals and streams of the process: SIGTERM and SIGHUP act like Ctrl-C, and closed streams are errors with a message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-# As type checkers know it: until `typing` is imported a signal would print a traceback.
+# Type checkers know this name. `typing` is not imported, because a signal during the import would print a traceback.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -15,7 +15,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def end_quietly() -> None:
-    """End the process at a signal without a traceback: while a command is imported, there is nothing to save."""
+    """Make signals end the process without a traceback while a command is imported: there is nothing to save yet."""
 
     def leave(number: int, _: Any) -> None:
         os.write(2, b"dream: interrupted\n")
@@ -25,7 +25,7 @@ def end_quietly() -> None:
 
 
 def raise_interrupts() -> list[int]:
-    """Let each signal raise KeyboardInterrupt; return the list to which the numbers of the signals are added."""
+    """Make each signal raise KeyboardInterrupt; return the list that collects the numbers of received signals."""
     received: list[int] = []
 
     def interrupt(number: int, _: Any) -> None:
@@ -39,7 +39,7 @@ def raise_interrupts() -> list[int]:
             loop = None
         if loop is None or (loading is not None and loading.active):
             raise KeyboardInterrupt
-        # Not here, in the middle of a callback: raised between two of them, it leaves the tasks in order.
+        # Not raised here, in the middle of a callback: raised between two callbacks, it leaves the tasks in a consistent state.
         loop.call_soon_threadsafe(_interrupt)
 
     _handle(interrupt)
@@ -51,7 +51,7 @@ def _interrupt() -> None:
 
 
 def ignore_signals() -> None:
-    """Let nothing disturb the end of the process."""
+    """Ignore all signals while the process ends."""
     _handle(signal.SIG_IGN)
 
 
@@ -63,9 +63,9 @@ def _handle(handler: Any) -> None:
 
 
 def occupy_closed_streams() -> None:
-    """Open what the shell has closed (`>&-`): else the next file that is opened takes its place.
+    """Open the standard streams that the shell has closed (`>&-`): otherwise the next opened file would take their numbers.
 
-    A closed stdin stays None. A write to a closed stdout raises OSError; what goes to a closed stderr is lost.
+    A closed stdin stays None. A write to a closed stdout raises OSError; output to a closed stderr is lost.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:

@@ -1,4 +1,4 @@
-"""The options that sft and dpo share, each declared once, in groups; invalid values are rejected while they are read."""
+"""The options that sft and dpo share, each declared once, in groups; invalid values are rejected during parsing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _of_lora(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
 
 
 def _quantized(ctx: typer.Context, value: bool) -> bool:
-    # Set also where it fails, or the options that need it would be reported too.
+    # Set even if it fails: otherwise the options that need it would be reported too.
     ctx.params["qlora"] = value
     if value and importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(f"--qlora needs bitsandbytes; {with_extra('qlora')}, or use --lora alone")
@@ -79,7 +79,7 @@ def _tracker(name: choices.Tracker | None) -> choices.Tracker | None:
 
 
 def read_twice(path: str | None) -> str | None:
-    """Return the name of a file that is read again; raise UsageError for stdin, or where there is no such file."""
+    """Return the name of a file that is read more than once; raise UsageError for stdin and for a missing file."""
     if path is not None:
         from dream_cli.records.streams import check_source
 
@@ -136,9 +136,9 @@ HeldOut = Annotated[
     str | None, typer.Option(metavar="FILE", is_eager=True, callback=read_twice, help="Held-out records to evaluate on at the end.")
 ]
 EvalEvery = Annotated[
-    int | None, typer.Option(min=1, callback=_of_held_out, help="With --held-out: also evaluate after every so many optimiser steps.")
+    int | None, typer.Option(min=1, callback=_of_held_out, help="With --held-out: also evaluate every N optimiser steps.")
 ]
-GroupByLength = Annotated[bool, typer.Option("--group-by-length", help="Put rows of like length into a batch, which saves padding.")]
+GroupByLength = Annotated[bool, typer.Option("--group-by-length", help="Batch rows of similar length, which saves padding.")]
 Dtype = Annotated[choices.Dtype, typer.Option(help="Data type of the weights.")]
 Checkpointing = Annotated[
     bool | None,
@@ -149,7 +149,7 @@ Checkpointing = Annotated[
 SaveEvery = Annotated[int, typer.Option(min=1, help="Optimiser steps between checkpoints.")]
 Keep = Annotated[
     int,
-    typer.Option(min=0, metavar="N", help="Keep the last N checkpoints, as models in OUT/checkpoints (default: none when the run ends)."),
+    typer.Option(min=0, metavar="N", help="Keep the last N checkpoints as models in OUT/checkpoints when the run ends (default: none)."),
 ]
 ReportTo = Annotated[choices.Tracker | None, typer.Option(callback=_tracker, help="Also report metrics to this tracker.")]
 Workers = Annotated[
@@ -181,7 +181,7 @@ class AdapterOptions(OptionGroup):
     vision: Vision = None
 
     def adapter(self) -> Lora | None:
-        """Return the adapter that is trained, None where the model itself is."""
+        """Return the adapter to train, None if the model itself is trained."""
         if not (self.lora or self.qlora):
             return None
         return Lora(rank=self.rank, alpha=self.alpha, targets=self.targets, dora=self.dora, quantize=self.qlora, merge=self.merge)
@@ -243,7 +243,7 @@ class HardwareOptions(OptionGroup):
 
 
 class TrainingOptions(OptionGroup):
-    """The options that every training command has."""
+    """The options of every training command."""
 
     source: Source = None
     out: Out = None

@@ -1,4 +1,4 @@
-"""The environment variables of options: DREAM_COMMAND_OPTION sets an option of one command, and comes before a variable of several."""
+"""The environment variables of options: DREAM_COMMAND_OPTION sets an option of one command and overrides a shared variable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-# The variables that options of several commands read, or that are read beside the options; a test holds the list against the options.
+# The variables that several commands share, or that are read outside the options; a test compares the list with the options.
 SHARED = frozenset(
     f"DREAM_{name}"
     for name in (
@@ -34,16 +34,16 @@ _KEY = re.compile(r"DREAM_([A-Z]+_)?(\d+_)?API_KEY")
 
 
 def add_variables(command: Any, name: str) -> None:
-    """Give every option of a command its own variable, DREAM_COMMAND_OPTION, which is read first."""
+    """Add to every option of a command its own variable, DREAM_COMMAND_OPTION, which is read first."""
     for param in command.params:
         if param.param_type_name != "option" or not param.allow_from_autoenv:
             continue
         own = variable_of(name, param)
         if param.envvar is None and own != f"DREAM_{name}_{param.name}".upper():
-            # An option that has another name in the code, by which click would call its variable.
+            # The option has another name in the code, from which click would derive its variable.
             param.envvar = own
         elif param.envvar is not None:
-            # Read first and not shown: the help names the variable that holds for all commands.
+            # Read first but not shown: the help names the variable for all commands.
             vars(param)["resolve_envvar_value"] = _first(own, param.resolve_envvar_value)
 
 
@@ -57,7 +57,7 @@ def _first(own: str, other: Callable[[Any], str | None]) -> Callable[[Any], str 
 
 
 def report_unknown(commands: Iterable[str], load: Callable[[str], Any]) -> None:
-    """Report on stderr each variable of the environment that looks like one of dream's and sets nothing."""
+    """Report on stderr each environment variable that begins like dream's and has no effect."""
     for variable in sorted(name for name in os.environ if name.startswith("DREAM_") and name not in SHARED and not _KEY.fullmatch(name)):
         owner = next((name for name in commands if variable.startswith(f"DREAM_{name.upper()}_")), None)
         known = _variables(load(owner), owner) if owner else set()
@@ -68,6 +68,6 @@ def report_unknown(commands: Iterable[str], load: Callable[[str], Any]) -> None:
 
 
 def _variables(command: Any, name: str) -> set[str]:
-    """Return the variables of the options of one command; an option is also found by the name that it has in the code."""
+    """Return the variables of the options of one command, including those with the name of the option in the code."""
     options = [param for param in command.params if param.param_type_name == "option"]
     return {variable_of(name, param) for param in options} | {f"DREAM_{name}_{param.name}".upper() for param in options}
