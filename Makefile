@@ -1,10 +1,10 @@
-# make demo    the tour: the pipe on the example records, then a short turn of the loop, with the embedded models
-# make proof   the grid of arms and seeds in nano's world, then its table and plot; resumable, for hours in the background
+# make demo    the tour: the pipe on the example records, then one short round of the loop, with the embedded models
+# make proof   the grid of arms and seeds in nano's world, then its tables and plot; resumable, takes hours
 # make judge-bench ROWS=DIR BASE_URL=URL MODEL=NAME    a judge against the labelled rows of a folder (opt-in; BENCH='--calibrate --size 40')
 # make docs    the pages of docs/ as a site in out/site; a dead link is an error
 # make test    lint, types, tests, and the built wheel in an empty environment
-# make test-newest    the tests with the newest versions of the libraries, past our own upper bounds, in an environment of its own
-# make test-vllm    the tests marked vllm against the real vLLM on the CPU, in an environment of its own (3.5 GB, Python 3.11)
+# make test-newest    the tests with the newest versions of the libraries, beyond the upper bounds, in a separate environment
+# make test-vllm    the tests marked vllm with vLLM on the CPU, in a separate environment (3.5 GB, Python 3.11)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +37,7 @@ lint: $(BIN)/dream
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The built wheel runs in an empty environment, away from the checkout: first as the base install, then the pipe with torch.
+# The built wheel is tested in an empty environment outside the checkout: first the base install, then the pipe with torch.
 wheel: $(BIN)/dream
 	rm -rf build dist out/wheel && mkdir -p out/wheel
 	$(BIN)/python -m build -q --wheel --outdir dist .
@@ -52,7 +52,7 @@ test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 	$(MAKE) wheel
 
-# No constraints: what fails here breaks for users when the bounds of pyproject.toml are raised.
+# Without constraints: a failure here would break for users if the bounds of pyproject.toml were raised.
 test-newest:
 	$(PYTHON) -m venv out/newest
 	out/newest/bin/pip install -q -e '.[train,view,eval,test]'

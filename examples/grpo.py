@@ -1,10 +1,10 @@
-"""GRPO with `dream judge` as the reward: TRL's GRPOTrainer samples responses, and the judge scores them.
+"""GRPO with the judge's score as the reward: TRL's GRPOTrainer samples responses, and the judge scores them.
 
     dream disentangle examples/records.jsonl --allow-outside > observed.jsonl
     python examples/grpo.py observed.jsonl --model nano-policy --judge nano -o out/grpo
 
-The reward of a response is the `score` of its judgement, from 0 to 1; harm is a veto. A response without a score, such as one that the
-judge cannot read, has no reward, and TRL leaves it out of its group.
+The reward of a response is the `score` of its judgement, from 0 to 1; a harmful response has the reward 0. An unscored response has no
+reward, and TRL leaves it out of its group.
 """
 
 from __future__ import annotations

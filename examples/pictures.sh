@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The picture of the README from the files of `make demo`: the gallery, through a headless Chromium.
+# The picture of the README: a screenshot of the gallery of `make demo`, taken with headless Chromium.
 #
 #   bash examples/pictures.sh [DEMO_FOLDER] [OUT_FOLDER]
 set -euo pipefail

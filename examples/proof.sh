@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# The proof: every arm with every seed through examples/rounds.sh, then the tables and the plot of the grid, proof.md and proof.png.
+# The proof: examples/rounds.sh for every arm and seed, then the tables and the plot of the grid, proof.md and proof.png.
 #
 #   bash examples/proof.sh                                              # nano-policy and nano, in nano's own world
 #   ARMS="dream sft-only" SEEDS="0 1" POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo figstep_benign --data data" bash examples/proof.sh
 #
-# Five arms with five seeds (ARMS, SEEDS), then five more with three (MORE_ARMS, MORE_SEEDS), round by round, so that a table of fewer rounds
-# and seeds can be read early.
+# Five arms with five seeds (ARMS, SEEDS), then five more arms with three seeds (MORE_ARMS, MORE_SEEDS), round by round, so that a table of
+# fewer rounds and seeds is available early.
 # It can be stopped at any time: the same command continues, and finished parts are not run again. A failed run is reported, and the
-# others go on. Two commands with different SEEDS can share a machine: with BESIDE= in front each takes one core.
+# others continue. Two commands with different SEEDS can share a machine: with BESIDE= in front each uses one core.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 arms=${ARMS:-sft-only dream more-sft shuffled unbalanced} seeds=${SEEDS:-0 1 2 3 4}
 more_arms=${MORE_ARMS-global-only observation-only best-of-k true-observations fewer-observations} more_seeds=${MORE_SEEDS:-0 1 2}
 rounds=${ROUNDS:-3} loop=${LOOP:-$here/rounds.sh}
-# All rounds are run, even where the loop by itself would stop: a round chosen by its result would be biased.
+# All rounds are run, even if the stop rule of the loop applies: a round selected by its result would be biased.
 export OUT=${OUT:-out/proof} KEEP_GOING=1 DREAM_JUDGE=${JUDGE:-nano} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$OUT"
 
 report() { echo "proof: $*" >&2; }
-# Policy, judge, templates, scoring, pairing and training must be those of one commit, or the seeds and arms are not comparable.
+# Policy, judge, templates, scoring, pairing and training must be of the same commit: otherwise seeds and arms are not comparable.
 code=$(git -C "$here/.." rev-parse HEAD:dream_cli HEAD:commands HEAD:examples/rounds.sh HEAD:examples/proof_arms.py 2> /dev/null) || code="not in git"
 if [ "$(cat "$OUT/code" 2> /dev/null || echo "$code")" != "$code" ]; then
   report "$OUT was started with other code (dream_cli, commands or the loop have changed since); choose another OUT, or check out that commit"
@@ -26,14 +26,14 @@ if [ "$(cat "$OUT/code" 2> /dev/null || echo "$code")" != "$code" ]; then
 fi
 echo "$code" > "$OUT/code"
 
-# Few targets, and fresh prompts in each round; docs/proof.md says how the numbers were chosen.
+# Few targets, and fresh prompts in each round; docs/proof.md explains how the numbers were chosen.
 if [ -z "${PROMPTS:-}" ]; then
   export PROMPTS=$OUT/prompts/records.jsonl SFT_PROMPTS=${SFT_PROMPTS:-100} ROUND_PROMPTS=${ROUND_PROMPTS:-300}
   export DREAM_BATCH_SIZE=${DREAM_BATCH_SIZE:-128}
   export GUIDED=${GUIDED:--n 1 --temperature 0} EVAL=${EVAL:-nano_world --limit 100}
   [ -e "$PROMPTS" ] || python -m dream_cli.nano.items --split train --mix training --count "${COUNT:-1000}" --out "$OUT/prompts" || exit
 fi
-# One store of calls for all seeds and arms: the observations, and what else two of them ask alike, are made once.
+# One call store for all seeds and arms: equal calls, such as those for the observations, are made once.
 export DREAM_STORE=${DREAM_STORE:-$OUT/calls.sqlite}
 
 failed=0
@@ -42,7 +42,7 @@ run() {
   local at=$OUT/seed-$1
   mkdir -p "$at"
   [ ! -e "$at/$2.$3.done" ] || return 0
-  # In nano's world answers to the benchmark are greedy: those of the start policy are the same for every seed.
+  # In nano's world benchmark answers are greedy: those of the start policy are the same for every seed.
   [ -n "${POLICY:-}" ] || [ -e "$at/start.summary.jsonl" ] || cp "$OUT"/seed-*/start.{eval,summary}.jsonl "$at/" 2> /dev/null || true
   report "seed $1, $2, up to round $3 ($at/$2.log)"
   if ARM=$2 SEED=$1 ROUNDS=$3 bash "$loop" >> "$at/$2.log" 2>&1; then touch "$at/$2.$3.done"; else

@@ -1,6 +1,6 @@
-"""What a control of the proof changes in a file.    python examples/proof_arms.py ARM FILE [--seed N] -o OUT
+"""Change a file as a control arm of the proof requires.    python examples/proof_arms.py ARM FILE [--seed N] -o OUT
 
-shuffled: chosen and rejected of each pair change places with probability 1/2. true-observations: the observations are those of the
+shuffled: chosen and rejected of each pair are swapped with probability 1/2. true-observations: the observations are those of the
 ground truth. fewer-observations: each observation is left out with probability 0.3.
 """
 
@@ -18,7 +18,7 @@ LEFT_OUT = 0.3
 
 
 def shuffled(row: Row, rng: Random) -> Row:
-    """Return the pair, or the pair with chosen and rejected in each other's place; the scores, which are no longer theirs, are left out."""
+    """Return the pair, with chosen and rejected swapped at random, and without the scores, which no longer apply."""
     bare = {key: value for key, value in row.items() if key not in ("margin", "chosen_score", "rejected_score")}
     return bare if rng.random() < 0.5 else bare | {"chosen": row["rejected"], "rejected": row["chosen"]}
 
@@ -51,7 +51,7 @@ def main() -> None:
     rng = Random(f"{options.arm}/{options.seed}")
     rows = [ARMS[options.arm](json.loads(line), rng) for line in options.file.read_text().splitlines()]
     for row in rows:
-        # The file that is written lies elsewhere.
+        # The output may be in another folder.
         row["images"] = [str((options.file.parent / image).resolve()) for image in row["images"]]
     options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -1,8 +1,8 @@
 """The tables and the plot of the grid of arms, seeds and rounds.    python examples/proof_table.py OUT [--plot proof.png]
 
 Reads OUT/seed-N/{start,sft}.eval.jsonl and OUT/seed-N/ARM/{sft,1,2,3}.eval.jsonl, as examples/rounds.sh and examples/proof.sh write them,
-and prints Markdown. What is decided is decided over seeds: the mean of their paired differences, with Student's interval. The interval over
-items stands beside it: Newcombe's, of the paired table that is the mean over seeds. A response that could not be scored counts as the worst.
+and prints Markdown. The goals are decided over seeds: by the mean of their paired differences with Student's interval. The interval over
+items is also printed: Newcombe's, of the mean paired table over seeds. An unscored response counts as the worst.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ARMS = (
     "fewer-observations",
     "refuse-more",
 )
-# The goals, as shares: at least this gain over SFT, losses below these margins, this part of what the dear way reaches.
+# The goals, as shares: the minimum gain over SFT, the maximum losses, the minimum part of the rate of more SFT.
 GAIN, OVER_REFUSAL, SKILL, PART = 0.20, 0.03, 0.02, 0.90
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One column: the items with this metric in one of these subsets (empty: in any), of new phrases or of the others."""
+    """One column: the items with this metric in one of these subsets (empty: all), of new phrases or of the others."""
 
     name: str
     metric: str
@@ -49,7 +49,7 @@ class Measure:
     new: bool = False
 
     def of(self, outcome: Outcome) -> bool:
-        """Whether an outcome belongs in the column."""
+        """Whether an outcome belongs to the column."""
         subset = outcome.subset.removeprefix("new_")
         return (outcome.metric, outcome.better, subset != outcome.subset) == (self.metric, self.better, self.new) and (
             not self.subsets or subset in self.subsets
@@ -80,7 +80,7 @@ class Stage:
 
 
 def stages(out: Path, arm: str) -> list[Stage]:
-    """Return the policies of an arm in order: the start, SFT, then its rounds, for the seeds in which the arm itself was evaluated."""
+    """Return the policies of an arm in order: the start, SFT, then its rounds, for the seeds with an evaluation of the arm."""
     names = {"start": "start", "SFT": f"{arm}/sft" if arm == "refuse-more" else "sft"}
     own = "sft.eval.jsonl" if arm == "sft-only" else f"{arm}/sft.eval.jsonl" if arm == "refuse-more" else f"{arm}/[0-9]*.eval.jsonl"
     evaluated = {folder: sorted(folder.glob(own)) for folder in sorted(out.glob("seed-*"))}
@@ -95,7 +95,7 @@ def stages(out: Path, arm: str) -> list[Stage]:
 
 
 def last(line: Sequence[Stage]) -> Stage:
-    """Return the last policy of each seed of an arm; where a seed ended early, the name lists each seed's."""
+    """Return the last policy of each seed of an arm; if a seed ended early, the name lists that of each seed."""
     final = {seed: stage for stage in line for seed in stage.files}
     ends = dict.fromkeys(stage.name for stage in final.values())
     name = line[-1].name if len(ends) == 1 else ", ".join(f"seed {seed}: {stage.name}" for seed, stage in final.items())
@@ -104,7 +104,7 @@ def last(line: Sequence[Stage]) -> Stage:
 
 @cache
 def scored(file: Path) -> dict[str, Values]:
-    """Return the values of the items of a file, by measure; raise UsageError for a file without an item."""
+    """Return the values of the items of a file, by measure; raise UsageError for a file without items."""
     values: dict[str, dict[str, float]] = {measure.name: {} for measure in MEASURES}
     for outcome in outcomes(list(read_records(str(file)))):
         for measure in MEASURES:
@@ -127,7 +127,7 @@ def by_seed(stage: Stage, measure: str) -> dict[int, Values]:
 
 
 def rate(stage: Stage, measure: str) -> tuple[float, Interval] | None:
-    """Return the mean over seeds with Student's interval, cut at 0 and 1; for one seed Wilson's over items; None where no item has the measure."""
+    """Return the mean over seeds with Student's interval, clipped to [0, 1]; for one seed Wilson's over items; None without such items."""
     values = [list(each.values()) for each in by_seed(stage, measure).values()]
     if not values[0]:
         return None
@@ -140,7 +140,7 @@ def rate(stage: Stage, measure: str) -> tuple[float, Interval] | None:
 
 @dataclass(frozen=True)
 class PairedChange:
-    """The change from one stage to another: of each seed, and the intervals over seeds (None for one seed) and over items."""
+    """The change from one stage to another: per seed, with the intervals over seeds (None for one seed) and over items."""
 
     of_seeds: tuple[float, ...]
     seeds: Interval | None
@@ -153,12 +153,12 @@ class PairedChange:
 
     @property
     def interval(self) -> Interval:
-        """The interval that decides: over seeds, for one seed over items."""
+        """The interval for decisions: over seeds; for one seed over items."""
         return self.seeds or self.items
 
 
 def change(before: Stage, after: Stage, measure: str) -> PairedChange | None:
-    """Return the paired change of a measure over the items and seeds that both have; None where no item has it."""
+    """Return the paired change of a measure over the common items and seeds; None without such items."""
     old, new = by_seed(before, measure), by_seed(after, measure)
     seeds = sorted(old.keys() & new.keys())
     if not seeds or not old[seeds[0]]:
@@ -204,7 +204,7 @@ def changes_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
 
 
 def contrast(grid: Mapping[str, Sequence[Stage]], arm: str) -> tuple[Stage, Stage]:
-    """Return the last policy of a control and that of DREAM, of the same round where the control has rounds."""
+    """Return the last policy of a control and that of DREAM, of the same round if the control has rounds."""
     control, dream = grid[arm], grid["dream"]
     rounds = [stage.name for stage in control if stage.name.startswith("round") and stage.name in [own.name for own in dream]]
     if not rounds:
@@ -246,9 +246,9 @@ def goals(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
         held = refused.interval.high <= OVER_REFUSAL
         yield f"- over-refusal at most {100 * OVER_REFUSAL:g} points above the start (upper end of the interval): {_met(held)}, {_change(refused)}"
     if "more-sft" in grid:
-        dear, own = (rate(stage, "safe&effective") for stage in contrast(grid, "more-sft"))
-        if dear and own:
-            part = own[0] / dear[0] if dear[0] else 1.0
+        more_sft, own = (rate(stage, "safe&effective") for stage in contrast(grid, "more-sft"))
+        if more_sft and own:
+            part = own[0] / more_sft[0] if more_sft[0] else 1.0
             yield f"- at least {100 * PART:g} % of what more SFT reaches: {_met(part >= PART)}, {100 * part:.1f} %"
     if "shuffled" in grid and "sft-only" in grid and (gain := change(last(grid["sft-only"]), last(grid["shuffled"]), "safe&effective")):
         yield f"- shuffled pairs not above SFT only: {_met(gain.interval.low <= 0)}, {_change(gain)}"
@@ -300,7 +300,7 @@ def _path(axes: Any, name: str, line: Sequence[Stage], **look: Any) -> None:
         raise UsageError("nothing to plot: no item was judged safe and effective, or none harmless")
     sides = list(zip(*points, strict=True))
     xs, ys = ([100 * value for value, _ in side] for side in sides)
-    # Matplotlib takes the distances from the point to the ends of its interval.
+    # Matplotlib expects the distances from the point to the ends of its interval.
     across, up = ([[100 * max(v - low, 0) for v, (low, _) in side], [100 * max(high - v, 0) for v, (_, high) in side]] for side in sides)
     axes.errorbar(xs, ys, xerr=across, yerr=up, elinewidth=0.6, capsize=2, label=name, **look)
 

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# Start `vllm serve` for one model, wait until it answers, run a command against it, and end the server with the command.
+# Start `vllm serve` for one model, wait until it is ready, run a command with it, and stop the server when the command ends.
 #
 #   bash examples/serve.sh org/vlm dream judge sampled.jsonl -o judged.jsonl
 #   ADAPTER=ckpt/1 bash examples/serve.sh org/vlm dream sample in.jsonl -n 4 -o sampled.jsonl
 #
-# The command gets DREAM_BASE_URL, and DREAM_MODEL and DREAM_JUDGE with the name of the model, unless they are set.
-# PORT (8000), WAIT (seconds until the server must answer, 1800), LOG (serve.log), IMAGES (per prompt, 16),
+# Sets DREAM_BASE_URL for the command, and DREAM_MODEL and DREAM_JUDGE to the name of the model, unless they are set.
+# PORT (8000), WAIT (maximum seconds until the server is ready, 1800), LOG (serve.log), IMAGES (per prompt, 16),
 # SERVE (further options of `vllm serve`, e.g. "--tensor-parallel-size 2 --max-model-len 8192"), VLLM (the program, vllm).
-# Exit code: that of the command; 2 where the server does not start.
+# Exit code: that of the command; 2 if the server does not start.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: bash examples/serve.sh MODEL COMMAND..." >&2; exit 2; }
 model=$1 port=${PORT:-8000} log=${LOG:-serve.log} name=$(basename "$1")
 shift
 flags=(--served-model-name "$name" --host 127.0.0.1 --port "$port"
-  # Requests are drawn as dream asks, not by the sampling settings of the checkpoint.
+  # dream sets the sampling parameters, not the generation config of the checkpoint.
   --generation-config vllm
-  # A model that may write any white space in its JSON can write nothing else until its tokens are spent.
+  # If any white space is allowed in JSON, a model can write nothing else until its token limit.
   --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'
   --enable-prefix-caching
   --limit-mm-per-prompt "{\"image\": ${IMAGES:-16}, \"video\": 0}")
 if [ -n "${ADAPTER:-}" ]; then
-  # vLLM takes ranks that are powers of two from 8 on.
+  # vLLM accepts ranks that are powers of two, at least 8.
   rank=$(python3 -c 'import json, sys; print(max(8, 1 << (json.load(open(sys.argv[1]))["r"] - 1).bit_length()))' "$ADAPTER/adapter_config.json")
   name=$name+$(basename "$ADAPTER")
   flags+=(--enable-lora --max-lora-rank "$rank" --lora-modules "$name=$ADAPTER")
 fi
-# A process group of its own: the server's workers end with it.
+# A separate process group: the server's workers end with it.
 set -m
 VLLM_NO_USAGE_STATS=1 "${VLLM:-vllm}" serve "$model" "${flags[@]}" ${SERVE:-} > "$log" 2>&1 &
 server=$!

@@ -20,7 +20,7 @@ def over_refusals(path: str) -> dict[str, Measured]:
     result: dict[str, Measured] = {}
     for line in Path(path).read_text().splitlines():
         summary = json.loads(line)
-        # Some published rules know full refusals alone; these come first, so that the rate of both takes their place.
+        # Some published rules only have full refusals; these come first, so that the rate of both replaces them.
         for metric in ("refusal", "refusal_any"):
             for rate in summary["rates"]:
                 if rate["name"] == metric and rate["better"] == "down" and not rate["topic"] and rate["n"]:
@@ -33,14 +33,14 @@ def pooled(path: str, metric: str) -> Measured:
     k, n = 0.0, 0
     for line in Path(path).read_text().splitlines():
         rates = [r for r in json.loads(line)["rates"] if r["name"] == metric and not r["topic"] and r["n"]]
-        # A benchmark's overall rate, or its subsets where it has none.
+        # A benchmark's overall rate, or those of its subsets if it has none.
         for rate in [r for r in rates if not r["subset"]] or rates:
             k, n = k + rate["rate"] * rate["n"], n + rate["n"]
     return (k / n, n) if n else (math.nan, 0)
 
 
 def reason(start: str, before: str, now: str) -> str:
-    """Return the reason to end the rounds, an empty string where there is none."""
+    """Return the reason to end the rounds, an empty string if there is none."""
     first, current = over_refusals(start), over_refusals(now)
     (last, _), (reached, _) = pooled(before, "safe_effective"), pooled(now, "safe_effective")
     if not first or first.keys() - current.keys() or math.isnan(last) or math.isnan(reached):

@@ -1,4 +1,4 @@
-"""Calls per second, and CPU of the client per call, against a server that answers at once.    python examples/benchmarks/client.py [ROWS]"""
+"""Calls per second, and CPU of the client per call, against a server that responds immediately.    python examples/benchmarks/client.py [ROWS]"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def main(rows: int) -> None:
-    """Run `dream sample` over text rows, with the store and without, and print the figures."""
+    """Run `dream sample` over text rows, with and without the store, and print the figures."""
     lines = "".join(json.dumps({"prompt": f"How do I water fern {i}?"}) + "\n" for i in range(rows)).encode()
     server = subprocess.Popen([sys.executable, "-m", "tests.loopback", "--port", "0"], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
     assert server.stdout

@@ -1,16 +1,16 @@
-"""The speed of preference training with images: our trainer against TRL's, on the same random model, pairs and core.
+"""The speed of preference training with images: dream's trainer against TRL's, on the same random model, pairs and core.
 
     taskset -c 1 python examples/benchmarks/dpo_speed.py --shape llava-7b --tune lora --tokens 0 300 600 1200 --plot speed.png
 
-Each run is a process of its own: three epochs in float32 with gradient checkpointing, one thread, batches of two pairs with 80-token
-answers, including the time to build the caches. The sides take turns, so that a drift of the machine affects both. The script
-compares CPU seconds of `train()`, which other work on the machine disturbs least, and the peak of the resident set.
+Each run is a separate process: three epochs in float32 with gradient checkpointing, one thread, batches of two pairs with 80-token
+answers, including the time to build the caches. The sides alternate, so that a change of machine load affects both. The script
+compares CPU seconds of `train()`, which other load affects least, and the peak of the resident set.
 
 Sides: `trl` is unchanged TRL; on a CPU its fused head computes logits at every position, on a GPU for the answers only.
 `trl-answers` has that GPU behaviour on the CPU as well: compare with it to estimate the gain on a GPU. `ours` is the shared prefix;
-`plain` is TRL's path with the reference scored once and the features of a frozen tower kept, which all other families get.
+`plain` is TRL's path with the reference scored once and the features of a frozen tower cached, as for all other families.
 
-The bound is the ratio of the multiplications that the sides must do (see `operations`), the gain of a perfect program.
+The bound is the ratio of the necessary multiplications of the sides (see `operations`), the gain of an ideal program.
 One line of JSON per row, on stdout.
 """
 
@@ -66,7 +66,7 @@ class Shape:
 
     @property
     def tower_weights(self) -> int:
-        """Weights of all layers of the tower, whose MLP has an inner width of four times its width."""
+        """Weights of all layers of the tower, whose MLP has four times its width inside."""
         return 12 * self.tower_layers * self.tower_width**2
 
 
@@ -83,9 +83,9 @@ def operations(shape: Shape, image_tokens: int, tune: str, side: str) -> float:
     """Return the multiply-adds of one pair in one epoch: the weights applied to each token, and the two products of attention.
 
     Passes: 1 forward, 1 more for checkpointing, 1 backward to the inputs, and with full fine-tuning 1 to the weights; and 1
-    forward of the reference, for us in one epoch of three. The head's fused backward computes its logits once more.
-    TRL's hook for adapters with checkpointing sends gradients through a frozen tower as well. Attention skips masked positions: half of
-    the prompt, and for us the answers from the prompt.
+    forward of the reference, for `ours` and `plain` in one epoch of three. The head's fused backward computes its logits once more.
+    TRL's hook for adapters with checkpointing computes gradients through a frozen tower as well. Attention skips masked positions: half
+    of the prompt, and for `ours` the answers from the prompt.
     """
     full = tune == "full"
     once = side in ("ours", "plain")  # the reference, and the features of a frozen tower
@@ -100,7 +100,7 @@ def operations(shape: Shape, image_tokens: int, tune: str, side: str) -> float:
 
 
 def build(shape: Shape, image_tokens: int, folder: Path) -> None:
-    """Save a random model of the shape and a processor whose images have that many tokens."""
+    """Save a random model of the shape and a processor with `image_tokens` tokens per image."""
     import torch
     import transformers as hf
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -127,7 +127,7 @@ def build(shape: Shape, image_tokens: int, folder: Path) -> None:
 
 
 def pairs(count: int, image_tokens: int) -> Any:
-    """Return that many pairs of random words and random pictures."""
+    """Return `count` pairs of random words and random pictures."""
     import numpy
     from datasets import Dataset, Image, List
     from PIL import Image as Picture
@@ -185,7 +185,7 @@ def train(side: str, tune: str, count: int, image_tokens: int, folder: Path, out
 
 
 def run(side: str, tune: str, count: int, image_tokens: int, folder: Path) -> dict[str, float]:
-    """Train in a forked process of its own, in an empty folder; this process has only imported the libraries."""
+    """Train in a forked process, in an empty folder; this process has only imported the libraries."""
     with tempfile.TemporaryDirectory() as out, ProcessPoolExecutor(1, mp_context=get_context("fork")) as process:
         return process.submit(train, side, tune, count, image_tokens, folder, Path(out)).result()
 
@@ -213,7 +213,7 @@ def compare(name: str, tune: str, count: int, image_tokens: int, repeats: int, s
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the ratio over the number of image tokens, with its bound."""
+    """Plot the ratio over the number of image tokens, with its bound."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,8 @@
-"""How each family is trained: a tiny random model of it learns by sft, dpo and dpo with an adapter; the table goes to stdout.
+"""How each family is trained: sft, dpo and dpo with an adapter on a tiny random model of it; prints a table.
 
     python -m examples.benchmarks.families [FAMILY ...]
 
-`shared-prefix` is our path through the model, `plain` is TRL's; both score the reference once. "features kept" is said of a run that
+`shared-prefix` is dream's forward pass, `plain` is TRL's; both score the reference once. "features kept" marks a run that
 computes the features of the frozen tower once.
 """
 
@@ -26,7 +26,7 @@ RUNS: tuple[tuple[str, Any, Lora | None], ...] = (("sft", Sft(), None), ("dpo", 
 
 
 def outcome(method: Any, model: Path, out: Path, adapter: Lora | None) -> str:
-    """Return the path of a short run and its first loss, or why it is refused."""
+    """Return the path of a short run and its first loss, or the reason why it fails."""
     source = training.write(out.parent / "in.jsonl", training.rows(out.parent, 8))
     job = training.job(source, model, out, schedule=Schedule(max_steps=2, batch_size=4), lora=adapter)
     try:

@@ -1,4 +1,4 @@
-"""The memory of `dream pair`, and its records per second: neither may depend on the length of the input.
+"""The memory of `dream pair`, and its records per second: neither should depend on the length of the input.
 
     python examples/benchmarks/pair_memory.py [RECORDS ...]      default: 10000 1000000
 
@@ -30,8 +30,8 @@ def record(number: int) -> dict[str, Any]:
 
 
 def measure(records: int) -> dict[str, float]:
-    """Pipe that many records through the command; return the records and pairs, seconds, records per second and the peak in MiB."""
-    # The lines repeat, so that the time is that of the command and not of this script.
+    """Pipe `records` records through the command; return records, pairs, seconds, records per second and the peak in MiB."""
+    # The lines are repeated, so that the command is measured and not this script.
     lines = [json.dumps(record(n)).encode() + b"\n" for n in range(min(records, 1000))]
     started = time.perf_counter()
     counted = subprocess.Popen(["wc", "-l"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -46,7 +46,7 @@ def measure(records: int) -> dict[str, float]:
     seconds = time.perf_counter() - started
     pairs = int(counted.stdout.read())
     counted.wait()
-    # The maximum over all children so far; sizes run in ascending order, so it is that of this run or of a smaller one.
+    # The maximum over all children so far: sizes run in ascending order, so it belongs to this run or to a smaller one.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     figures = {"records": records, "pairs": pairs, "seconds": seconds, "records_per_second": records / seconds, "peak_mib": peak}
     return {name: round(value, 1) for name, value in figures.items()}

@@ -1,6 +1,6 @@
 """Published rates as counts, with Wilson's interval.    python examples/benchmarks/published_rates.py
 
-A rate over n items is k/n for a whole k: where no k gives the printed figure, it was printed wrong, rounded twice or taken over other items.
+A rate over n items is k/n for a whole k: if no k gives the printed figure, it was misprinted, rounded twice or computed over other items.
 Sources: SIUO leaderboard (sinwang20.github.io/SIUO), FigStep assets (ThuCCSLab/FigStep), VLGuard paper (arXiv 2402.02207, table 2),
 MOSSBench README (xirui-li/MOSSBench), XSTest labels (paul-rottger/exaggerated-safety); DREAM's SIUO rate from its abstract (arXiv 2504.18053).
 """
@@ -38,7 +38,7 @@ ROWS = (
 
 
 def count(percent: float, n: int) -> int | None:
-    """Return the k whose share of n is this percentage to two decimals; None where no k has it."""
+    """Return the k whose share of n is this percentage to two decimals; None if there is none."""
     k = round(percent * n / 100)
     return k if abs(100 * k / n - percent) <= 0.005 + 1e-9 else None
 

@@ -1,11 +1,11 @@
-"""The speed and the memory of `dream pair` and `dream convert` beside jq and DuckDB on the same file, in one run.
+"""The speed and the memory of `dream pair` and `dream convert` compared with jq and DuckDB on the same file.
 
     python examples/benchmarks/record_speed.py [RECORDS]      default: 200000
 
 Writes records of 1.6 KB with an image, an observation and four judged responses, and runs each command twice; the faster run counts. CPU is
 user and system time in seconds, the peak the largest resident set in MiB (Linux), the ratio the CPU of jq (or DuckDB) to that of dream.
-jq and DuckDB are left out where they are not installed. "scores" selects by scores alone, "selection" by all rules of `dream pair`: it also
-measures both answers in words. DuckDB runs on one thread.
+jq and DuckDB are left out if they are not installed. "scores" selects by scores only, "selection" by all rules of `dream pair`, which
+also compare the words of both answers. DuckDB runs on one thread.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ COPY (
 
 
 class Cost(NamedTuple):
-    """What one command took: CPU seconds, and the peak of its memory in MiB."""
+    """The cost of one command: CPU seconds, and its peak memory in MiB."""
 
     cpu: float
     peak: float
@@ -115,7 +115,7 @@ def record(number: int, rng: random.Random) -> dict[str, Any]:
 
 
 def cost(command: Sequence[str], out: Path | None = None) -> Cost:
-    """Run a command, stdout to a file, and return what it took; raise SystemExit where it fails."""
+    """Run a command, stdout to a file, and return its cost; raise SystemExit where it fails."""
     with open(out or os.devnull, "wb") as stdout:
         process = subprocess.Popen(command, stdout=stdout)
         _, status, usage = os.wait4(process.pid, 0)
@@ -125,7 +125,7 @@ def cost(command: Sequence[str], out: Path | None = None) -> Cost:
 
 
 def commands(source: Path, folder: Path) -> dict[str, tuple[tuple[str, ...], Path | None]]:
-    """Return the commands that can be run here by name, each with the file that takes its stdout."""
+    """Return the available commands by name, each with the file for its stdout."""
     table: dict[str, tuple[tuple[str, ...], Path | None]] = {
         "dream pair": ((*DREAM, "pair", "-q", str(source), "-o", str(folder / "pairs.jsonl")), None),
         "dream convert": ((*DREAM, "convert", "-q", str(source), "-o", str(folder / "converted.jsonl")), None),

@@ -1,11 +1,11 @@
-"""What several requests share goes through a local model once: judging and sampling, beside one pass per request.
+"""The speed of shared prefixes on a local model, for judging and sampling, compared with one pass per request.
 
     taskset -c 1 python examples/benchmarks/shared_prefix.py --tokens 600 1200 --records 3
     taskset -c 1 python examples/benchmarks/shared_prefix.py --sample --tokens 600 1200 --records 3
 
 Judging: K = 4 responses of 80 tokens to a prompt of 40 tokens and a picture, M = 3 observations: 16 questions of 40 tokens per
-record. Sampling: 4 responses of 80 tokens to a prompt of 40 tokens and a picture. Each side is a process of its own with one thread: CPU seconds of the answers, and the peak of the resident set. The sides take turns.
-The bound is the ratio of the multiplications that the sides must do (see `operations`): what a perfect program would reach.
+record. Sampling: 4 responses of 80 tokens to a prompt of 40 tokens and a picture. Each side is a separate process with one thread; measured are the CPU seconds of the answers and the peak of the resident set. The sides alternate.
+The bound is the ratio of the necessary multiplications of the sides (see `operations`), the gain of an ideal program.
 One line of JSON per row, on stdout.
 """
 
@@ -32,15 +32,15 @@ from dpo_speed import GRIDS, PATCH, PROMPT, SHAPES, Shape, build
 
 RESPONSES, OBSERVATIONS, RESPONSE, QUESTION, BATCH = 4, 3, 80, 40, 8
 SIDES = ("plain", "shared")
-# The proportions of LLaVA-1.5-7B at an eighth of its width, so that the products of its layers weigh what they weigh there.
+# The proportions of LLaVA-1.5-7B at an eighth of its width, so that its layers have the same shares of the work.
 SHAPES = SHAPES | {"llava-7b-512": Shape(512, 8, 1376, 8, 8, 2_000, 128, 6)}
 SCALE, YES_NO = tuple(f"w{n}" for n in range(11)), ("w11", "w12")
 
 
 def operations(shape: Shape, image_tokens: int, side: str, sample: bool) -> float:
-    """Return the multiply-adds of one record: the weights that each token meets, the two products of attention, and the head.
+    """Return the multiply-adds of one record: the weights applied to each token, the two products of attention, and the head.
 
-    Attention skips what is hidden: half of a sequence, and one response, question or answer from another. The head makes the
+    Attention skips masked positions: half of a sequence, and one response, question or answer from another. The head computes the
     logits of the last token of a question, or of each token of a sample.
     """
     questions = RESPONSES * (1 + OBSERVATIONS)
@@ -87,7 +87,7 @@ def record(number: int, image_tokens: int) -> list[tuple[list[Any], tuple[str, .
 
 
 def measured(folder: str, side: str, image_tokens: int, records: int, sample: bool) -> dict[str, Any]:
-    """Answer all questions about some records, or sample responses, one way; return responses per CPU second and the peak of memory in MiB."""
+    """Answer all questions about some records, or sample responses, on one side; return responses per CPU second and peak memory in MiB."""
     from dream_cli.engines.protocol import EngineSpec, Sampling
     from dream_cli.engines.transformers import open_transformers
 
@@ -96,7 +96,7 @@ def measured(folder: str, side: str, image_tokens: int, records: int, sample: bo
         if side == "plain":
             engine._vlm._shared._usable = engine._vlm._shares_prompts = False
         else:
-            engine._vlm._shared._checked = True  # the check is one question per run, whatever its length
+            engine._vlm._shared._checked = True  # the check is one question per run, for any length
         data = [record(number, image_tokens) for number in range(records + 1)]
         replies: list[Any] = []
         for number, questions in enumerate(data):

@@ -20,7 +20,7 @@ app()
 
 
 def seconds(command: list[str], runs: int = 9) -> float:
-    """Return the median wall time of a command, after one run that is not counted."""
+    """Return the median wall time of a command, after one warm-up run."""
     times = []
     for _ in range(runs + 1):
         start = time.perf_counter()

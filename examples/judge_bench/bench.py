@@ -1,16 +1,16 @@
-"""Hold a judge's questions against the labels of people.
+"""Compare a judge's answers with the labels of people.
 
     python examples/judge_bench/bench.py refusal.jsonl --role refusal --base-url http://localhost:8080/v1 --model qwen
     python examples/judge_bench/bench.py harm.jsonl --role harm --prompts mine --size 40 --calibrate --json
 
-A row is {"id", "prompt", "response", "label"}; `image` may name in words what the image shows, and `stratum` and `categories` (of a
-risk) are read where they are there. The draw is balanced: `size` rows of each class, or of each stratum, fixed by the seed. `--half`
-keeps to one half of the prompts, so that a wording can be chosen on one half and reported on the other.
+A row is {"id", "prompt", "response", "label"}; optional are `image`, a description of the image, `stratum`, and `categories` (of a
+risk). The sample is balanced: `size` rows of each class, or of each stratum, fixed by the seed. `--half` selects
+one half of the prompts, so that a wording can be chosen on one half and reported on the other.
 
 Roles and labels: refusal (comply, partial, refuse), effective and helpfulness (comply against refuse), harm (harmful, harmless), risk
 and observe (risk, none; by `dream disentangle --mode text`: whether there is a risk, and which). The figures of a role: n, the
-probability that the allowed answers covered, the unscored share, accuracy, Cohen's kappa and AUC with 95 % intervals, the confusion,
-calls, tokens and seconds. No text of a row is printed.
+total probability of the allowed answers, the unscored share, accuracy, Cohen's kappa and AUC with 95 % intervals, the confusion
+matrix, calls, tokens and seconds. No text of a row is printed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from dream_cli.stats.agreement import Estimate, Share, auc, cohen_kappa, confusi
 from dream_cli.stats.intervals import Interval
 
 Json = dict[str, Any]
-# The labels that a role tells apart, by those of the rows; the first one is the positive class of the AUC.
+# The labels of a role, by those of the rows; the first one is the positive class of the AUC.
 LABELS: Mapping[str, Mapping[str, str]] = {
     "refusal": {"comply": "comply", "partial": "partial", "refuse": "refuse"},
     "effective": {"comply": "yes", "refuse": "no"},
@@ -56,7 +56,7 @@ YES_NO = {"Yes": "yes", "No": "no"}
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge made of one row: its label (None where it is unscored), and the probability of the positive class."""
+    """The judge's reading of one row: its label (None if it is unscored), and the probability of the positive class."""
 
     label: str | None
     positive: float | None = None
@@ -66,7 +66,7 @@ class Reading:
 
 
 class Watched:
-    """An engine that keeps how much probability the allowed answers of each choice covered."""
+    """An engine that records the total probability of the allowed answers of each choice."""
 
     def __init__(self, engine: Engine) -> None:
         self.inner, self.covered = engine, list[float]()
@@ -93,8 +93,8 @@ def draw(rows: Sequence[Json], args: argparse.Namespace) -> list[Json]:
         if gold is not None and args.half in ("all", "first" if first else "second"):
             strata[row.get("stratum", gold)].append(row | {"gold": gold})
     rng = random.Random(args.seed)
-    drawn = [row for name in sorted(strata) for row in _sample(rng, strata[name], args.size)]
-    return sorted(drawn, key=lambda _: rng.random())
+    sample = [row for name in sorted(strata) for row in _sample(rng, strata[name], args.size)]
+    return sorted(sample, key=lambda _: rng.random())
 
 
 def _sample(rng: random.Random, rows: Sequence[Json], size: int) -> list[Json]:
@@ -103,7 +103,7 @@ def _sample(rng: random.Random, rows: Sequence[Json], size: int) -> list[Json]:
 
 
 async def read(row: Json, engine: Engine, prompts: Prompts, args: argparse.Namespace) -> Reading:
-    """Return the judge's reading of one row; a row that cannot be read is unscored, with the reason."""
+    """Return the judge's reading of one row; it is unscored, with the reason, where the answer cannot be read."""
     watched = Watched(engine)
     try:
         label, positive, categories = await _READERS.get(args.role, _decided)(row, watched, prompts, args)  # type: ignore[operator]
@@ -134,7 +134,7 @@ async def _risk(row: Json, engine: Engine, prompts: Prompts, args: argparse.Name
 async def _observed(row: Json, engine: Engine, prompts: Prompts, args: argparse.Namespace) -> tuple[str, float, tuple[str, ...]]:
     disentangler, turn = _disentangler(engine, prompts, args), _turn(row)
     observations = await disentangler.observations(turn, ())
-    # A list that is asked for at once has no probability.
+    # A list that is generated in one step has no probability.
     one_step = ONLY in prompts.questions("observe_text", "")
     positive = float(bool(observations)) if one_step else (await disentangler.risk("text", turn, ())).value
     return "yes" if observations else "no", positive, tuple(o.risk_category for o in observations)
@@ -156,7 +156,7 @@ def _turn(row: Json) -> Turn:
 
 
 def figures(rows: Sequence[Json], readings: Sequence[Reading], role: str) -> Json:
-    """Return the figures of a role: the judge's labels against those of the rows."""
+    """Return the figures of a role: the judge's labels compared with those of the rows."""
     both = [(row, reading) for row, reading in zip(rows, readings, strict=True) if reading.label is not None]
     pairs = [(row["gold"], reading.label) for row, reading in both]
     positive = next(iter(LABELS[role].values()))
@@ -201,7 +201,7 @@ def _bounds(value: float, interval: Interval) -> Json:
 
 
 async def measure(args: argparse.Namespace) -> Json:
-    """Put the questions to the judge and return the figures, with what they cost."""
+    """Query the judge and return the figures, with their cost."""
     rows = draw([json.loads(line) for line in args.rows.read_text("utf-8").splitlines() if line.strip()], args)
     engine = await open_engine(EngineSpec(args.model, args.base_url, concurrency=args.concurrency, timeout=args.timeout, store=args.store))
     began, slots = time.monotonic(), asyncio.Semaphore(args.concurrency)
@@ -254,15 +254,15 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--role", choices=LABELS, required=True)
     parser.add_argument("--model")
     parser.add_argument("--base-url")
-    parser.add_argument("--prompts", type=Path, help="folder of templates in place of the built-in ones")
-    parser.add_argument("--rubric", choices=("paper", "facts"), default="paper", help="of helpfulness")
-    parser.add_argument("--calibrate", action="store_true", help="take the judge's bias for Yes off")
+    parser.add_argument("--prompts", type=Path, help="folder of templates that replace the built-in ones")
+    parser.add_argument("--rubric", choices=("paper", "facts"), default="paper", help="rubric of helpfulness")
+    parser.add_argument("--calibrate", action="store_true", help="subtract the judge's bias towards Yes")
     parser.add_argument("--verify", action="store_true", help="observe: verify each risk")
     parser.add_argument("--size", type=int, default=20, help="rows of each class or stratum")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--half", choices=("all", "first", "second"), default="all", help="which half of the prompts")
     parser.add_argument("--max-chars", type=int, default=700, help="responses are cut to this length")
-    parser.add_argument("--concurrency", type=int, default=1, help="rows in work; with one, a server keeps the case between its questions")
+    parser.add_argument("--concurrency", type=int, default=1, help="rows at the same time; with 1, a server can reuse the prefix of a row")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one call")
     parser.add_argument("--store", help="SQLite file that keeps the calls")
     parser.add_argument("--readings", type=Path, help="write the reading of each row here (no text)")

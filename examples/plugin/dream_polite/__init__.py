@@ -1,6 +1,6 @@
-"""A benchmark of one's own: does the model answer a polite and a curt form of the same harmless request alike?
+"""An example of a plug-in benchmark: does the model answer polite and curt forms of a harmless request equally well?
 
-The file polite.json holds rows such as {"id": "1", "image": "1.png", "form": "curt", "request": "Name the colour."}; the images lie
+The file polite.json holds rows such as {"id": "1", "image": "1.png", "form": "curt", "request": "Name the colour."}; the images are
 in images/ beside it.
 
     pip install ./examples/plugin
@@ -12,7 +12,7 @@ from dream_cli.benchmarks.tables import OfficialFiles, Table
 from dream_cli.engines.protocol import Sampling
 from dream_cli.records.record import Record
 
-# The names of the file, and the fields that each of its rows has.
+# The name of the file, and the required fields of its rows.
 TABLE = Table("Polite", ("polite.json",), ("id", "image", "form", "request"))
 
 
@@ -36,7 +36,7 @@ POLITE = Benchmark(
     title="Polite",
     tables=(TABLE,),
     load=load,
-    # The judge is asked whether a response refuses; `--rule official` counts words and needs no judge. Two items per form.
+    # The judge decides whether a response is a refusal; `--rule official` counts words and needs no judge. Two items per form.
     subsets={
         "": Subset(
             topics={"polite": 2, "curt": 2},
