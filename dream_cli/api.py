@@ -97,7 +97,7 @@ class AsyncModel:
         if stage == "disentangle":
             return with_model_prompts(Disentangler(self.engine, self.prompts, **options), _warn)
         if stage == "judge":
-            return with_model_prompts(Judge(self.engine, self.prompts, **_renamed(options, score="way")), _warn)
+            return with_model_prompts(Judge(self.engine, self.prompts, **_renamed(options, score="combination")), _warn)
         if stage == "sample":
             sampling = {"temperature": 1.0, "max_tokens": 256} | {k: v for k, v in options.items() if k in _SAMPLING}
             rest = {k: v for k, v in options.items() if k not in _SAMPLING}

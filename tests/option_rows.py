@@ -40,7 +40,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         *showing("run_stage.run.reading"),
     ),
     "judge": (
-        Row("score", "--score product", {"step.way": "product"}),
+        Row("score", "--score product", {"step.combination": "product"}),
         Row("read", "--read parsed", {"step.read": "parsed"}),
         Row("rubric", "--rubric facts", {"step.rubric": "facts"}),
         Row("calibrate", "--calibrate", {"step.calibrate": True}),

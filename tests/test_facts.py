@@ -136,7 +136,7 @@ def test_a_template_with_other_facts_is_refused(work: Workdir) -> None:
         row = {"id": "a", "prompt": "x", "response": "y", "observations": []}
         ran = work.dream("judge", "--prompts", ".", "--rubric", "facts", "--base-url", server.url, stdin=json.dumps(row))
     assert (ran.code, ran.out) == (2, "")
-    assert "the template judge_harm puts the questions rude, kind; its verdict is made of risk, goes_along" in ran.err
+    assert "the template judge_harm has the questions rude, kind; its verdict needs risk, goes_along" in ran.err
 
 
 def test_each_role_of_the_tables_has_its_answers() -> None:

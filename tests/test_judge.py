@@ -184,5 +184,5 @@ def test_a_one_that_the_server_does_not_complete_is_an_uncertainty_in_the_record
     near, far = (response["judgement"] for response in ran.rows[0]["responses"])
     assert (near["rubric"], near["helpfulness"], near["uncertainty"]) == ("helpfulness/expected", 0.865, 0.45)  # .9 * 9 + .05 * (1 + 10)
     assert (far["rubric"], far["helpfulness"], far.get("uncertainty")) == ("helpfulness/parsed", 0.9, None)
-    line = "  1 score is uncertain, by up to 0.45 of 10 points: the server does not go on from the 1 of 1 and 10 (see `uncertainty`)\n"
+    line = "  1 score is uncertain, by up to 0.45 of 10 points: the server does not continue a reply from the 1 of 1 and 10 (see `uncertainty`)\n"
     assert ran.err.count(line) == 1

@@ -119,7 +119,7 @@ def test_a_killed_worker_costs_no_more_than_what_was_in_flight(files: Workdir, c
                 os.kill(worker, signal.SIGKILL)
             lines = talk(driver.stderr.read())
         assert driver.returncode == 0, lines
-        assert re.search(r"a worker ended in its work on in/\w\.jsonl, which is taken up again", "\n".join(lines))
+        assert re.search(r"a worker ended during in/\w\.jsonl, which is started again", "\n".join(lines))
         assert 4 * ROWS <= server.calls <= 4 * ROWS + 2 * CONCURRENCY
     assert [len(lines.splitlines()) for lines in outputs(files, "out").values()] == [ROWS] * 4
 

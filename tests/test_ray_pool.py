@@ -138,7 +138,7 @@ def test_the_task_of_a_worker_that_ends_is_done_by_another() -> None:
     results, pool, lines = mapped(ray, job, [1, 2, 3, 4])
     assert results == [2, 4, 6, 8]
     assert (sorted(job.done), pool.tally.rows, len(ray.made)) == ([1, 2, 3, 4], 10, 3)
-    assert lines[1:] == ["a worker ended in its work on task 3, which is taken up again"]
+    assert lines[1:] == ["a worker ended during task 3, which is started again"]
 
 
 def test_a_task_that_ends_three_workers_stops_the_run() -> None:

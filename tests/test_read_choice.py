@@ -252,5 +252,5 @@ def test_above_a_fifth_the_words_decide_or_nothing_does() -> None:
     divided = scores(_9=0.55, _1=0.225, _10=0.225)
     verdict = score(Choice(divided, 1.0, "9", divided=0.45))
     assert (verdict.value, verdict.read, verdict.uncertainty) == (9.0, "parsed", None)
-    with pytest.raises(UnreadableAnswer, match=r"^0\.45 of the probability is of a beginning of several answers"):
+    with pytest.raises(UnreadableAnswer, match=r"^0\.45 of the probability is of a common beginning of several answers"):
         score(Choice(divided, 1.0, "Well, 9 or 10", divided=0.45))

@@ -155,7 +155,7 @@ def test_one_filtered_sample_stands_beside_the_others_and_is_never_scored(work: 
     answered, filtered = ran.rows[0]["responses"]
     assert answered["judgement"]["score"] == 0.8
     assert filtered["finish_reason"] == "content_filter"
-    assert filtered["judgement"] == {"model": "loopback", "unscored": "the response is empty or was held back by a content filter"}
+    assert filtered["judgement"] == {"model": "loopback", "unscored": "the response is empty or was withheld by a content filter"}
     # Helpfulness, the two facts of harm, and harm in other words: of the answer alone.
     assert server.calls == 4
 

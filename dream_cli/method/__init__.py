@@ -1,1 +1,1 @@
-"""The method of the paper: disentangle, sample, judge and pair, and the stage that runs one of them over a stream."""
+"""The method of the paper: disentangle, sample, judge and pair, and the runner of these stages over a stream of records."""

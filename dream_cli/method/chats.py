@@ -1,4 +1,4 @@
-"""The chat for a model: the conversation of a record with its images in place."""
+"""Chats for a model: the conversation of a record with its images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dream_cli.records.record import Image, Turn
 
 
 def question(text: str, images: Sequence[Image] = ()) -> list[ChatMessage]:
-    """Return the chat of one question about the images; raise ImageError if one cannot be read."""
+    """Return the chat of one question about the images; raise ImageError if an image cannot be read."""
     return [ChatMessage("user", text, tuple(map(prepare, images)))]
 
 
 def conversation(turn: Turn, images: Sequence[Image], text: str | None = None, system: str | None = None) -> list[ChatMessage]:
-    """Return the chat for a response to a turn: its history, then its prompt (or `text` in its place).
+    """Return the chat for a response to a turn: its history, then its prompt, or `text` instead of the prompt.
 
-    The images stand where the turn places them (before `text`); `system` takes the place of the system message of the conversation.
+    The images are at the positions given by the turn (with `text`, before it); `system` replaces the system message of the conversation.
     """
     chat = [
         ChatMessage(m.role, m.content, tuple(prepare(images[place.image]) for place in m.places), tuple(place.at for place in m.places))

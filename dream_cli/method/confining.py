@@ -1,4 +1,4 @@
-"""Models that are confined to a small world: their steps refuse the records that are outside of it."""
+"""Models that are limited to a small world: their steps reject records outside it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Step = Callable[[Record], Awaitable[Record]]
 
 
 def confined(step: Step, engine: Engine) -> Step:
-    """Return the step, which raises OutsideWorld for a record that is not of the world of the engine's model, before any call."""
+    """Return the step, which raises OutsideWorld before any call for a record outside the world of the engine's model."""
     world = engine.checkpoint.world if engine.checkpoint else None
     if world is None:
         return step
     border = border_of(world)
 
     async def one(record: Record) -> Record:
-        # Its images are prepared by now; to look at their pixels takes too long for the event loop.
+        # In a thread: the check of the pixels would block the event loop too long.
         if reason := await asyncio.to_thread(border, record):
             raise OutsideWorld(f"{engine.model} answers in its own small world only: {reason}; name another model (--model, --base-url)")
         return await step(record)

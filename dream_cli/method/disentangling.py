@@ -17,20 +17,20 @@ from dream_cli.records.choices import Mode
 from dream_cli.records.record import Image, Observation, Record, Turn
 
 MODES: Mapping[Mode, tuple[str, ...]] = {"split": ("image", "text"), "joint": ("joint",), "image": ("image",), "text": ("text",)}
-# An answer that could not be read is asked for once more, drawn instead of greedy, so that it may differ.
+# The temperature of the second request for an unreadable answer: sampled instead of greedy, so that it can differ.
 SECOND_TRY = 0.7
 
 
 @dataclass(frozen=True)
 class Disentangler:
-    """Adds observations to records: asks each side of `mode`, joins the answers, and verifies each observation.
+    """Adds observations to records: questions the teacher about each side of `mode`, joins the answers, and verifies each observation.
 
-    A side is asked whether there is a risk, and then for a list of at least one; a list in place of the first answer will do. A template with one question asks for a list at once,
-    which may be empty. The `confidence` of an observation is the probability of its verification, else that of a risk on its side.
+    For each side, the first question is whether there is a risk, and the second asks for a list of at least one; a list is also accepted
+    as the first answer. A template with a single question asks for a list at once, which may be empty. The `confidence` of an observation
+    is the probability of its verification, else the probability of a risk on its side.
 
-    Observations that are there are kept, unless `redo`. Raises UnreadableAnswer if a list cannot be read twice, or if of a list
-    that is read in part (`incomplete`) nothing is confirmed,
-    InvalidRecord where there is no image and only images are looked at.
+    Existing observations are kept, unless `redo`. Raises UnreadableAnswer if a list cannot be read in two attempts, or if a list was read
+    only in part (`incomplete`) and no observation of it is confirmed; InvalidRecord if `mode` is image and there is no image.
     """
 
     engine: Engine
@@ -44,11 +44,11 @@ class Disentangler:
 
     @property
     def roles(self) -> Sequence[str]:
-        """The prompts that are used."""
+        """The roles of the prompts in use."""
         return *(f"observe_{side}" for side in MODES[self.mode]), *(["verify"] if self.verify else [])
 
     async def __call__(self, record: Record) -> Record:
-        """Return the record with observations on each of its turns."""
+        """Return the record with observations on each turn."""
         for turn in record.turns():
             if turn.observations is None or self.redo:
                 observations = await self.observations(turn, turn.seen(record.images))
@@ -59,20 +59,20 @@ class Disentangler:
         """Return the verified, distinct observations of one turn."""
         sides = [side for side in MODES[self.mode] if side != "image" or images]
         if not sides:
-            # An empty list would say that somebody had looked.
+            # An empty list would mean that the record was examined.
             raise InvalidRecord("--mode image finds no image in this record; --mode split looks at the text as well")
-        lists = await all_of(self._ask(side, turn, images) for side in sides)
+        lists = await all_of(self._observe(side, turn, images) for side in sides)
         claims = distinct([claim for side in lists for claim in side])
         if not self.verify:
             return claims
         checked = await all_of(self._check(claim, turn, images) for claim in claims)
         confirmed = tuple(claim for claim in checked if claim is not None)
         if not confirmed and (reason := next((claim.extra["incomplete"] for claim in claims if "incomplete" in claim.extra), None)):
-            # An empty list would say that there is no risk.
+            # An empty list would mean that there is no risk.
             raise UnreadableAnswer(f"{reason}, and none of the others is confirmed")
         return confirmed
 
-    async def _ask(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
+    async def _observe(self, side: str, turn: Turn, images: Sequence[Image]) -> tuple[Observation, ...]:
         shown = () if side == "text" else images
         questions = self.prompts.questions(f"observe_{side}", turn.transcript, images=len(shown))
         seen = {side} if side != "joint" else {"image", "text"} if images else {"text"}
@@ -83,7 +83,7 @@ class Disentangler:
         except UnreadableAnswer as error:
             if not begins_list(error.raw or ""):
                 raise
-            # A teacher that answers with a list at once is asked for it with the room that a list needs; it may be empty.
+            # A teacher that answers with a list is asked for the list, with enough tokens for it; it may be empty.
             return await self._listed(question(questions["list"], shown), seen, least=0)
         if risk.value < 0.5:
             return ()
@@ -105,14 +105,14 @@ class Disentangler:
         try:
             return await self._list(chat, greedy, least)
         except UnreadableAnswer:
-            # `forget` knows the first sample of a text: the second try is that of the next seed.
-            drawn = replace(greedy, temperature=SECOND_TRY, seed=self.seed + 1)
+            # The second attempt has the next seed, because `forget` deletes only the first sample of a text.
+            sampled = replace(greedy, temperature=SECOND_TRY, seed=self.seed + 1)
             try:
-                return await self._list(chat, drawn, least)
+                return await self._list(chat, sampled, least)
             except UnreadableAnswer:
-                # Nothing unreadable stays in the store, where a rerun would meet it again.
+                # An unreadable answer in the store would be read again by a rerun.
                 self.engine.forget(chat, greedy)
-                self.engine.forget(chat, drawn)
+                self.engine.forget(chat, sampled)
                 raise
 
     async def _list(self, chat: Sequence[ChatMessage], sampling: Sampling, least: int) -> tuple[Observation, ...]:
@@ -130,13 +130,13 @@ class Disentangler:
         try:
             (verdict,) = await ask_yes(self.engine, [chat], empty=empty)
         except UnreadableAnswer as error:
-            # Neither confirmed nor refuted: a risk is not dropped on silence.
+            # Neither confirmed nor refuted: an unverified risk is kept.
             return replace(claim, extra={**claim.extra, "unverified": str(error)})
         return replace(claim, confidence=verdict.value) if verdict.value >= 0.5 else None
 
 
 def distinct(claims: Sequence[Observation]) -> tuple[Observation, ...]:
-    """Return the observations without repetitions: the same content, in any case and spacing, with the same source and category."""
+    """Return the observations without duplicates: the same source, category and content, ignoring case and spacing."""
     seen: dict[tuple[str, str, str], Observation] = {}
     for claim in claims:
         seen.setdefault((" ".join(claim.malicious_content.casefold().split()), claim.source, claim.risk_category), claim)

@@ -1,4 +1,4 @@
-"""The prompts of one model: the templates that it carries in place of ours, and a warning where it was trained with others."""
+"""The prompts of one model: its own templates instead of ours, and a warning if it was trained with other prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dream_cli.prompts.rendering import Prompts
 
 
 class PromptedStep(Protocol):
-    """A dataclass that sends prompts from templates to an engine; `roles` are the templates that it uses."""
+    """A dataclass that sends prompts from templates to an engine; `roles` are the roles of its templates."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -30,9 +30,9 @@ Prompted = TypeVar("Prompted", bound=PromptedStep)
 
 
 def with_model_prompts(step: Prompted, warn: Callable[[str], None]) -> Prompted:
-    """Return the step with the templates that its model carries; those that the user supplied stay.
+    """Return the step with its model's own templates; templates of the user are kept.
 
-    `warn` is called once if a role of the step is then worded otherwise than in the model's training.
+    `warn` is called once if the prompt of a role then differs from the one in the model's training.
     """
     checkpoint = step.engine.checkpoint
     if checkpoint is None:
@@ -45,7 +45,7 @@ def with_model_prompts(step: Prompted, warn: Callable[[str], None]) -> Prompted:
 
 
 def untrained_roles(prompts: Prompts, checkpoint: Checkpoint, roles: Sequence[str]) -> list[str]:
-    """Return those of `roles` whose prompts differ from the ones that the model was trained with; a role that the model does not declare does not count."""
+    """Return those of `roles` whose prompts differ from the model's training prompts; roles that it does not declare are skipped."""
     trained = checkpoint.trained_prompts
     hashes = dict(trained.roles)
     if checkpoint.prompts is not None:

@@ -1,7 +1,7 @@
-"""A set of preference pairs: the share of each side, and what the set teaches.
+"""A set of preference pairs: the share of pairs from harmless prompts, and a report of what the set teaches.
 
-Rounds of pairs from risky prompts alone buy safety with over-refusal: in most of them the chosen response declines. Pairs of harmless
-prompts, in which the chosen response answers, are what stands against it.
+Training on pairs of risky prompts alone increases over-refusal: in most of them the chosen response declines. Pairs of harmless
+prompts, in which the chosen response answers, counteract this.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ LESSONS = {
 
 @dataclass
 class SideReceipt:
-    """What became of the prompts of one side; words and lessons are of the pairs that are kept."""
+    """The outcomes of the prompts of one side; `words` and `lessons` count the kept pairs."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    pairs: int = 0  # that are kept
+    pairs: int = 0  # kept
     over_share: int = 0
     words: tuple[int, int] = (0, 0)  # of all chosen and of all rejected responses
     lessons: Counter[tuple[bool, bool]] = field(default_factory=Counter)
 
 
 class PairSet:
-    """Takes in pairs and gives back those of a set in which `share` of the pairs come from harmless prompts.
+    """Collects pairs and yields a set in which `share` of the pairs come from harmless prompts.
 
-    Pairs of the side that has too many are left out: those that teach the least, and by a hash, so that their order decides nothing.
-    Where one side has no pairs, all are kept. Pairs wait in a temporary file: memory stays small. Where `share` is None, no pair waits.
-    With `lessons` the pairs that are kept are read for the report.
+    Surplus pairs of one side are left out: first those that teach the least, then by a hash, so that their order has no influence.
+    If one side has no pairs, all are kept. Pairs wait in a temporary file to save memory; if `share` is None, no pair waits.
+    With `lessons`, the kept pairs are classified for the report.
     """
 
     def __init__(self, share: float | None, *, lessons: bool = False) -> None:
         self.share, self.lessons = share, lessons
         self.receipts: dict[Side, SideReceipt] = defaultdict(SideReceipt)
         self.left_out: Counter[str] = Counter()
-        self.judges: set[str] = set()  # of the pairs that are kept
-        self._spool = tempfile.TemporaryFile(prefix="dream-pairs-")  # noqa: SIM115 - it is open from the first pair to the last
+        self.judges: set[str] = set()  # of the kept pairs
+        self._spool = tempfile.TemporaryFile(prefix="dream-pairs-")  # noqa: SIM115 - open from the first pair to the last
         self._keys = {side: array("Q") for side in SIDES}
 
     def add(self, turn: TurnPairs) -> Sequence[Record]:
-        """Take in what one prompt gives; return the pairs that are kept whatever comes: all without a share, else none."""
+        """Add the pairs of one prompt; return the pairs that are kept at once: all without a share, else none."""
         self.receipts[turn.side].outcomes[turn.outcome] += 1
         if turn.left_out:
             self.left_out.update(turn.left_out)
@@ -68,20 +68,20 @@ class PairSet:
             return turn.pairs
         for pair, record in zip(turn.made, turn.pairs, strict=True):
             self._keys[turn.side].append(_key(turn.side, pair))
-            # The texts of the pair are the record's, which pickle writes once.
+            # The pair and the record share their texts, which pickle writes once.
             pickle.dump((turn.side, pair, record), self._spool, pickle.HIGHEST_PROTOCOL)
         return ()
 
     def kept(self) -> Iterator[Record]:
-        """Yield the pairs that waited and are kept, in their order; the receipts are complete at the end."""
+        """Yield the kept ones of the waiting pairs, in their order; the receipts are complete at the end."""
         most = self._most()
         limits = {side: Counter(sorted(self._keys[side])[:n]) for side, n in most.items()}
         self._spool.seek(0)
-        places = dict.fromkeys(SIDES, 0)
+        positions = dict.fromkeys(SIDES, 0)
         for _ in range(sum(map(len, self._keys.values()))):
             side, pair, record = pickle.load(self._spool)
-            key = self._keys[side][places[side]]
-            places[side] += 1
+            key = self._keys[side][positions[side]]
+            positions[side] += 1
             if side in limits and not limits[side][key]:
                 self.receipts[side].over_share += 1
                 continue
@@ -100,7 +100,7 @@ class PairSet:
         receipt.words = receipt.words[0] + len(words(pair.chosen)), receipt.words[1] + len(words(pair.rejected))
 
     def _most(self) -> dict[Side, int]:
-        """Return how many pairs of a side are kept at most, for the side that has too many."""
+        """Return the maximum number of pairs of the side with a surplus; empty if neither has one."""
         risky, harmless = len(self._keys["risky"]), len(self._keys["harmless"])
         if self.share is None or not risky or not harmless:
             return {}
@@ -109,7 +109,7 @@ class PairSet:
         return {"risky": most_risky} if most_risky < risky else {"harmless": most_harmless} if most_harmless < harmless else {}
 
     def receipt(self) -> str:
-        """Return as lines what became of the prompts, by side, with the mean lengths of the responses in words."""
+        """Return the outcomes of the prompts as lines of text, by side, with the mean lengths of the responses in words."""
         total = sum((receipt.outcomes for receipt in self.receipts.values()), Counter[str]())
         pairs = sum(receipt.pairs for receipt in self.receipts.values())
         lines = [f"pair: {amount(pairs, 'pair')} of {amount(total.total(), 'prompt')}: {_listed(total) or 'no input'}"]
@@ -127,11 +127,11 @@ class PairSet:
         return "\n".join(lines) + "\n"
 
     def report(self) -> str:
-        """Return as lines what the set teaches, by side: which of the two responses declines, read from set phrases."""
+        """Return what the set teaches as lines of text, by side: which of the two responses declines, detected by phrases."""
         lines = ["what the set teaches:"]
         for side, receipt in self._sides():
             taught = ", ".join(f"{receipt.lessons[lesson]} {name}" for lesson, name in LESSONS.items())
-            chosen, rejected = (sum(n for lesson, n in receipt.lessons.items() if lesson[place]) for place in (0, 1))
+            chosen, rejected = (sum(n for lesson, n in receipt.lessons.items() if lesson[i]) for i in (0, 1))
             declining = f"chosen declines in {chosen}, rejected in {rejected}"
             lines.append(f"  {side}: {amount(receipt.pairs, 'pair')}: {declining} ({taught}){_means([receipt])}")
         return "\n".join(lines) + "\n"
@@ -141,10 +141,10 @@ class PairSet:
 
 
 def _key(side: Side, pair: Pair) -> int:
-    """Return what sorts the pairs of a side: first the harmless ones that teach to answer, all by a hash of their texts."""
-    drawn = int.from_bytes(hashlib.sha256(f"{pair.chosen}\0{pair.rejected}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
+    """Return the sort key of a pair within its side: harmless pairs that teach to answer come first, then by a hash of the texts."""
+    digest = int.from_bytes(hashlib.sha256(f"{pair.chosen}\0{pair.rejected}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
     teaches = side == "harmless" and declines(pair.rejected) and not declines(pair.chosen)
-    return drawn if teaches else drawn | 1 << 63
+    return digest if teaches else digest | 1 << 63
 
 
 def _listed(outcomes: Counter[str]) -> str:
@@ -152,9 +152,9 @@ def _listed(outcomes: Counter[str]) -> str:
 
 
 def _means(receipts: list[SideReceipt]) -> str:
-    """Return the mean lengths of chosen and rejected responses; an empty string without a pair."""
+    """Return the mean lengths of chosen and rejected responses as text; "" without pairs."""
     pairs = sum(receipt.pairs for receipt in receipts)
     if not pairs:
         return ""
-    chosen, rejected = (sum(receipt.words[place] for receipt in receipts) / pairs for place in (0, 1))
+    chosen, rejected = (sum(receipt.words[i] for receipt in receipts) / pairs for i in (0, 1))
     return f"; mean words: chosen {chosen:.1f}, rejected {rejected:.1f} ({chosen - rejected:+.1f})"

@@ -1,4 +1,4 @@
-"""Preference pairs from scored responses (DREAM, section 3): the best of a prompt against the worst."""
+"""Preference pairs from scored responses (DREAM, section 3): the best response to a prompt against the worst."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from dream_cli.records.record import Judgement, Observation, Record, Response, T
 from dream_cli.records.responses import CUT_OFF, EMPTY, FILTERED, NO_HARM, REFUSED
 
 PAIRED = "paired"
-# Why a response is not a candidate.
+# The reasons why a response is not a candidate.
 LEFT_OUT = (EMPTY, CUT_OFF, FILTERED, REFUSED, "unscored")
-# Why two candidates are not a pair, in the order in which the rules are applied.
+# The rules that a candidate pair can break, in the order in which they are applied.
 RULES = ("tie", "margin", "floor", "harm", "near-duplicate", "length ratio")
-# Everything that can become of a prompt, in the order in which it is printed.
+# All outcomes of a prompt, in the order in which they are printed.
 OUTCOMES = ("error", "fewer than two responses", *LEFT_OUT, "other rubric", *RULES, PAIRED)
 
-# Whether there are risks in a prompt, or nobody looked for them.
+# Whether a prompt has risks, or was not examined.
 Side = Literal["risky", "harmless", "not looked at"]
 
 # Chinese and Japanese are written without spaces: there each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-# For the words of an ASCII text, in a fifth of the time: all that is no part of a word becomes a space.
+# A faster split of ASCII text, in a fifth of the time: every character outside words becomes a space.
 _ASCII = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
 
 
 @dataclass(frozen=True)
 class PairRules:
-    """Which pairs are made.
+    """The rules for preference pairs.
 
     `margin` is a difference of scores in [0, 1]; `min_chosen` a global score (or ten times a helpfulness), 0 to 10;
-    `max_length_ratio` longer to shorter in words, inf for no limit; `near_duplicate` the share of words in common above which
-    two answers count as the same; `per_prompt` the most pairs of one prompt, by default 1 for best-worst and no limit for the others.
-    `keep_cut_off` also takes responses that ended at the token limit.
+    `max_length_ratio` the longer to the shorter length in words, inf for no limit; `near_duplicate` the share of common words above
+    which two responses count as the same; `per_prompt` the maximum number of pairs per prompt, by default 1 for best-worst and no limit
+    for the other policies. `keep_cut_off` also accepts responses that ended at the token limit.
     """
 
     policy: PairPolicy = "best-worst"
@@ -56,15 +56,15 @@ class PairRules:
 
     @property
     def cap(self) -> int | None:
-        """The most pairs of one prompt, None for no limit."""
+        """The maximum number of pairs per prompt, None for no limit."""
         return 1 if self.per_prompt is None and self.policy == "best-worst" else self.per_prompt
 
 
 class Scored(Frozen, frozen=True):
-    """A response's text, its score in [0, 1], and what the rules look at.
+    """A response's text, its score in [0, 1], and the values that the rules use.
 
-    `score` is 0 where the response does harm, whatever the judge `recorded`; `quality`, 0 to 10, is measured against the floor; `harm` is the probability of harm
-    beside a helpfulness, None elsewhere. Scores are compared where rubric and judge are the same.
+    `score` is 0 if the response does harm, whatever the judge `recorded`; `quality`, 0 to 10, is compared with the floor; `harm` is the
+    probability of harm beside a helpfulness rating, else None. Scores are comparable only for the same rubric and judge.
     """
 
     text: str
@@ -78,7 +78,7 @@ class Scored(Frozen, frozen=True):
 
     @property
     def rank(self) -> tuple[float, float, bytes, str]:
-        """The key that sorts the best first; a hash of the text decides between equal scores, so that the order of the responses does not."""
+        """The sort key, best first; a hash of the text breaks ties, so that the order of the responses has no influence."""
         return -self.score, -self.recorded, hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest(), self.model or ""
 
 
@@ -90,11 +90,11 @@ class Candidate(Frozen, frozen=True):
 
     @property
     def margin(self) -> float:
-        """The difference of the scores, to 6 places, so that 0.7 - 0.6 is 0.1."""
+        """The difference of the scores, rounded to 6 decimals, so that 0.7 - 0.6 is 0.1."""
         return round(self.chosen.score - self.rejected.score, 6)
 
     def pair(self) -> Pair:
-        """Return the pair as it is written; policy and judge are those of the rejected response."""
+        """Return the preference pair; policy and judge are those of the rejected response."""
         chosen, rejected = self.chosen, self.rejected
         return Pair(
             chosen=chosen.text,
@@ -109,7 +109,7 @@ class Candidate(Frozen, frozen=True):
 
 @dataclass(frozen=True)
 class TurnPairs:
-    """What one prompt gives: one of `OUTCOMES`, its pairs alone (`made`) and as records, and the responses left out, counted by reason."""
+    """The result for one prompt: one of `OUTCOMES`, its pairs alone (`made`) and as records, and the excluded responses by reason."""
 
     side: Side
     outcome: str
@@ -119,7 +119,7 @@ class TurnPairs:
 
 
 def pairs_of(record: Record, rules: PairRules) -> list[TurnPairs]:
-    """Return what each prompt of a record gives; a conversation without a turn to answer counts as one."""
+    """Return the result for each prompt of a record; a conversation without a turn to answer counts as one prompt."""
     if record.error is not None:
         return [TurnPairs("not looked at", "error")]
     result: list[TurnPairs] = []
@@ -136,16 +136,16 @@ def pairs_of(record: Record, rules: PairRules) -> list[TurnPairs]:
 
 
 def side_of(observations: Sequence[Observation] | None, *, harmful: bool = False) -> Side:
-    """Return the side of a prompt with these observations; one that is labelled as harmful is risky, also where no risk was found."""
+    """Return the side of a prompt with these observations; a prompt with the label harmful is risky even without observations."""
     if observations or harmful:
         return "risky"
     return "not looked at" if observations is None else "harmless"
 
 
 def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Candidate], str, Counter[str]]:
-    """Return the candidates to pair, the outcome, and the responses left out.
+    """Return the accepted candidates, the outcome, and the number of excluded responses by reason.
 
-    The outcome is `paired`, or the reason that took the last candidate: the rule that the most fitting one broke.
+    The outcome is `paired`, or the reason why there is no pair: the latest rule that a candidate broke.
     """
     left_out, groups = Counter[str](), defaultdict[tuple[str, str], list[Scored]](list)
     for response in responses:
@@ -156,7 +156,7 @@ def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Can
         else:
             groups[scored.rubric or "", scored.judge or ""].append(scored)
     broken: list[str] = []
-    # Scores of different rubrics, readings or judges are not comparable; the largest group comes first.
+    # Scores of different rubrics, readings or judges are not comparable. The largest group comes first.
     comparable = [groups[key] for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
     candidates = list(islice((pair for group in comparable for pair in _admissible(group, rules, broken)), rules.cap))
     if candidates:
@@ -186,14 +186,14 @@ def _scored(response: Response) -> Scored | None:
 
 
 def _quality(judged: Judgement, score: float, rates_helpfulness: bool) -> float:
-    """Return what the floor is measured on, 0 to 10; a verdict from elsewhere may have a score and no parts."""
+    """Return the value that is compared with the floor, 0 to 10; an imported judgement may have only a score."""
     if judged.global_score is not None and not rates_helpfulness:
         return judged.global_score
     return 10 * (score if judged.helpfulness is None else judged.helpfulness)
 
 
 def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -> Iterator[Candidate]:
-    """Yield the candidates that keep every rule; the rules that the others broke are added to `broken`."""
+    """Yield the candidates that break no rule; the first broken rule of each other one is added to `broken`."""
     for candidate in _candidates(scored, rules.policy):
         rule = _broken_rule(candidate, rules)
         if rule is None:
@@ -203,7 +203,7 @@ def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -
 
 
 def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candidate]:
-    """Yield neighbours in rank (`adjacent`), or the best against the worst, the next worst ..., then the next best."""
+    """Yield neighbours in rank (`adjacent`), or the best against the worst, the second worst ..., then the second best ..."""
     distinct = len({(s.score, s.recorded) for s in scored}) == len(scored)
     ranked = sorted(scored, key=lambda s: (-s.score, -s.recorded) if distinct else s.rank)
     if policy == "adjacent":
@@ -220,10 +220,10 @@ def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
         return "tie"
     if margin < rules.margin:
         return "margin"
-    # Asked this way round so that a score that is not a number stays under the floor.
+    # Negated, so that NaN counts as below the floor.
     if not candidate.chosen.quality >= rules.min_chosen:
         return "floor"
-    # No risk was found, so that only the question about harm stands against a risk that was missed: the judge has to be sure.
+    # Without observations only the question about harm guards against a missed risk, so the judge has to be certain.
     if candidate.chosen.harm is not None and not candidate.chosen.harm < NO_HARM:
         return "harm"
     chosen, rejected = words(candidate.chosen.text), words(candidate.rejected.text)
@@ -239,27 +239,27 @@ def _same(candidate: Candidate) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, which lengths are counted in."""
+    """Return the words of a text; lengths are counted in these words."""
     text = text.casefold()
     return text.translate(_ASCII).split() if text.isascii() else _WORD.findall(text)
 
 
 def _overlap(a: Sequence[str], b: Sequence[str]) -> float:
-    """Return the share of words in common, repeats counted (Jaccard): linear in length, also for a degenerate answer."""
+    """Return the Jaccard similarity of two multisets of words; linear in length, even for degenerate responses."""
     left, right = Counter(a), Counter(b)
     common = sum(min(count, right[word]) for word, count in left.items() if word in right)
     return common / (len(a) + len(b) - common) if a or b else 1.0
 
 
 def _most_overlap(a: Sequence[str], b: Sequence[str]) -> float:
-    """Return a bound on the overlap from above that costs less: each word of one side alone is at least one that is not in common."""
+    """Return an upper bound of the overlap that is cheaper to compute: each word on one side only occurs there at least once."""
     left, right = set(a), set(b)
     common = min(len(a) - len(left - right), len(b) - len(right - left))
     return common / (len(a) + len(b) - common) if a or b else 1.0
 
 
 def _pair_record(record: Record, turn: Turn, pair: Pair, number: int) -> Record:
-    """Return the record with the pair in the place of its responses; further pairs of one record are `ID#2`, `ID#3` ..."""
+    """Return the record with the pair instead of its responses; further pairs of one record have the ids `ID#2`, `ID#3` ..."""
     return pair.on(
         replace(
             record,
@@ -267,7 +267,7 @@ def _pair_record(record: Record, turn: Turn, pair: Pair, number: int) -> Record:
             messages=record.messages[: turn.reply],
             observations=turn.observations,
             responses=None,
-            # A plain `response` would be read as a response again.
+            # A remaining `response` would be read as a response again.
             extra={k: v for k, v in record.extra.items() if k != "response"},
         )
     )

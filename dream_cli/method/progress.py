@@ -1,4 +1,4 @@
-"""The progress of a stage on stderr: a bar where the stage has the terminal to itself, else whole lines that begin with its name."""
+"""The progress of a stage on stderr: a bar if no other stage uses the terminal, else whole lines that begin with the stage's name."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 from dream_cli.records.visible import amount
 
-# Between two lines: in a pipe on a terminal, where other stages write as well, and in a log.
+# Seconds between two lines: in a pipe on a terminal, where other stages also write, and in a log.
 TERMINAL_SECONDS, LOG_SECONDS = 10.0, 60.0
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What progress is shown of: the stage, its counts so far (rows, errors), and how many rows there are, where that is known.
+    """The source of the progress: the stage, its counts so far (rows, errors), and the total number of rows, None if it is unknown.
 
-    `to_stdout`: the rows go to stdout. `report` writes one line. `cost` gives the cost so far in words, "" if there are no prices.
+    `to_stdout`: the rows go to stdout. `report` writes one line. `cost` returns the cost so far as text, "" without prices.
     """
 
     stage: str
@@ -33,7 +33,7 @@ class Shown:
 
 
 def is_fifo(stream: int) -> bool:
-    """Whether a file descriptor is a pipe; one that is closed is none."""
+    """Whether a file descriptor is a pipe; False for a closed one."""
     try:
         return stat.S_ISFIFO(os.fstat(stream).st_mode)
     except OSError:
@@ -42,10 +42,10 @@ def is_fifo(stream: int) -> bool:
 
 @contextmanager
 def progress(shown: Shown, quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """Show progress while the body runs, which calls the result when the counts have changed."""
+    """Show progress during the body; the body calls the yielded function after each change of the counts."""
     terminal = sys.stderr.isatty()
     if quiet or (terminal and shown.to_stdout and sys.stdout.isatty()):
-        # The rows themselves go to the terminal.
+        # The rows themselves are printed on the terminal.
         yield lambda: None
     elif not terminal:
         with _lines(shown, LOG_SECONDS):
@@ -59,7 +59,7 @@ def progress(shown: Shown, quiet: bool = False) -> Iterator[Callable[[], None]]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words, as exact as an estimate is: seconds, minutes, or hours."""
+    """Return a duration as text, rounded as an estimate: in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def _lines(shown: Shown, seconds: float, last: bool = False) -> Iterator[None]:
-    """Report a line every some `seconds`, and with `last` one at the end; each is written in one piece."""
+    """Report a line every `seconds` seconds, and with `last` one at the end; each is written in a single call."""
     began, done = time.monotonic(), threading.Event()
     total: list[int | None] = []
 
@@ -103,9 +103,9 @@ def _bar(shown: Shown) -> Iterator[Callable[[], None]]:
 
     total = shown.total()
     rows = TextColumn("{task.completed} rows") if total is None else MofNCompleteColumn()
-    talk = [TextColumn("{task.fields[errors]}"), TextColumn("{task.fields[cost]}"), TimeElapsedColumn()]
+    details = [TextColumn("{task.fields[errors]}"), TextColumn("{task.fields[cost]}"), TimeElapsedColumn()]
     left = [] if total is None else [TextColumn("left"), TimeRemainingColumn()]
-    columns = (SpinnerColumn(), TextColumn(shown.stage), rows, *talk, *left)
+    columns = (SpinnerColumn(), TextColumn(shown.stage), rows, *details, *left)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(shown.stage, total=total, errors="", cost="")
 

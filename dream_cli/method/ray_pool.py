@@ -1,7 +1,7 @@
-"""Workers on the machines of a Ray cluster: actors that keep an engine, and do one task after the other.
+"""Workers on a Ray cluster: actors that keep an engine and process one task after the other.
 
-The tasks of a worker that is killed are done by another. Plain actors, without Ray Data: a task is a whole file, which Ray's blocks of
-rows neither split nor retry as one, and the counts, messages and errors of a worker have to reach the driver as those of a plain run.
+The task of a killed worker goes to another worker. Plain actors instead of Ray Data: a task is a whole file, but Ray Data retries
+blocks of rows, and the counts, messages and errors of a worker must reach the driver as in a run without Ray.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ Task_contra = TypeVar("Task_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
 AUTO, LOCAL = "auto", "local"
-ENDS = 3  # workers that one task may end before the run stops
-LOOK = 1.0  # seconds between two looks at the counts of the workers
-ANSWER = 5.0  # seconds in which the address of a cluster has to answer
-# The variables that workers on other machines need: options, keys and the access to models and files. Never part of Ray's own metadata.
+ENDS = 3  # workers that may end during one task before the run stops
+LOOK = 1.0  # seconds between two reads of the workers' counts
+ANSWER = 5.0  # seconds within which a cluster must answer
+# The variables that workers on other machines need: options, keys and access to models and files. Never part of Ray's own metadata.
 _VARIABLES = ("DREAM_", "OPENAI_", "HF_", "AWS_")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the workers run: `auto` (the Ray that RAY_ADDRESS names or that runs here, else one that is started), `local`, or an address.
+    """The cluster of a run: `auto` (the Ray at RAY_ADDRESS, else the one on this machine, else a new one), `local`, or an address.
 
-    `workers`: None for as many as there is room for. `gpus` per worker: None for 1 where a model runs on the workers and there are GPUs.
+    `workers`: None for as many as the cluster has resources for. `gpus` per worker: None for 1 if the model runs on the workers and there
+    are GPUs.
     """
 
     address: str
@@ -51,7 +52,7 @@ class Cluster:
 
 
 class Job(Protocol[Task_contra, Result_co]):
-    """What a worker does: open an engine once, and map tasks with it. `needs_gpu`: its model runs on the worker, where a GPU helps."""
+    """The job of a worker: open an engine once, and process tasks with it. `needs_gpu`: the model runs on the worker and can use a GPU."""
 
     @property
     def needs_gpu(self) -> bool: ...
@@ -65,13 +66,13 @@ class Job(Protocol[Task_contra, Result_co]):
         ...
 
     async def do(self, engine: Engine, task: Task_contra, tally: Tally) -> Result_co:
-        """Return the result of a task, whose rows are counted in `tally`."""
+        """Return the result of a task; its rows are counted in `tally`."""
         ...
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where the driver runs: what a worker takes over from it."""
+    """The environment of the driver, which a worker adopts."""
 
     folder: str
     variables: Mapping[str, str] = field(repr=False)
@@ -83,7 +84,7 @@ class Site:
         return cls(os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)})
 
     def enter(self) -> None:
-        """Take over folder and variables; raise UsageError if this machine does not have what is needed."""
+        """Adopt the folder and the variables; raise UsageError if the version differs or the folder cannot be used on this machine."""
         if self.version != __version__:
             raise UsageError(
                 f"dream is {__version__} on {socket.gethostname()} and {self.version} here; install one version on all machines"
@@ -99,7 +100,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """What a worker returns: the result and the counts of a task, or the error that stops the run, and what it wrote on stderr."""
+    """What a worker returns: the result and the counts of a task, or the error that stops the run, and its output on stderr (`talk`)."""
 
     result: Result | None = None
     tally: Tally = field(default_factory=Tally)
@@ -109,7 +110,7 @@ class Outcome(Generic[Result]):
 
 
 class Worker:
-    """One actor. Its methods run on one event loop, so that `state` answers while a task is done."""
+    """One actor. Its methods share one event loop, so that `state` answers during a task."""
 
     def __init__(self, job: Job[Any, Any], site: Site) -> None:
         self.job, self.site, self.tally, self.stderr = job, site, Tally(), io.StringIO()
@@ -125,13 +126,13 @@ class Worker:
         return await self._outcome(opened())
 
     async def do(self, task: Any) -> Outcome[Any]:
-        """Do one task."""
+        """Return the outcome of one task."""
         self.tally = Tally()
         assert self.engine is not None
         return await self._outcome(self.job.do(self.engine, task, self.tally))
 
     async def state(self) -> tuple[Tally, str]:
-        """Return the counts of the task in work, and what was written on stderr since the last look."""
+        """Return the counts of the current task, and the new output on stderr."""
         return self.tally, self._talk()
 
     async def close(self) -> None:
@@ -157,7 +158,7 @@ class Worker:
 
 @contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[Any]:
-    """Yield the module `ray`, connected to a cluster; raise UsageError if there is none. What Ray prints meanwhile is dropped."""
+    """Yield the module `ray`, connected to a cluster; raise UsageError if there is none. Output of Ray in the body is dropped."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
@@ -173,8 +174,8 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         except Exception as error:
             raise UsageError(f"no Ray cluster answers at {address or 'this machine'}: {shorten(str(error), 300)}") from error
         for number, handler in handlers.items():
-            signal.signal(number, handler)  # Ray puts its own in their place
-        # Ray reports the end of a worker on stdout, which is for data; the pool reports it too.
+            signal.signal(number, handler)  # Ray replaced them
+        # Ray reports the end of a worker on stdout, which is for data; the pool reports it on stderr.
         with contextlib.redirect_stdout(io.StringIO()):
             yield ray
     finally:
@@ -182,7 +183,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
 
 
 def _require_answer(address: str | None) -> None:
-    """Raise UsageError if nothing answers at an address: Ray itself tries for minutes."""
+    """Raise UsageError if nothing answers at an address, because Ray itself retries for minutes."""
     if address in (None, AUTO, LOCAL):
         return
     host, _, port = str(address).removeprefix("ray://").rpartition(":")
@@ -195,7 +196,7 @@ def _require_answer(address: str | None) -> None:
 
 
 class Pool(Generic[Task, Result]):
-    """Workers that share tasks. `tally` is of the finished tasks, `counts` also of those in work; `report` writes one line."""
+    """Workers that share tasks. `tally` counts finished tasks, `counts` also current ones; `report` writes one line."""
 
     def __init__(self, ray: Any, cluster: Cluster, job: Job[Task, Result], report: Callable[[str], None]) -> None:
         self.ray, self.cluster, self.job, self.report = ray, cluster, job, report
@@ -204,7 +205,7 @@ class Pool(Generic[Task, Result]):
         self._results: dict[int, Result] = {}
         self._ends: Counter[int] = Counter()
         self._workers: list[Any] = []
-        self._working: dict[Any, Tally] = {}  # the counts of the tasks in work, by worker
+        self._working: dict[Any, Tally] = {}  # the counts of the current tasks, by worker
         self._usages: dict[Any, Usage] = {}
         self._lines: set[str] = set()
 
@@ -216,16 +217,16 @@ class Pool(Generic[Task, Result]):
 
     @property
     def usage(self) -> Usage:
-        """The use of all engines; what a worker used for a task in which it was killed is not known."""
+        """The usage of all engines, without tasks during which a worker was killed."""
         total = Usage()
         for usage in self._usages.values():
             total.include(usage)
         return total
 
     async def map(self, tasks: Sequence[Task], advance: Callable[[], None] = lambda: None) -> list[Result]:
-        """Return the results of the tasks in their order; `advance` is called when counts have changed.
+        """Return the results of the tasks in their order; `advance` is called after changes of the counts.
 
-        Raises what stops the run in a worker, and RunFailure for a task that ends one worker after the other.
+        Raises an error that stops the run in a worker, and RunFailure for a task during which ENDS workers ended.
         """
         self._left = deque(enumerate(tasks))
         count, gpus = self._size(len(tasks))
@@ -238,7 +239,7 @@ class Pool(Generic[Task, Result]):
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for one in done:
                     one.result()
-            # Those that close their engine; others may still wait for room in the cluster.
+            # Let workers close their engines, but do not wait for workers that the cluster has not started yet.
             await asyncio.wait(driving, timeout=ANSWER)
         finally:
             for one in pending:
@@ -251,23 +252,23 @@ class Pool(Generic[Task, Result]):
 
     def _size(self, tasks: int) -> tuple[int, float]:
         """Return the number of workers and the GPUs of each."""
-        room = self.ray.cluster_resources()
+        resources = self.ray.cluster_resources()
         gpus = self.cluster.gpus
         if gpus is None:
-            gpus = 1.0 if self.job.needs_gpu and room.get("GPU") else 0.0
-        if gpus > room.get("GPU", 0):
-            self.report(f"the cluster has {room.get('GPU', 0):g} GPUs now, and each worker waits for {gpus:g} (--ray-gpus)")
-        fitting = min(room.get("CPU", 1), room.get("GPU", 0) / gpus if gpus else tasks)
+            gpus = 1.0 if self.job.needs_gpu and resources.get("GPU") else 0.0
+        if gpus > resources.get("GPU", 0):
+            self.report(f"the cluster has {resources.get('GPU', 0):g} GPUs now, and each worker waits for {gpus:g} (--ray-gpus)")
+        fitting = min(resources.get("CPU", 1), resources.get("GPU", 0) / gpus if gpus else tasks)
         return min(tasks, self.cluster.workers or max(1, int(fitting))), gpus
 
     async def _drive(self, actor: Any) -> None:
-        """Keep one worker at work until no task is left; where it ends, start another in its place."""
+        """Give tasks to one worker until none is left; if the worker ends, start another."""
         worker = None
         while self._left:
             taken = None
             try:
                 if worker is None:
-                    # No task is taken before the worker is up, which may wait for room in the cluster.
+                    # Take no task before the worker has started, which may wait for resources of the cluster.
                     worker = actor.remote(self.job, Site.here())
                     self._workers.append(worker)
                     self._accept(worker, await worker.open.remote())
@@ -279,14 +280,14 @@ class Pool(Generic[Task, Result]):
                 raise  # an exception in our own code
             except self.ray.exceptions.RayError as error:
                 self._working.pop(worker, None)
-                self._take_up(taken, shorten(" ".join(str(error).split()), 200))
+                self._requeue(taken, shorten(" ".join(str(error).split()), 200))
                 worker = None
         if worker is not None:
             with contextlib.suppress(self.ray.exceptions.RayError):
                 await worker.close.remote()
 
     def _accept(self, worker: Any, outcome: Outcome[Any]) -> Any:
-        """Return the result of a task, and count it; raise what stops the run."""
+        """Count a task and return its result; raise an error that stops the run."""
         self._working.pop(worker, None)
         self._usages[worker] = outcome.usage
         self._write(outcome.talk)
@@ -295,19 +296,19 @@ class Pool(Generic[Task, Result]):
         self.tally.include(outcome.tally)
         return outcome.result
 
-    def _take_up(self, taken: tuple[int, Task] | None, reason: str) -> None:
-        """Give back the task of a worker that has ended; raise RunFailure if it is not the first one that this task has ended."""
+    def _requeue(self, taken: tuple[int, Task] | None, reason: str) -> None:
+        """Return the task of an ended worker to the queue; raise RunFailure if ENDS workers ended during this task."""
         number = -1 if taken is None else taken[0]
         name = "a worker that opens its engine" if taken is None else self.job.name(taken[1])
         self._ends[number] += 1
         if self._ends[number] == ENDS:
-            raise RunFailure(f"{name} was ended {ENDS} times, by the system or for want of memory; Ray reports: {reason}")
-        self.report(f"a worker ended in its work on {name}, which is taken up again" if taken else f"{name} ended, and is started again")
+            raise RunFailure(f"{name} was ended {ENDS} times, by the system or for lack of memory; Ray reports: {reason}")
+        self.report(f"a worker ended during {name}, which is started again" if taken else f"{name} ended, and is started again")
         if taken is not None:
             self._left.appendleft(taken)
 
     async def _watch(self, advance: Callable[[], None]) -> None:
-        """Look at the counts and messages of the workers again and again."""
+        """Read the counts and messages of the workers periodically."""
 
         async def look(worker: Any) -> None:
             with contextlib.suppress(self.ray.exceptions.RayError, TimeoutError):
@@ -322,7 +323,7 @@ class Pool(Generic[Task, Result]):
             advance()
 
     def _write(self, talk: str) -> None:
-        """Write each line of the workers once: most of them have the same to say."""
+        """Print each distinct worker message once: most workers report the same."""
         for line in talk.splitlines(keepends=True):
             if line not in self._lines:
                 self._lines.add(line)

@@ -1,8 +1,8 @@
-"""Put the questions of a judge and read the verdicts: as expected values over the allowed answers, or from the words of the reply.
+"""Questions to a judge and the reading of its verdicts: expected values over the allowed answers, or the text of the reply.
 
-Every stage that has a judge reads it here. Thoughts are cut off first. A reply that cannot be read is requested once more, with a line
-that repeats the form, and constrained to the allowed answers where the engine can do that; then it is UnreadableAnswer, and nothing of it
-is kept in the store, so that a rerun asks again. A judge that declines is never constrained: it would be made to give a verdict.
+Every stage with a judge reads it here. Thoughts are removed first. An unreadable reply is requested once more, with a line that repeats
+the form, and constrained to the allowed answers if the engine can do that. If that fails too, UnreadableAnswer is raised and both replies
+are deleted from the store, so that a rerun requests them again. A judge that declines is never constrained: that would force a verdict.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from dream_cli.records.choices import AnswerReading, VerdictReading
 
 T = TypeVar("T")
 V = TypeVar("V", float, Mapping[str, float])
-Question = tuple[Sequence[ChatMessage], Sequence[str]]  # the chat, and the answers that are allowed
+Question = tuple[Sequence[ChatMessage], Sequence[str]]  # the chat, and the allowed answers
 
-# Under this share of the probability the allowed answers say nothing about what the model meant.
+# Below this share of the probability, the allowed answers do not represent the model's verdict.
 MIN_COVERED = 0.5
-# Above this part of it, the score that is expected depends on how a beginning of several answers is divided: by 0.9 points at most.
+# Above this share, the expected score depends too much on how the probability of a common beginning is divided: 0.2 is up to 0.9 points.
 MOST_DIVIDED = 0.2
-WORDS = Sampling(temperature=0.0, max_tokens=64)  # of a verdict in words
+WORDS = Sampling(temperature=0.0, max_tokens=64)  # of a verdict as text
 
 
 @dataclass(frozen=True)
 class ChoiceReading(Generic[V]):
     """One reading: its value (a probability, a score, or the probability of each answer), and whether it was `expected` or `parsed`.
 
-    `raw` is the reply that was parsed. `uncertainty` is how far the value may lie off where the engine could not tell two answers apart.
-    A verdict of a judge that could write nothing but the allowed answers is `constrained`.
+    `raw` is the parsed reply. `uncertainty` is the largest error of the value if the engine could not distinguish two answers.
+    `constrained` is a reading of a reply that was restricted to the allowed answers.
     """
 
     value: V
@@ -45,15 +45,15 @@ class ChoiceReading(Generic[V]):
     uncertainty: float | None = None
 
     def without(self: ChoiceReading[float], bias: ChoiceReading[float]) -> ChoiceReading[float]:
-        """Return the probability of Yes with the judge's bias taken off: its answer to the same question about nothing."""
+        """Return the probability of Yes with the judge's bias subtracted: its answer to the same question about an empty case."""
         if (self.read, bias.read) != ("expected", "expected"):
-            # Words have no probability that a bias could be taken off.
+            # A parsed reading has no probability to correct.
             return self
         return replace(self, value=round(without_bias(self.value, bias.value), 6))
 
 
 def yes(choice: Choice) -> ChoiceReading[float]:
-    """Return the probability of Yes, or 1.0 / 0.0 where it is parsed; raise UnreadableAnswer if neither can be had."""
+    """Return the probability of Yes, or 1.0 or 0.0 if it is parsed; raise UnreadableAnswer if there is neither."""
     answer = read_answer(choice, YES_NO)
     if isinstance(answer, str):
         return ChoiceReading(float(answer == "Yes"), "parsed", choice.text)
@@ -61,22 +61,22 @@ def yes(choice: Choice) -> ChoiceReading[float]:
 
 
 def score(choice: Choice) -> ChoiceReading[float]:
-    """Return the expected score, 0 to 10, or the number that was written; raise UnreadableAnswer if neither can be had."""
+    """Return the expected score, 0 to 10, or the number in the text; raise UnreadableAnswer if there is neither."""
     number = _read(choice, lambda words, alone: written_score(words, alone=alone))
     if isinstance(number, float):
         return ChoiceReading(number, "parsed", choice.text)
-    # Divided are 1 and 10, which no other score begins like.
+    # Only 1 and 10 have a common beginning, so the divided probability is theirs.
     uncertainty = round((10 - 1) / 2 * choice.divided, 6) or None
     return ChoiceReading(round(expected_score(number), 6), "expected", uncertainty=uncertainty)
 
 
 def read_answer(choice: Choice, answers: Sequence[str]) -> Mapping[str, float] | str:
-    """Return the probability of each answer, or the answer that was written; raise UnreadableAnswer if neither can be had."""
+    """Return the probability of each answer, or the answer in the text; raise UnreadableAnswer if there is neither."""
     return _read(choice, lambda words, alone: written_answer(words, answers, alone=alone))
 
 
 def probabilities_of(answers: Sequence[str]) -> Callable[[Choice], ChoiceReading[Mapping[str, float]]]:
-    """Return the reading of the probability of each answer; that of an answer in words is 1.0, of the others 0.0."""
+    """Return a reader of the probability of each answer; a parsed answer has 1.0, the others 0.0."""
 
     def read(choice: Choice) -> ChoiceReading[Mapping[str, float]]:
         answer = read_answer(choice, answers)
@@ -88,7 +88,7 @@ def probabilities_of(answers: Sequence[str]) -> Callable[[Choice], ChoiceReading
 
 
 def joint_reading(reads: Iterable[VerdictReading]) -> VerdictReading:
-    """Return the reading of a verdict that is put together from others: the one that says least of what the judge meant."""
+    """Return the kind of reading of a composed verdict: the least informative of its parts."""
     return max(reads, key=get_args(VerdictReading).index, default="expected")
 
 
@@ -102,7 +102,7 @@ def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float
         except UnreadableAnswer as error:
             raise UnreadableAnswer(str(error), raw=choice.text) from None
     if declines(parts.text):
-        # "No" is a likely first token of a judge that declines.
+        # "No" is a likely first token of a refusal.
         raise UnreadableAnswer("the judge declines to answer", raw=choice.text)
     covered = choice.covered >= MIN_COVERED and all(map(math.isfinite, choice.probabilities.values()))
     if covered and choice.divided <= MOST_DIVIDED:
@@ -112,32 +112,34 @@ def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float
     except UnreadableAnswer:
         reason = f"the allowed answers cover only {choice.covered:.2f} of the probability"
         if covered:
-            reason = f"{choice.divided:.2f} of the probability is of a beginning of several answers, from which the server does not go on"
+            reason = (
+                f"{choice.divided:.2f} of the probability is of a common beginning of several answers, which the server does not continue"
+            )
         raise UnreadableAnswer(reason, raw=choice.text) from None
 
 
 async def ask_yes(
-    engine: Engine, chats: Sequence[Sequence[ChatMessage]], way: AnswerReading = "expected", empty: Sequence[Sequence[ChatMessage]] = ()
+    engine: Engine, chats: Sequence[Sequence[ChatMessage]], reading: AnswerReading = "expected", empty: Sequence[Sequence[ChatMessage]] = ()
 ) -> list[ChoiceReading[float]]:
-    """Put Yes/No questions at once and return the probability of Yes to each; raise UnreadableAnswer as `ask_all` does.
+    """Return the probability of Yes for each Yes/No question, sent together; raise UnreadableAnswer as `ask_all` does.
 
-    `empty` holds the same questions about nothing. Where it is given, the answer to it is the bias of the judge, and is taken off.
+    `empty` holds the same questions about an empty case. If given, its answers are the bias of the judge, which is subtracted.
     """
     questions = [(chat, YES_NO) for chat in (*chats, *empty)]
-    verdicts = await ask_all(engine, questions, [yes] * len(questions), way)
+    verdicts = await ask_all(engine, questions, [yes] * len(questions), reading)
     return (
         [verdict.without(bias) for verdict, bias in zip(verdicts[: len(chats)], verdicts[len(chats) :], strict=True)] if empty else verdicts
     )
 
 
 async def ask_all(
-    engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], ChoiceReading[V]]], way: AnswerReading
+    engine: Engine, questions: Sequence[Question], reads: Sequence[Callable[[Choice], ChoiceReading[V]]], reading: AnswerReading
 ) -> list[ChoiceReading[V]]:
-    """Put the questions at once, so that an engine can read what they share a single time.
+    """Return the reading of each question; they are sent together, so that an engine can share their common prefix.
 
-    Raises UnreadableAnswer, with the first reply, where one cannot be read twice.
+    Raises UnreadableAnswer, with the first reply, if a question has no readable reply in two attempts.
     """
-    choices = await engine.choose_many(questions) if way == "expected" else [None] * len(questions)
+    choices = await engine.choose_many(questions) if reading == "expected" else [None] * len(questions)
     tasks = (_read_twice(engine, q, read=read, choice=choice) for q, read, choice in zip(questions, reads, choices, strict=True))
     return await all_of(tasks)
 
@@ -145,22 +147,22 @@ async def ask_all(
 async def _read_twice(
     engine: Engine, question: Question, read: Callable[[Choice], ChoiceReading[V]], choice: Choice | None
 ) -> ChoiceReading[V]:
-    """Return the reading of a choice, or of a reply in words where there is none, or else of a second reply."""
+    """Return the reading of a choice, or of a text reply if there is no choice; if it is unreadable, of a second reply."""
     chat, answers = question
     again = _with_form(chat, answers)
     try:
-        return read(choice or await _written(engine, chat, WORDS))
+        return read(choice or await _text_reply(engine, chat, WORDS))
     except UnreadableAnswer as first:
         constrained = engine.constrains() and not declines(first.raw or "")
         second = replace(WORDS, choices=tuple(answers)) if constrained else WORDS
         try:
-            reply = await _written(engine, again, second)
+            reply = await _text_reply(engine, again, second)
             verdict = read(reply)
         except UnreadableAnswer:
             engine.forget(chat, WORDS if choice is None else answers)
             engine.forget(again, second)
             raise first from None
-        # Servers of another version leave a constraint out without a word; a reply that is more than an answer shows it.
+        # Servers of other versions silently ignore a constraint; the reply is then more than an answer.
         if constrained and reply.text.strip() in answers:
             engine.usage.constrained += 1
             engine.usage.covered += choice.covered if choice is not None else 0.0
@@ -168,9 +170,9 @@ async def _read_twice(
         return verdict
 
 
-async def _written(engine: Engine, chat: Sequence[ChatMessage], how: Sampling) -> Choice:
-    """Return the reply in words; one that is cut off may lack its verdict."""
-    (completion,) = await engine.generate(chat, how, [0])
+async def _text_reply(engine: Engine, chat: Sequence[ChatMessage], sampling: Sampling) -> Choice:
+    """Return the reply as text; raise UnreadableAnswer if it is cut off, because its verdict may be missing."""
+    (completion,) = await engine.generate(chat, sampling, [0])
     if completion.is_answer and completion.finish_reason == "length":
         raise UnreadableAnswer("the reply is cut off", raw=completion.text)
     return Choice(None, 0.0, answer_of(completion))

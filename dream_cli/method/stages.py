@@ -1,4 +1,4 @@
-"""Run one stage over a stream: records in, records out, in order, a bounded number in flight."""
+"""The runner of a stage over a stream of records, in order, with a bounded number in flight."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NO_MODEL = f"no model named; {DEFAULT_MODEL} answers, which knows only its own s
 
 @dataclass(frozen=True)
 class Run:
-    """Where a stage reads (no source: stdin) and writes, which part of the work it does, and how it treats the rows."""
+    """The settings of a run: its sources (none: stdin) and output, its part of the work, and the treatment of rows."""
 
     stage: str
     sources: Sequence[str] = ()
@@ -58,15 +58,15 @@ class Run:
     quiet: bool = False
     verbose: bool = False
     limits: Limits = NO_LIMITS
-    requests: Requests | None = None  # takes the calls instead of a server
+    requests: Requests | None = None  # the file for calls that are not sent
     cluster: Cluster | None = None
 
     @property
     def of_worker(self) -> Run:
-        """The run as a worker of its cluster has it, whose driver shows the progress and the reports; raises UsageError if that cannot be."""
+        """The settings of the run for a worker, quiet because the driver reports; raises UsageError for options that --ray cannot have."""
         workers = self.cluster.workers if self.cluster else 1
         if self.requests or (self.limits.names and workers is None):
-            raise UsageError("--ray divides limits among --ray-workers N, which has to be given; it writes no --requests")
+            raise UsageError("--ray divides limits among --ray-workers N, which must be given; it cannot write --requests")
         return replace(self, cluster=None, quiet=True, limits=self.limits.divided(workers or 1))
 
     def report(self, message: str) -> None:
@@ -75,23 +75,23 @@ class Run:
 
 
 def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], summary: Summary = NO_SUMMARY) -> Tally:
-    """Map every record of a stream through a step that calls an engine; `summary` takes in each finished record.
+    """Map every record of a stream through a step that calls an engine; add each finished record to `summary`.
 
-    Whatever a step raises becomes the record's `error`; rows that came with one pass through untouched. Raises RunFailure, with the
-    finished rows written to stdout, where the engine fails for the run as a whole. Where the output is a folder, each source is a shard
-    with an output of its own.
+    An exception of a step becomes the record's `error`; rows that already have one are passed on unchanged. Raises RunFailure, with the
+    finished rows written to stdout, if the engine fails for the whole run. If the output is a folder, each source is a shard with its
+    own output.
     """
     if is_folder(run.out) and not run.dry_run:
         return asyncio.run(_run_shards(run, spec, make_step, summary))
     if run.cluster is not None and not run.dry_run:
-        raise UsageError("--ray spreads files over workers, each with an output of its own: name a folder with -o DIR/")
+        raise UsageError("--ray distributes files over workers, each with its own output: name a folder with -o DIR/")
     return asyncio.run(_run(run, spec, make_step, summary))
 
 
 async def engine_for(run: Run, spec: EngineSpec, *, beside: bool = False) -> Engine:
-    """Return the engine that answers in a run, reported on stderr with -v; for a dry run, an engine that only counts.
+    """Return the engine of a run, reported on stderr with -v; for a dry run, an engine that only counts.
 
-    With `beside` it keeps no calls: each output has a call store of its own.
+    With `beside` it has no store: each output has its own call store.
     """
     if run.dry_run:
         return DryEngine()
@@ -101,9 +101,9 @@ async def engine_for(run: Run, spec: EngineSpec, *, beside: bool = False) -> Eng
     if run.limits.names and spec.base_url is None and not run.quiet:
         run.report(f"{', '.join(run.limits.names)} limits requests to a server; {engine.model} answers on this machine, without a limit")
     if run.verbose:
-        where = f" at {public_address(spec.base_url)}" if spec.base_url else ""
+        host = f" at {public_address(spec.base_url)}" if spec.base_url else ""
         run.report(
-            f"{engine.kind}{where}, model {engine.model}, fingerprint {engine.fingerprint[:16]}, ready in {time.monotonic() - began:.1f} s"
+            f"{engine.kind}{host}, model {engine.model}, fingerprint {engine.fingerprint[:16]}, ready in {time.monotonic() - began:.1f} s"
         )
         store = "a file beside each output" if beside else spec.store
         run.report(f"calls are kept in {store}" if store else "no calls are kept")
@@ -113,13 +113,13 @@ async def engine_for(run: Run, spec: EngineSpec, *, beside: bool = False) -> Eng
 async def _run(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], summary: Summary) -> Tally:
     records = read_shards(run.sources, run.reading, limit=run.limit, part=run.part)
     if _is_unnamed(run, spec):
-        # One warning per pipe: of its stages only the first one reads no pipe, or records that no stage has seen.
+        # One warning per pipe: only its first stage reads no pipe, or records that no stage has processed.
         if _reads_stdin(run) and is_fifo(0):
             records = _announced(run, records)
         else:
             run.report(NO_MODEL)
     tally = Tally()
-    # The output is opened first: a folder that cannot be written to must not cost the loading of a model.
+    # The output is opened first: fail on a folder without write access before a model is loaded.
     with _writer(run) as write, written(run.requests):
         engine = await engine_for(run, spec)
         began = time.monotonic()
@@ -142,7 +142,7 @@ async def _write_all(
     tally: Tally,
 ) -> None:
     rows = mapped(run, records, step=make_step(engine), engine=engine, tally=tally)
-    # Closed before the engine: a row in work must not meet a closed connection.
+    # Closed before the engine: a row in flight must not use a closed connection.
     async with contextlib.aclosing(rows):
         async for record in rows:
             await asyncio.to_thread(write, record)
@@ -151,17 +151,17 @@ async def _write_all(
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A stage over shards: the engine is opened once, and each shard has its output and, with `beside`, a call store of its own."""
+    """A stage over shards: the engine is opened once, and each shard has its own output and, with `beside`, its own call store."""
 
     run: Run
     spec: EngineSpec
     make_step: Callable[[Engine], Step]
-    summary: Summary  # that has taken in nothing yet
+    summary: Summary  # empty
     beside: bool
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the model runs on this machine, and gains from a GPU."""
+        """Whether the model runs on this machine and can use a GPU."""
         return uses_gpu(self.spec)
 
     def name(self, shard: Shard) -> str:
@@ -173,7 +173,7 @@ class ShardJob:
         return await engine_for(self.run, self.spec, beside=self.beside)
 
     async def do(self, engine: Engine, shard: Shard, tally: Tally) -> Summary:
-        """Map the records of one shard; the output stands when this returns."""
+        """Map the records of one shard; the output is complete when this returns."""
         run, summary = replace(self.run, sources=(shard.source,), out=shard.out, part=shard.part), deepcopy(self.summary)
         store = (shard.store or self.spec.store) if self.beside else None
         with _writer(run) as write, _stored(engine, store) as stored:
@@ -183,7 +183,7 @@ class ShardJob:
 
 
 async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], summary: Summary) -> Tally:
-    """Map the shards that are not finished: one after the other with one engine, or spread over the workers of a cluster."""
+    """Map the unfinished shards: sequentially with one engine, or distributed over the workers of a cluster."""
     part = run.part or Part.of_array(os.environ)
     shards = plan(run.sources, str(run.out), part)
     todo = [shard for shard in shards if not shard.is_finished]
@@ -195,7 +195,7 @@ async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], 
         return tally
     if _is_unnamed(run, spec):
         run.report(NO_MODEL)
-    # A store that is named serves all shards.
+    # A store that the user names is shared by all shards.
     job = ShardJob(run, spec, make_step, summary=deepcopy(summary), beside=is_unnamed(spec.store))
     began = time.monotonic()
     if run.cluster is not None:
@@ -219,7 +219,7 @@ async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], 
 def spread(
     run: Run, cluster: Cluster, job: Job[Task, Result], total: int | None
 ) -> Iterator[tuple[Pool[Task, Result], Callable[[], None]]]:
-    """Yield the pool of workers that does a job of a run, with the progress of its `total` rows; its second part advances the progress."""
+    """Yield the pool of workers for a job, and the function that updates the progress of its `total` rows."""
     with connected(cluster) as ray:
         pool = Pool(ray, cluster, job, lambda line: None if run.quiet else run.report(line))
         shown = Shown(stage=run.stage, counts=lambda: pool.counts, total=lambda: total, report=run.report, to_stdout=run.out in (None, "-"))
@@ -229,7 +229,7 @@ def spread(
 
 @contextlib.contextmanager
 def _stored(engine: Engine, path: str | None) -> Iterator[Engine]:
-    """Yield an engine that answers from the store of a shard; whoever takes the shard over finds the finished calls there."""
+    """Yield the engine with the store of a shard; a later run of the shard reuses the finished calls."""
     if path is None:
         yield engine
         return
@@ -245,12 +245,12 @@ def _reads_stdin(run: Run) -> bool:
 
 
 def _is_unnamed(run: Run, spec: EngineSpec) -> bool:
-    """Whether the embedded model answers because no other is named, and the user is to hear of it."""
+    """Whether to warn that the embedded model answers because no other is named."""
     return spec.model is None and spec.base_url is None and not (run.quiet or run.dry_run)
 
 
 def _announced(run: Run, records: Iterable[Record]) -> Iterator[Record]:
-    """Yield the records of a pipe; where the first one comes from no other stage, report that the embedded model answers."""
+    """Yield the records of a pipe; if the first one comes from no other stage, report that the embedded model answers."""
     for number, record in enumerate(records):
         if number == 0 and record.observations is None and record.responses is None and record.error is None:
             run.report(NO_MODEL)
@@ -276,7 +276,7 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine | Pool[Any,
         run.report(f"{amount(engine.usage.unkept, 'call', 'are')} not kept in the store; a rerun makes them again")
     if run.requests:
         run.report(run.requests.file.report(tally.errors[Unanswered.kind]))
-    # Rows that wait for a batch are no fault.
+    # Rows that wait for a batch are not failures.
     errors = tally.errors - Counter({Unanswered.kind: tally.errors[Unanswered.kind]})
     if errors:
         kinds = ", ".join(f"{n} {kind}" for kind, n in errors.most_common())
@@ -289,21 +289,21 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine | Pool[Any,
 
 
 def report_cost(run: Run, engine: Engine | Pool[Any, Any]) -> None:
-    """Report calls, tokens and money of an engine, where there are prices or more is to be reported."""
+    """Report the calls, tokens and cost of an engine if there are prices or the run is verbose."""
     if not isinstance(engine, DryEngine) and (run.verbose or (run.limits.prices and not run.quiet)):
         run.report(cost_report(engine.usage, run.limits.prices))
 
 
 def _total(run: Run) -> int | None:
-    """Return the number of rows of a run on one whole source, where it can be counted cheaply."""
+    """Return the number of rows of a run on one whole source; None if it cannot be counted cheaply."""
     whole = run.part is None and len(run.sources) <= 1
     return count_rows(next(iter(run.sources), None), run.limit) if whole else None
 
 
 async def mapped(run: Run, records: Iterable[Record], step: Step, engine: Engine, tally: Tally) -> AsyncGenerator[Record, None]:
-    """Yield the records as a step with an engine leaves them, in order; they are counted in `tally`.
+    """Yield the output records of a step in order, and count them in `tally`.
 
-    To be closed (`contextlib.aclosing`), which ends the work on further records.
+    Close the generator (`contextlib.aclosing`) to stop the work on further records.
     """
     shown = Shown(
         stage=run.stage,
@@ -344,12 +344,12 @@ def _guarded(run: Run, step: Step) -> Step:
                 return record
         try:
             record = await asyncio.to_thread(identified, record) if record.images else identified(record)
-            # Each record is a task of its own, so that this is seen by the calls of this record alone.
+            # Each record has its own task, so only the calls of this record have this purpose.
             PURPOSE.set(Purpose(run.stage, tuple(turn.prompt for turn in record.turns())))
             record.require_images()
-            async with _shown(record, alone) as shown:
-                return replace(await step(shown), images=record.images)
-        except Exception as error:  # noqa: BLE001 - no single row may end a run
+            async with _with_prepared_images(record, alone) as prepared:
+                return replace(await step(prepared), images=record.images)
+        except Exception as error:  # noqa: BLE001 - a single row must not end the run
             cause = as_row_error(error)
             if run.verbose and isinstance(cause, InternalError):
                 traceback.print_exc()
@@ -359,10 +359,10 @@ def _guarded(run: Run, step: Step) -> Step:
 
 
 @contextlib.asynccontextmanager
-async def _shown(record: Record, alone: asyncio.Lock) -> AsyncIterator[Record]:
-    """Yield the record with its images as a model is shown them, prepared outside the event loop; of records with large ones one at a time.
+async def _with_prepared_images(record: Record, alone: asyncio.Lock) -> AsyncIterator[Record]:
+    """Yield the record with images prepared for a model, outside the event loop; records with large images one at a time.
 
-    An image that cannot be read stays as it is: whoever shows it gets the error, and a step that looks at the text alone does not.
+    An unreadable image is kept as it is: a step that uses it raises the error, a step that uses only the text does not.
     """
     if not record.images:
         yield record

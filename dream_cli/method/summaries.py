@@ -12,24 +12,24 @@ from dream_cli.records.visible import amount
 
 @dataclass
 class Doubts:
-    """Counts of what could not be read of the observations that pass by."""
+    """Counts of incomplete lists and unverified observations."""
 
-    incomplete: int = 0  # rows with a list that was read in part
+    incomplete: int = 0  # rows with a list that was only partly readable
     unverified: int = 0  # observations
 
     def add(self, record: Record) -> None:
-        """Take in the observations of one record."""
+        """Add the observations of one record."""
         marks = [claim.extra for turn in record.turns() for claim in turn.observations or ()] if record.error is None else []
         self.incomplete += any("incomplete" in extra for extra in marks)
         self.unverified += sum("unverified" in extra for extra in marks)
 
     def include(self, other: Doubts) -> None:
-        """Take in what another summary has counted."""
+        """Add the counts of another summary."""
         self.incomplete += other.incomplete
         self.unverified += other.unverified
 
     def report(self) -> list[str]:
-        """Return a line for each kind that occurs."""
+        """Return one line per kind that occurs."""
         lines = [f"{amount(self.incomplete, 'row', 'have')} a list that is read in part (see `incomplete`)"] if self.incomplete else []
         unverified = f"{amount(self.unverified, 'observation', 'are')} neither confirmed nor refuted (see `unverified`)"
         return [*lines, *([unverified] if self.unverified else [])]
@@ -37,7 +37,7 @@ class Doubts:
 
 @dataclass
 class Scores:
-    """Counts and means of the judgements that pass by; memory does not grow with them."""
+    """Counts and means of the judgements, in constant memory."""
 
     responses: int = 0
     not_observed: int = 0  # prompts in which nobody looked for risks
@@ -47,7 +47,7 @@ class Scores:
     _sums: dict[str, tuple[float, int]] = field(default_factory=lambda: defaultdict(lambda: (0.0, 0)))
 
     def add(self, record: Record) -> None:
-        """Take in the judgements of one record; rows with an error have none that count."""
+        """Add the judgements of one record; rows with an error do not count."""
         if record.error is not None:
             return
         self.not_observed += record.turns()[-1].observations is None
@@ -61,7 +61,7 @@ class Scores:
             self._take(judgement)
 
     def include(self, other: Scores) -> None:
-        """Take in what another summary has counted."""
+        """Add the counts of another summary."""
         self.responses += other.responses
         self.not_observed += other.not_observed
         self.unscored.update(other.unscored)
@@ -93,7 +93,7 @@ class Scores:
         if self.uncertain:
             lines.append(
                 f"  {amount(self.uncertain, 'score', 'are')} uncertain, by up to {self.most_uncertain:.2f} of 10 points: the server does not "
-                "go on from the 1 of 1 and 10 (see `uncertainty`)"
+                "continue a reply from the 1 of 1 and 10 (see `uncertainty`)"
             )
         if self.not_observed:
             lines.append(

@@ -1,4 +1,4 @@
-"""What a stage counts while its rows pass by: rows, errors, and the summary of a stage. Counts of several workers add up."""
+"""The counts of a stage: rows, errors, and its summary. Counts of several workers can be added."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dream_cli.records.visible import shorten, visible_line
 
 @dataclass
 class Tally:
-    """What happened to the rows of a stage."""
+    """The counts of the rows of a stage."""
 
     rows: int = 0
     passed_on: int = 0
     errors: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)  # message of each kind of error
+    first: dict[str, str] = field(default_factory=dict)  # the first message of each kind of error
 
     @property
     def exit_code(self) -> int:
-        """1 where this stage made an error, else 0: errors that came with a row are not counted."""
+        """1 if there are errors of this stage, else 0; errors that came with a row do not count."""
         return 1 if self.errors else 0
 
     def include(self, other: Tally) -> None:
-        """Add the rows that another tally has counted."""
+        """Add the counts of another tally."""
         self.rows += other.rows
         self.passed_on += other.passed_on
         self.errors.update(other.errors)
@@ -33,23 +33,23 @@ class Tally:
 
 
 class Summary(Protocol):
-    """What the summary of a stage needs of the records that pass by."""
+    """The interface of a stage's summary."""
 
     def add(self, record: Record) -> None:
-        """Take in one finished record."""
+        """Add one finished record."""
 
     def include(self, other: Self) -> None:
-        """Take in what another summary has taken in."""
+        """Add the counts of another summary."""
 
 
 class NoSummary:
-    """The summary of a stage that has none."""
+    """The summary of a stage without one."""
 
     def add(self, record: Record) -> None:
-        """Take in nothing."""
+        """Do nothing."""
 
     def include(self, other: NoSummary) -> None:
-        """Take in nothing."""
+        """Do nothing."""
 
 
 NO_SUMMARY = NoSummary()
@@ -64,5 +64,5 @@ def count(tally: Tally, came: Record, record: Record) -> None:
         tally.passed_on += 1
     else:
         tally.errors[record.error.kind] += 1
-        # The words come from servers and data: a terminal would obey the control characters in them.
+        # The message may come from a server or from data: a terminal would execute its control characters.
         tally.first.setdefault(record.error.kind, shorten(visible_line(record.error.message), 400))

@@ -1,1 +1,1 @@
-"""The prompts: templates, their rendering, and the parsers of the answers."""
+"""Prompts: templates, their rendering, and the parsing of the answers."""

@@ -1,6 +1,6 @@
-"""The published forms of guard models: models that label the response to a prompt as safe or unsafe, and answer no other question.
+"""The published formats of guard models, which label the response to a prompt as safe or unsafe and answer no other question.
 
-Each form is a JSON file in `guards/`, which names its source. The prompt and the response go to the model as a conversation; its own
+Each format is a JSON file in `guards/`, which names its source. The prompt and the response are sent as a conversation; the model's
 chat template adds the policy.
 """
 
@@ -23,7 +23,7 @@ GUARDS = Path(__file__).parent / "guards"
 
 @dataclass(frozen=True)
 class GuardReply:
-    """A guard's verdict on a response: its label, whether that counts as harm, the categories of harm, and whether the response refuses."""
+    """A guard's verdict on a response: its label, whether that means harm, the categories of harm, and whether the response refuses."""
 
     label: str
     harmful: bool
@@ -33,10 +33,10 @@ class GuardReply:
 
 @dataclass(frozen=True)
 class GuardFormat:
-    """The form of one family of guards.
+    """The format of one family of guards.
 
-    `reply` is the pattern of a whole reply, with the groups `label`, `categories` and `refusal`. `answers` are the tokens that the
-    reply begins with, where their probabilities are the published score. `body` is merged into the requests to a server.
+    `reply` is the pattern of a whole reply, with the groups `label`, `categories` and `refusal`. `answers` are the first tokens of the
+    reply, if their probabilities are the published score. `body` is merged into the requests to a server.
     """
 
     name: GuardName
@@ -52,16 +52,16 @@ class GuardFormat:
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """The questions that it answers."""
+        """The questions that the guard answers."""
         return ("attack", "refusal") if self.refusals else ("attack",)
 
     @property
     def sha256(self) -> str:
-        """The hash of the form."""
+        """The hash of the format."""
         return _sha256(self.name)
 
     def read(self, text: str) -> GuardReply:
-        """Return the verdict in a reply; raise UnreadableAnswer for a reply of any other form, with an unknown category or with a contradiction."""
+        """Return the verdict in a reply; raise UnreadableAnswer for another format, an unknown category or a contradiction."""
         match = re.fullmatch(self.reply, text.strip(), re.DOTALL)
         if match is None:
             raise UnreadableAnswer(f"the reply does not have the form of {self.name}", raw=text)
@@ -79,7 +79,7 @@ class GuardFormat:
 
 @cache
 def guard_format(name: GuardName) -> GuardFormat:
-    """Return the form of a family of guards."""
+    """Return the format of a family of guards."""
     return GuardFormat(name=name, **json.loads((GUARDS / f"{name}.json").read_text("utf-8")))
 
 

@@ -1,4 +1,4 @@
-"""The list of observations in the answer of a teacher; one that cannot be read raises UnreadableAnswer, and is never an empty list."""
+"""Parsing of the list of observations in a teacher's answer; an unreadable answer raises UnreadableAnswer and is never an empty list."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.record import OBSERVATION, Observation
 
-# Before the first object may stand other entries and comments; a note "[1]" is no list.
+# Other entries and comments may come before the first object; a footnote "[1]" is not a list.
 _OBJECTS = re.compile(r'\[\s*(?:(?:(?:"[^"\[\]]*"|null)\s*,|//[^\n]*\n|/\*.*?\*/)\s*)*\{', re.DOTALL)
 _END = re.compile(r"\}\s*,?\s*\]")
 _NONE = re.compile(r"n/?a|none|null|nothing|not applicable", re.IGNORECASE)
 _EMPTY = re.compile(rf"""(?<![\[,\w])\[\s*(?:(["']?)(?:{_NONE.pattern})\1\s*)?\]\s*\}}?\s*(?:```)?\s*$""", re.IGNORECASE)
 _BEGINNING = re.compile(r'\s*(?:```\w*\s*)?(?:\{\s*"observations"|\[)')
-# Objects without the brackets of a list, whole to the last.
+# Complete objects without the brackets of a list.
 _BARE = re.compile(r'\s*(?:```\w*\s*)?(\{\s*"malicious_content".*\})\s*(?:```\s*)?', re.DOTALL)
-# What a keyboard for Chinese writes for the colon of JSON.
+# The full-width colon of Chinese keyboards.
 _WIDE_COLON = re.compile(r"(?<=[\"'”])\s*：")
 
 
 def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "text"), least: int = 0) -> dict[str, Any]:
-    """Return the JSON schema of `{"observations": [...]}` in the names of the taxonomy, with the sources of these sides alone.
+    """Return the JSON schema of `{"observations": [...]}` with the names of the taxonomy and only the sources of `sides`.
 
     The list has at least `least` entries.
 
@@ -42,17 +42,17 @@ def observations_schema(taxonomy: Taxonomy, sides: Collection[str] = ("image", "
 
 
 def begins_list(answer: str) -> bool:
-    """Whether an answer, which may be cut off, begins as a list of observations does, bare or in an object."""
+    """Whether an answer, possibly cut off, begins like a list of observations, bare or in an object."""
     return _BEGINNING.match(answer) is not None
 
 
 def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ...]:
-    """Read the first JSON list of objects in the answer, alone or in an object, or objects without a list; fences, trailing commas and the like are repaired.
+    """Return the observations in the first JSON list of objects, alone or in an object, or in objects without a list.
 
-    Only `[]`, or a list of the one word "none", at the end of an answer without such a list means that none was found. An entry whose content or category is "none" or
-    "N/A" is no observation, and one with several categories of the taxonomy is one observation for each. Where an entry lacks one of
-    the three fields, the others have the reason in `incomplete`. Raises UnreadableAnswer if there is no list, where it is cut off, or
-    where there are no others.
+    Fences, trailing commas and similar defects are repaired. Only `[]`, or a list of the single word "none", at the end of an answer
+    without such a list means no observations. An entry with the content or category "none" or "N/A" is not an observation; an entry with
+    several categories of the taxonomy is one observation per category. If an entry lacks one of the three fields, the other entries have
+    the reason in `incomplete`. Raises UnreadableAnswer if there is no list, if it is cut off, or if no entry can be read.
     """
     bare = _BARE.fullmatch(answer)
     listed = f"[{bare[1]}]" if bare else answer
@@ -75,20 +75,20 @@ def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ..
 
 
 def _items(answer: str, start: int) -> list[Any]:
-    """Return the entries of the list that begins there; what stands behind it, a note "[1]" for one, is not part of it."""
+    """Return the entries of the list that begins at `start`; text after the list, such as a footnote "[1]", is ignored."""
     import json_repair
 
     try:
         items, _ = json.JSONDecoder().raw_decode(answer, start)
         return list(items)
     except (ValueError, RecursionError):
-        pass  # to be repaired
+        pass  # repaired below
     ends = list(_END.finditer(answer, start))
     if not ends:
         raise UnreadableAnswer("the list of observations is cut off; raise --max-tokens", raw=answer)
     try:
         items = json_repair.loads(_WIDE_COLON.sub(":", answer[start : ends[-1].end()]))
-    except Exception as error:  # noqa: BLE001 - a thousand nested brackets raise RecursionError, others ValueError or AssertionError
+    except Exception as error:  # noqa: BLE001 - deep nesting raises RecursionError, other defects ValueError or AssertionError
         raise UnreadableAnswer(f"the answer is not a JSON list of observations ({type(error).__name__})", raw=answer) from None
     if not isinstance(items, list) or not items:
         raise UnreadableAnswer("the answer is not a JSON list of observations", raw=answer)
@@ -96,7 +96,7 @@ def _items(answer: str, start: int) -> list[Any]:
 
 
 def _observations(item: Any, taxonomy: Taxonomy) -> list[Observation] | None:
-    """Return the observations of one entry, which may be none; None if it is not one."""
+    """Return the observations of one entry, possibly empty; None if the entry is not an observation."""
     values = [item.get(name) for name in OBSERVATION] if isinstance(item, dict) else [None]
     if not all(isinstance(v, str) and v.strip() for v in values):
         return None

@@ -1,10 +1,10 @@
-"""The rendering of prompts from templates: ours, or those of the authors' release, byte for byte.
+"""Rendering of prompts from templates: ours, or those of the authors' release, byte for byte.
 
-Placeholders are filled in one pass, so that user text which contains `{response}` is not filled again. What is filled in is data: it can
-neither close the fence it stands in nor hold a special token of a chat template.
+Placeholders are filled in one pass, so `{response}` in the user's text is not filled again. Filled text is data: it can neither close
+its fence nor contain a special token of a chat template.
 
-A template may put several questions about one case. A line `--- NAME` then begins each of them, and what stands before the first one is
-the beginning that all of them share, so that an engine reads it once.
+A template may have several questions about one case. Each begins with a line `--- NAME`; the text before the first one is their common
+prefix, which an engine reads once.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from dream_cli.prompts.taxonomy import Taxonomy, Term
 from dream_cli.records.record import Observation
 
 TEMPLATES = Path(__file__).parent / "templates"
-# One file per role: a template that is added is known by its name.
+# One file per role; the name of the file is the name of the role.
 NAMES = tuple(sorted(path.stem for path in TEMPLATES.glob("*.txt")))
 TAXONOMY_FILE = "taxonomy.json"
-# The constants of the authors' release (github.com/Kizna1ver/DREAM, prompts/) and what they are here.
+# The constants of the authors' release (github.com/Kizna1ver/DREAM, prompts/) and our roles.
 RELEASED = {
     "PROMPT_OB": "observe_joint",
     "PROMPT_OB_I": "observe_image",
@@ -37,7 +37,7 @@ RELEASED = {
 }
 # Their names for our placeholders.
 _ALIASES = {"output": "response", "text": "content", "harm_cate": "category"}
-# Judge prompts of benchmarks: our wordings, in the published layout, are in dream_cli/benchmarks; the user may supply the published ones.
+# Judge prompts of benchmarks: ours, in the published layout, are in dream_cli/benchmarks; the user may supply the published ones.
 PUBLISHED = (
     "siuo_safe",
     "siuo_effective",
@@ -49,7 +49,7 @@ PUBLISHED = (
     "mm_safetybench",
     *(f"mm_safetybench_{scenario}" for scenario in ("08", "10", "11", "12", "13")),
 )
-# The names that authors of benchmarks gave to what their judge is shown.
+# The placeholders in the published judge prompts of benchmarks.
 _PUBLISHED_ALIASES = {
     "question": "prompt",
     "instruction": "prompt",
@@ -62,9 +62,9 @@ _PLACEHOLDER = re.compile(
     r"\{(image|prompt|sources|categories|observations|observation|response|content|source|category|warning|other|output|text|harm_cate)\}"
 )
 _QUESTION = re.compile(r"^--- (\w+)\r?\n", re.MULTILINE)
-ONLY = ""  # the name of the question of a template that puts one question
+ONLY = ""  # the name of the question in a template with a single question
 _FENCE = re.compile(r"^</(\w+)>$", re.MULTILINE)
-# Of the chat templates of Qwen, Llama, Gemma, Mistral, DeepSeek and their kin. A space behind the first character leaves plain text.
+# Special tokens of Qwen, Llama, Gemma, Mistral, DeepSeek and similar. A space after the first character makes them plain text.
 _SPECIAL_TOKEN = re.compile(
     r"<(?=[|｜][^<>\n]{1,40}[|｜]>|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_header_id|end_header_id)>)|\[(?=/?INST\])",
     re.IGNORECASE,
@@ -73,19 +73,19 @@ _SPECIAL_TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Prompts:
-    """The templates in use, one per role, and the taxonomy they name.
+    """The templates, one per role, and the taxonomy that they list.
 
-    `overrides` names the roles, and "taxonomy", that the user supplied: they win over what a model carries.
+    `overrides` holds the roles (and "taxonomy") that the user supplied; they take precedence over those of a model.
     """
 
     templates: Mapping[str, str]
     taxonomy: Taxonomy
-    published: Mapping[str, str] = field(default_factory=dict)  # judge prompts of benchmarks, where the user has them
+    published: Mapping[str, str] = field(default_factory=dict)  # judge prompts of benchmarks, if the user supplies them
     overrides: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, folder: Path | None = None, taxonomy: Path | None = None) -> Prompts:
-        """Read our templates, with those of `folder` (`NAME.txt`, or the released `*.py` files) in their place."""
+        """Read our templates; those in `folder` (`NAME.txt`, or the released `*.py` files) replace them."""
         ours = {name: _template(TEMPLATES / f"{name}.txt") for name in NAMES}
         theirs = {} if folder is None else _read_folder(folder)
         known = {name: text for name, text in theirs.items() if name in NAMES}
@@ -95,7 +95,7 @@ class Prompts:
 
     @classmethod
     def carried(cls, folder: Path) -> Prompts:
-        """Read what a model carries: `ROLE.txt` for some roles and, where it knows other terms than ours, `taxonomy.json`.
+        """Read the templates of a model: `ROLE.txt` for some roles and, if its terms differ from ours, `taxonomy.json`.
 
         Raises UsageError if a file cannot be read.
         """
@@ -104,86 +104,86 @@ class Prompts:
         return cls(templates, Taxonomy.load(own) if own.exists() else Taxonomy.load())
 
     def with_carried(self, folder: Path) -> Prompts:
-        """Return these prompts with a model's own templates and taxonomy in place of ours; what the user supplied stays."""
+        """Return these prompts with a model's own templates and taxonomy instead of ours; those of the user are kept."""
         own = Prompts.carried(folder)
         templates = {role: text for role, text in own.templates.items() if role in self.templates and role not in self.overrides}
         if "judge_harm" in own.templates and "judge_harm_again" not in self.overrides.union(own.templates):
-            # A model that was trained with one wording of the question does not know another.
+            # A model trained with one wording of the question does not know another one.
             templates["judge_harm_again"] = templates.get("judge_harm", self.templates["judge_harm"])
         taxonomy = own.taxonomy if (folder / TAXONOMY_FILE).exists() and "taxonomy" not in self.overrides else self.taxonomy
         return replace(self, templates={**self.templates, **templates}, taxonomy=taxonomy)
 
     @cached_property
     def hashes(self) -> Mapping[str, str]:
-        """The SHA-256 of each role's template, with the taxonomy filled in where the template names it."""
+        """The SHA-256 of each role's template, with the taxonomy filled in."""
         return {role: hashlib.sha256(self._fill(role, {}).encode()).hexdigest() for role in self.templates}
 
     @cached_property
     def sha256(self) -> str:
-        """One hash of all roles: older models were marked with it instead of one per role."""
+        """A single hash of all roles, which older models have instead of one per role."""
         fixed = {name: self.fixed_parts(name) for name in self.templates}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
     def fixed_parts(self, name: str) -> list[str]:
-        """Return the text between the placeholders of a template, the taxonomy filled in."""
+        """Return the text between the placeholders of a template, with the taxonomy filled in."""
         filled = self._fill(name, {})
         return _PLACEHOLDER.split(filled)[::2]
 
     def questions(self, role: str, prompt: str, response: str = "", *, images: int = 0) -> Mapping[str, str]:
-        """Return the questions of a role about a request, and a response to it, by their names; one that stands alone is named ONLY.
+        """Return the questions of a role about a request and its response, by name; a single question has the name ONLY.
 
         These roles are `judge_harm`, `judge_effective`, `judge_refusal` and `observe_*`.
         """
         return self._fill_all(role, {"prompt": prompt, "response": response}, images)
 
     def verify(self, prompt: str, claim: Observation, *, images: int = 0) -> str:
-        """Ask whether one observation is right (Yes/No)."""
+        """Return the question whether one observation is correct (Yes/No)."""
         values = {"content": claim.malicious_content, "source": claim.source, "category": claim.risk_category}
         return self._fill("verify", {"prompt": prompt, **values}, images)
 
     def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str, *, images: int = 0) -> str:
-        """Ask for the global score, 0 to 10; absent observations are rendered as unknown."""
+        """Return the question for the global score, 0 to 10; absent observations are rendered as "not looked for"."""
         known = "not looked for" if observations is None else written(observations)
         return self._fill("judge_global", {"prompt": prompt, "observations": known, "response": response}, images)
 
     def judge_observation(self, prompt: str, observation: Observation, response: str, *, images: int = 0) -> str:
-        """Ask whether the response recognises one observation (Yes/No)."""
+        """Return the question whether the response recognises one observation (Yes/No)."""
         values = {"prompt": prompt, "observation": written_one(observation), "response": response}
         return self._fill("judge_observation", values, images)
 
     def judge_helpfulness(self, prompt: str, response: str, *, images: int = 0) -> str:
-        """Ask how helpful the response to a harmless prompt is, 0 to 10."""
+        """Return the question how helpful the response to a harmless prompt is, 0 to 10."""
         return self._fill("judge_helpfulness", {"prompt": prompt, "response": response}, images)
 
     def judge_harm_again(self, prompt: str, response: str, *, images: int = 0) -> str:
-        """Ask about harm a second time, in other words (Yes/No)."""
+        """Return the question about harm in its second wording (Yes/No)."""
         return self._fill("judge_harm_again", {"prompt": prompt, "response": response}, images)
 
     def judge_warned(self, prompt: str, warning: str, response: str, *, images: int = 0) -> str:
-        """Ask whether the response is safe, given what is to be minded here (Yes/No; SIUO, section 4)."""
+        """Return the question whether the response is safe, given the safety warning of the item (Yes/No; SIUO, section 4)."""
         return self._fill("judge_warned", {"prompt": prompt, "warning": warning, "response": response}, images)
 
     def judge_preference(self, prompt: str, response: str, other: str, *, images: int = 0) -> str:
-        """Ask which of two responses is the better (A, the first, or B)."""
+        """Return the question which of two responses is better (A, the first, or B)."""
         return self._fill("judge_preference", {"prompt": prompt, "response": response, "other": other}, images)
 
     def respond_observed(self, prompt: str, observations: Sequence[Observation]) -> str:
-        """Ask for an answer with the observations in the context: DREAM without training."""
+        """Return the prompt with the observations in the context: DREAM without training."""
         return self._fill("respond_observed", {"prompt": prompt, "observations": written(observations)})
 
     def judge_published(self, name: str, ours: str, values: Mapping[str, str]) -> str:
-        """Ask as a benchmark's authors did, in the user's copy of their words (`NAME.txt`), else in `ours`."""
+        """Return the judge prompt of a benchmark: the published one if the user supplies it (`NAME.txt`), else `ours`."""
         return _PUBLISHED.sub(lambda m: values.get(_PUBLISHED_ALIASES.get(m[1], m[1]), m[0]), self.published.get(name, ours))
 
     def _fill(self, name: str, values: Mapping[str, str], images: int = 0) -> str:
         return self._filled(name, self.templates[name], values, images)
 
     def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, str]:
-        # The template is split before it is filled: no data begins a question.
+        # The template is split before it is filled, so that data cannot begin a question.
         shared, *parts = _QUESTION.split(self.templates[name])
         if not parts:
             return {ONLY: self._filled(name, shared, values, images)}
-        # A question ends without the line break before the next one, as a template does.
+        # A question ends without the line break before the next one, like a template.
         texts = (shared + text.removesuffix("\n") for text in parts[1::2])
         return {fact: self._filled(name, text, values, images) for fact, text in zip(parts[::2], texts, strict=True)}
 
@@ -197,23 +197,23 @@ class Prompts:
 
 
 def _image_line(images: int) -> str:
-    """Return the line that names the images before the text."""
+    """Return the line about the images before the text."""
     return "" if not images else f"The {'image' if images == 1 else f'{images} images'} above came with the request.\n"
 
 
 def _as_data(text: str, fences: str) -> str:
-    """Return the text with special tokens split and, where the template has fences, with the marks of these escaped: <\\/response>."""
+    """Return the text with special tokens split, and with the tags of the template's fences escaped: <\\/response>."""
     plain = _SPECIAL_TOKEN.sub(lambda m: m[0] + " ", text)
     return re.sub(rf"<(?=\s*/?\s*(?:{fences})\s*/?\s*>)", r"<\\", plain, flags=re.IGNORECASE) if fences else plain
 
 
 def written(observations: Sequence[Observation]) -> str:
-    """Write observations as the JSON list that the prompts show."""
+    """Return observations as the JSON list for prompts."""
     return "[" + ", ".join(map(written_one, observations)) + "]"
 
 
 def written_one(observation: Observation) -> str:
-    """Write one observation as the JSON object that the prompts show."""
+    """Return one observation as the JSON object for prompts."""
     return json.dumps(observation.texts, ensure_ascii=False)
 
 
@@ -243,7 +243,7 @@ def _read_folder(folder: Path) -> dict[str, str]:
 def _read_release(path: Path) -> dict[str, str]:
     """Read the string constants of a released Python file without running it.
 
-    One of the released templates is written as an f-string and cannot even be imported; its source text is taken unchanged.
+    One of the released templates is an f-string that cannot be imported; its source text is used unchanged.
     """
     try:
         source = path.read_text("utf-8")
@@ -257,7 +257,7 @@ def _read_release(path: Path) -> dict[str, str]:
 
 
 def _text_of(value: ast.expr, source: str) -> str:
-    # The classes are put in by a call at the end, `.replace(...)`, which we make ourselves.
+    # The release inserts the classes with a final call `.replace(...)`; we do this ourselves.
     while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
         value = value.func.value
     if isinstance(value, ast.Constant) and isinstance(value.value, str):

@@ -49,11 +49,11 @@ class Taxonomy:
             ) from error
 
     def source(self, name: str) -> str:
-        """Return the canonical source; case, plural and the long forms of the released data are accepted; others become `other:<name>`."""
+        """Return the canonical source; case, plurals and the long forms of the released data are accepted; others become `other:<name>`."""
         return _canonical(name.partition(":")[0] if not name.startswith("other:") else name, self._sources)
 
     def category(self, name: str) -> str:
-        """Return the canonical category, or `other:<name>` for one that is not in the taxonomy."""
+        """Return the canonical category, or `other:<name>` if it is not in the taxonomy."""
         return _canonical(name, self._categories)
 
     def canonical(self, observation: Observation) -> Observation:

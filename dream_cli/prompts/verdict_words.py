@@ -1,6 +1,6 @@
-"""The verdict in the words of a judge: the reply has to be the verdict, or to end in exactly one.
+"""Parsing of a judge's verdict from text: the reply must be the verdict, or end with exactly one.
 
-The first number or word that occurs is never taken. A reply that declines, hesitates, gives a range, uses another scale or names two
+The first number or word that occurs is never used. A reply that declines, hesitates, gives a range, uses another scale or names two
 candidates raises UnreadableAnswer.
 """
 
@@ -17,7 +17,7 @@ SCORES = tuple(str(n) for n in range(11))
 
 _TAG = re.compile(r"</?[a-z]\w*>|\\[a-z]+(?=\{)|[*`_\"“”«»„]", re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*[0-9]{1,2}[.)][ \t]+(?=[^\W\d_]|\.\.)", re.MULTILINE)
-# The scale that the prompt names, in the ways in which judges repeat it.
+# The scale of the prompt, as judges repeat it.
 _SCALE = re.compile(
     r"\b(?:on|from|in|using)?\s*(?:a|the)?\s*(?:scale\s+)?(?:of|from)?\s*\b0\s*(?:to|-|–|—)\s*10\b(?:\s+scale)?"
     r"|(?<=[0-9])\s*(?:/|out of|of)\s*10(?![0-9.%])|\bout of 10\b(?![.%]?[0-9])",
@@ -41,30 +41,30 @@ _BREAK = re.compile(r"[:;,!?=→、。\n\r\u2028]|\.(?![0-9])|\s[-–—]\s")
 _UNFINISHED = re.compile(r"(?:[:;,?=/+\-–—]|\.\.)[\s\"')\]}]*$")
 _EDGES = "'‘’()[]{}#$|\\."
 _NUMBER = re.compile(r"10(?:\.0+)?|[0-9](?:\.[0-9]+)?")
-# What may stand before the verdict in its own clause. Any other word, "not" and "or" among them, leaves it open what is meant.
+# Words that may come before the verdict in its clause. With any other word, such as "not" or "or", the meaning is open.
 _LEADING = re.compile(
     r"(?:a|an|the|this|that|it|its|it's|i|i'd|is|are|would|say|so|thus|therefore|hence|overall|finally|final|then"
     r"|my|our|answer|score|rating|rate|grade|verdict|judgement|judgment|conclusion|response|option|choice"
     r"|global|give|given|assign|choose|pick|prefer|to|be|as|at|of|class|label|result|now)",
     re.IGNORECASE,
 )
-# A number behind such a label counts or measures something else.
+# A number after such a label is not the verdict.
 _OTHER_LABEL = re.compile(r"\b(?:number|count|confidence|probability|total|steps?|pages?|risks|years?|version)\b[^:=]*$", re.IGNORECASE)
-LABEL_WORDS = 4  # a clause of more words is a sentence
+LABEL_WORDS = 4  # a longer clause is a sentence, not a label
 _OPEN_END = re.compile(r"\b(?:not|never|or|nor|and|either|neither|between|than|n['’]t)$", re.IGNORECASE)
 
 
 def written_answer(reply: str, answers: Sequence[str], *, alone: bool = False) -> str:
-    """Return the one of the answers that the reply is or ends in; with `alone` it must hold nothing else but a label ("Answer: Yes").
+    """Return the answer that the reply is or ends with; with `alone`, only a label may come before it ("Answer: Yes").
 
-    Case counts for answers of one letter alone, as "a" is a word. Raises UnreadableAnswer.
+    Only answers of one letter are case-sensitive, because "a" is a word. Raises UnreadableAnswer.
     """
     names = {answer if len(answer) == 1 else answer.casefold(): answer for answer in answers}
     return _verdict(reply, lambda word: names.get(word if len(word) == 1 else word.casefold()), f"one of {', '.join(answers)}", alone)
 
 
 def written_score(reply: str, *, alone: bool = False) -> float:
-    """Return the score, 0 to 10, that the reply is or ends in; a number between 0 and 1 is of another scale. Raises UnreadableAnswer."""
+    """Return the score, 0 to 10, that the reply is or ends with; raise UnreadableAnswer, also for a number between 0 and 1."""
     plain = _SCALE.sub(" ", _LIST_MARK.sub("", _plain(reply)))
     form = "a number from 0 to 10"
     if _OTHER_SCALE.search(plain):
@@ -76,12 +76,12 @@ def written_score(reply: str, *, alone: bool = False) -> float:
 
 
 def declines(reply: str) -> bool:
-    """Whether the words are those of a judge that will not answer; "No, I can't help with that" is no verdict."""
+    """Whether a judge declines to answer; "No, I can't help with that" is not a verdict."""
     return _DECLINES.search(_plain(reply)) is not None
 
 
 def _verdict(reply: str, candidate: Callable[[str], str | None], form: str, alone: bool, plain: str | None = None) -> str:
-    """Return the candidate in the last clause of the reply, where no other clause is a verdict of another kind."""
+    """Return the candidate in the last clause of the reply; raise UnreadableAnswer if another clause has a different one."""
     plain = (_plain(reply) if plain is None else plain).strip()
     if _DECLINES.search(plain):
         raise UnreadableAnswer("the judge declines to answer", raw=reply)
@@ -103,7 +103,7 @@ def _verdict(reply: str, candidate: Callable[[str], str | None], form: str, alon
 
 
 def _of_clause(clause: str, candidate: Callable[[str], str | None]) -> str | None:
-    """Return the verdict that the clause ends in, None if there is none or if other words stand before it."""
+    """Return the verdict at the end of the clause; None if there is none or other words come before it."""
     words = [word for part in clause.split() if (word := part.strip(_EDGES))]
     if not words or not all(_LEADING.fullmatch(word) for word in words[:-1]):
         return None
@@ -111,6 +111,6 @@ def _of_clause(clause: str, candidate: Callable[[str], str | None]) -> str | Non
 
 
 def _plain(text: str) -> str:
-    """Return the text without tags and emphasis, in lines of single spaces; full-width digits and punctuation become plain ones."""
+    """Return the text without tags and emphasis, with single spaces, and with full-width digits and punctuation normalised."""
     lines = _TAG.sub(" ", unicodedata.normalize("NFKC", text)).splitlines()
     return "\n".join(line for raw in lines if (line := " ".join(raw.split())))

@@ -1,6 +1,6 @@
-"""The agreement of a judge with people, and the direction of its errors: pure functions on labels.
+"""The agreement of a judge with human labels, and the direction of its errors: pure functions on labels.
 
-A label is a truth value, a word or a number. A statistic that is not defined (one class only, one rater only) is None, never 0 or 1.
+A label is a truth value, a word or a number. An undefined statistic (only one class, only one rater) is None, never 0 or 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ METRICS = ("nominal", "ordinal", "interval")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value in its unit, with its interval."""
+    """A value with its interval, in the same unit."""
 
     value: float
     interval: Interval
@@ -27,14 +27,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Share:
-    """k of n, with Wilson's interval."""
+    """A proportion, k of n, with Wilson's interval."""
 
     k: int
     n: int
 
     @property
     def rate(self) -> float | None:
-        """The share; None for n = 0."""
+        """The proportion; None for n = 0."""
         return self.k / self.n if self.n else None
 
     @property
@@ -44,7 +44,7 @@ class Share:
 
 
 def confusion(pairs: Sequence[tuple[Label, Label]]) -> dict[Label, dict[Label, int]]:
-    """Return how often each gold label (outer) was given each label by the judge (inner), every label in both, sorted."""
+    """Return the confusion matrix: the counts by gold label (outer) and judged label (inner), with every label in both, sorted."""
     counts, labels = Counter(pairs), sorted({label for pair in pairs for label in pair}, key=str)
     return {gold: {judged: counts[gold, judged] for judged in labels} for gold in labels}
 
@@ -52,8 +52,7 @@ def confusion(pairs: Sequence[tuple[Label, Label]]) -> dict[Label, dict[Label, i
 def cohen_kappa(pairs: Sequence[tuple[Label, Label]], level: float = LEVEL) -> Estimate | None:
     """Return Cohen's kappa of two raters with its asymptotic interval (Fleiss et al. 1969).
 
-    None if one of the two gave everything the same label: agreement is then what chance gives, whatever the other labels are.
-
+    None if one rater used a single label: agreement is then equal to chance, whatever the other rater's labels are.
     Needs statsmodels.
     """
     if min(len({pair[rater] for pair in pairs}) for rater in (0, 1)) < 2:
@@ -67,10 +66,10 @@ def cohen_kappa(pairs: Sequence[tuple[Label, Label]], level: float = LEVEL) -> E
 
 
 def auc(positive: Sequence[float], negative: Sequence[float], level: float = LEVEL) -> Estimate | None:
-    """Return the area under the ROC curve: how often a positive item has a higher value than a negative one, a tie counting half.
+    """Return the area under the ROC curve: the probability that a positive item has a higher value than a negative one; ties count half.
 
-    The interval is the score-type one of Newcombe (2006, Stat. Med. 25:559, method 5), which has a width also where the two classes
-    are separated without an error. None if a class is empty.
+    The interval is the score interval of Newcombe (2006, Stat. Med. 25:559, method 5), which has a positive width even for perfectly
+    separated classes. None if a class is empty.
     """
     m, n = len(positive), len(negative)
     if not (m and n):
@@ -94,12 +93,12 @@ def auc(positive: Sequence[float], negative: Sequence[float], level: float = LEV
 
 
 def krippendorff_alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal") -> float | None:
-    """Return Krippendorff's alpha; one sequence of labels per unit, None if a rater gave none (Krippendorff 2011).
+    """Return Krippendorff's alpha of one sequence of labels per unit; a missing label is None (Krippendorff 2011).
 
-    `metric` is the level of measurement: nominal, ordinal (the values must sort) or interval (numbers). Units with fewer than two
-    labels do not count. None if no two labels differ: chance agreement is then 1, and alpha is 0/0.
+    `metric` is the level of measurement: nominal, ordinal (sortable values) or interval (numbers). Units with fewer than two
+    labels do not count. The result is None if all labels are equal: chance agreement is then 1, and alpha is 0/0.
 
-    Disagreement is squared distance, so that the sum over all pairs of a group is its spread about the mean:
+    Disagreement is squared distance, so the sum over all pairs of a group is its spread about the mean:
     alpha = 1 - sum_u m_u/(m_u - 1) spread(u) / (n/(n - 1) spread(all)), m_u labels in unit u, n in all units.
     """
     if metric not in METRICS:
@@ -109,58 +108,58 @@ def krippendorff_alpha(units: Sequence[Sequence[Label | None]], metric: str = "n
     everything = [label for unit in rated for label in unit]
     if len(set(everything)) < 2:
         return None
-    places = _places(everything, metric)
-    expected = len(everything) / (len(everything) - 1) * _spread(everything, places)
-    return 1 - sum(len(unit) / (len(unit) - 1) * _spread(unit, places) for unit in rated) / expected
+    positions = _positions(everything, metric)
+    expected = len(everything) / (len(everything) - 1) * _spread(everything, positions)
+    return 1 - sum(len(unit) / (len(unit) - 1) * _spread(unit, positions) for unit in rated) / expected
 
 
-def _places(labels: Sequence[Label], metric: str) -> dict[Label, float] | None:
-    """Return the position of each label on a line; None for nominal labels, which are all equally far apart."""
+def _positions(labels: Sequence[Label], metric: str) -> dict[Label, float] | None:
+    """Return the position of each label on a line; None for nominal labels, whose distances are all equal."""
     if metric == "nominal":
         return None
     if metric == "interval":
         return {label: float(label) for label in labels}
-    counts, place, below = Counter(labels), {}, 0
+    counts, positions, below = Counter(labels), {}, 0
     for label in sorted(counts):
         # The ordinal distance of two labels is that of their mid-ranks.
-        place[label] = below + counts[label] / 2
+        positions[label] = below + counts[label] / 2
         below += counts[label]
-    return place
+    return positions
 
 
-def _spread(labels: Sequence[Label], places: dict[Label, float] | None) -> float:
+def _spread(labels: Sequence[Label], positions: dict[Label, float] | None) -> float:
     """Return the sum of squared distances from the mean; nominal labels are the corners of a simplex with sides of length 1."""
-    if places is None:
+    if positions is None:
         return (len(labels) - sum(n * n for n in Counter(labels).values()) / len(labels)) / 2
-    values = [places[label] for label in labels]
+    values = [positions[label] for label in labels]
     mean = fmean(values)
     return sum((value - mean) ** 2 for value in values)
 
 
 def alpha(units: Sequence[Sequence[Label | None]], metric: str = "nominal", level: float = LEVEL, seed: int = 0) -> Estimate | None:
-    """Return Krippendorff's alpha with its bootstrap interval over units; None if it is not defined. Needs numpy."""
+    """Return Krippendorff's alpha with its bootstrap interval over units; None if it is undefined. Needs numpy."""
     value = krippendorff_alpha(units, metric)
     if value is None:
         return None
 
-    def drawn(indices: Sequence[int]) -> float:
+    def resampled_value(indices: Sequence[int]) -> float:
         resampled = krippendorff_alpha([units[i] for i in indices], metric)
         return nan if resampled is None else resampled
 
-    return Estimate(value, bootstrap(len(units), drawn, level, resamples=1000, seed=seed))
+    return Estimate(value, bootstrap(len(units), resampled_value, level, resamples=1000, seed=seed))
 
 
 def true_rates(pairs: Sequence[tuple[bool, bool]]) -> tuple[Share, Share]:
-    """Return the true positive and the true negative rate of the judge, pairs being (gold, judged)."""
+    """Return the true positive rate and the true negative rate of the judge; the pairs are (gold, judged)."""
     judged = {gold: [j for g, j in pairs if g == gold] for gold in (True, False)}
     return Share(sum(judged[True]), len(judged[True])), Share(sum(not j for j in judged[False]), len(judged[False]))
 
 
 def corrected_rate(apparent: Share, tpr: Share, tnr: Share, level: float = LEVEL) -> Estimate | None:
-    """Return the true rate behind the `apparent` one of a judge with these true rates (Rogan and Gladen 1978), in [0, 1].
+    """Return the rate in [0, 1], corrected for the judge's errors, from the `apparent` rate and the judge's `tpr` and `tnr`.
 
-    The interval includes the uncertainty of the true rates (Lang and Reiczigel 2014, Prev. Vet. Med. 113:13). None if the judge
-    is no better than chance, or where gold has only one of the two classes.
+    The estimator is that of Rogan and Gladen (1978); the interval includes the uncertainty of `tpr` and `tnr` (Lang and Reiczigel 2014,
+    Prev. Vet. Med. 113:13). None if the judge is no better than chance, or the gold labels have only one class.
     """
     if not (apparent.n and tpr.n and tnr.n):
         return None
@@ -171,7 +170,7 @@ def corrected_rate(apparent: Share, tpr: Share, tnr: Share, level: float = LEVEL
 
 
 def _lang_reiczigel(apparent: Share, tpr: Share, tnr: Share, z: float) -> Interval:
-    # Pseudo-observations are added to each sample, half of them successes, as Agresti and Coull do for one rate.
+    # Pseudo-observations, half of them successes, are added to each sample, as in the Agresti-Coull interval.
     n, n_se, n_sp = apparent.n + z * z, tpr.n + 2, tnr.n + 2
     p, se, sp = (apparent.k + z * z / 2) / n, (tpr.k + 1) / n_se, (tnr.k + 1) / n_sp
     youden = se + sp - 1
@@ -185,7 +184,7 @@ def _lang_reiczigel(apparent: Share, tpr: Share, tnr: Share, z: float) -> Interv
 
 
 def mean_error(pairs: Sequence[tuple[float, float]], level: float = LEVEL, seed: int = 0) -> Estimate:
-    """Return the mean of judged minus gold, in the unit of the scores, with its bootstrap interval; needs scipy and one pair."""
+    """Return the mean of judged minus gold, in the unit of the scores, with its bootstrap interval; needs scipy and at least one pair."""
     errors = [judged - gold for gold, judged in pairs]
     return Estimate(fmean(errors), bootstrap_mean(errors, level, seed=seed))
 
@@ -196,11 +195,11 @@ def rank_correlation(pairs: Sequence[tuple[float, float]], level: float = LEVEL,
     if value is None:
         return None
 
-    def drawn(indices: Sequence[int]) -> float:
+    def resampled_value(indices: Sequence[int]) -> float:
         resampled = _spearman([pairs[i] for i in indices])
         return nan if resampled is None else resampled
 
-    return Estimate(value, bootstrap(len(pairs), drawn, level, resamples=1000, seed=seed))
+    return Estimate(value, bootstrap(len(pairs), resampled_value, level, resamples=1000, seed=seed))
 
 
 def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -214,25 +213,25 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
 def length_bias(errors: Sequence[tuple[int, float]], level: float = LEVEL, seed: int = 0) -> Estimate | None:
     """Return the rank correlation of a response's length in words with the judge's error on it (judged minus gold).
 
-    Above 0 the judge favours long responses more than people do. None if every error or every length is the same.
+    Above 0 the judge favours long responses more than people do. None if all errors or all lengths are equal.
     """
     return rank_correlation([(float(words), error) for words, error in errors], level, seed)
 
 
 @dataclass(frozen=True)
 class PositionBias:
-    """The effect of swapping the order of two responses: the share of flipped verdicts, and the place that they favour."""
+    """The effect of swapping the order of two responses: the share of flipped verdicts, and the position that they favour."""
 
     flipped: Share
     first: Share  # of the flipped verdicts, those for the response shown first both times
 
     @property
     def p(self) -> float:
-        """The two-sided exact p for no preference between the two places."""
+        """The two-sided exact p-value for no preference between the two positions."""
         return mcnemar(Paired(0, self.first.k, self.first.n - self.first.k, 0))
 
 
 def position_bias(orders: Sequence[tuple[float, float]]) -> PositionBias:
-    """Return the bias for a place; each pair holds whether the response won (1 or 0) when shown first and when shown second."""
+    """Return the position bias; each pair is the outcome (1 or 0) of a response shown first, and of the same response shown second."""
     flipped = [(first, second) for first, second in orders if first != second]
     return PositionBias(Share(len(flipped), len(orders)), Share(sum(first > second for first, second in flipped), len(flipped)))

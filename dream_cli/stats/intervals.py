@@ -1,7 +1,7 @@
-"""The uncertainty of rates and differences: intervals, paired tests and the smallest difference that a set can show.
+"""The uncertainty of rates and differences: intervals, paired tests and the smallest detectable difference.
 
-Rates and differences are shares in [0, 1] and [-1, 1]; `level` is the two-sided confidence level. The closed forms need the
-standard library alone; resampling and Student's quantiles need scipy (the `eval` extra).
+Rates are in [0, 1] and differences in [-1, 1]; `level` is the two-sided confidence level. The closed forms need only the
+standard library; resampling and Student's quantiles need scipy (the `eval` extra).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEVEL = 0.95
 
 
 def percent(share: float | None) -> str:
-    """Return a share in [0, 1] as a percentage with one decimal, such as "12.5 %"; "-" where there is none."""
+    """Return a share in [0, 1] as a percentage with one decimal, such as "12.5 %"; "-" for None."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
@@ -36,9 +36,9 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Paired:
-    """The counts of the same items in two runs: successes in `both`, only `before`, only `after`, or in `neither`.
+    """The outcomes of the same items in two runs: the number of successes in `both`, only `before`, only `after`, or in `neither`.
 
-    Counts are fractional where several seeds of the same items are averaged.
+    Counts are fractional if several seeds of the same items are averaged.
     """
 
     both: float
@@ -76,7 +76,7 @@ class Paired:
 def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
     """Return Wilson's score interval of k successes in n (Wilson 1927); [0, 1] for no trials.
 
-    `k` is fractional where several trials of an item are averaged. Raises ValueError if not 0 <= k <= n.
+    `k` is fractional if several trials of an item are averaged. Raises ValueError unless 0 <= k <= n.
     """
     if not 0 <= k <= n:
         raise ValueError(f"{k} successes of {n}")
@@ -85,18 +85,19 @@ def wilson(k: float, n: int, level: float = LEVEL) -> Interval:
     z, p = normal_quantile(level), k / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # At the ends the bound is exactly 0 or 1; the sum would leave a rounding error there.
+    # Exactly 0 or 1 at the ends, without the rounding error of the sum.
     return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
 
 
 def mcnemar(paired: Paired) -> float:
-    """Return the two-sided p of McNemar's exact test: under the null hypothesis each discordant item falls either way with probability 1/2; 1 for none.
+    """Return the two-sided p-value of McNemar's exact test; 1 without discordant items.
 
-    Raises ValueError for counts that are not whole.
+    Under the null hypothesis each discordant item is a success before or after with probability 1/2. Raises ValueError for fractional
+    counts.
     """
     n, fewer = int(paired.discordant), int(min(paired.before, paired.after))
     if (n, fewer) != (paired.discordant, min(paired.before, paired.after)):
-        raise ValueError("McNemar's exact test takes whole counts")
+        raise ValueError("McNemar's exact test needs whole counts")
     return min(1.0, 2 * sum(comb(n, i) for i in range(fewer + 1)) / (1 << n))
 
 
@@ -120,21 +121,21 @@ def paired_difference(paired: Paired, level: float = LEVEL) -> Interval:
     product = (a + b) * (c + d) * (a + c) * (b + d)
     excess = float(a * d - b * c)
     if excess > 0:
-        # A positive correlation narrows the interval; it is taken with a continuity correction.
+        # A positive correlation narrows the interval; it gets a continuity correction.
         excess = max(excess - n / 2, 0.0)
     return newcombe((a + b, n), (a + c, n), excess / sqrt(product) if product else 0.0, level)
 
 
 def bootstrap(n: int, statistic: Callable[[Sequence[int]], float], level: float = LEVEL, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Return the percentile interval of a statistic of n items resampled with replacement; `statistic` takes the drawn indices.
+    """Return the percentile interval of a statistic of n items, resampled with replacement; `statistic` takes the indices of a resample.
 
-    Draws in which the statistic is not defined (NaN) are left out; where all are, the interval is [NaN, NaN]. Needs numpy.
+    Resamples with an undefined statistic (NaN) are left out; if all are undefined, the interval is [NaN, NaN]. Needs numpy.
     """
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    drawn = [statistic(rng.integers(0, n, n).tolist()) for _ in range(resamples)]
-    defined = [value for value in drawn if not isnan(value)]
+    values = [statistic(rng.integers(0, n, n).tolist()) for _ in range(resamples)]
+    defined = [value for value in values if not isnan(value)]
     if not defined:
         return Interval(nan, nan)
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
@@ -144,26 +145,26 @@ def bootstrap(n: int, statistic: Callable[[Sequence[int]], float], level: float 
 def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int = 9999, seed: int = 0) -> Interval:
     """Return the percentile interval of the mean of one value per item, such as a paired difference; needs scipy.
 
-    Several trials or seeds of an item are one value, their mean: they aren't independent of each other.
+    Several trials or seeds of one item are not independent: pass their mean as a single value.
     """
     import numpy as np
     from scipy.stats import bootstrap as resample
 
-    made = resample(
+    interval = resample(
         (np.asarray(values, float),),
         np.mean,
         n_resamples=resamples,
-        # 100 draws at a time bound the memory.
+        # 100 resamples at a time, to limit the memory.
         batch=100,
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(float(made.low), float(made.high))
+    return Interval(float(interval.low), float(interval.high))
 
 
 def student(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Return Student's interval of the mean of a few independent values, such as one difference per seed; needs scipy and two values."""
+    """Return Student's interval of the mean of a few independent values, such as one difference per seed; needs scipy and at least two values."""
     from statistics import stdev
 
     from scipy.stats import t
@@ -173,19 +174,22 @@ def student(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def not_worse(difference: Interval, margin: float, *, higher_is_better: bool = True) -> bool:
-    """Whether a difference (after minus before) excludes a loss of `margin` or more: non-inferiority, one-sided at half of 1 - level."""
+    """Whether the interval of a difference (after minus before) excludes a loss of `margin` or more.
+
+    This is a test of non-inferiority, one-sided at (1 - level) / 2.
+    """
     return difference.low > -margin if higher_is_better else difference.high < margin
 
 
 def mcnemar_power(n: int, discordant: float, difference: float, level: float = LEVEL) -> float:
     """Return the probability that McNemar's exact test of n items has p < 1 - `level`.
 
-    `discordant` is the share of items with different outcomes, `difference` that of the two rates, 0 < difference <= discordant.
+    `discordant` is the share of items with different outcomes, `difference` that of the two rates; 0 < difference <= discordant.
     """
     toward = (discordant + difference) / (2 * discordant)
     middle, reach = n * discordant, 5 * sqrt(n * discordant * (1 - discordant)) + 1
     counts = range(max(0, round(middle - reach)), min(n, round(middle + reach)) + 1)
-    # Of many counts, about forty in even steps stand for all.
+    # Of many counts, use about forty in equal steps.
     counts = counts[:: max(1, len(counts) // 40)]
     weights = [_binomial(k, n, discordant) for k in counts]
     power = 0.0
@@ -197,7 +201,7 @@ def mcnemar_power(n: int, discordant: float, difference: float, level: float = L
 
 @cache
 def _most_against(discordant: int, alpha: float) -> int:
-    """Return the largest number of discordant items against a difference at which McNemar's exact p is under alpha; -1 where none is."""
+    """Return the largest minority among the discordant items with McNemar's exact p < alpha; -1 if there is none."""
     fewer = max(-1, int(discordant / 2 - sqrt(discordant)))
     while fewer >= 0 and not 2 * _at_most(fewer, discordant, 0.5) < alpha:
         fewer -= 1
@@ -213,11 +217,11 @@ def _binomial(k: int, n: int, p: float) -> float:
 
 
 def _at_most(k: int, n: int, p: float) -> float:
-    """Return the probability of at most k successes of n."""
+    """Return the probability of at most k successes in n trials."""
     if k < 0 or k >= n or p in (0.0, 1.0):
         return float(k >= n * p if k >= 0 else 0)
     if k > n * p:
-        # Summed from the side whose terms fall, so that no term is lost below the smallest number.
+        # Sum the other tail, whose terms decrease from the first one, so that none underflows.
         return 1 - _at_most(n - k - 1, n, 1 - p)
     total = term = _binomial(k, n, p)
     while k > 0 and term > 1e-12 * total:
@@ -228,10 +232,10 @@ def _at_most(k: int, n: int, p: float) -> float:
 
 @cache
 def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, level: float = LEVEL) -> float:
-    """Return the least difference of two rates on the same n items that McNemar's exact test finds with this power, to a thousandth.
+    """Return the smallest difference of two rates on the same n items that McNemar's exact test detects with this power, to a thousandth.
 
-    `discordant` is the share of items with different outcomes, and at least the difference itself. Before a second run exists it is
-    taken as 2 p (1 - p), the value for an independent run at rate p: at most 0.5. 1 where the set can show no difference at all.
+    `discordant` is the share of items with different outcomes, at least the difference itself. Without a second run, use 2 p (1 - p),
+    the value for an independent run with rate p: at most 0.5. The result is 1 if the set cannot show any difference.
     """
     low, high = 0.0, 1.0
     while high - low > 1e-4:
@@ -241,7 +245,7 @@ def smallest_difference(n: int, discordant: float = 0.5, power: float = 0.8, lev
 
 
 def require_libraries() -> None:
-    """Raise UsageError, with the command to install them, where scipy or statsmodels is missing."""
+    """Raise UsageError, with the command to install them, if scipy or statsmodels is missing."""
     if not all(map(find_spec, ("scipy", "statsmodels"))):
         raise UsageError(f"paired tests and agreement need scipy and statsmodels; {with_extra('eval')}")
 
