@@ -256,6 +256,13 @@ def test_a_model_that_lacks_weights_is_refused(llava: Path) -> None:
         answered(llava, mark)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_model_with_a_file_that_is_cut_off_is_refused(llava: Path, file: str) -> None:
+    (llava / file).write_bytes((llava / file).read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"cannot load the (model|processor)|config\.json"):
+        answered(llava, mark)
+
+
 @pytest.mark.parametrize("device", ["cuda:9", "toaster"])
 def test_a_device_that_is_not_there(llava: Path, device: str) -> None:
     with pytest.raises(UsageError, match="cannot load the model"):

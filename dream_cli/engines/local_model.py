@@ -14,8 +14,6 @@ from dream_cli.engines.protocol import Chat
 from dream_cli.errors import UsageError, with_extra
 
 SMALL = 20_000_000  # parameters
-# Errors of transformers and peft for files that are missing, damaged, of another model or of a newer version.
-LOADING_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError)
 
 
 def row_seed(chat: Chat, seed: int, sample: int) -> int:
@@ -47,7 +45,7 @@ def load_processor(checkpoint: Checkpoint, name: str) -> Any:
     allow_image_only_processors()
     try:
         return AutoProcessor.from_pretrained(checkpoint.processor, local_files_only=True, trust_remote_code=False)
-    except LOADING_ERRORS as error:
+    except Exception as error:  # files that are damaged or of another version raise errors of many libraries
         reason = first_line(error)
         # Some families, such as Pixtral and Llama 4, have no image processor without torchvision.
         is_missing = "torchvision" in reason.lower() and find_spec("torchvision") is None
@@ -64,7 +62,7 @@ def load_weights(folder: Path, name: str, dtype: Any, **more: Any) -> Any:
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True, **more
         )
-    except LOADING_ERRORS as error:
+    except Exception as error:
         raise UsageError(f"cannot load the model {name}: {first_line(error)}") from error
     if report["missing_keys"]:
         # transformers would continue with random weights instead.
@@ -84,10 +82,10 @@ def with_adapter(model: Any, checkpoint: Checkpoint, trainable: bool = False) ->
         raise UsageError(f"{checkpoint.adapter} is an adapter, and peft, which reads it, is not installed; {with_extra('train')}") from None
     try:
         return PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=trainable)
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:
         raise UsageError(f"the adapter {checkpoint.adapter} does not fit its base {checkpoint.folder}: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message: some libraries append a list of every supported value."""
-    return str(error).strip().partition("\n")[0]
+    """Return the first line of an error's message, else its type: some libraries append a list of every supported value."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
