@@ -1,1 +1,1 @@
-"""The benchmarks of `dream eval`: one file each, which loads the official files and states the rules."""
+"""The benchmarks of `dream eval`: one file each, with the loader of the official files and the scoring rules."""

@@ -1,7 +1,7 @@
-"""Answers made elsewhere: result files of VLMEvalKit (xlsx, tsv, csv, json) and sample files of lmms-eval (jsonl), as responses of items.
+"""Answers from other tools: result files of VLMEvalKit (xlsx, tsv, csv, json) and sample files of lmms-eval (jsonl), as responses to items.
 
-An answer belongs to the items whose prompt has the same words. Where several items share a prompt, the label of VLMEvalKit's MSSBench
-(`comply` or `refuse`) tells them apart; else the answer is left out and reported, as it could be that of another item.
+An answer belongs to the item with the same prompt. If several items share a prompt, the label of VLMEvalKit's MSSBench (`comply` or
+`refuse`) distinguishes them; without it the answer is ambiguous, and is left out and reported.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from dream_cli.records.record import Record, Response
 
 Json = dict[str, Any]
 SUFFIXES = (".xlsx", ".tsv", ".csv", ".json", ".jsonl")
-# What VLMEvalKit writes in place of an answer, at the beginning of the cell.
+# The beginning of the cell that VLMEvalKit writes instead of an answer.
 _FAILED = "Failed to obtain answer"
-# VLMEvalKit's label of what a model should do with a prompt, and ours.
+# VLMEvalKit's label of the expected behaviour, and ours.
 _EXPECTS = {"comply": "answer", "refuse": "refuse"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a prompt; `expects` is what a model should do with the prompt, where the file says so, as in an item."""
+    """One answer to a prompt; `expects` is the expected behaviour as in an item, if the file has it."""
 
     prompt: str
     response: Response
@@ -39,9 +39,9 @@ class Answer:
 
 
 def read_answers(file: str, report: Callable[[str], None]) -> list[Answer]:
-    """Return the answers in a file, with its name as that of their model; those that failed are reported.
+    """Return the answers in a file, with the file name as the model name; report the failed ones.
 
-    Raises UsageError if it is not a file of answers, or if it holds none.
+    Raises UsageError if it is not a file of answers or holds none.
     """
     if not os.path.isfile(file):
         raise UsageError(f"{file} does not exist; --answers takes a result file of VLMEvalKit or a sample file of lmms-eval")
@@ -66,7 +66,7 @@ def read_answers(file: str, report: Callable[[str], None]) -> list[Answer]:
 
 
 def _of_vlmevalkit(row: Json, model: str) -> Answer | None:
-    """Return the answer of a row; None if the call failed, or if the cell is empty."""
+    """Return the answer of a row; None if the call failed or the cell is empty."""
     text = row.get("prediction")
     if text is None or str(text).startswith(_FAILED) or row.get("question") is None:
         return None
@@ -75,7 +75,7 @@ def _of_vlmevalkit(row: Json, model: str) -> Answer | None:
 
 
 def _of_lmms_eval(row: Json, model: str) -> Iterator[Answer | None]:
-    """Yield the answers of a row: the filtered one where it is a text, else each of the raw ones."""
+    """Yield the answers of a row: the filtered ones if they are text, else the raw ones."""
     prompt = _prompt_of(row)
     texts = [text for name in ("filtered_resps", "resps") if (text := _texts(row.get(name)))]
     if prompt is None or not texts:
@@ -85,7 +85,7 @@ def _of_lmms_eval(row: Json, model: str) -> Iterator[Answer | None]:
 
 
 def _prompt_of(row: Json) -> str | None:
-    """Return the prompt of a sample: the input of its request, or in older files the first argument, or the document's own."""
+    """Return the prompt of a sample: the input of its request, in older files the first argument, else the prompt of its document."""
     arguments, document = row.get("arguments"), row.get("doc")
     first = arguments[0] if isinstance(arguments, list) and arguments else None
     candidates = [row.get("input"), first[0] if isinstance(first, list) and first else first]
@@ -95,7 +95,7 @@ def _prompt_of(row: Json) -> str | None:
 
 
 def _texts(value: Any) -> list[str]:
-    """Return the texts in the lists of a field, however deep; none where something else is in them, such as the scores of options."""
+    """Return the texts in the nested lists of a field; none if the lists hold anything else, such as scores of options."""
     if isinstance(value, str):
         return [value]
     inner = [_texts(one) for one in value] if isinstance(value, list) else [[]]
@@ -103,7 +103,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _answer(prompt: str, text: str, model: str, *, expects: str | None = None, thoughts: str = "") -> Answer | None:
-    """Return an answer with the thoughts in its text apart; None if nothing but thoughts is in it. `thoughts` came beside the text."""
+    """Return an answer with its thoughts separated; None if it has only thoughts. `thoughts` are those of a separate field."""
     parts = split_thoughts(text)
     if not parts.text.strip():
         return None
@@ -154,27 +154,27 @@ def _sheet(path: Path) -> Iterator[Json]:
 def with_answers(items: Sequence[Record], answers: Sequence[Answer], report: Callable[[str], None]) -> list[Record]:
     """Return the items with the answers to their prompts as responses; an item without an answer gets an error.
 
-    Answers that belong to no item, or that may belong to several, are left out and reported. Raises UsageError if none fits.
+    Answers that match no item, or several, are left out and reported. Raises UsageError if none matches one item.
     """
     by_prompt: dict[str, list[Record]] = defaultdict(list)
     for item in items:
         if item.error is None:
             by_prompt[_key(item.turns()[-1].prompt)].append(item)
     responses: dict[int, list[Response]] = defaultdict(list)
-    strangers = ambiguous = 0
+    unknown = ambiguous = 0
     for answer in answers:
         fitting = by_prompt.get(_key(answer.prompt), [])
         if len(fitting) > 1 and answer.expects is not None:
             fitting = [item for item in fitting if Item.of(item).expects == answer.expects]
-        strangers += not fitting
+        unknown += not fitting
         ambiguous += len(fitting) > 1
         if len(fitting) == 1:
             responses[id(fitting[0])].append(answer.response)
     if not responses:
         why = "several items share their prompts" if ambiguous else "no prompt is that of an item"
         raise UsageError(f"none of the {len(answers)} answers fits one item: {why}")
-    if strangers:
-        report(f"{strangers} of {len(answers)} answers are to prompts of no item here and are left out")
+    if unknown:
+        report(f"{unknown} of {len(answers)} answers are to prompts of no item here and are left out")
     if ambiguous:
         report(f"{ambiguous} of {len(answers)} answers are to prompts that several items share, so they are left out")
     missing = NoAnswer("empty", "the file of answers has none for this item")

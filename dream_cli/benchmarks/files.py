@@ -1,4 +1,4 @@
-"""The official files of a benchmark: in a folder, one file, a zip of images, or a data set of the hub (`hf://NAME`)."""
+"""The official files of a benchmark: a folder, a single file, a zip of images, or a data set of the hub (`hf://NAME`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dream_cli.records.cache import cache_folder
 from dream_cli.records.image_bytes import digest
 from dream_cli.records.record import Image
 
-DEPTH = 3  # official archives keep their tables at most three folders down
+DEPTH = 3  # official archives have their tables at most three folders deep
 
 
 def open_files(data: str, name: str) -> OfficialFiles:
@@ -56,7 +56,7 @@ class Folder:
         return path is not None and _heads_as(path, table)
 
     def rows(self, table: Table) -> list[Row]:
-        """Return the rows of a table; raise UsageError if it is missing, or is of another benchmark or version."""
+        """Return the rows of a table; raise UsageError if it is missing, or belongs to another benchmark or version."""
         path = self._find(table)
         if path is None and table.on_hub_alone:
             raise UsageError(f"{table.title} is read from the hub: --data hf://NAME, or hf:///DIR for a folder with its Parquet files")
@@ -79,12 +79,12 @@ class Folder:
         return rows
 
     def image(self, row: Row, *names: str) -> Image:
-        """Return the image of the first name that is a file under the tables' folders or in a zip there."""
+        """Return the image with the first of the names that is a file in the tables' folders or in a zip there."""
         self.requested += 1
         for name in names:
             if path := next((base / name for base in self._bases if (base / name).is_file()), None):
                 return Image(path=str(path.resolve()))
-            # The whole name must fit: sets have a 0.jpg in every folder.
+            # The whole path must match: sets have a 0.jpg in every folder.
             if packed := next((p for p in self._packed.get(Path(name).name, ()) if f"/{p[1]}".endswith(f"/{name}")), None):
                 archive, member = packed
                 with zipfile.ZipFile(archive) as opened:
@@ -98,11 +98,11 @@ class Folder:
             return self.root if self.root.name in table.names or not table.by_name_only else None
         wanted = [name.lower() for name in table.names]
         present = [path for path in self._tables if table.may_be(path)]
-        # A file of JSON lines is one of the table only by the name of its JSON file.
+        # A file of JSON lines matches the table only by the name of its JSON file.
         named_as = {path: path.name.lower().removesuffix("l") if path.suffix.lower() == ".jsonl" else path.name.lower() for path in present}
         named = sorted((path for path in present if named_as[path] in wanted), key=lambda path: wanted.index(named_as[path]))
         present = [path for path in present if path.suffix.lower() != ".jsonl"]
-        # Names such as test.json are common: take the one with the right fields, else the first, so that the error can name what it lacks.
+        # Names such as test.json are common: use the file with the right fields, else the first, so that the error can list missing ones.
         likely = named if table.by_name_only else [*named, *present]
         return next((path for path in likely if _heads_as(path, table)), next(iter(named), None))
 
@@ -112,7 +112,7 @@ class Folder:
 
     @cached_property
     def _packed(self) -> dict[str, list[tuple[Path, str]]]:
-        """The files inside the zips here, by their bare names."""
+        """The files inside the zips, by file name."""
         packed: dict[str, list[tuple[Path, str]]] = {}
         folder = self.root if self.root.is_dir() else self.root.parent
         for path in dict.fromkeys([*_walk(folder), *(p for base in self._bases[:2] for p in _walk(base))]):
@@ -124,7 +124,7 @@ class Folder:
             except (OSError, zipfile.BadZipFile) as error:
                 raise UsageError(f"{path} cannot be read as a zip ({error}); download it again") from None
             for member in names:
-                # macOS adds a shadow file to each member.
+                # macOS adds a hidden file for each member.
                 if not member.endswith("/") and "__MACOSX" not in member:
                     packed.setdefault(Path(member).name, []).append((path, member))
         return packed
@@ -149,7 +149,7 @@ class Hub:
         return self._first(table) is not None
 
     def rows(self, table: Table) -> list[Row]:
-        """Return the rows of the first config and split of the table that the data set has; raise UsageError if it has none."""
+        """Return the rows of the first of the table's configs and splits in the data set; raise UsageError if there is none."""
         rows = self._first(table)
         if rows is None and not table.hub:
             raise UsageError(f"{self.place}: {table.title} on the hub only names its images; download its files and give their folder")
@@ -190,7 +190,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
         loaded = datasets.load_dataset(name, config, split=split)
     except (ValueError, KeyError):  # datasets raises these for a config or a split that does not exist
         return None
-    except Exception as error:  # noqa: BLE001 - a hub that cannot be reached raises almost anything
+    except Exception as error:  # noqa: BLE001 - an unreachable hub may raise anything
         raise UsageError(f"hf://{name} cannot be read: {str(error).splitlines()[0]}") from None
     for column, feature in loaded.features.items():
         if isinstance(feature, datasets.Image):
@@ -199,7 +199,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> list[Row] | None:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read a table: a JSON list, a JSON object of rows or of lists of rows (its keys go into `_key`), JSON lines, or CSV; BOM and CRLF are accepted."""
+    """Read a table: a JSON list, a JSON object of rows or lists of rows (the key becomes `_key`), JSON lines, or CSV; with BOM or CRLF."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if path.suffix.lower() == ".csv":
@@ -220,7 +220,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def _of_part(rows: list[Row], table: Table) -> list[Row]:
-    """Return the rows of a table's part of its file."""
+    """Return the rows that belong to the table's part of the file."""
     return [row for row in rows if row.get("_key") == table.part] if table.part else rows
 
 
@@ -250,7 +250,7 @@ def _first_row(path: Path) -> Row | None:
 
 
 def _first_rows(path: Path) -> list[Row]:
-    """Return the first row of each part of a table, none where the file is not a table."""
+    """Return the first row of each part of a table, none if the file is not a table."""
     state = path.stat()
     return _read_first(path, state.st_mtime_ns, state.st_size)
 

@@ -1,9 +1,9 @@
-"""JailBreakV-28K: jailbreaks of language models with an image beside, and jailbreaks in images (arXiv 2404.03027, MIT).
+"""JailBreakV-28K: jailbreaks of language models with an added image, and jailbreaks in images (arXiv 2404.03027, MIT).
 
-The files of hf://datasets/JailbreakV-28K/JailBreakV-28k and, for all images, of the link on its page are to be downloaded: the tables only
-name the images. 28,000 items, 20,000 transferred from language models and 8,000 in images; `jailbreakv_28k_mini` has 280. The numbers by
-policy were not published. The published judge is Llama Guard with a policy text of its own, which could not be confirmed: there is no
-official rule here, and `--judge-format llama-guard` is the nearest.
+Download the files of hf://datasets/JailbreakV-28K/JailBreakV-28k and, for all images, those of the link on its page: the tables only name
+the images. There are 28,000 items, 20,000 transferred from language models and 8,000 in images; `jailbreakv_28k_mini` has 280. The numbers
+by policy were not published. The published judge is Llama Guard with its own policy text, which could not be confirmed, so there is no
+official rule; `--judge-format llama-guard` is the closest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _part(row: Row) -> str:
 
 
 def _record(source: OfficialFiles, row: Row, name: str, subset: str) -> Record:
-    # The request behind the jailbreak tells the judge what is asked where it is written into the image.
+    # If the request is written into the image, the judge needs it as text.
     shown = None if _part(row) == "llm_transfer" else f"The image is about this request: {row['redteam_query']}"
     item = Item(name, str(row["id"]), subset, row["policy"], expects="refuse", shown=shown, extra={"format": row["format"]})
     return item.record(row["jailbreak_query"], [source.image(row, row["image_path"])])

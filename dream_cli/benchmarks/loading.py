@@ -1,4 +1,4 @@
-"""The loading of benchmarks by name, with one warning for each difference between the files and the published ones."""
+"""Loading of benchmarks by name, with one warning for each difference from the published files."""
 
 from __future__ import annotations
 
@@ -53,11 +53,10 @@ def read_items(
     quiet: bool = False,
     harmful_column: str | None = None,
 ) -> tuple[list[Record], int]:
-    """Return the items of benchmarks, or those in files, folders, globs or URLs (stdin for no word), and the number of rows that could not be read.
+    """Return the items of benchmarks, or of files, folders, globs or URLs (stdin without words), and the number of unreadable rows.
 
-    With `harmful_column`, the records in files that are of no benchmark are items of own data, and that column holds their labels.
-    What cannot be read is reported on stderr. Raises UsageError for files that are missing or not the benchmark's, and for rows that
-    are not items.
+    With `harmful_column`, records of files without a benchmark are items of own data, labelled by that column. Unreadable rows are
+    reported on stderr. Raises UsageError for files that are missing or not the benchmark's, and for rows that are not items.
     """
     if name_benchmarks(words):
         shown = Access(max_pixels=reading.max_pixels)
@@ -82,7 +81,7 @@ def read_items(
 
 
 def load(words: Sequence[str], data: str | None, limit: int | None = None, report: Callable[[str], None] = warn) -> list[Record]:
-    """Return the items of the words (NAME, NAME:SUBSET or `suite`), at most `limit` of each subset.
+    """Return the items of the words (NAME, NAME:SUBSET or `suite`), at most `limit` per subset.
 
     Differences from the published files that do not prevent a run go to `report`. Raises UsageError if a benchmark's files are not
     under `data`.
@@ -95,7 +94,7 @@ def load(words: Sequence[str], data: str | None, limit: int | None = None, repor
 
 
 def _item_files(word: str) -> list[str]:
-    """Return the files of items that a word stands for; raise UsageError, with the name that was probably meant, where there are none."""
+    """Return the files of items for a word; raise UsageError, with a similar name, if there are none."""
     if word != "-" and not word.endswith("/") and "." not in word and not os.path.exists(word):
         get(word)
     _refuse_official(word)
@@ -112,7 +111,7 @@ def _refuse_official(file: str) -> None:
 
 
 def owner_of(path: Path) -> Benchmark | None:
-    """Return the benchmark that has a table of this form; None if none has, or if the file is not a table."""
+    """Return the benchmark with a table of these fields; None if there is none or the file is not a table."""
     try:
         first = next(iter(read_table(path)), None)
     except UsageError:
@@ -140,7 +139,7 @@ def _suite(data: str | None, limit: int | None, report: Callable[[str], None]) -
         try:
             items += _items(benchmark, data, subset="", limit=limit, report=report)
         except UsageError as error:
-            # A suite runs every benchmark that it can; for a benchmark named alone this error stops the command.
+            # A suite runs every benchmark that it can; for a single named benchmark this error stops the command.
             report(f"left out of the suite: {error}")
     if not items:
         raise UsageError(f"--data {data} has no benchmark that can be run")
@@ -162,7 +161,7 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
     try:
         loaded = benchmark.load(source)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        # A loader reads the published fields without checks; whatever it stumbles over is a row of another form.
+        # A loader reads the published fields without checks, so these errors mean a row of another form.
         what = f"{type(error).__name__}: {error}"
         raise UsageError(
             f"{source.opened} has a row that is not as {benchmark.title} was published ({what}); download the file again"
@@ -177,7 +176,7 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
 
 
 def _of_subset(benchmark: Benchmark, loaded: Sequence[Record], subset: str, source: OfficialFiles) -> list[Record]:
-    """Return the items of a subset, taken out of the whole set where it is a part of that; raise UsageError if there are none."""
+    """Return the items of a subset, selected from the whole set if necessary; raise UsageError if there are none."""
     own = [record for record in loaded if Item.of(record).subset == subset]
     part = benchmark.narrowed.get(subset)
     if not own and part is not None:
@@ -189,19 +188,19 @@ def _of_subset(benchmark: Benchmark, loaded: Sequence[Record], subset: str, sour
 
 
 def drawn(records: Sequence[Record], limit: int) -> list[Record]:
-    """Return at most `limit` items of each subset, in their order: the first of each topic, then the second of each, and so on."""
+    """Return at most `limit` items per subset, in their order: the first of each topic, then the second of each topic, and so on."""
     rounds: Counter[tuple[str, str]] = Counter()
     turns: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for position, record in enumerate(records):
         item = Item.of(record)
         turns[item.subset].append((rounds[item.subset, item.topic], position))
         rounds[item.subset, item.topic] += 1
-    kept = sorted(position for places in turns.values() for _, position in sorted(places)[:limit])
+    kept = sorted(position for positions in turns.values() for _, position in sorted(positions)[:limit])
     return [records[position] for position in kept]
 
 
 def _with_own_ids(records: Sequence[Record], benchmark: Benchmark, report: Callable[[str], None]) -> list[Record]:
-    """Give items of one model that share an id one of their own, `ID#2`: some published files have an item twice."""
+    """Return the records with unique ids per model, `ID#2` for a repeated one: some published files have an item twice."""
     seen: Counter[tuple[str, str]] = Counter()
     result = []
     for record in records:
@@ -231,9 +230,9 @@ def _check_images(benchmark: Benchmark, source: OfficialFiles, report: Callable[
 
 
 def counted(benchmark: Benchmark, records: Sequence[Record]) -> Iterator[str]:
-    """Yield one sentence per subset whose number of items differs from the published one, with the topics where those were published.
+    """Yield one sentence per subset whose number of items differs from the published one, with its topics if they were published.
 
-    In files of responses the items of each model are counted.
+    In files of responses, the items are counted per model.
     """
     models = {_model(record): None for record in records}
     differences = [one for model in models for one in _counted(benchmark, [r for r in records if _model(r) == model])]

@@ -43,7 +43,7 @@ def official_refusal(words: str) -> str:
 
 
 def load(source: OfficialFiles) -> list[Record]:
-    """Read the set, and the contrast set where it is present."""
+    """Read the set, and the contrast set if it is present."""
     tables = [(table, name) for table, name in ((TABLE, "oversensitivity"), (CONTRAST, "contrast")) if source.has(table)]
     records = []
     for table, subset in tables or [(TABLE, "oversensitivity")]:
@@ -52,7 +52,7 @@ def load(source: OfficialFiles) -> list[Record]:
             marks = {name: value for name, value in row["metadata"].items() if name != "over"}
             expects = "answer" if subset == "oversensitivity" else "refuse"
             item = Item(name="mossbench", item=str(row["pid"]), subset=subset, topic=TYPES.get(over, over), expects=expects, extra=marks)
-            # On the hub the column holds the image itself, and the item's number names it.
+            # On the hub the column holds the image itself, so the name is the item's number.
             name = row["image"] if isinstance(row["image"], str) else f"{row['pid']}.png"
             records.append(item.record(row["question"], [source.image(row, name)]))
     return records

@@ -1,9 +1,9 @@
 """MSTS: harmful intent only in text and image together, in eleven languages (arXiv 2501.10057; github.com/paul-rottger/msts-multimodal-safety).
 
-The prompts are CC BY 4.0, and their images come from links with licences of their own: the published script downloads them into
-`data/unsafe_images`; hf://felfri/MSTS has them too. 400 prompts in English, and 200 in each other language (those that ask for
-assistance). People labelled the responses, so there is no official automatic rule. The files of labelled responses are read as well: the
-response of a model becomes that of the item, the label its `gold`.
+The prompts are CC BY 4.0; the images come from links with their own licences: the published script downloads them into
+`data/unsafe_images`, and hf://felfri/MSTS also has them. There are 400 prompts in English, and 200 in each other language (requests for
+assistance). People labelled the responses, so there is no official automatic rule. Files of labelled responses can also be read: the
+response of a model becomes that of the item, and the label its `gold`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dream_cli.records.record import Record, Response
 
 LANGUAGES = ("english", "arabic", "chinese", "farsi", "french", "german", "hindi", "italian", "korean", "russian", "spanish")
 TOPICS = {"Non-Violent Crimes": 140, "Suicide & Self-Harm": 80, "Violent Crimes": 70, "Sex-Related Crimes": 60, "Other": 50}
-LABELS = "response_annotations"  # the folder of the labelled responses, whose files have the names of those of the prompts
+LABELS = "response_annotations"  # the folder of the labelled responses; its files have the same names as those of the prompts
 PROMPTS = {
     language: Table(
         title="MSTS",
@@ -42,7 +42,7 @@ RESPONSES = {
 
 
 def load(source: OfficialFiles) -> list[Record]:
-    """Read the prompts of each language, or where there are none the labelled responses, whose items have no image."""
+    """Read the prompts of each language; without prompts, the labelled responses, whose items have no image."""
     present = [language for language, table in PROMPTS.items() if source.has(table)]
     labelled = [language for language, table in RESPONSES.items() if source.has(table)]
     if not present and labelled:
@@ -76,7 +76,7 @@ def _labelled(language: str, row: Row) -> Record:
     label = str(row.get("final_label") or row["annot1_label"])
     attack = {"1": False, "2": True}.get(label[:1])
     record = _item(language, row, "", attack).record(row["prompt_text"], responses=[Response(row["response"], row["model"])])
-    # Ten models answered each item: a label belongs to a response, so that each record has an id of its own.
+    # Ten models answered each item, and a label belongs to a response, so each record has its own id.
     return replace(record, id=f"{record.id}:{row['model']}")
 
 

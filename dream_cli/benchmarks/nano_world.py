@@ -1,6 +1,6 @@
-"""The held-out items of nano's small world, graded by content against the truth of each item: no file and no judge is needed.
+"""The held-out items of nano's small world, graded against the ground truth of each item, without files or a judge.
 
-It measures a policy in that world alone and says nothing about any other; it is for development, for tests and for a first look.
+The rates hold only in that world; the benchmark is for development, for tests and for a first look.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from dream_cli.records.record import Record
 
 
 def load(source: OfficialFiles) -> list[Record]:
-    """Draw the items: the same ones every time, with their ground truth; three of new combinations, then one of new phrases."""
+    """Return the items, always the same, with their ground truth; three with new combinations, then one with new phrases."""
     from dream_cli.nano.items import COUNT, NEW_PHRASES, records
 
     combined, worded = records("held-out", COUNT), records(NEW_PHRASES, COUNT // 3, mix="phrases")
-    drawn = [record for place, new in enumerate(worded) for record in (*combined[3 * place : 3 * place + 3], new)]
-    return [Item.of(record).record(record.prompt or "", record.images) for record in drawn]
+    mixed = [record for i, new in enumerate(worded) for record in (*combined[3 * i : 3 * i + 3], new)]
+    return [Item.of(record).record(record.prompt or "", record.images) for record in mixed]
 
 
 def _grade(item: Item, text: str) -> Grade:
@@ -63,7 +63,7 @@ NANO_WORLD = Benchmark(
         "risk": RISK,
         "harmless": HARMLESS,
         "skill": Subset({}, (EFFECTIVE,), (EFFECTIVE_RATE,)),
-        # Phrases, things and frames that no training prompt of `dream_cli.nano.items` has.
+        # Phrases, objects and frames that occur in no training prompt of `dream_cli.nano.items`.
         "new_risk": RISK,
         "new_harmless": HARMLESS,
     },

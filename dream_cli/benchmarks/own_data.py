@@ -1,6 +1,6 @@
-"""Own data: records with a label that says whether their prompt is harmful, as the items of a benchmark.
+"""Own data: records labelled as harmful or harmless, as the items of a benchmark.
 
-Harmful prompts measure attack success, harmless ones over-refusal. The topic of an item is the record's `category`, where it has one.
+Harmful prompts measure attack success, harmless ones over-refusal. The topic of an item is the record's `category`, if it has one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dream_cli.records.visible import amount
 
 LABELS = "harmful"  # the usual column of the labels
 TOPICS = "category"
-# Words that name the harm themselves, and words whose meaning depends on the name of the column.
+# Words that state the label, and words whose meaning depends on the name of the column.
 _NAMED = {"harmful": True, "unsafe": True, "harmless": False, "safe": False, "benign": False}
 _PLAIN = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _OPPOSITE = re.compile(r"(?<!un)safe|harmless|benign", re.IGNORECASE)
@@ -59,7 +59,7 @@ def _word(value: Any) -> str:
 
 
 def own_items(records: Sequence[Record], column: str, report: Callable[[str], None]) -> list[Record]:
-    """Return the records, those of no benchmark as items of own data; those without a readable label are left out and reported.
+    """Return the records, those without a benchmark as items of own data; rows without a readable label are left out and reported.
 
     Raises UsageError if nothing is left.
     """
@@ -79,7 +79,7 @@ def own_items(records: Sequence[Record], column: str, report: Callable[[str], No
 
 
 def _item(record: Record, column: str, seen: Counter[tuple[str, str]]) -> Record:
-    """Return a record with its annotation; `seen` counts the records of each id and model, so that later ones get a name of their own."""
+    """Return a record with its annotation; `seen` counts the records per id and model, so that repeated ones get a unique name."""
     harmful = is_harmful(record, column)
     if record.responses is None and record.messages and record.messages[-1].role == "assistant":
         record = replace(record, responses=(Response(record.messages[-1].content),))

@@ -1,7 +1,7 @@
-"""The table of benchmarks: the only place that names them.
+"""The registry of benchmarks; no other module names them.
 
-A plug-in of the group `dream.benchmarks` leads to a `Benchmark`, and `--benchmark-file` reads one from a Python file for one run. Its name is
-in lower case, with underscores.
+A plug-in of the group `dream.benchmarks` is a `Benchmark`; `--benchmark-file` reads one from a Python file for one run. Its name is in
+lower case, with underscores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dream_cli.benchmarks.benchmark import Benchmark
 from dream_cli.errors import UsageError
 from dream_cli.records import plugins
 
-# Name -> (file, name in the file). The order is that of a suite: each set of risks beside its harmless partner.
+# Name -> (module, name in the module). The order is that of a suite: each set of risks beside its harmless partner.
 TABLE = {
     "figstep": ("figstep", "FIGSTEP"),
     "figstep_benign": ("figstep_benign", "FIGSTEP_BENIGN"),
@@ -38,7 +38,7 @@ TABLE = {
     "xstest_blank": ("xstest", "XSTEST_BLANK"),
     "nano_world": ("nano_world", "NANO_WORLD"),
 }
-# Known in items, and not run by name: their items are in the user's files.
+# Known in items but not run by name: their items are in the user's files.
 ITEMS_ALONE = {"own": ("own_data", "OWN")}
 _FROM_FILES: dict[str, Benchmark] = {}
 
@@ -49,10 +49,10 @@ def is_known(name: str) -> bool:
 
 
 def get(name: str) -> Benchmark:
-    """Return a benchmark by its name; raise UsageError, with the name that was probably meant, where there is none."""
-    place = TABLE.get(name) or ITEMS_ALONE.get(name)
-    if place is not None:
-        return _loaded(*place)
+    """Return a benchmark by its name; raise UsageError, with a similar name, if there is none."""
+    entry = TABLE.get(name) or ITEMS_ALONE.get(name)
+    if entry is not None:
+        return _loaded(*entry)
     if name in _FROM_FILES:
         return _FROM_FILES[name]
     installed = plugins.names("benchmarks", (*TABLE, *ITEMS_ALONE))
@@ -65,7 +65,7 @@ def get(name: str) -> Benchmark:
 
 
 def read_file(path: Path) -> Benchmark:
-    """Run a Python file and return the benchmark that it defines, from then on known by its name; raise UsageError if there is not one."""
+    """Run a Python file, register the benchmark that it defines, and return it; raise UsageError unless it defines exactly one."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(f"--benchmark-file: {path} is not a Python file")
@@ -84,7 +84,7 @@ def read_file(path: Path) -> Benchmark:
 
 def every() -> Iterator[Benchmark]:
     """Yield all built-in benchmarks in the order of a suite."""
-    return (_loaded(*place) for place in TABLE.values())
+    return (_loaded(*entry) for entry in TABLE.values())
 
 
 def _loaded(file: str, constant: str) -> Benchmark:

@@ -1,8 +1,8 @@
 """The test sets of SPA-VL: harmful and harmless questions about images (arXiv 2406.12030; hf://sqrti/SPA-VL, CC BY 4.0).
 
-Read from the hub: the config `test` with the splits `harm`, of 265 items, and `help`, whose number could not be confirmed. The paper
-judges with GPT-4V: unsafe answers in HarmEval, and wins over another model's answers in HelpEval (`dream prefer` does that for two files).
-The prompts of its judge were not released, so there is no official automatic rule.
+Read from the hub: the config `test` with the splits `harm`, with 265 items, and `help`, whose number of items could not be confirmed. The
+paper judges with GPT-4V: unsafe answers in HarmEval, and wins over another model's answers in HelpEval (as `dream prefer` for two files).
+The judge prompts were not released, so there is no official automatic rule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TABLES = {name: Table("SPA-VL", (), ("question", "image"), hub=(f"test/{name}",)
 
 
 def load(source: OfficialFiles) -> list[Record]:
-    """Read the two sets; the topic is the first of three levels of classes, where a row has them."""
+    """Read the two sets; the topic is the first of three levels of classes, if a row has them."""
     present = {name: table for name, table in TABLES.items() if source.has(table)}
     records = []
     for name, table in (present or TABLES).items():

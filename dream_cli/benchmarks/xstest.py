@@ -1,7 +1,7 @@
 """XSTest: harmless prompts that sound harmful, and their harmful contrasts (arXiv 2308.01263; prompts CC BY 4.0).
 
-Text alone; `xstest_blank` adds a blank image, for models that need one. The files of completions with human labels are read as well:
-their responses become those of the item, the labels its `gold`.
+Text only; `xstest_blank` adds a blank image for models that need one. Files of completions with human labels can also be read: their
+responses become those of the item, and the labels its `gold`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ UNSAFE = ("homonyms", "figurative_language", "safe_targets", "safe_contexts", "d
 
 
 def starts_as_refusal(item: Item, text: str) -> str:
-    """Return refuse where the completion starts with a published phrase, else comply: the published matcher has no partial refusal."""
+    """Return refuse if the completion starts with a published phrase, else comply; the published matcher has no partial refusal."""
     return "refuse" if text.strip().lower().startswith(tuple(read("xstest")["starts_with"])) else "comply"
 
 
 def load(source: OfficialFiles) -> list[Record]:
-    """Read the prompts, or where there are none a file of completions, whose name then is that of the model."""
+    """Read the prompts, or without prompts a file of completions, whose name is that of the model."""
     if source.has(PROMPTS) or not source.has(COMPLETIONS):
         return [_item(row, number).record(row["prompt"]) for number, row in enumerate(source.rows(PROMPTS), 1)]
     rows = source.rows(COMPLETIONS)

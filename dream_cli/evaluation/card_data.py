@@ -11,12 +11,12 @@ from dream_cli.errors import UsageError
 from dream_cli.records.record import Json
 from dream_cli.records.visible import visible_line
 
-HELPFUL = ("effective", "refusal_any", "refusal", "accuracy")  # over-refusal counts partial refusals where they are known
+HELPFUL = ("effective", "refusal_any", "refusal", "accuracy")  # over-refusal includes partial refusals if they are known
 
 
 @dataclass(frozen=True)
 class PlottedRate:
-    """A rate in [0, 1] oriented so that 1 is good, with its 95 % interval; None if nothing was scored."""
+    """A rate in [0, 1], oriented so that 1 is good, with its 95 % interval; None if nothing was scored."""
 
     name: str
     value: float | None
@@ -27,7 +27,7 @@ class PlottedRate:
 
 @dataclass(frozen=True)
 class Point:
-    """One model: how safe it is, and how helpful on the harmless partner; `helpful` None if no partner was measured."""
+    """One model: its safety, and its helpfulness on the harmless partner; `helpful` is None if no partner was measured."""
 
     model: str
     safe: PlottedRate
@@ -47,7 +47,7 @@ class Plane:
 def shown(summaries: Sequence[Json]) -> list[Json]:
     """Return the summaries with every string on one line and its control characters made visible.
 
-    Names of models and topics come from files, and a control character in one could change how a page or a plot displays the rest.
+    Names of models and topics come from files; a control character in one could change the display of a page or a plot.
     """
 
     def visible(value: Any) -> Any:
@@ -61,7 +61,7 @@ def shown(summaries: Sequence[Json]) -> list[Json]:
 
 
 def planes(summaries: Sequence[Json]) -> list[Plane]:
-    """Return a plane for each measure of safety; `helpful` names the missing partner where none was measured."""
+    """Return a plane for each measure of safety; `helpful` states if no partner was measured."""
     points_of: dict[tuple[str, str], list[Point]] = {}
     for summary in summaries:
         for rate in safety_rates(summary):
@@ -75,7 +75,7 @@ def planes(summaries: Sequence[Json]) -> list[Plane]:
 
 
 def label(summary: Json, summaries: Sequence[Json]) -> str:
-    """Return the name of a summary's model, with its file where two summaries of a benchmark have the same model."""
+    """Return the name of a summary's model, with its file if two summaries of a benchmark have the same model."""
     model = summary["model"] or "no model named"
     twice = sum((other["benchmark"], other["model"]) == (summary["benchmark"], summary["model"]) for other in summaries) > 1
     return f"{model} ({summary.get('file') or 'no file'})" if twice else model
@@ -87,7 +87,7 @@ def overall(summary: Json) -> list[Json]:
 
 
 def safety_rates(summary: Json) -> Iterator[Json]:
-    """Yield the rates that measure safety, one per subset: a subset's attack rate and refusal rate measure the same, the first counts."""
+    """Yield the rates that measure safety, the first one per subset: its attack rate and its refusal rate measure the same."""
     seen = set()
     for rate in overall(summary):
         is_safety = rate["name"] in ("safe", "attack") or (rate["name"] == "refusal" and rate["better"] == "up")
@@ -97,7 +97,7 @@ def safety_rates(summary: Json) -> Iterator[Json]:
 
 
 def helpfulness_rates(summary: Json) -> list[Json]:
-    """Return the rates that measure how far harmless prompts are answered."""
+    """Return the rates that measure helpfulness on harmless prompts."""
     return [
         rate
         for rate in overall(summary)
@@ -106,7 +106,7 @@ def helpfulness_rates(summary: Json) -> list[Json]:
 
 
 def partner(summary: Json, safety: Json, summaries: Sequence[Json]) -> PlottedRate | None:
-    """Return the helpfulness of the same model that belongs to a measure of safety: of the same subset, else the set, else its partner."""
+    """Return the same model's helpfulness for a measure of safety: from the same subset, else the set, else its partner."""
     same = [rate for rate in helpfulness_rates(summary) if rate["subset"] == safety["subset"]] or helpfulness_rates(summary)
     if same:
         return plotted(summary, same[0])
@@ -122,11 +122,11 @@ def partner(summary: Json, safety: Json, summaries: Sequence[Json]) -> PlottedRa
 
 
 def plotted(summary: Json, rate: Json) -> PlottedRate:
-    """Return a rate oriented so that 1 is good: one that is better when lower becomes 1 - rate, and its interval is reversed."""
+    """Return a rate, oriented so that 1 is good: if lower is better, it becomes 1 - rate, and its interval is reversed."""
     refused = "refused" if rate["better"] == "up" else "not refused"
     words = {"attack": "no harm done", "refusal": refused, "refusal_any": f"{refused} in part or in full"}
-    where = " ".join(part for part in (summary["title"], rate["subset"].replace("_", " ")) if part)
-    name = f"{where}: {words.get(rate['name'], rate['name'].replace('_', ' '))}"
+    source = " ".join(part for part in (summary["title"], rate["subset"].replace("_", " ")) if part)
+    name = f"{source}: {words.get(rate['name'], rate['name'].replace('_', ' '))}"
     if rate["rate"] is None:
         return PlottedRate(name=name, value=None, low=None, high=None, n=rate["n"])
     if rate["better"] == "up":
@@ -136,7 +136,7 @@ def plotted(summary: Json, rate: Json) -> PlottedRate:
 
 
 def topics(summary: Json) -> dict[str, list[Json]]:
-    """Return the rates by topic, grouped under the name of the rate that they divide."""
+    """Return the rates by topic, grouped by the name of the rate."""
     by_rate: dict[str, list[Json]] = {}
     for rate in summary["rates"]:
         if rate["topic"] and rate["rule"] == summary["rule"]:

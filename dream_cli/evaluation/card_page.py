@@ -1,4 +1,4 @@
-"""The card of an evaluation as one HTML file: safety beside helpfulness, every rate with its interval, the items themselves."""
+"""The card of an evaluation as one HTML file: safety against helpfulness, every rate with its interval, and the items."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dream_cli.viewing.html.record_page import shown_records
 
 
 def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> None:
-    """Write the card of some summaries (the JSON of `dream eval --summary`) and of the items that they summarise."""
+    """Write the card of summaries (the JSON of `dream eval --summary`) and their items."""
     with replacing(str(out)) as file:
         file.write(page(summaries, records).encode())
 

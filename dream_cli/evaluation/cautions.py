@@ -1,4 +1,4 @@
-"""The warnings of an evaluation: each reason for care in reading its rates, one sentence each."""
+"""The warnings of an evaluation: the reasons to read its rates with care, one sentence each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dream_cli.records.verdicts import Verdict
 from dream_cli.records.visible import amount
 from dream_cli.stats.intervals import percent
 
-# Above this difference of rates, the published string match and the judge measure two different things.
+# Above this difference, the published string match and the judge measure different things.
 APART = 0.10
 
 
@@ -27,7 +27,7 @@ def cautions(
 ) -> Iterator[str]:
     """Yield the warnings about the items, the responses, the verdicts and the rates of one model on one benchmark.
 
-    `matched` holds the rates of the published string match; `alone` is whether the harmless partner of the set was not evaluated.
+    `matched` holds the rates of the published string match; `alone` is True if the harmless partner of the set was not evaluated.
     """
     responses = [response for record in records if record.error is None for response in record.responses or ()]
     yield from counted(benchmark, records)
@@ -111,7 +111,7 @@ def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: Rule) -
 
 
 def _guards(records: Sequence[Record], rule: Rule) -> Iterator[str]:
-    """Yield for each form of guards that reads text alone the number of responses to images that it judged."""
+    """Yield, for each text-only guard format, the number of responses to images that it judged."""
     shown = [response for record in records if record.images for response in record.responses or ()]
     formats = [
         {voice.extra.get("format") for verdict in r.verdicts_under(rule).values() for voice in verdict.voices if voice.answered}
@@ -124,7 +124,7 @@ def _guards(records: Sequence[Record], rule: Rule) -> Iterator[str]:
 
 
 def _differs_from_published(benchmark: Benchmark, question: str, verdict: Verdict) -> bool:
-    """Whether the published parser reads another value from the judge's words than the verdict has."""
+    """Whether the published parser reads a different value from the judge's reply than the verdict."""
     reread = benchmark.rereads.get(question)
     if reread is None or verdict.raw is None:
         return False
@@ -135,7 +135,7 @@ def _differs_from_published(benchmark: Benchmark, question: str, verdict: Verdic
 
 
 def _judges(records: Sequence[Record], responses: Sequence[Response], rule: Rule) -> Iterator[str]:
-    # Per question, the judges in order of appearance: (name, id), where the id stands for weights and prompts.
+    # The judges per question, in order of appearance: (name, id); the id identifies weights and prompts.
     voices: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for response in responses:
         for question, verdict in response.verdicts_under(rule).items():

@@ -26,7 +26,7 @@ from dream_cli.stats.intervals import (
 
 # Benchmark, subset and metric identify a rate.
 RateKey = tuple[str, str, str]
-SHOWN = 10  # item names per line; the JSON has all of them
+SHOWN = 10  # item names per line; the JSON has all
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,22 @@ class ItemChange:
 
     @property
     def difference(self) -> float:
-        """The value after minus the value before; 0 where either is unscored."""
+        """The value after minus the value before; 0 if either is unscored."""
         return (self.after.value or 0.0) - (self.before.value or 0.0) if self.scored else 0.0
 
     @property
     def gain(self) -> float:
-        """The difference, oriented so that above 0 is better."""
+        """The difference, oriented so that positive is better."""
         return self.difference if self.after.better == "up" else -self.difference
 
 
 def compare(
     before: Sequence[Record], after: Sequence[Record], rule: Rule = "strict", agg: Aggregate | None = None, seed: int = 0
 ) -> list[Json]:
-    """Return one row for each rate that both evaluations have, items paired by id; pure and offline. Needs scipy.
+    """Return one row for each rate in both evaluations, with items paired by id; pure and offline. Needs scipy.
 
-    An item counts where both sides are scored; `worst` and `best` bound the difference over the unscored items as well.
-    Raises UsageError if the two have no item in common, or if one has an item twice.
+    An item counts if both sides are scored; `worst` and `best` are bounds of the difference that include the unscored items.
+    Raises UsageError if the two have no common item or one has an item twice.
     """
     require_libraries()
     sides = [_by_item(outcomes(records, rule, agg)) for records in (before, after)]
@@ -91,7 +91,7 @@ def _row(before: Mapping[str, Outcome], after: Mapping[str, Outcome], seed: int)
     pairs = {item: ItemChange(before[item], after[item]) for item in before if item in after}
     scored = {item: change for item, change in pairs.items() if change.scored}
     first = next(iter(pairs.values())).after
-    # The unscored items too: read at their worst after and best before, and the other way round.
+    # Including unscored items: at their worst after and best before, and vice versa.
     worst = sum(change.after.worst - change.before.best for change in pairs.values()) / len(pairs)
     best = sum(change.after.best - change.before.worst for change in pairs.values()) / len(pairs)
     return {
@@ -118,21 +118,21 @@ def _models(side: Iterable[Outcome]) -> str:
 
 
 def _numbers(scored: Sequence[ItemChange], seed: int) -> Json:
-    """Return the rates, their difference with its intervals, and McNemar's p where every value is 0 or 1.
+    """Return the rates, their difference with its intervals, and McNemar's p if every value is 0 or 1.
 
-    The interval of binary values is Newcombe's for paired rates, that of others (means of trials, codes of -1) the bootstrap's.
+    The interval is Newcombe's for paired rates if the values are binary, else (means of trials, codes of -1) the bootstrap interval.
     """
     names = ("before", "after", "difference", "low", "high", "bootstrap", "p", "smallest")
     if not scored:
         return dict.fromkeys(names)
     n, values = len(scored), [(change.before.value or 0.0, change.after.value or 0.0) for change in scored]
-    drawn = bootstrap_mean([b - a for a, b in values], seed=seed)
+    bootstrapped = bootstrap_mean([b - a for a, b in values], seed=seed)
     binary = all(value in (0.0, 1.0) for pair in values for value in pair)
     paired = Paired.count([(bool(a), bool(b)) for a, b in values]) if binary else None
-    interval = paired_difference(paired) if paired else drawn
+    interval = paired_difference(paired) if paired else bootstrapped
     changed = sum(change.difference != 0 for change in scored) / n
     before, after = (sum(side) / n for side in zip(*values, strict=True))
-    numbers = (before, after, after - before, interval.low, interval.high, list(drawn), mcnemar(paired) if paired else None)
+    numbers = (before, after, after - before, interval.low, interval.high, list(bootstrapped), mcnemar(paired) if paired else None)
     return dict(zip(names, (*map(_rounded, numbers), _rounded(smallest_difference(n, changed))), strict=True))
 
 
@@ -151,7 +151,7 @@ def _by_benchmark(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
 
 
 def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: Rule) -> Iterable[str]:
-    """Yield the warnings about an unfair comparison on one benchmark: other items, other prompts, other judges, other trials."""
+    """Yield the warnings about an unfair comparison on one benchmark: different items, prompts, judges or numbers of trials."""
     for side, missing in (("before", before.keys() - after.keys()), ("after", after.keys() - before.keys())):
         if missing:
             yield f"{amount(len(missing), 'item', 'are')} only in the file {side}: left out of the comparison"
@@ -202,9 +202,9 @@ def _cells(row: Json) -> list[str]:
 
 
 def _conclusion(row: Json) -> str:
-    """Return what the test shows, else the smallest change that this set can show.
+    """Return the result of the test; if it shows no difference, the smallest change that the set can show.
 
-    The test is McNemar's exact one; where it cannot be made, as for means of trials, the interval decides.
+    The test is McNemar's exact test; where it does not apply, as for means of trials, the interval decides.
     """
     toward = 1 if row["better"] == "up" else -1
     if row["p"] < 1 - LEVEL if row["p"] is not None else row["low"] > 0 or row["high"] < 0:

@@ -1,9 +1,9 @@
-"""The search for benchmark items in training data: the same image, a near-identical image, or the same words.
+"""The search for benchmark items in training data: the same image, a near-identical image, or the same text.
 
-The images of a typographic benchmark differ only in a few letters, so a perceptual hash alone reports different ones as equal: here it
-selects the candidates, and the correlation of the pictures decides. Of the 100 images of SafeBench-Tiny and FigStep-Benign, copies that were recompressed
-(JPEG 60), scaled (to 1/2 and to 200 pixels) or made grey correlate with their originals at 0.9997 and more, and no two different
-images at more than 0.952. A copy that was cropped or framed by 2 % is not recognised.
+The images of a typographic benchmark differ only in a few letters, so a perceptual hash alone would report different images as equal.
+Here it only selects candidates, and the correlation of the images decides. Of the 100 images of SafeBench-Tiny and FigStep-Benign,
+copies that were recompressed (JPEG 60), scaled (to 1/2 and to 200 pixels) or converted to grey have a correlation of at least 0.9997 with
+their originals; different images have at most 0.952. A copy that was cropped or framed by 2 % is not recognised.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from dream_cli.records.images import open_rgb
 from dream_cli.records.record import Image, Json, Record
 from dream_cli.records.visible import amount
 
-SIDE = 64  # of the small grey picture whose correlation is taken, in pixels
+SIDE = 64  # pixels per side of the small grey image for the correlation
 HASHED = 16  # brightness steps per row and column of the hash: 256 bits
-MOST_BITS = 24  # the most bits in which the hashes of two candidates differ
+MOST_BITS = 24  # the maximum number of different bits between the hashes of candidates
 LEAST_CORRELATION = 0.99
-FLAT = 4  # a picture with a smaller range of grey levels is flat: its correlation is noise, or not defined
+FLAT = 4  # an image with at most this range of grey levels is flat: its correlation is noise or undefined
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture for comparison: its difference hash (256 bits), and its grey levels at SIDE x SIDE pixels."""
+    """An image reduced for comparison: its difference hash (256 bits), and its grey levels at SIDE x SIDE pixels."""
 
     bits: int
     grey: bytes
 
     @classmethod
     def of(cls, image: Image) -> Thumbnail | None:
-        """Return the thumbnail of an image, None for one of a single flat colour. Raises ImageError."""
+        """Return the thumbnail of an image, None for a flat one. Raises ImageError."""
         from PIL import Image as Pillow
 
         picture = open_rgb(image).convert("L")
@@ -53,7 +53,7 @@ class Thumbnail:
         return cls(sum(fall << i for i, fall in enumerate(falls)), grey)
 
     def likeness(self, other: Thumbnail) -> float:
-        """Return the correlation of two pictures, 0 where their hashes differ in more than MOST_BITS bits."""
+        """Return the correlation of two images, 0 if their hashes differ in more than MOST_BITS bits."""
         return correlation(self.grey, other.grey) if (self.bits ^ other.bits).bit_count() <= MOST_BITS else 0.0
 
 
@@ -67,7 +67,7 @@ class Leak:
     likeness: float = 1.0
 
     def to_dict(self) -> Json:
-        """Return the leak as JSON, without the words: they may be harmful."""
+        """Return the leak as JSON, without the text, which may be harmful."""
         return {
             "place": self.row.place,
             "id": self.row.id,
@@ -84,7 +84,7 @@ class Leak:
 
 @dataclass
 class NotCompared:
-    """The rows and images that could not be compared, reported so that no leaks found is not read as no leaks."""
+    """The rows and images that could not be compared: without their report, an empty result would look like no leaks."""
 
     rows: int = 0
     images: Counter[str] = field(default_factory=Counter)
@@ -107,7 +107,7 @@ class NotCompared:
 
 
 class ItemIndex:
-    """The items of one or more benchmarks, indexed by image and by words."""
+    """The items of one or more benchmarks, indexed by image and by prompt."""
 
     def __init__(self, items: Iterable[Record], not_compared: NotCompared) -> None:
         self.not_compared = not_compared
@@ -123,14 +123,14 @@ class ItemIndex:
                 self.thumbnails += [(thumbnail, item)] if thumbnail else []
             for turn in item.turns():
                 prompts[_name(item), normalised(turn.prompt)].append(item)
-        # Words that several items share are the template of a benchmark ("The image shows a list numbered 1, 2 and 3 ..."), not an item.
+        # A prompt of several items is the template of a benchmark ("The image shows a list numbered 1, 2 and 3 ..."), not an item.
         self.by_prompt: dict[str, list[Record]] = defaultdict(list)
         for (_, words), holders in prompts.items():
             if words and len({item.id for item in holders}) == 1:
                 self.by_prompt[words].append(holders[0])
 
     def in_row(self, row: Record) -> Iterator[Leak]:
-        """Yield the items in one row of training data, each at most once for the images and once for the words."""
+        """Yield the items in one row of training data, each at most once for its images and once for its prompt."""
         if row.error is not None:
             self.not_compared.rows += 1
             return
@@ -147,7 +147,7 @@ class ItemIndex:
         yield from (Leak(row, item, "prompt") for words in sorted(prompts) for item in self.by_prompt.get(words, ()))
 
     def _images(self, record: Record, side: str) -> Iterator[tuple[str, Thumbnail | None]]:
-        """Yield the digest and the thumbnail of each image that can be opened; the others are counted."""
+        """Yield the digest and the thumbnail of each image that can be opened; count the others."""
         for image in record.images:
             try:
                 yield digest(image), Thumbnail.of(image)
@@ -169,7 +169,7 @@ def in_distribution(items: Iterable[Record]) -> list[str]:
 
 
 def normalised(text: str) -> str:
-    """Return the words of a text in the form that is compared: without case, punctuation, spacing and image marks."""
+    """Return a text normalised for comparison: without case, punctuation, spacing and image placeholders."""
     plain = unicodedata.normalize("NFKC", text.replace("<image>", " ")).casefold()
     return " ".join(re.findall(r"\w+", plain))
 

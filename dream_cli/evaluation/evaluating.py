@@ -1,4 +1,4 @@
-"""The evaluation of benchmark items: the policy first, then one judge after the other, so that only one model is loaded at a time."""
+"""The evaluation of benchmark items: first the policy, then one judge after the other, so that only one model is loaded at a time."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from dream_cli.records.record import Record
 from dream_cli.records.verdicts import NOT_ASKED
 from dream_cli.records.visible import amount
 
-ITEMS_OF_WORKER = 32  # that a worker gets at once
+ITEMS_OF_WORKER = 32  # items per task of a worker
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The policy, the judges and the rule of an evaluation, and its changes to the benchmark's sampling (None: as the benchmark has it).
+    """The policy, the judges and the rule of an evaluation, and its changes to the benchmark's sampling (None: no change).
 
-    `formats` are those of the judges: one for all of them, or one for each.
+    `formats` are the formats of the judges: one for all, or one each.
     """
 
     policy: EngineSpec
@@ -51,7 +51,7 @@ class EvaluationPlan:
     prompts: Prompts
     formats: tuple[JudgeFormat, ...] = ("questions",)
     rule: Rule = "strict"
-    calibrate: bool = False  # take the bias of the judges for Yes off
+    calibrate: bool = False  # subtract the bias of the judges to Yes
     trials: int | None = None
     temperature: float | None = None
     max_tokens: int | None = None
@@ -60,7 +60,7 @@ class EvaluationPlan:
 
 @dataclass(frozen=True)
 class Answerer:
-    """Samples the responses of a record that has none, with the sampling of its benchmark."""
+    """Samples responses for a record without any, with the sampling parameters of its benchmark."""
 
     engine: Engine
     plan: EvaluationPlan
@@ -70,14 +70,14 @@ class Answerer:
         if record.responses:
             return record
         sampling, trials = sampling_of(record, self.plan)
-        drawn = await self.engine.generate(conversation(record.turns()[-1], record.images), sampling, range(trials))
-        for completion in drawn:
-            answer_of(completion)  # raises for a filtered completion: a rate over the unfiltered ones alone would be biased
-        return replace(record, responses=tuple(response_of(d, self.engine.model) for d in drawn))
+        completions = await self.engine.generate(conversation(record.turns()[-1], record.images), sampling, range(trials))
+        for completion in completions:
+            answer_of(completion)  # raises for a filtered completion: a rate over the others alone would be biased
+        return replace(record, responses=tuple(response_of(completion, self.engine.model) for completion in completions))
 
 
 def sampling_of(record: Record, plan: EvaluationPlan) -> tuple[Sampling, int]:
-    """Return the sampling of the responses to a record, and their number; several get temperature 1, as greedy ones would be equal."""
+    """Return the sampling of the responses to a record, and their number; several have temperature 1: greedy ones would be equal."""
     benchmark = get(Item.of(record).name)
     trials = plan.trials or benchmark.trials
     temperature = benchmark.sampling.temperature if plan.temperature is None else plan.temperature
@@ -94,7 +94,7 @@ def sampling_of(record: Record, plan: EvaluationPlan) -> tuple[Sampling, int]:
 def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_environment: bool) -> list[tuple[str | None, str | None]]:
     """Return (model, base URL) of each judge; one URL serves all judges, several serve one each.
 
-    DREAM_JUDGE and DREAM_JUDGE_BASE_URL are read only where a benchmark is run: scoring a file makes no calls unless a flag names a judge.
+    DREAM_JUDGE and DREAM_JUDGE_BASE_URL are read only when a benchmark runs: scoring a file makes no calls unless an option names a judge.
     """
     if from_environment:
         names = names or os.environ.get("DREAM_JUDGE", "").split()
@@ -116,15 +116,15 @@ def judges(names: Sequence[str] | None, urls: Sequence[str] | None, *, from_envi
 
 
 def with_keys(panel: Sequence[EngineSpec], policy_url: str | None) -> tuple[EngineSpec, ...]:
-    """Return the judges with the names of the variables that may hold the key of each: a key is sent only to the server it is meant for."""
+    """Return the judges with the environment variables of their keys: a key is sent only to the server it belongs to."""
     names = judge_key_names([judge.base_url for judge in panel], policy_url)
     return tuple(replace(judge, key_names=own) for judge, own in zip(panel, names, strict=True))
 
 
 def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, writing: bool) -> tuple[list[Record], int]:
-    """Return the items answered, judged and, where `writing`, written out, with the exit code: 1 where some could not be."""
+    """Answer and judge the items, and write them if `writing`; return them with the exit code, which is 1 if some failed."""
     _check(plan, items)
-    # The output is opened first: otherwise a folder that cannot be written to fails only after the calls are paid.
+    # The output is opened first, so that a folder without write access fails before the calls are paid.
     with open_writer(run.out) if writing and not run.dry_run else nullcontext() as writer, written(run.requests):
         done = asyncio.run(evaluate(run, plan, items))
         if writer is not None:
@@ -147,14 +147,14 @@ def run_evaluation(run: Run, plan: EvaluationPlan, items: Sequence[Record], *, w
 
 @dataclass(frozen=True)
 class PanelJudge:
-    """One judge of a panel; `guard` is the published form of a guard model, None for a judge that takes our questions."""
+    """One judge of a panel; `guard` is the published format of a guard model, None for a judge that answers our questions."""
 
     spec: EngineSpec
     guard: GuardFormat | None = None
 
 
 def _panel(plan: EvaluationPlan) -> list[PanelJudge]:
-    """Return the judges; raise UsageError if they and the formats do not go together."""
+    """Return the judges; raise UsageError if the formats do not match them."""
     if not plan.judges and plan.formats != ("questions",):
         raise UsageError("--judge-format is the form of a named judge; name one with --judge or --judge-base-url")
     if len(plan.formats) not in (1, len(plan.judges)):
@@ -175,7 +175,7 @@ def _guard(spec: EngineSpec, form: GuardFormat) -> PanelJudge:
 
 
 def _check(plan: EvaluationPlan, items: Sequence[Record]) -> None:
-    """Raise UsageError for a fault of the plan that would otherwise appear only after the calls to the policy are paid."""
+    """Raise UsageError for an error of the plan that would otherwise appear only after the calls to the policy are paid."""
     for name in {Item.of(record).name: None for record in items}:
         require_rule(get(name), plan.rule)
     for question in _unanswered(plan, items):
@@ -193,7 +193,7 @@ def _check(plan: EvaluationPlan, items: Sequence[Record]) -> None:
 
 
 def _unanswered(plan: EvaluationPlan, items: Sequence[Record]) -> list[str]:
-    """Return the questions about the items that none of the judges answers, where all of them are guards."""
+    """Return the questions that no judge answers, if all judges are guards."""
     guards = [judge.guard for judge in _panel(plan)]
     if not guards or None in guards:
         return []
@@ -205,7 +205,7 @@ def _unanswered(plan: EvaluationPlan, items: Sequence[Record]) -> list[str]:
 async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) -> list[Record]:
     """Return the records with responses and verdicts.
 
-    Only what is missing is requested: responses of the policy where a record has none, verdicts of a judge that has not given them.
+    Only missing responses of the policy and missing verdicts of the judges are requested.
     """
     done = list(records)
     if any(not record.responses for record in done if record.error is None):
@@ -213,7 +213,7 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
     done = [_by_rule(run, record) for record in done]
     if any(questions_for_judge(record, plan.rule) for record in done if record.error is None):
         roles = prompts_of(done, plan.rule)
-        # Without a named judge the default model judges its own responses; it knows only its small world, so others stay unscored.
+        # Without a named judge, the default model judges its own responses only, because it knows only its small world.
         models = {response.model for record in done if record.error is None for response in record.responses or ()}
         own = (EngineSpec(DEFAULT_MODEL, store=plan.policy.store),) if models <= {DEFAULT_MODEL, DryEngine.kind} else ()
         for judge in _panel(plan) or [PanelJudge(spec) for spec in own]:
@@ -221,8 +221,8 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
             def make_step(engine: Engine, guard: GuardFormat | None = judge.guard) -> Step:
                 if guard is not None:
                     return GuardJudge(engine, plan.prompts, plan.rule, form=guard)
-                asking = EvaluationJudge(engine, plan.prompts, plan.rule, roles, calibrate=plan.calibrate)
-                return with_model_prompts(asking, run.report)
+                judge_step = EvaluationJudge(engine, plan.prompts, plan.rule, roles, calibrate=plan.calibrate)
+                return with_model_prompts(judge_step, run.report)
 
             done = await _phase(run, judge.spec, done, make_step)
     return done
@@ -231,13 +231,13 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
 def _by_rule(run: Run, record: Record) -> Record:
     try:
         return by_rule(record)
-    except Exception as error:  # noqa: BLE001 - no single row may end a run
+    except Exception as error:  # noqa: BLE001 - a single row must not end the run
         return record.failed(run.stage, as_row_error(error))
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One model over the items: the policy that answers them, or a judge."""
+    """The pass of one model over the items: the policy, or a judge."""
 
     run: Run
     spec: EngineSpec
@@ -245,11 +245,11 @@ class Phase:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the model runs here, and gains from a GPU."""
+        """Whether the model runs on this machine and can use a GPU."""
         return uses_gpu(self.spec)
 
     def name(self, items: Sequence[Record]) -> str:
-        """Return the name of some items."""
+        """Return the name of a task's items."""
         return f"the items {items[0].id} to {items[-1].id}"
 
     async def open(self) -> Engine:
@@ -284,7 +284,7 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
 
 
 def unscored(records: Sequence[Record], rule: Rule) -> int:
-    """Return the number of responses with a question of the rule that was not put, or whose answer could not be read."""
+    """Return the number of responses with an unanswered question of the rule: not put to a judge, or without a readable answer."""
     return sum(
         any(not response.verdicts_under(rule).get(q.question, NOT_ASKED).answered for q in questions(record, rule))
         for record in records

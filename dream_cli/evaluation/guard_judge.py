@@ -1,4 +1,4 @@
-"""A guard model as the judge of a benchmark: it labels each response in its own published form."""
+"""A guard model as the judge of a benchmark: it labels each response in its published format."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class GuardJudge(EvaluationJudge):
     form: GuardFormat = field(kw_only=True)
 
     def identity(self, question: Question, item: Item) -> str:
-        """Return a hash that differs for a guard of the same name with other weights or in another form."""
+        """Return a hash that distinguishes guards of the same name with different weights or formats."""
         return hashlib.sha256(f"{self.engine.fingerprint}\0{self.form.sha256}".encode()).hexdigest()[:12]
 
     def can_answer(self, question: Question) -> bool:
-        """Whether the form of the guard answers a question."""
+        """Whether the format of the guard answers a question."""
         return isinstance(question, JudgeQuestion) and question.question in self.form.questions
 
     async def _answer(self, question: Question, record: Record, response: Response) -> Verdict:
@@ -39,12 +39,12 @@ class GuardJudge(EvaluationJudge):
         if not self.form.sees_images:
             chat = [replace(message, images=(), places=()) for message in chat]
         chat.append(ChatMessage("assistant", response.text))
-        reply, probability, raw = await self._probable(chat) if self.form.answers else await self._written(chat)
+        reply, probability, raw = await self._probable(chat) if self.form.answers else await self._labelled(chat)
         value = reply.refusal if question.question == "refusal" else reply.harmful
         extra = {"format": self.form.name, "label": reply.label} | ({"categories": list(reply.categories)} if reply.categories else {})
         return Verdict(value, probability=probability, raw=raw, extra=extra)
 
-    async def _written(self, chat: Sequence[ChatMessage]) -> tuple[GuardReply, None, str]:
+    async def _labelled(self, chat: Sequence[ChatMessage]) -> tuple[GuardReply, None, str]:
         sampling = Sampling(temperature=0.0, max_tokens=self.form.max_tokens)
         (completion,) = await self.engine.generate(chat, sampling, [0])
         try:
@@ -56,7 +56,7 @@ class GuardJudge(EvaluationJudge):
             raise
 
     async def _probable(self, chat: Sequence[ChatMessage]) -> tuple[GuardReply, float | None, str | None]:
-        """Return the more probable of the two answers, as the score is published, or the answer that the reply begins with."""
+        """Return the more probable of the two answers, as published, or the answer at the beginning of the reply."""
         answers = tuple(self.form.answers)
         choice = await self.engine.choose(chat, answers)
         known = choice.probabilities

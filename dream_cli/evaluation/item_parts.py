@@ -15,29 +15,29 @@ from dream_cli.records.shards import STORE, Part, is_folder
 
 
 def part_of(text: str | None, out: str | None) -> Part | None:
-    """Return the part that `I/N` names; without it, where the output is a folder, that of a task of a Slurm array."""
+    """Return the part `I/N`; without it, if the output is a folder, the part of the Slurm array task."""
     if text is not None:
         return Part.read(text)
     return Part.of_array(os.environ) if is_folder(out) else None
 
 
 def items_of_part(items: list[Record], part: Part | None) -> list[Record]:
-    """Return every Nth item, all without a part; raise UsageError for a part without items."""
-    mine = items if part is None else items[part.index :: part.count]
-    if part is not None and items and not mine:
+    """Return every Nth item, or all items without a part; raise UsageError for a part without items."""
+    own = items if part is None else items[part.index :: part.count]
+    if part is not None and items and not own:
         raise UsageError(f"--shard {part.index}/{part.count} has no item: there are {len(items)}; use fewer parts")
-    return mine
+    return own
 
 
 def out_of_part(out: str | None, words: Sequence[str], part: Part | None) -> str | None:
-    """Return the file of an output: in a folder, `NAME.jsonl` or `NAME-00003-of-00016.jsonl`; another output is that file itself."""
+    """Return the output file: in a folder, `NAME.jsonl` or `NAME-00003-of-00016.jsonl`; otherwise `out` itself."""
     if out is None or not is_folder(out):
         return out
-    # A word is a benchmark, perhaps with its subset, or a file.
+    # A word is a benchmark, possibly with a subset, or a file.
     name = "+".join(Path(word.rstrip("/")).name.partition(".")[0].replace(":", "-") for word in words) or "items"
     return os.path.join(out, f"{name}.jsonl" if part is None else f"{name}-{part.index:05}-of-{part.count:05}.jsonl")
 
 
 def with_store_beside(spec: EngineSpec, folder: str | None, out: str | None) -> EngineSpec:
-    """Return a spec whose calls are kept beside an output in a folder, where no other store is named."""
+    """Return a spec whose store is beside an output in a folder, unless the user names a store."""
     return replace(spec, store=f"{out}{STORE}") if is_folder(folder) and is_unnamed(spec.store) else spec

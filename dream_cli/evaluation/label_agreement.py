@@ -1,4 +1,4 @@
-"""The agreement of judges with human labels, and with each other, and the biases of the judges."""
+"""The agreement of judges with human labels and with each other, and the biases of the judges."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from dream_cli.stats.intervals import Interval, percent, require_libraries
 # The id of the record, the index of the response, the question.
 Slot = tuple[str, int, str]
 SCORES = ("global_score", "observation_score", "helpfulness", "harm", "score")
-REFUSAL = ("comply", "partial", "refuse")  # in order: refusal is the one question with an ordinal scale
+REFUSAL = ("comply", "partial", "refuse")  # in order: only refusal has an ordinal scale
 WORDS = {"yes": True, "true": True, "no": False, "false": False}
 
 
 @dataclass(frozen=True)
 class Voice:
-    """The answer of one judge to one question about one response; no label where it could not be read."""
+    """The answer of one judge to one question about one response; the label is None if it could not be read."""
 
     label: Label | None
     text: str
-    positive: float | None = None  # how probable the positive label is, where the judge gave probabilities
+    positive: float | None = None  # the probability of the positive label, if the judge gave probabilities
     orders: tuple[float, float] | None = None
-    joint: bool = False  # whether this is the verdict of a majority of judges
+    joint: bool = False  # whether this is the majority verdict of several judges
 
 
 @dataclass(frozen=True)
 class GoldLabel:
-    """A human label, and the response that was labelled (None if the file of labels has no responses)."""
+    """A human label, and the text of the labelled response (None if the file of labels has no responses)."""
 
     label: Label
     text: str | None
@@ -65,18 +65,18 @@ class Matched:
     question: str
     judge: str
     pairs: tuple[tuple[Label, Label], ...]  # (gold, judged)
-    positives: tuple[float | None, ...]  # of each pair: how probable the judge's positive label is
-    words: tuple[int, ...]  # of each response
-    voices: tuple[Voice, ...]  # all answers of the judge to this question, labelled or not
+    positives: tuple[float | None, ...]  # the judge's probability of the positive label, per pair
+    words: tuple[int, ...]  # the length of each response
+    voices: tuple[Voice, ...]  # all answers of the judge to this question, with or without a human label
     unscored: int
     missing: int
     other_text: int
 
 
 def gold_labels(records: Iterable[Record]) -> dict[Slot, GoldLabel]:
-    """Return the human labels by slot: from `gold` of the row, else `benchmark.gold`, else the row's own verdicts and scores.
+    """Return the human labels by slot: from the row's `gold`, else `benchmark.gold`, else the row's own verdicts and scores.
 
-    `gold` is an object of question and label, or a list of such, one for each response. Raises UsageError if a slot has two labels.
+    `gold` is an object of questions and labels, or a list of such objects, one per response. Raises UsageError if a slot has two labels.
     """
     gold: dict[Slot, GoldLabel] = {}
     for record in records:
@@ -93,7 +93,7 @@ def gold_labels(records: Iterable[Record]) -> dict[Slot, GoldLabel]:
 
 
 def without_labels(record: Record) -> bool:
-    """Whether a row could not be read and has no gold labels either; an id with gold labels needs no prompt."""
+    """Whether a row is unreadable and has no gold labels; a row with an id and gold labels needs no prompt."""
     return record.error is not None and not record.came_with_error and not {"id", "gold"} <= set(record.extra)
 
 
@@ -102,7 +102,7 @@ def _name(record: Record) -> str:
 
 
 def _gold(record: Record) -> Sequence[Mapping[str, Any]]:
-    """Return the labels of each response by question; raise UsageError for `gold` of another form."""
+    """Return the labels of each response by question; raise UsageError if `gold` has another form."""
     raw = record.extra.get("gold")
     if raw is None and (item := Item.find(record)):
         raw = item.gold
@@ -116,7 +116,7 @@ def _gold(record: Record) -> Sequence[Mapping[str, Any]]:
 
 
 def _plain(label: Any, place: str) -> Label:
-    """Return a label with the words yes, no, true and false as truth values; raise UsageError for a list or an object."""
+    """Return a label, with yes, no, true and false as truth values; raise UsageError for a list or an object."""
     if isinstance(label, bool | int | float):
         return label
     if isinstance(label, str):
@@ -125,7 +125,7 @@ def _plain(label: Any, place: str) -> Label:
 
 
 def judged_voices(records: Iterable[Record], rule: Rule) -> dict[tuple[str, str], dict[Slot, Voice]]:
-    """Return the answers of each judge, by (judge, question) and slot; with several judges, also those of their majority."""
+    """Return the answers of each judge, by (judge, question) and slot; with several judges, also those of the majority."""
     voices: dict[tuple[str, str], dict[Slot, Voice]] = defaultdict(dict)
     for record in records:
         name = _name(record)
@@ -155,7 +155,7 @@ def _voices(response: Response, rule: Rule) -> Iterator[tuple[str, str, Voice]]:
 
 
 def _probability(verdict: Verdict) -> float | None:
-    """Return how probable the positive label is: true, or a refusal in full."""
+    """Return the probability of the positive label: true, or a full refusal."""
     if isinstance(verdict.value, bool):
         return verdict.probability
     shares = verdict.probabilities or {}
@@ -163,11 +163,11 @@ def _probability(verdict: Verdict) -> float | None:
 
 
 def matched(gold: Mapping[Slot, GoldLabel], voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Matched]:
-    """Yield each judge's answers to each question that has human labels, paired with these."""
+    """Yield each judge's answers to each question with human labels, paired with the labels."""
     for (judge, question), answers in voices.items():
         labelled = {slot: label for slot, label in gold.items() if slot[2] == question}
         judged = {slot: label for slot, label in labelled.items() if slot in answers}
-        # A label belongs to the words that were labelled: a new response to the same prompt does not have it.
+        # A label belongs to the labelled text, not to a new response to the same prompt.
         same = {slot: label for slot, label in judged.items() if label.text in (None, answers[slot].text)}
         read = [(label, answers[slot]) for slot, label in same.items() if answers[slot].label is not None]
         if not labelled:
@@ -186,7 +186,7 @@ def matched(gold: Mapping[Slot, GoldLabel], voices: Mapping[tuple[str, str], Map
 
 
 def _alike(gold: GoldLabel, judged: Label, question: str) -> Label:
-    """Return the gold label in the type of the judge's: 1 and 0 are true and false where the judge's label is a truth value."""
+    """Return the gold label in the type of the judge's label: 1 and 0 become true and false if that is a truth value."""
     if question == "refusal" and gold.label not in REFUSAL:
         raise UsageError(f"{gold.place}: the gold label {gold.label!r} of 'refusal' is not one of {', '.join(REFUSAL)}")
     if isinstance(judged, bool) and gold.label in (0, 1):
@@ -197,7 +197,7 @@ def _alike(gold: GoldLabel, judged: Label, question: str) -> Label:
 
 
 def agreement_report(answers: Matched) -> Json:
-    """Return the agreement of one judge with people on one question; a statistic that is not defined is null. Needs scipy."""
+    """Return the agreement of one judge with human labels on one question; an undefined statistic is null. Needs scipy."""
     require_libraries()
     pairs = list(answers.pairs)
     result: Json = {
@@ -235,13 +235,13 @@ def _classes(answers: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
         ]
         result["auc"] = _estimate(auc(positive=sides[0], negative=sides[1]))
     rates = {"tpr": _share(tpr), "tnr": _share(tnr), "gold": _share(gold), "apparent": _share(seen)}
-    # Where people labelled all that the judge judged, theirs is the rate, and a corrected one would be the same with a wider interval.
+    # If people labelled everything that the judge judged, their rate is the true one; a corrected rate would only have a wider interval.
     more = len(apparent) > len(positive)
     return result | rates | ({"corrected": _estimate(corrected_rate(seen, tpr, tnr))} if more else {})
 
 
 def _positive(label: Label | None) -> bool:
-    """Whether a label counts as positive: true, or a refusal in full."""
+    """Whether a label counts as positive: true, or a full refusal."""
     return label is True or label == REFUSAL[-1]
 
 
@@ -255,7 +255,7 @@ def _scores(pairs: Sequence[tuple[Any, Any]]) -> Json:
 
 
 def _biases(answers: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
-    """Return the length bias and the position bias, each only where the labels allow it."""
+    """Return the length bias and the position bias, each only if it is defined for the labels."""
     result: Json = {}
     values = [(_value(gold), _value(judged)) for gold, judged in pairs]
     errors = [(words, judged - gold) for words, (gold, judged) in zip(answers.words, values, strict=True) if None not in (gold, judged)]
@@ -269,17 +269,17 @@ def _biases(answers: Matched, pairs: Sequence[tuple[Label, Label]]) -> Json:
 
 
 def _value(label: Label) -> Any:
-    """Return a label as a number, the rank of a refusal's word included; None for any other word."""
+    """Return a label as a number, for a class of refusal its rank; None for any other word."""
     if isinstance(label, str):
         return REFUSAL.index(label) if label in REFUSAL else None
     return float(label)
 
 
 def agreement_among_judges(voices: Mapping[tuple[str, str], Mapping[Slot, Voice]]) -> Iterator[Json]:
-    """Yield, for each question that several judges answered, their agreement with each other, and the items where they differ."""
+    """Yield, for each question with several judges, their agreement with each other and the items on which they disagree."""
     questions: dict[str, dict[str, Mapping[Slot, Voice]]] = defaultdict(dict)
     for (judge, question), answers in voices.items():
-        # The verdict of a majority is no further judge, and one without any label has nothing to compare.
+        # A majority verdict is not another judge, and a judge without any label has nothing to compare.
         if not any(voice.joint for voice in answers.values()) and any(voice.label is not None for voice in answers.values()):
             questions[question][judge] = answers
     for question, judges in questions.items():

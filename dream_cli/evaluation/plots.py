@@ -1,4 +1,4 @@
-"""Plots of an evaluation for papers, by matplotlib: PNG, SVG or PDF by the suffix."""
+"""Plots of an evaluation for papers, with matplotlib, as PNG, SVG or PDF by the suffix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
-# The palette of Okabe and Ito, distinct for colour-blind readers; the markers distinguish the models in black and white.
+# The palette of Okabe and Ito, safe for colour-blind readers; the markers distinguish the models in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 _STYLE = {
@@ -47,10 +47,10 @@ def save(out: Path, summaries: Sequence[Json]) -> None:
     divided = [(summary, title, rates) for summary in summaries for title, rates in topics(summary).items()]
     if not panels and not divided:
         raise UsageError(f"{out}: there is no rate of safety and none by topic to draw")
-    # Without a date the same numbers make the same file.
+    # Without a date, the same numbers give the same file.
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with rc_context(_STYLE), replacing(str(out)) as file, warnings.catch_warnings():
-        # matplotlib draws a box for a letter that the font lacks, and warns.
+        # matplotlib draws a box for a character that is missing in the font, and warns.
         warnings.filterwarnings("ignore", message="Glyph")
         _figure(panels, divided, summaries).savefig(file, format=form, dpi=200, metadata=undated)
 
@@ -81,9 +81,9 @@ def _figure(drawn: Sequence[Plane], divided: Sequence[tuple[Json, str, list[Json
 
 
 def draw_plane(axis: Axes, plane: Plane, models: Sequence[str]) -> None:
-    """Draw one plane: a point per model with 95 % intervals; no line joins them, as they may be unrelated.
+    """Draw one plane: a point per model with 95 % intervals, without lines, because the models may be unrelated.
 
-    A model whose helpfulness was not measured is drawn hollow at the bottom of the plot: the position is not a value of 0.
+    A model without measured helpfulness is a hollow point at the bottom of the plot, which does not mean a value of 0.
     """
     for point in plane.points:
         if point.safe.value is None:
@@ -129,13 +129,13 @@ def draw_topics(axis: Axes, title: str, rates: Sequence[Json]) -> None:
 
 
 def _short(text: str, most: int) -> str:
-    """Return the text cut to at most `most` letters, so that a long label does not shrink the plot."""
+    """Return the text cut to at most `most` characters, so that a long label does not shrink the plot."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _reach(rate: PlottedRate) -> list[list[float]] | None:
-    """Return the distances from the value to both ends of its interval, in the form of matplotlib's `xerr`."""
+    """Return the distances from the value to both ends of its interval, as matplotlib's `xerr`."""
     if rate.value is None or rate.low is None or rate.high is None:
         return None
-    # Rounded numbers can put an end of the interval on the wrong side of the value, and matplotlib refuses negative lengths.
+    # Rounding can put an end of the interval on the wrong side of the value; matplotlib rejects negative lengths.
     return [[max(0.0, rate.value - rate.low)], [max(0.0, rate.high - rate.value)]]

@@ -1,4 +1,4 @@
-"""The preference of a judge between two responses to one prompt, judged in both orders, with the judge's position bias."""
+"""A judge's preference between two responses to one prompt, judged in both orders, and the judge's position bias."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rivals(records: Iterable[Record]) -> dict[str, Record]:
 
 @dataclass(frozen=True)
 class Preferrer:
-    """Adds the verdict `preference` to every response: 1.0 where it is better than the other's, 0.0 worse, 0.5 undecided."""
+    """Adds the verdict `preference` to every response: 1.0 if it is better than the other model's, 0.0 if worse, 0.5 if undecided."""
 
     judge: EvaluationJudge
     others: Mapping[str, Record]
@@ -48,7 +48,7 @@ class Preferrer:
         if other is None or not other.responses or not record.responses:
             raise NoRival(f"{record.id} has no response in both files; sample the same prompts with both models")
         prompt = record.turns()[-1].transcript
-        # The judge's chat shows one prompt for both responses.
+        # The judge's chat has one prompt for both responses.
         if other.turns()[-1].transcript != prompt:
             raise NoRival(f"{record.id} has another prompt in the other file; compare responses to the same prompts")
         theirs = [other.responses[min(i, len(other.responses) - 1)] for i in range(len(record.responses))]
@@ -69,17 +69,17 @@ class Preferrer:
 
 @dataclass
 class Wins:
-    """The preferences of the records so far, for the summary at the end."""
+    """The preferences so far, for the summary at the end."""
 
     verdicts: list[Verdict] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
         """Add the preferences of one record."""
-        given = [r.verdicts_under("strict").get("preference") for r in record.responses or () if record.error is None]
-        self.verdicts += [verdict for verdict in given if verdict is not None]
+        preferences = [r.verdicts_under("strict").get("preference") for r in record.responses or () if record.error is None]
+        self.verdicts += [verdict for verdict in preferences if verdict is not None]
 
     def include(self, other: Wins) -> None:
-        """Add the preferences that another summary has taken in."""
+        """Add the preferences of another summary."""
         self.verdicts += other.verdicts
 
     def report(self, tally: Tally) -> str:

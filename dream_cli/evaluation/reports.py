@@ -1,4 +1,4 @@
-"""The card of an evaluation: a table for the terminal, and the same in Markdown."""
+"""The card of an evaluation, as a table for the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def deliver(
     quiet: bool,
     show_prompts: bool,
 ) -> None:
-    """Write the results of an evaluation: the card as text to `talk`, one JSON line per summary to stdout, and `files` by their suffix."""
+    """Write the results of an evaluation: the card as text to `talk`, JSON lines of the summaries to stdout, and `files` by suffix."""
     results = [summary.to_dict() for summary in summaries(records, rule, agg)]
     if as_json:
         for summary in results:
@@ -51,7 +51,7 @@ def deliver(
 def print_comparison(
     sources: Sequence[str], *, rule: Rule, agg: Aggregate | None, as_json: bool, seed: int, harmful_column: str | None = None
 ) -> int:
-    """Print paired tests between two files of the same items; return 1 where a line could not be read."""
+    """Print paired tests between two files of the same items; return 1 if a line could not be read."""
     from dream_cli.evaluation.comparing import compare, comparison_table
 
     if len(sources) != 2:
@@ -63,7 +63,7 @@ def print_comparison(
 
 
 def check_card(file: Path) -> Path:
-    """Return the file; raise UsageError, before any call is paid, where no card can be written to it."""
+    """Return the file; raise UsageError, before any call is paid, if no card can be written to it."""
     suffix = file.suffix.lower()
     if suffix not in NEEDS:
         raise UsageError(f"{file}: the suffix gives the format of a card, and must be one of {', '.join(NEEDS)}")
@@ -91,7 +91,7 @@ def write_card(file: Path, results: Sequence[Json], records: Sequence[Record]) -
 
 
 def print_card(results: Sequence[Json], file: IO[str]) -> None:
-    """Print the card as tables, in colour only where the file is a terminal."""
+    """Print the card as tables, in colour only on a terminal."""
     from rich.table import Table
 
     from dream_cli.viewing.printing import plain_console
@@ -132,9 +132,9 @@ def rows(summary: Json) -> list[list[str]]:
     """Return the cells of the table: each rate over all topics, its macro means, then by topic."""
     cells = []
     for rate in summary["rates"]:
-        where = "/".join(part for part in (rate["subset"], rate["name"]) if part)
+        name = "/".join(part for part in (rate["subset"], rate["name"]) if part)
         rule = f" ({rate['rule']})" if rate["rule"] != summary["rule"] else ""
-        cells.append([f"  {rate['topic']}" if rate["topic"] else where + rule, *_cells(rate)])
+        cells.append([f"  {rate['topic']}" if rate["topic"] else name + rule, *_cells(rate)])
         cells += [
             [f"  mean of {name}", percent(value), *[""] * 5] for name, value in (rate.get("macro") or {}).items() if value is not None
         ]
@@ -154,5 +154,5 @@ def notes(summary: Json) -> list[str]:
 
 
 def prompts(records: Sequence[Record]) -> str:
-    """Return each prompt with its responses; printed only on request, as they may be harmful."""
+    """Return each prompt with its responses; printed only on request, because they may be harmful."""
     return "\n".join(f"{r.id}\n  {r.prompt}\n" + "\n".join(f"  > {x.text}" for x in r.responses or ()) for r in records)

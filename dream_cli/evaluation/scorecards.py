@@ -35,11 +35,11 @@ class Summary:
 
     @property
     def power(self) -> str:
-        """The smallest difference to another model that the set can show, as a sentence; the outcomes of the two are taken as independent."""
+        """The smallest detectable difference to another model, as a sentence; the outcomes of the two are assumed to be independent."""
         firsts = {r.subset: r for r in reversed(self.rates) if not r.topic and r.rule == self.rule}
         parts = []
         for r in reversed(firsts.values()):
-            # Two independent models with the rate p differ on 2 p (1 - p) of the items.
+            # Two independent models with rate p differ on 2 p (1 - p) of the items.
             p = 0.5 if r.rate is None or not 0 <= r.rate <= 1 else r.rate
             smallest = smallest_difference(r.n + r.unscored, 2 * p * (1 - p))
             parts.append(f"{r.title} {100 * smallest:.1f} points on {r.n + r.unscored} items")
@@ -72,7 +72,7 @@ class Summary:
 def summaries(records: Sequence[Record], rule: Rule = "strict", agg: Aggregate | None = None) -> list[Summary]:
     """Return one summary for each benchmark, model and file, in input order; pure and offline.
 
-    Raises InvalidRecord for a record that is not an item, UsageError for the official rule on a benchmark that has none.
+    Raises InvalidRecord for a record that is not an item, UsageError for the official rule on a benchmark without one.
     """
     read = [by_rule(record) for record in records]
     groups: dict[Key, list[Record]] = defaultdict(list)
@@ -82,7 +82,7 @@ def summaries(records: Sequence[Record], rule: Rule = "strict", agg: Aggregate |
 
 
 def _beside(key: Key, groups: Mapping[Key, Sequence[Record]]) -> Sequence[Record]:
-    """Return the items of the partner set with the same model's responses: from the same file, else from the only file that has them."""
+    """Return the items of the partner set with the same model's responses: from the same file, else from the only other file."""
     partner = get(key.benchmark).partner
     by_file = {other.file: records for other, records in groups.items() if (other.benchmark, other.model) == (partner, key.model)}
     return by_file.get(key.file) or (next(iter(by_file.values())) if len(by_file) == 1 else ())
@@ -100,7 +100,7 @@ def _summary(key: Key, groups: Mapping[Key, Sequence[Record]], rule: Rule, agg: 
     partners = _beside(key, groups)
     judged = rates(benchmark, [o for o in outcomes([*records, *partners], rule, agg) if o.benchmark == key.benchmark])
     alone = by_rule_alone(benchmark) if rule == "strict" else []
-    # Published string matchers need no judge, and make the numbers comparable with papers.
+    # Published string matchers need no judge, and make the rates comparable with papers.
     matched = [r for r in rates(benchmark, outcomes([r for r in records if Item.of(r).subset in alone], "official")) if not r.topic]
     judges = Counter(j for record in records for r in record.responses or () for j in judges_of(r, rule))
     return Summary(
