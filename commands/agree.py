@@ -40,7 +40,7 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
         report_text,
         without_labels,
     )
-    from dream_cli.records.streams import read_records
+    from dream_cli.formats.sources import read_records
     from dream_cli.records.strict_json import dumps
     from dream_cli.records.visible import amount
 

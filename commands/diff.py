@@ -28,7 +28,7 @@ def run(
     Example: dream diff examples/records.jsonl examples/records.jsonl
     """
     from dream_cli.errors import UsageError
-    from dream_cli.records.streams import read_records
+    from dream_cli.formats.sources import read_records
     from dream_cli.viewing.differing import difference
     from dream_cli.viewing.looking import print_json
     from dream_cli.viewing.printing import print_difference

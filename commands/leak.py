@@ -34,7 +34,7 @@ def run(
     """
     from dream_cli.benchmarks.loading import read_items
     from dream_cli.evaluation.contamination import NotCompared, in_distribution, leaks
-    from dream_cli.records.streams import read_records
+    from dream_cli.formats.sources import read_records
     from dream_cli.records.strict_json import dumps
     from dream_cli.records.visible import amount
 

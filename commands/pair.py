@@ -57,11 +57,11 @@ def run(
     Example: dream pair judged.jsonl --margin 0.2 > pairs.jsonl
     """
     from dream_cli.engines.registry import EMBEDDED
+    from dream_cli.formats.sources import read_shards
     from dream_cli.method.pair_sets import PairSet
     from dream_cli.method.pairing import PairRules, pairs_of
     from dream_cli.records.atomic import check_own_input
     from dream_cli.records.outputs import open_writer
-    from dream_cli.records.shards import read_shards
 
     check_own_input(out, *(files_of(source) or ("-",)))
     rules = PairRules(

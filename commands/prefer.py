@@ -29,10 +29,10 @@ def run(
     """
     from dream_cli.evaluation.judge_questions import EvaluationJudge
     from dream_cli.evaluation.preferring import Preferrer, Wins, rivals
+    from dream_cli.formats.sources import read_records
     from dream_cli.method.model_prompts import with_model_prompts
     from dream_cli.method.stages import run_stage
     from dream_cli.prompts.rendering import Prompts
-    from dream_cli.records.streams import read_records
 
     templates, others, wins = Prompts.load(prompts), rivals(read_records(other, stage.reading)), Wins()
     run = stage.run("prefer")

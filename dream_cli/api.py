@@ -26,6 +26,7 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling
 from dream_cli.engines.registry import open_engine
 from dream_cli.errors import RowError
+from dream_cli.formats.sources import read_records
 from dream_cli.method.confining import Step
 from dream_cli.method.disentangling import Disentangler
 from dream_cli.method.judging import Judge
@@ -41,7 +42,7 @@ from dream_cli.records.choices import AnswerReading, Combination, Mode
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import RowReader, read_records
+from dream_cli.records.streams import RowReader
 
 Stage = Literal["disentangle", "sample", "judge"]
 T = TypeVar("T")

@@ -42,10 +42,10 @@ def prompts_of(path: Path) -> Any:
     """Return the records of a file as a data set of TRL: prompt, images, and the record itself for the judge."""
     from datasets import Dataset, Image, List
 
+    from dream_cli.formats.sources import read_records
     from dream_cli.records.columns import Reading
     from dream_cli.records.image_rows import to_row
     from dream_cli.records.images import open_rgb
-    from dream_cli.records.streams import read_records
 
     records = list(read_records(str(path), Reading(allow_outside=True)))
     rows = [{key: value for key, value in to_row(record, None).items() if key != "responses"} for record in records]

@@ -18,7 +18,7 @@ from typing import Any
 
 from dream_cli.errors import UsageError
 from dream_cli.evaluation.rates import Outcome, outcomes
-from dream_cli.records.streams import read_records
+from dream_cli.formats.sources import read_records
 from dream_cli.stats.intervals import Interval, Paired, paired_difference, student, wilson
 
 ARMS = (

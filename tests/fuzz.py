@@ -36,7 +36,7 @@ from dream_cli.engines.store import CallStore, call_key
 from dream_cli.engines.store_upkeep import CallSelection, export, import_from, time_before
 from dream_cli.engines.thoughts import split_thoughts, with_thoughts_apart
 from dream_cli.errors import ImageError, RowError, UnreadableAnswer, UsageError
-from dream_cli.formats.converting import Conversion, read_row
+from dream_cli.formats.rows import read_row
 from dream_cli.formats.table import names
 from dream_cli.method.read_choice import score, yes
 from dream_cli.prompts.parsing import parse_observations
@@ -246,7 +246,7 @@ def check_row(row: Json) -> None:
         return
     reread(record)
     for source in (None, *names()):
-        _, converted = read_row(record, Conversion(source=source), BASE)
+        _, converted = read_row(record, BASE, source=source)
         assert converted.error is None or converted.error.kind != "internal", (source, converted.error)
         reread(converted)
 

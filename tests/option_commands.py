@@ -59,9 +59,9 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     "disentangle": STAGES,
     "sample": STAGES,
     "judge": STAGES,
-    "prefer": STAGES | {"dream_cli.records.streams:read_records": no_rows},
+    "prefer": STAGES | {"dream_cli.formats.sources:read_records": no_rows},
     "pair": {
-        "dream_cli.records.shards:read_shards": one_row,
+        "dream_cli.formats.sources:read_shards": one_row,
         "dream_cli.records.outputs:open_writer": opened,
         "dream_cli.method.pairing:pairs_of": lambda record, rules: [],
         "dream_cli.method.pair_sets:PairSet": lambda share, lessons: SimpleNamespace(
@@ -81,7 +81,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
         "dream_cli.evaluation.reports:print_comparison": lambda **_: 0,
     },
     "agree": {
-        "dream_cli.records.streams:read_records": no_rows,
+        "dream_cli.formats.sources:read_records": no_rows,
         "dream_cli.evaluation.label_agreement:judged_voices": lambda **_: {},
         "dream_cli.evaluation.label_agreement:matched": lambda **_: [{}],
         "dream_cli.evaluation.label_agreement:agreement_report": lambda **_: {"n": 1},
@@ -93,7 +93,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     },
     "leak": {
         "dream_cli.benchmarks.loading:read_items": no_items,
-        "dream_cli.records.streams:read_records": no_rows,
+        "dream_cli.formats.sources:read_records": no_rows,
         "dream_cli.evaluation.contamination:leaks": lambda **_: [],
     },
     "view": {
@@ -107,7 +107,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     },
     "diff": {
         "dream_cli.viewing.differing:difference": lambda **_: SimpleNamespace(to_dict=lambda: "as JSON"),
-        "dream_cli.records.streams:read_records": no_rows,
+        "dream_cli.formats.sources:read_records": no_rows,
         "dream_cli.viewing.looking:print_json": nothing,
         "dream_cli.viewing.printing:print_difference": nothing,
     },

@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image as Pillow
 
+from dream_cli.formats.sources import read_records
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Record
-from dream_cli.records.streams import read_records
 
 
 def png() -> bytes:

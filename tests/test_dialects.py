@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.formats.converting import Conversion, read_row
 from dream_cli.formats.dialogue import dialogue
+from dream_cli.formats.rows import read_row
 from dream_cli.formats.table import WRITTEN, dialect
 from dream_cli.records.access import Base
 from dream_cli.records.image_rows import to_row
@@ -87,7 +87,7 @@ def test_a_row_is_recognised_by_its_fields(name: str, record: Json) -> None:
         row, _ = dialect(name).write(record)
     except InvalidRecord:
         return
-    _, converted = read_row(to_record(row, "rows.jsonl", 1, Base(("/",))), Conversion(), Base(("/",)))
+    _, converted = read_row(to_record(row, "rows.jsonl", 1, Base(("/",))), Base(("/",)))
     assert converted.error is None
     expected = Record.from_dict(dialect(name).read(row))
     assert seen(to_row(converted, None), True) == seen(to_row(expected, None), True)

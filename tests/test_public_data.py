@@ -1,4 +1,4 @@
-"""Rows of public data sets, imitated from the columns on their cards: read by `dream convert` as they are, or with the option that its message names."""
+"""Rows of public data sets, imitated from the columns on their cards: read as they are, or with the option that the message names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dream_cli.formats.converting import Conversion, convert
-from dream_cli.formats.sources import Source
+from dream_cli.formats.sources import Source, read_records
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.images import size
 from dream_cli.records.record import Record
-from dream_cli.records.streams import read_records
 from tests.conftest import Workdir
 
 Json = dict[str, Any]
@@ -286,3 +285,21 @@ def test_the_first_row_of_a_public_data_set_is_read(case: Case, tmp_path: Path, 
     assert {name: row.get(name) for name in case.record} == case.record
     assert [size(image) for image in record.images] == [(16, 16)] * case.images
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_first_row_of_a_public_data_set_is_read_without_convert(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, case)
+    _, report = converted(path, case.reading)
+    name = report.partition("rows read: 1 ")[2].partition(";")[0]
+    capsys.readouterr()
+    (record,) = read_records(path, case.reading)
+    assert record.error is None
+    assert [size(image) for image in record.images] == [(16, 16)] * case.images
+    # A row that is a record of ours as it stands keeps its form and its columns.
+    if note := capsys.readouterr().err:
+        assert note == f"dream: {record.place}: a row of {name} is read as `dream convert` reads it\n"
+        row = record.to_dict()
+        assert {field: row.get(field) for field in case.record} == case.record
+    else:
+        assert name in ("dream", "trl") and record.turns()[0].prompt == QUESTION

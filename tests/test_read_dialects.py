@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dream_cli.formats.converting import Conversion, read_row
+from dream_cli.formats.rows import read_row
 from dream_cli.formats.table import DIALECTS, WRITTEN, dialect
 from dream_cli.records.access import Base
 from dream_cli.records.image_rows import to_row
@@ -19,7 +19,7 @@ CHAT = [{"role": "user", "content": "What grows here?"}, {"role": "assistant", "
 
 
 def read(row: Json) -> tuple[str, Record]:
-    return read_row(to_record(row, "rows.jsonl", 1, BASE), Conversion(), BASE)
+    return read_row(to_record(row, "rows.jsonl", 1, BASE), BASE)
 
 
 def failed(row: Json) -> str:
@@ -178,5 +178,5 @@ def test_odd_values_in_the_fields_of_a_dialect_are_errors_of_their_row(name: str
     fields += ["suggestions", "message", "context_messages", "input", "output", "conversations", "chosen", "rejected", "messages", "index"]
     for field in [*fields, "image", "images", "body", "is_response_safe", "completion", "preferred_output"]:
         for row in ({field: value}, dict.fromkeys(fields, value), {"question": "x", "index": 1, "image": value, field: value}):
-            _, record = read_row(to_record(row, "rows.jsonl", 1, BASE), Conversion(source=name), BASE)
+            _, record = read_row(to_record(row, "rows.jsonl", 1, BASE), BASE, source=name)
             assert isinstance(record, Record)

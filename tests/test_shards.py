@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from dream_cli.errors import UsageError
+from dream_cli.formats.sources import read_shards
 from dream_cli.records.outputs import open_writer
-from dream_cli.records.shards import Part, expanded, plan, read_shards
+from dream_cli.records.shards import Part, expanded, plan
 from tests.record_files import lines
 
 

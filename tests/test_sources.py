@@ -1,4 +1,4 @@
-"""What `dream convert` reads besides files of rows: folders of pictures, image folders, WebDataset and tables of tabs."""
+"""What is read besides files of records: folders of pictures, image folders, WebDataset, tables of tabs and rows of other dialects."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.formats.converting import Conversion, Receipt, convert
-from dream_cli.formats.sources import Source
+from dream_cli.formats.sources import Source, read_records
 from dream_cli.records.images import size
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
 from dream_cli.records.shards import expanded
-from dream_cli.records.streams import read_records
 from tests.conftest import Workdir
+from tests.loopback import Loopback
 
 Json = dict[str, Any]
 
@@ -216,14 +216,49 @@ def test_a_cell_that_is_too_long_is_an_error_of_its_row(name: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": [{"role": "user", "content": "Hi"}]}, "'prompt' is a list, not a string; `dream convert` reads a prompt of messages"),
-        ({"conversations": []}, "missing field 'prompt' (or 'messages', a conversation); `dream convert` reads rows of other forms"),
+        ({"question": "Hi"}, "missing field 'prompt' (or 'messages', a conversation); 'question' may be it: --prompt-column question"),
+        ({"doc": "Hi"}, "missing field 'prompt' (or 'messages', a conversation); `dream convert` reads rows of other forms"),
+        ({"prompt": [{"role": "boss", "content": "Hi"}]}, "prompt[0] has no 'role' of system, user, assistant, developer, tool"),
+        ({"instr-resp": [{}]}, "instr-resp[0] has none of 'safe_instruction', 'unsafe_instruction', 'instruction'"),
     ],
 )
-def test_a_stage_names_the_command_that_reads_a_row(row: Json, message: str, tmp_path: Path) -> None:
+def test_the_fault_of_a_row_is_reported_with_its_place(row: Json, message: str, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(row))
     (record,) = read_records(str(tmp_path / "in.jsonl"))
     assert record.error is not None and record.error.message == f"{tmp_path / 'in.jsonl'}:1: {message}"
+
+
+def test_rows_of_another_dialect_are_read_by_a_stage_and_reported_once(work: Workdir, png: bytes, server: Loopback) -> None:
+    rows = [{"id": n, "image": "one.png", "instr-resp": [{"instruction": f"What is {n}?", "response": "A leaf."}]} for n in "ab"]
+    work.write(
+        "in.jsonl", [*rows, {"id": "c", "prompt": "Ours?", "response": "No."}, {"id": "d", "prompt": "Theirs?", "completion": "Yes."}]
+    )
+    ran = work.dream("judge", "in.jsonl", "--base-url", server.url, "--no-store")
+    assert ran.code == 0
+    assert [[m["content"] for m in row["messages"]] for row in ran.rows[:2]] == [["What is a?", "A leaf."], ["What is b?", "A leaf."]]
+    assert [row["images"] for row in ran.rows[:2]] == [[str(work.path / "one.png")]] * 2
+    assert "completion" not in ran.rows[3]
+    assert [[response["text"] for response in row["responses"]] for row in ran.rows[2:]] == [["No."], ["Yes."]]
+    notes = [line for line in ran.err.splitlines() if "dream convert" in line]
+    assert notes == [
+        "dream: in.jsonl:1: a row of vlguard is read as `dream convert` reads it",
+        "dream: in.jsonl:4: a row of trl is read as `dream convert` reads it",
+    ]
+    work.write("out.jsonl", ran.rows)
+    again = work.dream("judge", "out.jsonl", "--base-url", server.url, "--no-store")
+    assert again.rows == ran.rows and "dream convert" not in again.err
+
+
+def test_a_stage_reads_tables_and_image_folders(work: Workdir, folder: Path, png: bytes, server: Loopback) -> None:
+    image = base64.b64encode(png).decode()
+    (work.path / "set.tsv").write_text(f"index\timage\tquestion\tA\tanswer\n1\t{image}\tWhich?\tThis\tA\n")
+    (folder / "metadata.csv").write_text("file_name,prompt\na.png,Which?\n")
+    packed(work.path / "shard.tar", {"1.png": png, "1.txt": b"Which?"})
+    for number, source in enumerate(("set.tsv", "img", "img/metadata.csv", "shard.tar"), 1):
+        ran = work.dream("sample", source, "--base-url", server.url, "--no-store", "-q")
+        assert (ran.code, server.calls) == (0, number), ran.err
+        parts = server.bodies[-1]["messages"][-1]["content"]
+        assert [part["type"] for part in parts] == ["image_url", "text"] and "Which?" in parts[1]["text"]
 
 
 def test_a_pair_of_conversations_names_the_command_that_reads_it() -> None:
@@ -233,10 +268,11 @@ def test_a_pair_of_conversations_names_the_command_that_reads_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["set.tsv", "set.csv", "set.tar", "set.tar.gz"])
-def test_a_stage_names_the_command_that_reads_it(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UsageError, match=rf"{name} is not a file of records; make one from it: dream convert .*{name} -o FILE.jsonl"):
-        read_records(str(tmp_path / name))
+def test_view_names_the_command_that_reads_a_table(name: str, work: Workdir) -> None:
+    (work.path / name).write_bytes(b"x")
+    ran = work.dream("view", name)
+    message = f"{name} is not a file of records; make one from it: dream convert {name} -o FILE.jsonl"
+    assert ran.code == 2 and message in ran.err
 
 
 def test_a_stage_names_the_command_that_reads_a_folder(tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream_cli.errors import UsageError
+from dream_cli.formats.sources import read_records
 from dream_cli.records import atomic, streams
 from dream_cli.records.columns import Reading
 from dream_cli.records.failure import Failure
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Image, Record
-from dream_cli.records.streams import read_records
 from tests.record_files import lines, png, read, write
 
 ALL = [".jsonl", ".jsonl.gz", ".json", ".parquet"]
@@ -63,7 +63,7 @@ def test_stdin_images_start_at_the_current_directory(monkeypatch: pytest.MonkeyP
 
 
 def test_the_first_record_comes_before_the_input_ends() -> None:
-    code = "from dream_cli.records.outputs import *\nfrom dream_cli.records.streams import *\nfor r in read_records(None):\n with open_writer(None) as w: w.write(r)"
+    code = "from dream_cli.records.outputs import *\nfrom dream_cli.formats.sources import read_records\nfor r in read_records(None):\n with open_writer(None) as w: w.write(r)"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
         assert process.stdin is not None

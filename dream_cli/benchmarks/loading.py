@@ -15,11 +15,11 @@ from dream_cli.benchmarks.own_data import own_items
 from dream_cli.benchmarks.registry import every, get, is_known
 from dream_cli.benchmarks.tables import OfficialFiles
 from dream_cli.errors import InvalidRecord, UsageError
+from dream_cli.formats.sources import read_records
 from dream_cli.records.access import Access
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
 from dream_cli.records.shards import expanded
-from dream_cli.records.streams import read_records
 from dream_cli.records.visible import amount
 
 SUITE = "suite"

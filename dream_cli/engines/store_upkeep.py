@@ -155,7 +155,7 @@ def import_from(path: Path, source: str | None) -> tuple[str, int]:
     results: Counter[str] = Counter()
     reasons: dict[str, str] = {}
     with ExitStack() as stack:
-        check_source(source)
+        check_source(source, tables=False)
         lines = standard_input() if source is None or source == "-" else stack.enter_context(open(source, "rb"))
         db = stack.enter_context(connected(path, write=True, make=True))
         stack.enter_context(db)

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from dream_cli.errors import InvalidRecord, as_row_error
-from dream_cli.formats.dataset_info import Naming, naming_of
-from dream_cli.formats.llava import explode, fix_flags
+from dream_cli.errors import as_row_error
+from dream_cli.formats.dataset_info import naming_of
+from dream_cli.formats.llava import explode
+from dream_cli.formats.rows import read_row
 from dream_cli.formats.sources import Source, open_source
-from dream_cli.formats.table import OURS, dialect, is_only_read, is_ours, recognise
+from dream_cli.formats.table import OURS, dialect
 from dream_cli.formats.targets import Target, open_target
-from dream_cli.formats.webdataset import TEXT
-from dream_cli.records.access import Base
 from dream_cli.records.choices import ImageForm
 from dream_cli.records.columns import UnreadColumns
-from dream_cli.records.image_paths import is_inline, locate
-from dream_cli.records.image_rows import to_row
+from dream_cli.records.image_paths import is_inline
 from dream_cli.records.images import checked_bytes, extracted
 from dream_cli.records.record import Image, Record
 from dream_cli.records.visible import amount
 
 # Maximum number of field names in a receipt; data can have any number of them.
 _MOST = 30
-_PROMPTS = {"prompt", "messages"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
         opened = open_source(source)
         for row in opened.rows:
-            name, record = read_row(row, how, base, naming=naming, prompt=prompt)
+            name, record = read_row(row, base, source=how.source, naming=naming, prompt=prompt, fixed=how.fix_flags)
             if not record.images and not record.came_with_error:
                 unread.report(record.extra, record.place)
             receipt.read[name] += 1
@@ -130,50 +125,6 @@ def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) 
         return record.failed("convert", as_row_error(error))
     receipt.written += 1
     return record
-
-
-def read_row(row: Record, how: Conversion, base: Base, naming: Naming | None = None, prompt: str | None = None) -> tuple[str, Record]:
-    """Return the dialect of a row and its record; a row that cannot be read is returned with its error.
-
-    Relative image paths start at `base`; `prompt` is the prompt of a row that has none.
-    """
-    if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
-        return "error" if row.came_with_error else row.error.kind, row
-    # For a record without messages, only the prompt and the unknown fields can show that it is a row of another dialect.
-    candidate = row.extra if row.error is not None else to_row(row, None) if row.messages else {**row.extra, row.prompt_column: row.prompt}
-    if row.error is None and (how.source == OURS or (how.source is None and naming is None and is_ours(candidate))):
-        return OURS, row.renamed()
-    raw = candidate if row.error is not None or row.messages else to_row(row, None)
-    # The text member of a WebDataset sample is its prompt, unless a prompt is given.
-    added = raw.get(TEXT) if prompt is None else prompt
-    try:
-        name = how.source or (naming.dialect if naming else _dialect_of(raw, added is not None))
-        if name == OURS:
-            complete = raw if added is None or raw.keys() & _PROMPTS else {"prompt": added, **raw}
-            record = Record.from_dict(complete, image_column=row.image_column, prompt_column=row.prompt_column, access=base.access)
-            return OURS, replace(record, place=row.place).renamed()
-        # Dialects that are also written read rows that could belong to several dialects.
-        if is_only_read(name) and (why := dialect(name).mismatch(raw)):
-            raise InvalidRecord(f"not a row of {name}: {why}")
-        known = dialect(name).read(raw if naming is None else naming.renamed(raw))
-        if how.fix_flags:
-            fix_flags(known)
-        if known.get("images") is not None:
-            known["images"] = [locate(image, base) for image in known["images"]]
-        return name, replace(Record.from_dict(known, access=base.access), place=row.place)
-    except Exception as error:  # noqa: BLE001 - no single row may end a run
-        failure = as_row_error(error)
-        return failure.kind, Record(extra=raw, order=tuple(raw), place=row.place).failed("convert", failure)
-
-
-def _dialect_of(raw: Mapping[str, Any], has_prompt: bool) -> str:
-    """Return the dialect of a row; an unrecognised row with a prompt counts as a malformed record."""
-    try:
-        return recognise(raw)
-    except InvalidRecord:
-        if has_prompt or raw.keys() & _PROMPTS:
-            return OURS
-        raise
 
 
 def _with_images(record: Record, how: Conversion) -> Record:

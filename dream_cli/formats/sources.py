@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
+from dream_cli.formats.rows import AnyRows
 from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
-from dream_cli.records.streams import METADATA, TARS, RowReader, base_of, read_rows, read_with
+from dream_cli.records.shards import Part
+from dream_cli.records.streams import METADATA, TARS, RowReader, base_of, check_source, read_rows, read_with
+
+
+def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: int | None = None) -> Iterator[Record]:
+    """Return the records of a file or of stdin, in any dialect, read lazily; raise UsageError for a file that cannot hold records."""
+    check_source(source)
+    rows = AnyRows("stdin" if source is None or source == "-" else source, base_of(source, reading), reading)
+    return islice(_read_file(source, rows, []), limit)
+
+
+def read_shards(
+    files: Sequence[str], reading: Reading = DEFAULT_READING, limit: int | None = None, part: Part | None = None
+) -> Iterator[Record]:
+    """Return the records of files one after the other (no file: stdin), or of one part of them."""
+    if len(files) < 2:
+        records: Iterator[Record] = read_records(files[0] if files else None, reading)
+        records = records if part is None else islice(records, part.index, None, part.count)
+    else:
+        mine = files if part is None else files[part.index :: part.count]
+        records = chain.from_iterable(read_records(file, reading) for file in mine)
+    return islice(records, limit)
 
 
 @dataclass(frozen=True)
@@ -60,17 +82,24 @@ def _open(source: Source, name: str, reader: RowReader, skipped: list[str]) -> I
         from dream_cli.formats.folders import open_folder
 
         return open_folder(name, reader, skipped, split=source.split, prompt=source.prompt)
-    if os.path.isfile(name):
-        if os.path.basename(name) in METADATA:
-            from dream_cli.formats.pictures import read_image_folder
+    return _read_file(source.name, reader, skipped)
 
-            return read_image_folder(name, reader)
-        if name.lower().endswith((".csv", ".tsv")):
-            from dream_cli.formats.csv import read_csv, read_tsv
 
-            return read_csv(name, reader) if name.lower().endswith(".csv") else read_tsv(name, reader)
-        if name.lower().endswith(TARS):
-            from dream_cli.formats.webdataset import read_tar
+def _read_file(source: str | None, rows: RowReader, skipped: list[str]) -> Iterator[Record]:
+    """Return the records of a file, which names what it holds by its suffix, or of stdin."""
+    if source is None or not os.path.isfile(source):
+        return read_with(source, rows)
+    name = source.lower()
+    if os.path.basename(source) in METADATA:
+        from dream_cli.formats.pictures import read_image_folder
 
-            return read_tar(name, reader, skipped)
-    return read_with(source.name, reader)
+        return read_image_folder(source, rows)
+    if name.endswith((".csv", ".tsv")):
+        from dream_cli.formats.csv import read_csv, read_tsv
+
+        return read_csv(source, rows) if name.endswith(".csv") else read_tsv(source, rows)
+    if name.endswith(TARS):
+        from dream_cli.formats.webdataset import read_tar
+
+        return read_tar(source, rows, skipped)
+    return read_with(source, rows)

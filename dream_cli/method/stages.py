@@ -26,6 +26,7 @@ from dream_cli.engines.requests_file import Requests, written
 from dream_cli.engines.store import CallStore, is_unnamed
 from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import InternalError, RowError, Unanswered, UsageError, as_row_error
+from dream_cli.formats.sources import read_shards
 from dream_cli.method.confining import Step, confined
 from dream_cli.method.in_order import in_order
 from dream_cli.method.progress import Shown, is_fifo, progress
@@ -37,7 +38,7 @@ from dream_cli.records.identity import identified
 from dream_cli.records.images import is_large, prepare
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Image, Record
-from dream_cli.records.shards import Part, Shard, is_folder, plan, read_shards
+from dream_cli.records.shards import Part, Shard, is_folder, plan
 from dream_cli.records.visible import amount
 
 NO_MODEL = f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)"

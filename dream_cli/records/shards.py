@@ -5,16 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import NamedTuple, TypeGuard
 
 from dream_cli.errors import UsageError
 from dream_cli.records import remote
-from dream_cli.records.columns import DEFAULT_READING, Reading
-from dream_cli.records.record import Record
-from dream_cli.records.streams import SUFFIXES, check_source, read_records, records_of
+from dream_cli.records.streams import METADATA, SUFFIXES, check_source, records_of, suffix_of
 
 # The call store of a shard is beside its output.
 STORE = ".calls.sqlite"
@@ -94,7 +91,7 @@ def _files(word: str) -> list[str]:
     if remote.is_url(word):
         files = remote.listed(word, SUFFIXES)
     elif os.path.isdir(word):
-        names = sorted(name for name in os.listdir(word) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        names = sorted(n for n in os.listdir(word) if (n.lower().endswith(SUFFIXES) or n in METADATA) and not n.startswith("."))
         files = [os.path.join(word, name) for name in names]
     elif glob.has_magic(word) and not os.path.lexists(word):
         files = sorted(file for file in glob.glob(word) if file.lower().endswith(SUFFIXES))
@@ -150,18 +147,5 @@ def _join(folder: str, name: str) -> str:
 
 def _part_name(file: str, index: int, count: int) -> str:
     name = os.path.basename(file)
-    suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix))
+    suffix = suffix_of(name)
     return f"{name[: -len(suffix)]}-{index:05}-of-{count:05}{name[-len(suffix) :]}"
-
-
-def read_shards(
-    files: Sequence[str], reading: Reading = DEFAULT_READING, limit: int | None = None, part: Part | None = None
-) -> Iterator[Record]:
-    """Return the records of files one after the other (no file: stdin), or of one part of them."""
-    if len(files) < 2:
-        records: Iterator[Record] = read_records(files[0] if files else None, reading)
-        records = records if part is None else islice(records, part.index, None, part.count)
-    else:
-        mine = files if part is None else files[part.index :: part.count]
-        records = chain.from_iterable(read_records(file, reading) for file in mine)
-    return islice(records, limit)

@@ -15,7 +15,6 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
-from itertools import islice
 from typing import IO, Any, cast
 
 from dream_cli.errors import RowError, UsageError, as_row_error
@@ -34,23 +33,17 @@ from dream_cli.records.remote import exists, is_url, opened
 from dream_cli.records.strict_json import loads
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
-# Files that only `dream convert` reads.
 TARS = (".tar", ".tar.gz", ".tgz")
-CONVERTED = (".csv", ".tsv", *TARS)
+# Files whose rows name their fields in other ways.
+TABLES = (".csv", ".tsv", *TARS)
 # The files of an image folder, whose columns name images.
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 MAX_LINE = 64 * 1024 * 1024
 _SKIP = 1024 * 1024
 
 
-def read_records(source: str | None, reading: Reading = DEFAULT_READING, limit: int | None = None) -> Iterator[Record]:
-    """Return the records of a file or of stdin, read lazily; raise UsageError for a file that cannot hold records."""
-    rows = RowReader("stdin" if source is None or source == "-" else source, base_of(source, reading), reading)
-    return islice(read_with(source, rows), limit)
-
-
 def read_with(source: str | None, rows: RowReader) -> Iterator[Record]:
-    """Return the records of a file or of stdin, created by `rows`, as `read_records` does."""
+    """Return the records of a file or of stdin, created by `rows` and read lazily; raise UsageError for a file that cannot hold records."""
     if source is None or source == "-":
         return _read_lines(standard_input(), rows)
     return _read_file(source, rows) if is_pipe(source) else _open_file(source, rows)
@@ -108,8 +101,8 @@ def records_of(folder: str) -> str:
     return f"make records from {'its pictures' if pictures else 'it'}: dream convert {shlex.quote(folder)}{prompt}"
 
 
-def check_source(source: str | None) -> None:
-    """Raise UsageError where a file of records cannot be read, or does not have the format of its suffix."""
+def check_source(source: str | None, tables: bool = True) -> None:
+    """Raise UsageError where a file of records cannot be read, or does not have the format of its suffix; or is a table, without `tables`."""
     if source is None or source == "-" or is_pipe(source):
         return
     if is_url(source):
@@ -122,14 +115,15 @@ def check_source(source: str | None) -> None:
         raise UsageError(f"{source} is a directory; name a file in it{near or f', or {records_of(source)}'}")
     if not os.path.exists(source):
         raise UsageError(f"{source} does not exist{did_you_mean(source, SUFFIXES)}")
-    if source.lower().endswith(CONVERTED):
+    is_table = source.lower().endswith(TABLES)
+    if is_table and not tables:
         raise UsageError(f"{source} is not a file of records; make one from it: dream convert {source} -o FILE.jsonl")
     if source.lower().endswith(PICTURES):
         raise UsageError(f"{source} is a picture, not a file of records; {records_of(os.path.dirname(source) or '.')}")
-    suffix = suffix_of(source)
+    suffix = "" if is_table else suffix_of(source)
     if not os.access(source, os.R_OK):
         raise UsageError(f"{source} is not readable; change its permissions (chmod u+r)")
-    if suffix != ".parquet":
+    if suffix in (".jsonl", ".jsonl.gz", ".json"):
         check_layout(source, suffix)
 
 
@@ -232,7 +226,7 @@ class RowReader:
             fields = raw if isinstance(raw, dict) else {}
             error = unreadable(self.name, number, f"{place}: {odd}").error
             return Record(error=error, extra=fields, order=tuple(fields), place=place, access=self.base.access)
-        record = to_record(raw, self.name, number=number, base=self.base, reading=self.reading)
+        record = self.known(to_record(raw, self.name, number=number, base=self.base, reading=self.reading))
         if isinstance(raw, dict) and not record.images:
             self._report_unread(raw, place)
         return record
@@ -242,8 +236,15 @@ class RowReader:
         if self.reading.image_column is not None or self.reading.prompt_column is not None:
             return None
         record = plain_record(line, f"{self.name}:{number}", self.base)
-        if record is not None and record.extra and not record.images:
+        if record is None or not record.extra:
+            return record
+        known = self.known(record)
+        if not known.images:
             self._report_unread(record.extra, record.place)
+        return known
+
+    def known(self, record: Record) -> Record:
+        """Return a record as it is; a reader of other dialects returns what a row of theirs says."""
         return record
 
     def _report_unread(self, row: Mapping[str, Any], place: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from dream_cli.engines.checkpoint import read_run
 from dream_cli.errors import DreamError, UsageError
+from dream_cli.formats.sources import read_records
 from dream_cli.records.record import Json
-from dream_cli.records.streams import read_records
 from dream_cli.records.visible import amount
 from dream_cli.training import checkpoints, lineage, measuring, models, reporting, sharding
 from dream_cli.training.export import export, keep_checkpoints

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dream_cli.formats.sources import read_records
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import read_records
 from dream_cli.training.checkpoints import WatchedLoss
 from dream_cli.training.models import Policy
 from dream_cli.training.patches import ExactCheckpoints

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import IO
 
 from dream_cli.errors import UsageError
+from dream_cli.formats.sources import read_records
 from dream_cli.records.outputs import open_writer
-from dream_cli.records.streams import check_source, is_pipe, read_records, standard_input, suffix_of
+from dream_cli.records.streams import check_source, is_pipe, standard_input, suffix_of
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def file_of(source: str | None) -> Iterator[str]:
         with open(source, "rb") as pipe, _spooled(pipe) as path:
             yield path
     else:
-        check_source(source)
+        check_source(source, tables=False)
         with _plainly_named(os.path.abspath(source)) as path:
             yield path
 

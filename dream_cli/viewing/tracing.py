@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from dream_cli.engines.store import calls_about, subject_of, subject_of_image
 from dream_cli.errors import NoMatch, RowError
+from dream_cli.formats.sources import read_records
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.images import prepare
 from dream_cli.records.record import Json, Record
-from dream_cli.records.streams import read_records
 
 
 class LinkedRow(NamedTuple):
