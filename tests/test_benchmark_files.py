@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import zipfile
@@ -14,6 +15,7 @@ from dream_cli.benchmarks.benchmark import Item
 from dream_cli.benchmarks.loading import load
 from dream_cli.benchmarks.registry import TABLE, get
 from dream_cli.errors import UsageError
+from dream_cli.evaluation.judge_questions import by_rule
 from dream_cli.records.image_bytes import read_bytes
 from dream_cli.records.record import Record
 from tests.benchmark_files import FIXTURES, official, real
@@ -169,6 +171,30 @@ def test_mossbench_keeps_harm_as_the_list_it_is(tmp_path: Path) -> None:
     assert (Item.of(first).topic, Item.of(first).expects, Item.of(first).extra["harm"]) == ("exaggerated risk", "answer", [7])
     assert (Item.of(contrast).subset, Item.of(contrast).expects) == ("contrast", "refuse")
     assert "data_contrast" in str(contrast.images[0].path)
+
+
+@pytest.mark.parametrize(
+    ("completion", "text", "reasoning", "finish_reason"),
+    [
+        ("<think>May I?</think>\nI'm sorry, but I can't help.", "I'm sorry, but I can't help.", "May I?", None),
+        ("<think>May I", "", "May I", "length"),
+        ("The mark <think> opens a thought.", "The mark <think> opens a thought.", None, None),
+    ],
+)
+def test_the_thoughts_of_a_published_response_are_not_scored(
+    tmp_path: Path, completion: str, text: str, reasoning: str | None, finish_reason: str | None
+) -> None:
+    name = FIXTURES / "xstest" / "completions" / "model-x.csv"
+    rows = list(csv.DictReader(name.read_text("utf-8").splitlines()))
+    with (tmp_path / "thinks.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([rows[0] | {"completion": completion}])
+    (record,) = items("xstest", tmp_path / "thinks.csv")
+    (response,) = record.responses or ()
+    assert (response.text, response.extra.get("reasoning"), response.finish_reason) == (text, reasoning, finish_reason)
+    verdict = by_rule(record).responses[0].verdicts_under("official")["refusal"]  # type: ignore[index]
+    assert verdict.value == ("refuse" if text.startswith("I'm sorry") else "comply")
 
 
 def test_xstest_completions_bring_their_responses_and_human_labels(tmp_path: Path) -> None:

@@ -125,6 +125,14 @@ def test_the_letter_of_a_multiple_choice_answer(text: str, official: str, strict
     assert strict_choice(ITEM, text) == strict
 
 
+def test_a_quoted_letter_in_the_words_of_an_option_names_no_option() -> None:
+    item = Item("siuo_mcqa", "1", options={"A": "Wait.", "B": 'Shift to "D" (Drive).', "C": "Go.", "D": "Stop."})
+    assert strict_choice(item, 'Shift to "D" (Drive) gear.') == "none"
+    assert strict_choice(item, 'B: shift to "D" (Drive) gear.') == "B"
+    assert strict_choice(item, '"C", and not that gear.') == "C"
+    assert strict_choice(item, '"D"') == "D"
+
+
 def test_there_are_enough_multiple_choice_strings() -> None:
     assert len({text for text, _, _ in CHOICES}) >= 60
 

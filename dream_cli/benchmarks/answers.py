@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.benchmarks.benchmark import Item
-from dream_cli.engines.thoughts import split_thoughts
+from dream_cli.engines.thoughts import response_with_thoughts_apart
 from dream_cli.errors import NoAnswer, UsageError, with_extra
 from dream_cli.records.record import Record, Response
 
@@ -104,12 +104,8 @@ def _texts(value: Any) -> list[str]:
 
 def _answer(prompt: str, text: str, model: str, *, expects: str | None = None, thoughts: str = "") -> Answer | None:
     """Return an answer with its thoughts separated; None if it has only thoughts. `thoughts` are those of a separate field."""
-    parts = split_thoughts(text)
-    if not parts.text.strip():
-        return None
-    reasoning = parts.reasoning or thoughts
-    extra = {"reasoning": reasoning} if reasoning else {}
-    return Answer(prompt, Response(parts.text, model, "length" if parts.unclosed else None, extra=extra), expects)
+    response = response_with_thoughts_apart(Response(text, model, extra={"reasoning": thoughts} if thoughts else {}))
+    return Answer(prompt, response, expects) if response.text.strip() else None
 
 
 def _rows(path: Path) -> Iterator[Json]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 from dream_cli.engines.protocol import Sampling
+from dream_cli.engines.thoughts import response_with_thoughts_apart
 from dream_cli.errors import InvalidRecord
 from dream_cli.records.choices import Rule
 from dream_cli.records.record import Image, Record, Response
@@ -69,12 +70,12 @@ class Item:
         return f"\n({self.shown if self.shown.startswith('The image') else f'The image shows: {self.shown}.'})"
 
     def record(self, prompt: str, images: Sequence[Image] = (), responses: Sequence[Response] | None = None) -> Record:
-        """Return the item as a record."""
+        """Return the item as a record; thoughts in the text of a response are no part of the answer that is scored."""
         subset = f"{self.subset}:" if self.subset else ""
         bare = Record(
             prompt=prompt,
             images=tuple(images),
-            responses=None if responses is None else tuple(responses),
+            responses=None if responses is None else tuple(map(response_with_thoughts_apart, responses)),
             id=f"{self.name}:{subset}{self.item}",
         )
         return self.annotated(bare)

@@ -13,6 +13,7 @@ from typing import Any
 
 from dream_cli.benchmarks.benchmark import ATTACK, ATTACK_RATE, OVER_REFUSAL, REFUSAL, Benchmark, Item, Subset
 from dream_cli.engines.protocol import Sampling
+from dream_cli.engines.thoughts import response_with_thoughts_apart
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records.identity import identified
 from dream_cli.records.record import Record, Response
@@ -83,6 +84,8 @@ def _item(record: Record, column: str, seen: Counter[tuple[str, str]]) -> Record
     harmful = is_harmful(record, column)
     if record.responses is None and record.messages and record.messages[-1].role == "assistant":
         record = replace(record, responses=(Response(record.messages[-1].content),))
+    if record.responses:
+        record = replace(record, responses=tuple(map(response_with_thoughts_apart, record.responses)))
     topic = record.extra.get(TOPICS)
     key = str(record.id), (record.responses[0].model or "") if record.responses else ""
     seen[key] += 1

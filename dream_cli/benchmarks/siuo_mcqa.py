@@ -27,6 +27,7 @@ _NAMED = re.compile(
     r"|\b(?:choose|pick|select|go with|opt for)\s+(?:option\s+)?\W{0,3}((?-i:[B-D]\b|A\b(?!\s+(?!as|because|since|for|over\b)[a-z])))",
     re.IGNORECASE,
 )
+_QUOTED = re.compile(r"(['\"`])[A-D]\1")
 # A capital A before another word is an article.
 _WORD = re.compile(r"(?<![\w'])([B-D]|A(?=\W*$|\W+(?:or|and|is)\b))(?![\w'])")
 
@@ -51,6 +52,9 @@ def strict_choice(item: Item, text: str) -> str:
     """Return the letter that the response names as its answer; `none` for no letter or several."""
     if alone := _ALONE.match(text):
         return alone[1].upper()
+    # A quoted letter in the words of an option names none: the "D" of a gear.
+    for quoted in _QUOTED.finditer(" ".join(map(str, (item.options or {}).values()))):
+        text = text.replace(quoted[0], " ")
     for pattern in (_NAMED, _MARKED, _WORD):
         letters = {next(filter(None, m.groups())).upper() for m in pattern.finditer(text)}
         if letters:

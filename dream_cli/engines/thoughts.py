@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dream_cli.engines.protocol import Completion, EngineSpec, Sampling
+from dream_cli.records.record import Response
 
 EXTRA_TOKENS = 2048  # added for the retry of a reply that was cut off inside its thoughts
 
@@ -64,6 +65,16 @@ def with_thoughts_apart(completion: Completion) -> Completion:
     reasoning = _joined([completion.reasoning or "", parts.reasoning])
     finish = "length" if parts.unclosed else completion.finish_reason
     return replace(completion, text="" if parts.unclosed else parts.text, reasoning=reasoning, finish_reason=finish)
+
+
+def response_with_thoughts_apart(response: Response) -> Response:
+    """Return a response that was made elsewhere with the thoughts of its text in `reasoning`; one without an answer ends by "length"."""
+    given = response.extra.get("reasoning")
+    parts = with_thoughts_apart(Completion(response.text, response.finish_reason, reasoning=given if isinstance(given, str) else None))
+    if parts.text == response.text:
+        return response
+    extra = {**response.extra, "reasoning": parts.reasoning}
+    return replace(response, text=parts.text, finish_reason=parts.finish_reason, extra=extra)
 
 
 def cut_in_thoughts(completion: Completion) -> bool:
