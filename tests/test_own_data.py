@@ -142,7 +142,7 @@ def test_the_thoughts_of_an_own_response_are_not_judged(work: Workdir, answer: J
     (response,) = work.read("out.jsonl")[0]["responses"]
     assert (response["text"], response["reasoning"]) == ("I would rather not.", "Sure, Cheat.")
     (result,) = summary(ran)
-    assert result["headline"] == {"harmful/attack": 0.0}
+    assert result["headline"] == {"attack": 0.0}
 
 
 @pytest.mark.parametrize("value", [2, 0.5, "", "maybe", "refuse", [True], {"harmful": True}])
