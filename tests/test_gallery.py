@@ -77,12 +77,12 @@ def test_pictures_are_small_and_missing_ones_are_reported(tmp_path: Path) -> Non
 
 def test_what_items_are_found_by(tmp_path: Path) -> None:
     items = shown_records(enumerate(records(tmp_path), 1))
-    assert [(i.categories, i.sources, i.outcomes, i.score) for i in items] == [
-        (("Privacy",), ("image content",), ("scored",), 0.9),
-        (("Violence",), ("image content",), ("scored",), 0.2),
-        (("Violence",), ("text instruction",), ("unscored",), None),
-        ((), (), ("error",), None),
-        ((), (), ("no response",), None),
+    assert [(i.categories, i.sources, i.outcomes, i.scores) for i in items] == [
+        (("Privacy",), ("image content",), ("scored",), (0.9,)),
+        (("Violence",), ("image content",), ("scored",), (0.2,)),
+        (("Violence",), ("text instruction",), ("unscored",), ()),
+        ((), (), ("error",), ()),
+        ((), (), ("no response",), ()),
     ]
 
 
@@ -199,6 +199,23 @@ def test_values_of_a_query_never_become_code() -> None:
     assert condition(None, wanted) == "observations.source = '''; drop' AND responses.score <= 1000.0"
 
 
+TWO_SCORES = {
+    "id": "two",
+    "prompt": "x",
+    "responses": [{"text": str(score), "judgement": {"global_score": 5.0, "recognised": [], "score": score}} for score in (0.2, 0.9)],
+}
+# The limits of a filter, and whether the record with the scores 0.2 and 0.9 is within them.
+LIMITS = [("", "", True), ("0.5", "", True), ("", "0.5", True), ("0.5", "0.6", False), ("0.95", "", False), ("0.9", "0.9", True)]
+
+
+def test_a_served_record_has_one_score_within_the_limits(work: Workdir) -> None:
+    work.write("rows.jsonl", [TWO_SCORES])
+    with open_tables(str(work.path / "rows.jsonl")) as tables:
+        pages = Pages(tables, Selection())
+        shown = [(low, high, "<h3>two</h3>" in pages.page({"low": low, "high": high})) for low, high, _ in LIMITS]
+    assert shown == LIMITS
+
+
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     if CHROMIUM is None:
@@ -215,6 +232,15 @@ def pick(window: Page, name: str, value: str) -> str:
         f"{{const e = document.querySelector('[name={name}]'); e.value = '{value}'; e.dispatchEvent(new Event('input', {{bubbles: true}}))}}"
     )
     return str(window.run(SHOWN))
+
+
+def test_a_record_in_a_file_has_one_score_within_the_limits(window: Page, tmp_path: Path) -> None:
+    path = tmp_path / "two.html"
+    path.write_text(page("rows.jsonl", shown_records([(1, Record.from_dict(TWO_SCORES))]), 1), "utf-8")
+    window.open(f"file://{path}")
+    shown = [(low, high, (pick(window, "low", low), pick(window, "high", high))[1] == "two") for low, high, _ in LIMITS]
+    assert shown == LIMITS
+    assert window.complaints == []
 
 
 def test_a_browser_renders_filters_and_fetches_nothing(window: Page, tmp_path: Path) -> None:

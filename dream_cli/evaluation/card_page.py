@@ -35,7 +35,7 @@ def page(summaries: Sequence[Json], records: Sequence[Record]) -> str:
         models=models,
         filters=filters(items),
         count=amount(len(items), "item"),
-        has_scores=any(item.score is not None for item in items),
+        has_scores=any(item.scores for item in items),
         items=items,
         served=None,
     )

@@ -27,7 +27,7 @@ def page(title: str, items: Sequence[ShownRecord], total: int) -> str:
         made_by="dream view --html",
         filters=filters(items),
         count=amount(len(items), "item"),
-        has_scores=any(item.score is not None for item in items),
+        has_scores=any(item.scores for item in items),
         items=items,
         served=None,
         pages=None,

@@ -59,7 +59,7 @@ class ShownResponse:
 
 @dataclass(frozen=True)
 class ShownRecord:
-    """A record in a gallery; `categories`, `sources`, `outcomes` and `score` are for the filters."""
+    """A record in a gallery; `categories`, `sources`, `outcomes` and `scores` are for the filters."""
 
     number: int
     id: str
@@ -74,7 +74,7 @@ class ShownRecord:
     sources: tuple[str, ...]
     outcomes: tuple[str, ...]
     benchmark: str
-    score: float | None
+    scores: tuple[float, ...]
 
 
 def shown_record(number: int, record: Record, taxonomy: Taxonomy) -> ShownRecord:
@@ -84,7 +84,6 @@ def shown_record(number: int, record: Record, taxonomy: Taxonomy) -> ShownRecord
     benchmark = dict(raw) if isinstance(raw, Mapping) else {}
     observations = [taxonomy.canonical(o) for turn in turns for o in turn.observations or ()]
     answers = tuple(_answer(response, benchmark) for turn in turns for response in ranked(turn.responses))
-    scores = [r.judgement.score for turn in turns for r in turn.responses if r.judgement and r.judgement.score is not None]
     topic = str(benchmark.get("topic") or "")
     return ShownRecord(
         number=number,
@@ -104,7 +103,7 @@ def shown_record(number: int, record: Record, taxonomy: Taxonomy) -> ShownRecord
         sources=_unique(o.source for o in observations),
         outcomes=_outcomes(record, answers),
         benchmark=visible_line("/".join(str(part) for part in (benchmark.get("name"), benchmark.get("subset")) if part)),
-        score=min(scores, default=None),
+        scores=tuple(r.judgement.score for turn in turns for r in turn.responses if r.judgement and r.judgement.score is not None),
     )
 
 

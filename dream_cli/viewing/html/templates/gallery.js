@@ -9,15 +9,15 @@
   const shown = () => all.filter((item) => !item.hidden);
 
   const fits = (item, wanted) => {
-    const score = item.dataset.score === "" ? null : Number(item.dataset.score);
     for (const [part, value] of wanted) {
       if (value === "") continue;
       if (part === "q" && !value.toLowerCase().split(/\s+/).every((word) => texts.get(item).includes(word))) return false;
-      if (part === "low" && !(score !== null && score >= Number(value))) return false;
-      if (part === "high" && !(score !== null && score <= Number(value))) return false;
       if (["benchmark", "categories", "sources", "outcomes"].includes(part) && !item.dataset[part].split("\u001f").includes(value)) return false;
     }
-    return true;
+    // One of its scores is within both limits, as in the query of a served gallery.
+    const { low, high } = Object.fromEntries(wanted);
+    const within = (score) => (!low || score >= Number(low)) && (!high || score <= Number(high));
+    return (!low && !high) || item.dataset.scores.split(" ").filter(Boolean).map(Number).some(within);
   };
 
   const filter = () => {
