@@ -38,6 +38,7 @@ def test_a_win_is_a_win_in_both_orders(work: Workdir) -> None:
     assert [(v["value"], v.get("orders")) for v in verdicts] == [(1.0, [1.0, 1.0]), (0.0, [0.0, 0.0]), (0.5, [1.0, 0.0]), (0.5, None)]
     assert {(v["judge"], v["other"]) for v in verdicts} == {("loopback", "m")}
     assert ran.err == (
+        f"dream: {server.url}: the server returns no log-probabilities; verdicts are read from the words of the reply\n"
         "prefer: 4 rows, 4 comparisons, 0 unscored\n"
         "  win rate 50.0 % [15.0, 85.0]\n"
         "  1 better in both orders, 1 worse in both, 2 neither\n"

@@ -90,6 +90,7 @@ class OpenAIEngine(Engine):
         self._requests = requests_for(spec, card, wire.address.host)
         self._continues = card.get("owned_by") == "vllm"
         self._dropped = Dropped(wire.warn)
+        self._without_logprobs = False  # known and reported
         self._thinking = spec.thinking or 0  # tokens for thoughts, in addition to those of the answer
 
     def constrains(self) -> bool:
@@ -139,6 +140,9 @@ class OpenAIEngine(Engine):
                 whole = mass.covered or 1.0
                 shares = {answer: probability / whole for answer, probability in mass.of.items()}
                 return Choice(shares, min(1.0, mass.covered), completion.text, divided=mass.divided / whole)
+            if not self._without_logprobs and "logprobs" in self._requests.merged(self._dropped.apply(body)):
+                self._without_logprobs = True
+                self._wire.warn("the server returns no log-probabilities; verdicts are read from the words of the reply")
             if completion.finish_reason == "length" and not self._thinking:
                 completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT}))[0]
         if completion.finish_reason == "refusal":
