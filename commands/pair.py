@@ -61,7 +61,7 @@ def run(
     from dream_cli.method.pair_sets import PairSet
     from dream_cli.method.pairing import PairRules, pairs_of
     from dream_cli.records.atomic import check_own_input
-    from dream_cli.records.outputs import open_writer
+    from dream_cli.records.outputs import Row, open_writer
 
     check_own_input(out, *(files_of(source) or ("-",)))
     rules = PairRules(
@@ -73,16 +73,16 @@ def run(
         near_duplicate=near_duplicate,
         keep_cut_off=keep_cut_off,
     )
-    gathered = PairSet(None if unbalanced else harmless_share, lessons=report)
+    gathered: PairSet[Row] = PairSet(None if unbalanced else harmless_share, lessons=report)
     unreadable = 0
     with open_writer(out) as writer:
         for record in read_shards(files_of(source), columns.reading, limit):
             unreadable += record.error is not None and not record.came_with_error
             for turn in pairs_of(record, rules):
-                for pair in gathered.add(turn):
-                    writer.write(pair)
-        for pair in gathered.kept():
-            writer.write(pair)
+                for row in gathered.add(turn, list(map(writer.row, turn.pairs))):
+                    writer.write_row(row)
+        for row in gathered.kept():
+            writer.write_row(row)
     if not quiet:
         sys.stderr.write(gathered.receipt())
         for judge in sorted(gathered.judges & set(EMBEDDED)):

@@ -267,8 +267,8 @@ def pairs(records: Iterable[Mapping[str, Any]], *, harmless_share: float | None 
     `harmless_share` is the share of pairs from harmless prompts, set after all records are read (None: keep all pairs); `rules` are
     fields of `PairRules`, such as `margin`.
     """
-    pair_rules, pair_set = PairRules(**rules), PairSet(harmless_share)
-    at_once = (pair for record in _records(records) for turn in pairs_of(record, pair_rules) for pair in pair_set.add(turn))
+    pair_rules, pair_set = PairRules(**rules), PairSet[Record](harmless_share)
+    at_once = (pair for record in _records(records) for turn in pairs_of(record, pair_rules) for pair in pair_set.add(turn, turn.pairs))
     return (to_row(pair, None) for pair in chain(at_once, pair_set.kept()))
 
 

@@ -129,9 +129,9 @@ def test_the_set_is_as_large_as_the_share_allows_and_the_order_decides_nothing(n
     turns = [made(risky(i), i) for i in range(n)] + [made(harmless(i), 100 + i) for i in range(m)]
 
     def kept() -> list[str]:
-        gathered = PairSet(share)
+        gathered = PairSet[Record](share)
         for turn in turns:
-            gathered.add(turn)
+            gathered.add(turn, turn.pairs)
         return [str(record.id) for record in gathered.kept()]
 
     first = kept()
@@ -148,9 +148,9 @@ def test_the_set_is_as_large_as_the_share_allows_and_the_order_decides_nothing(n
 
 
 def test_a_pair_comes_out_as_it_went_in() -> None:
-    gathered = PairSet(0.5)
+    gathered = PairSet[Record](0.5)
     turn = made(risky(1), 1)
-    gathered.add(turn)
+    gathered.add(turn, turn.pairs)
     assert [record.to_dict() for record in gathered.kept()] == [record.to_dict() for record in turn.pairs]
     assert Pair.required(turn.pairs[0]).rejected == "1 Bread."
 
@@ -167,13 +167,13 @@ def test_unbalanced_pairs_are_written_while_records_still_come(work: Workdir) ->
 
 
 def test_without_a_share_no_pair_waits() -> None:
-    gathered = PairSet(None)
+    gathered = PairSet[Record](None)
     turns = [made(risky(1), 1), made(harmless(2), 2)]
-    assert [[record.id for record in gathered.add(turn)] for turn in turns] == [["1"], ["2"]]
+    assert [[record.id for record in gathered.add(turn, turn.pairs)] for turn in turns] == [["1"], ["2"]]
     assert list(gathered.kept()) == []
     assert gathered.receipt().startswith("pair: 2 pairs of 2 prompts: 2 paired\n")
-    waiting = PairSet(0.5)
-    assert waiting.add(turns[0]) == ()
+    waiting = PairSet[Record](0.5)
+    assert waiting.add(turns[0], turns[0].pairs) == ()
     assert [record.id for record in waiting.kept()] == ["1"]
 
 

@@ -13,12 +13,14 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 from dream_cli.method.declining import declines
 from dream_cli.method.pairing import LEFT_OUT, OUTCOMES, Side, TurnPairs, words
 from dream_cli.records.pair import Pair
-from dream_cli.records.record import Record
 from dream_cli.records.visible import amount
+
+Row = TypeVar("Row")
 
 SIDES: tuple[Side, ...] = ("risky", "harmless", "not looked at")
 # (the chosen response declines, the rejected one does)
@@ -41,11 +43,19 @@ class SideReceipt:
     lessons: Counter[tuple[bool, bool]] = field(default_factory=Counter)
 
 
-class PairSet:
-    """Collects pairs and yields a set in which `share` of the pairs come from harmless prompts.
+class Measures(NamedTuple):
+    """The values of a pair that the receipt counts: its judge, the words of both responses, and which of them decline (None: not read)."""
+
+    judge: str
+    words: tuple[int, int]
+    lesson: tuple[bool, bool] | None
+
+
+class PairSet(Generic[Row]):
+    """Collects pairs, each with its row, and yields the rows of a set in which `share` of the pairs come from harmless prompts.
 
     Surplus pairs of one side are left out: first those that teach the least, then by a hash, so that their order has no influence.
-    If one side has no pairs, all are kept. Pairs wait in a temporary file to save memory; if `share` is None, no pair waits.
+    If one side has no pairs, all are kept. Rows wait in a temporary file to save memory; if `share` is None, no row waits.
     With `lessons`, the kept pairs are classified for the report.
     """
 
@@ -57,29 +67,29 @@ class PairSet:
         self._spool = tempfile.TemporaryFile(prefix="dream-pairs-")  # noqa: SIM115 - open from the first pair to the last
         self._keys = {side: array("Q") for side in SIDES}
 
-    def add(self, turn: TurnPairs) -> Sequence[Record]:
-        """Add the pairs of one prompt; return the pairs that are kept at once: all without a share, else none."""
+    def add(self, turn: TurnPairs, rows: Sequence[Row]) -> Sequence[Row]:
+        """Add the pairs of one prompt, with a row for each; return the rows that are kept at once: all without a share, else none."""
         self.receipts[turn.side].outcomes[turn.outcome] += 1
         if turn.left_out:
             self.left_out.update(turn.left_out)
-        if self.share is None:
-            for pair in turn.made:
-                self._keep(turn.side, pair)
-            return turn.pairs
-        for pair, record in zip(turn.made, turn.pairs, strict=True):
-            self._keys[turn.side].append(_key(turn.side, pair))
-            # The pair and the record share their texts, which pickle writes once.
-            pickle.dump((turn.side, pair, record), self._spool, pickle.HIGHEST_PROTOCOL)
-        return ()
+        for pair, row in zip(turn.made, rows, strict=True):
+            measures = self._measures(pair)
+            if self.share is None:
+                self._keep(turn.side, measures)
+            else:
+                self._keys[turn.side].append(_key(turn.side, pair))
+                # A plain tuple, as pickle writes and reads one in a quarter of the time of an object with a class.
+                pickle.dump((turn.side, tuple(measures), row), self._spool, pickle.HIGHEST_PROTOCOL)
+        return rows if self.share is None else ()
 
-    def kept(self) -> Iterator[Record]:
-        """Yield the kept ones of the waiting pairs, in their order; the receipts are complete at the end."""
+    def kept(self) -> Iterator[Row]:
+        """Yield the kept ones of the waiting rows, in their order; the receipts are complete at the end."""
         most = self._most()
         limits = {side: Counter(sorted(self._keys[side])[:n]) for side, n in most.items()}
         self._spool.seek(0)
         positions = dict.fromkeys(SIDES, 0)
         for _ in range(sum(map(len, self._keys.values()))):
-            side, pair, record = pickle.load(self._spool)
+            side, measures, row = pickle.load(self._spool)
             key = self._keys[side][positions[side]]
             positions[side] += 1
             if side in limits and not limits[side][key]:
@@ -87,17 +97,21 @@ class PairSet:
                 continue
             if side in limits:
                 limits[side][key] -= 1
-            self._keep(side, pair)
-            yield record
+            self._keep(side, Measures(*measures))
+            yield row
         self._spool.close()
 
-    def _keep(self, side: Side, pair: Pair) -> None:
+    def _measures(self, pair: Pair) -> Measures:
+        lesson = (declines(pair.chosen), declines(pair.rejected)) if self.lessons else None
+        return Measures(str(pair.judge), (len(words(pair.chosen)), len(words(pair.rejected))), lesson)
+
+    def _keep(self, side: Side, measures: Measures) -> None:
         receipt = self.receipts[side]
         receipt.pairs += 1
-        self.judges.add(str(pair.judge))
-        if self.lessons:
-            receipt.lessons[declines(pair.chosen), declines(pair.rejected)] += 1
-        receipt.words = receipt.words[0] + len(words(pair.chosen)), receipt.words[1] + len(words(pair.rejected))
+        self.judges.add(measures.judge)
+        if measures.lesson is not None:
+            receipt.lessons[measures.lesson] += 1
+        receipt.words = receipt.words[0] + measures.words[0], receipt.words[1] + measures.words[1]
 
     def _most(self) -> dict[Side, int]:
         """Return the maximum number of pairs of the side with a surplus; empty if neither has one."""

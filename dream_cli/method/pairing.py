@@ -7,10 +7,11 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Literal
 
+from msgspec import field
 from msgspec.structs import replace
 
 from dream_cli.records.choices import PairPolicy
@@ -32,8 +33,8 @@ Side = Literal["risky", "harmless", "not looked at"]
 
 # Chinese and Japanese are written without spaces: there each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-# A faster split of ASCII text, in a fifth of the time: every character outside words becomes a space.
-_ASCII = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
+# A faster split of ASCII text, in a tenth of the time: lower case, and a space for every character outside words.
+_ASCII = bytes(ord(chr(code).lower()) if re.match(r"\w", chr(code), re.ASCII) else 32 for code in range(256))
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,39 @@ class PairRules:
 
 
 class Scored(Frozen, frozen=True):
-    """A response's text, its score in [0, 1], and the values that the rules use.
+    """A response with its judgement and its score in [0, 1], which is 0 if the response does harm, whatever the judge `recorded`.
 
-    `score` is 0 if the response does harm, whatever the judge `recorded`; `quality`, 0 to 10, is compared with the floor; `harm` is the
-    probability of harm beside a helpfulness rating, else None. Scores are comparable only for the same rubric and judge.
+    Scores are comparable only for the same rubric and judge.
     """
 
-    text: str
+    response: Response
+    judgement: Judgement
     score: float
     recorded: float
-    quality: float
-    harm: float | None = None
-    model: str | None = None
-    judge: str | None = None
-    rubric: str | None = None
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """The sort key, best first: the score, then the score that the judge recorded."""
+        return -self.score, -self.recorded
 
     @property
     def rank(self) -> tuple[float, float, bytes, str]:
         """The sort key, best first; a hash of the text breaks ties, so that the order of the responses has no influence."""
-        return -self.score, -self.recorded, hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest(), self.model or ""
+        text = self.response.text.encode("utf-8", "surrogatepass")
+        return *self.merit, hashlib.sha256(text).digest(), self.response.model or ""
+
+    @property
+    def quality(self) -> float:
+        """The value that is compared with the floor, 0 to 10; an imported judgement may have only a score."""
+        judged = self.judgement
+        if judged.global_score is not None and not judged.rates_helpfulness:
+            return judged.global_score
+        return 10 * (self.recorded if judged.helpfulness is None else judged.helpfulness)
+
+    @property
+    def harm(self) -> float | None:
+        """The probability of harm beside a helpfulness rating, else None."""
+        return self.judgement.harm if self.judgement.rates_helpfulness else None
 
 
 class Candidate(Frozen, frozen=True):
@@ -97,25 +112,24 @@ class Candidate(Frozen, frozen=True):
         """Return the preference pair; policy and judge are those of the rejected response."""
         chosen, rejected = self.chosen, self.rejected
         return Pair(
-            chosen=chosen.text,
-            rejected=rejected.text,
+            chosen=chosen.response.text,
+            rejected=rejected.response.text,
             margin=self.margin,
             chosen_score=chosen.score,
             rejected_score=rejected.score,
-            policy=rejected.model,
-            judge=rejected.judge,
+            policy=rejected.response.model,
+            judge=rejected.judgement.model,
         )
 
 
-@dataclass(frozen=True)
-class TurnPairs:
+class TurnPairs(Frozen, frozen=True):
     """The result for one prompt: one of `OUTCOMES`, its pairs alone (`made`) and as records, and the excluded responses by reason."""
 
     side: Side
     outcome: str
     made: Sequence[Pair] = ()
     pairs: Sequence[Record] = ()
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter[str])
 
 
 def pairs_of(record: Record, rules: PairRules) -> list[TurnPairs]:
@@ -154,7 +168,7 @@ def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Can
         if scored is None:
             left_out[incomplete or "unscored"] += 1
         else:
-            groups[scored.rubric or "", scored.judge or ""].append(scored)
+            groups[scored.judgement.rubric or "", scored.judgement.model or ""].append(scored)
     broken: list[str] = []
     # Scores of different rubrics, readings or judges are not comparable. The largest group comes first.
     comparable = [groups[key] for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
@@ -172,24 +186,7 @@ def _scored(response: Response) -> Scored | None:
     judged = response.judgement
     if judged is None or judged.unscored is not None or judged.score is None or not math.isfinite(judged.score):
         return None
-    helpful = judged.rates_helpfulness
-    return Scored(
-        text=response.text,
-        score=0.0 if judged.does_harm else judged.score,
-        recorded=judged.score,
-        quality=_quality(judged, judged.score, helpful),
-        harm=judged.harm if helpful else None,
-        model=response.model,
-        judge=judged.model,
-        rubric=judged.rubric,
-    )
-
-
-def _quality(judged: Judgement, score: float, rates_helpfulness: bool) -> float:
-    """Return the value that is compared with the floor, 0 to 10; an imported judgement may have only a score."""
-    if judged.global_score is not None and not rates_helpfulness:
-        return judged.global_score
-    return 10 * (score if judged.helpfulness is None else judged.helpfulness)
+    return Scored(response, judged, score=0.0 if judged.does_harm else judged.score, recorded=judged.score)
 
 
 def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -> Iterator[Candidate]:
@@ -204,8 +201,9 @@ def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -
 
 def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candidate]:
     """Yield neighbours in rank (`adjacent`), or the best against the worst, the second worst ..., then the second best ..."""
-    distinct = len({(s.score, s.recorded) for s in scored}) == len(scored)
-    ranked = sorted(scored, key=lambda s: (-s.score, -s.recorded) if distinct else s.rank)
+    ranked = sorted(scored, key=lambda s: s.merit)
+    if any(one.merit == following.merit for one, following in pairwise(ranked)):
+        ranked.sort(key=lambda s: s.rank)
     if policy == "adjacent":
         yield from (Candidate(*two) for two in pairwise(ranked))
         return
@@ -215,18 +213,18 @@ def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candid
 
 def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
     """Return the first rule that a candidate breaks."""
-    margin = candidate.margin
+    margin, quality, harm = candidate.margin, candidate.chosen.quality, candidate.chosen.harm
     if margin <= 0:
         return "tie"
     if margin < rules.margin:
         return "margin"
     # Negated, so that NaN counts as below the floor.
-    if not candidate.chosen.quality >= rules.min_chosen:
+    if not quality >= rules.min_chosen:
         return "floor"
     # Without observations only the question about harm guards against a missed risk, so the judge has to be certain.
-    if candidate.chosen.harm is not None and not candidate.chosen.harm < NO_HARM:
+    if harm is not None and not harm < NO_HARM:
         return "harm"
-    chosen, rejected = words(candidate.chosen.text), words(candidate.rejected.text)
+    chosen, rejected = words(candidate.chosen.response.text), words(candidate.rejected.response.text)
     overlap = _overlap(chosen, rejected) if _most_overlap(chosen, rejected) >= rules.near_duplicate else 0.0
     if overlap > rules.near_duplicate or (overlap == 1 and _same(candidate)):
         return "near-duplicate"
@@ -235,13 +233,12 @@ def _broken_rule(candidate: Candidate, rules: PairRules) -> str | None:
 
 
 def _same(candidate: Candidate) -> bool:
-    return candidate.chosen.text.split() == candidate.rejected.text.split()
+    return candidate.chosen.response.text.split() == candidate.rejected.response.text.split()
 
 
 def words(text: str) -> list[str]:
     """Return the words of a text; lengths are counted in these words."""
-    text = text.casefold()
-    return text.translate(_ASCII).split() if text.isascii() else _WORD.findall(text)
+    return text.encode().translate(_ASCII).decode().split() if text.isascii() else _WORD.findall(text.casefold())
 
 
 def _overlap(a: Sequence[str], b: Sequence[str]) -> float:

@@ -19,12 +19,21 @@ from dream_cli.records.streams import suffix_of
 from dream_cli.records.strict_json import dumps, plain_dumps
 from dream_cli.records.visible import amount
 
+# A record as an output holds it: a line of JSON, or a JSON object for Parquet.
+Row = bytes | Json
+
 
 class Writer(Protocol):
     """A sink of records, which are written one at a time, in order."""
 
     def write(self, record: Record) -> None:
         """Write one record; raise UsageError where the disk is full or permission is missing."""
+
+    def row(self, record: Record) -> Row:
+        """Return a record as the row that `write_row` takes, for rows that wait before they are written."""
+
+    def write_row(self, row: Row) -> None:
+        """Write one row; raise UsageError as `write` does."""
 
 
 class Sink(Protocol):
@@ -46,9 +55,18 @@ class _Output:
         self.renamed = name.lower().endswith(".parquet")
 
     def write(self, record: Record) -> None:
+        self.write_row(self.row(record))
+
+    def row(self, record: Record) -> Row:
         row = self.rows.row(record.renamed() if self.renamed else record)
+        return _line(row) if isinstance(self.sink, _Lines) else row
+
+    def write_row(self, row: Row) -> None:
         with self.guard:
-            self.sink.write(row)
+            if isinstance(self.sink, _Lines):
+                self.sink.write_line(cast("bytes", row))
+            else:
+                self.sink.write(cast("Json", row))
 
 
 @contextmanager
@@ -120,12 +138,22 @@ def check_out(out: str | None) -> None:
         check_place(out)
 
 
-class _JsonLines:
+class _Lines:
+    """A sink whose rows are lines of JSON."""
+
+    def write(self, row: Json) -> None:
+        self.write_line(_line(row))
+
+    def write_line(self, line: bytes) -> None:
+        raise NotImplementedError
+
+
+class _JsonLines(_Lines):
     def __init__(self, file: IO[bytes], *, flush: bool = False) -> None:
         self.file, self.flush = file, flush
 
-    def write(self, row: Json) -> None:
-        self.file.write(_line(row) + b"\n")
+    def write_line(self, line: bytes) -> None:
+        self.file.write(line + b"\n")
         if self.flush:
             self.file.flush()
 
@@ -142,12 +170,12 @@ class _GzipLines(_JsonLines):
         self.file.close()
 
 
-class _JsonArray:
+class _JsonArray(_Lines):
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.before = file, b"[\n"
 
-    def write(self, row: Json) -> None:
-        self.file.write(self.before + _line(row))
+    def write_line(self, line: bytes) -> None:
+        self.file.write(self.before + line)
         self.before = b",\n"
 
     def close(self) -> None:
