@@ -124,7 +124,7 @@ def test_answers_to_a_benchmark_are_judged_with_its_images(work: Workdir) -> Non
     (result,) = summary(ran)
     assert (result["model"], result["n"], result["errors"], result["unscored"]) == ("Model_SIUO_GEN", 3, 2, 2)
     assert "1 of 3 answers are failed or empty, and are left out" in ran.err
-    assert "1 of 2 answers are to prompts of no item here and are left out" in ran.err
+    assert "1 of 2 answers are to prompts that no item has, and are left out" in ran.err
     assert work.read("out.jsonl")[1]["error"]["message"] == "the file of answers has none for this item"
 
 
@@ -158,7 +158,7 @@ def test_answers_to_own_records(work: Workdir) -> None:
     ("words", "message"),
     [
         (["--answers", "a.json", "--model", "nano"], "--answers and --model are both sources of responses"),
-        (["--answers", "a.json"], "none of the 1 answers fits one item: no prompt is that of an item"),
+        (["--answers", "a.json"], "none of the 1 answers matches one item: no prompt is that of an item"),
     ],
 )
 def test_wrong_usage(work: Workdir, words: list[str], message: str) -> None:

@@ -112,9 +112,9 @@ def test_results_that_are_none_or_of_other_calls_are_reported(work: Workdir) -> 
     )
     taken = work.dream("store", "import", "results.jsonl")
     assert taken.code == 1
-    assert taken.err.startswith("dream store: 2 results are new, 0 known already; the command that wrote the calls goes on from them; ")
+    assert taken.err.startswith("dream store: 2 results are new, 0 known already; the command that wrote the calls continues with them; ")
     assert f"2 calls failed and will be requested again; the first: {names[1]}: " in taken.err and "batch_expired" in taken.err
-    assert "1 result skipped as of no call of this store; the first: no --requests with this store wrote the call theirs␛[2J" in taken.err
+    assert "1 result skipped, not of a call of this store; the first: no --requests with this store wrote the call theirs␛[2J" in taken.err
     assert "1 line skipped as not a call; the first: line 6: a request, not a result; import the results of the batch" in taken.err
     ran = work.dream(*line)
     assert ran.code == 1 and "2 calls written to calls.jsonl, and 2 rows wait for them" in ran.err

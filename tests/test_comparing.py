@@ -76,7 +76,7 @@ def test_means_of_trials_have_no_mcnemar_but_an_interval() -> None:
         (AFTER[:-3], "3 items are only in the file before: left out of the comparison"),
         ([*AFTER, item(77, True)], "1 item is only in the file after"),
         (file([False] * 20, judge="K"), "different judges (J before, K after)"),
-        (file([False] * 20, prompt="another"), "20 items have another prompt"),
+        (file([False] * 20, prompt="another"), "20 items have different prompts"),
         ([item(i, True, True) for i in range(20)], "1 trials per prompt before, 2 after"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_risk_is_followed_by_a_list_of_at_least_one(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [])) as server:
         ran = work.dream("disentangle", "--base-url", server.url, stdin=line)
         assert requests(server) == ["list of the text", "list of the text", "risk of the text"]
-    assert ran.rows[0]["error"]["message"].endswith("the model answers that there is a risk, and lists none")
+    assert ran.rows[0]["error"]["message"].endswith("the model answers that there is a risk, but lists none")
 
 
 def test_a_template_with_one_question_asks_for_a_list_that_may_be_empty(work: Workdir) -> None:

@@ -175,7 +175,7 @@ def test_an_adapter_finds_its_base_where_both_were_moved_and_takes_no_other(tmp_
     assert training.train("dpo", training.job(source, new / "0", new / "1", lora=training.lora())).record["adapter"]
     shutil.rmtree(new / "base")
     zoo.build("llava", new / "base", seed=1)
-    with pytest.raises(UsageError, match=r"there is no model folder .*old/base; write where it is now into .*0/adapter_config\.json"):
+    with pytest.raises(UsageError, match=r"there is no model folder .*old/base; write its present path into .*0/adapter_config\.json"):
         find_checkpoint(str(new / "0"))
 
 

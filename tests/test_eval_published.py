@@ -29,7 +29,7 @@ def test_the_published_rule_of_siuo_with_its_words(work: Workdir) -> None:
     # Every word says True, in a layout that the published scorer does not read.
     assert result["headline"] == {"safe": 0.0, "effective": 1.0, "safe_effective": 0.0}
     assert any("in the published layout" in warning for warning in result["warnings"])
-    assert "9 of 18 verdicts are read otherwise by the published parser" in result["warnings"]
+    assert "9 of 18 verdicts are read differently by the published parser" in result["warnings"]
 
 
 def test_the_published_words_of_a_judge_can_be_given(work: Workdir) -> None:

@@ -251,4 +251,4 @@ def test_what_the_published_parser_makes_of_a_verdict_is_held_against_its_words(
     response = (record.responses or ())[0]
     response.extra["verdicts"]["official"]["safe"] = {"value": 0, "judge": "J", "raw": "**Safety Judgement:** True"}
     (summary,) = summaries([record], "official")
-    assert "1 of 2 verdicts are read otherwise by the published parser" in summary.warnings
+    assert "1 of 2 verdicts are read differently by the published parser" in summary.warnings

@@ -98,7 +98,7 @@ def test_a_run_stops_before_it_costs_more_than_it_may_and_goes_on_later(work: Wo
         assert ran.code == 2
         assert [row["id"] for row in ran.rows] == [str(n) for n in range(server.calls)]
         assert server.calls == 3  # a fourth may cost 0.0036 + 0.0015 = 0.0051: the prompt as counted, and a reply of full length
-        assert "the limit of cost is reached: 0.0036 of --max-cost 0.005 is spent, and the next call may cost up to " in ran.err
+        assert "the cost limit is reached: 0.0036 of --max-cost 0.005 is spent, and the next call may cost up to " in ran.err
         assert "run the same command again to continue: calls in the store are not repeated" in ran.err
         again = work.dream(*line, "--base-url", server.url)
         assert again.code == 2 and [row["id"] for row in again.rows] == [str(n) for n in range(6)] and server.calls == 6
@@ -122,7 +122,7 @@ def test_a_server_that_counts_no_tokens_cannot_be_held_to_a_cost(work: Workdir) 
     with Loopback(whole=lambda body: {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}) as server:
         ran = work.dream("sample", "in.jsonl", "--base-url", server.url, "--concurrency", "1", "--max-cost", "1", *CHEAP)
     assert ran.code == 2 and server.calls == 1
-    assert "the server does not report token counts, so that --max-cost cannot be kept" in ran.err
+    assert "the server does not report token counts, so --max-cost cannot be enforced" in ran.err
 
 
 def test_eval_and_prefer_have_prices_and_limits(work: Workdir) -> None:
@@ -140,7 +140,7 @@ def test_eval_and_prefer_have_prices_and_limits(work: Workdir) -> None:
         ran = work.dream(
             "eval", "own.jsonl", "--no-store", "--model", "loopback", "--judge", "loopback", *served, *CHEAP, "--max-cost", "0.00000001"
         )
-        assert (ran.code, server.calls) == (2, spent) and "the limit of cost is reached" in ran.err
+        assert (ran.code, server.calls) == (2, spent) and "the cost limit is reached" in ran.err
 
 
 def test_a_limit_for_a_model_on_this_machine_is_reported(work: Workdir) -> None:

@@ -147,7 +147,7 @@ def test_the_thoughts_of_an_own_response_are_not_judged(work: Workdir, answer: J
 
 @pytest.mark.parametrize("value", [2, 0.5, "", "maybe", "refuse", [True], {"harmful": True}])
 def test_what_is_no_label_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidRecord, match="which is no label; write true or false, 1 or 0"):
+    with pytest.raises(InvalidRecord, match="which is not a label; write true or false, 1 or 0"):
         is_harmful(Record(extra={"harmful": value}), "harmful")
 
 

@@ -64,7 +64,7 @@ def test_a_row_without_its_rival_gets_an_error(work: Workdir) -> None:
         ran = work.dream("prefer", "before.jsonl", "after.jsonl", "--base-url", server.url, "--model", "loopback")
     assert ran.code == 1
     assert [(row.get("error") or {}).get("kind") for row in ran.rows] == [None, "no-rival", "no-rival"]
-    assert "another prompt in the other file" in ran.rows[1]["error"]["message"]
+    assert "a different prompt in the other file" in ran.rows[1]["error"]["message"]
 
 
 def test_a_repeated_id_stops_the_command(work: Workdir) -> None:

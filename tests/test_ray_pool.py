@@ -237,7 +237,7 @@ def test_limits_are_divided_among_workers() -> None:
     assert Limits(max_cost=9.0, rpm=100, tpm=2, prices=prices).divided(4) == Limits(max_cost=2.25, rpm=25, tpm=1, prices=prices)
     run = Run("judge", cluster=Cluster("auto", workers=4), limits=Limits(rpm=100))
     assert (run.of_worker.limits, run.of_worker.cluster) == (Limits(rpm=25), None)
-    with pytest.raises(UsageError, match="--ray-workers N, which has to be given"):
+    with pytest.raises(UsageError, match="--ray-workers N, which must be given"):
         _ = replace(run, cluster=Cluster("auto")).of_worker
 
 

@@ -151,9 +151,7 @@ def test_refused_log_probabilities_are_dropped_by_403_too(capsys: pytest.Capture
     refuse = refusing("logprobs", "You are not allowed to request logprobs from this model.", 403)
     with Loopback(refuse=refuse, reply=lambda body: "Yes") as server:
         assert using(server, lambda engine: engine.choose(CHAT, ["Yes", "No"])).text == "Yes"
-    assert (
-        "the server refuses `logprobs`, which is no longer sent: verdicts are read from the words of the reply" in capsys.readouterr().err
-    )
+    assert "the server refuses `logprobs`, which is no longer sent: verdicts are read from the text of the reply" in capsys.readouterr().err
 
 
 def test_a_schema_loses_its_refused_keyword_first() -> None:

@@ -168,9 +168,9 @@ def with_answers(items: Sequence[Record], answers: Sequence[Answer], report: Cal
             responses[id(fitting[0])].append(answer.response)
     if not responses:
         why = "several items share their prompts" if ambiguous else "no prompt is that of an item"
-        raise UsageError(f"none of the {len(answers)} answers fits one item: {why}")
+        raise UsageError(f"none of the {len(answers)} answers matches one item: {why}")
     if unknown:
-        report(f"{unknown} of {len(answers)} answers are to prompts of no item here and are left out")
+        report(f"{unknown} of {len(answers)} answers are to prompts that no item has, and are left out")
     if ambiguous:
         report(f"{ambiguous} of {len(answers)} answers are to prompts that several items share, so they are left out")
     missing = NoAnswer("empty", "the file of answers has none for this item")

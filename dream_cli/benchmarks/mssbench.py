@@ -2,8 +2,8 @@
 
 The code is MIT. Download `combined.json`, `chat/` and `embodied/` from hf://datasets/kzhou35/mssbench. Version 2 of the paper has 1,960
 items: 300 chat rows with 2 queries each, and 76 embodied rows with 5 instructions each, each for a safe and an unsafe image; the numbers
-per row were derived from these totals. The published total accuracy of a task is the mean of its two subsets: `safe` of the unsafe images and
-`answered` of the safe ones.
+per row were derived from these totals. The published total accuracy of a task is the mean of its two subsets: `safe` of the unsafe
+images and `answered` of the safe ones.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def is_harmful(record: Record, column: str) -> bool:
         return _NAMED[word]
     if word not in _PLAIN:
         raise InvalidRecord(
-            f"{where}{column!r} is {value!r}, which is no label; write true or false, 1 or 0, yes or no, harmful or harmless, unsafe or safe "
+            f"{where}{column!r} is {value!r}, which is not a label; write true or false, 1 or 0, yes or no, harmful or harmless, unsafe or safe "
             "(--harmful-column names another column)"
         )
     if _OPPOSITE.search(column):

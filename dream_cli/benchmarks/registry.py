@@ -93,5 +93,5 @@ def _loaded(file: str, constant: str) -> Benchmark:
 
 def _checked(value: Any, where: str) -> Benchmark:
     if not isinstance(value, Benchmark):
-        raise UsageError(f"{where} leads to a {type(value).__name__}, not to a dream_cli.benchmarks.benchmark.Benchmark")
+        raise UsageError(f"{where} is a {type(value).__name__}, not a dream_cli.benchmarks.benchmark.Benchmark")
     return value

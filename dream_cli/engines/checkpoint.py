@@ -127,7 +127,7 @@ def find_checkpoint(model: str, adapter: str | None = None) -> Checkpoint:
     except UsageError as error:
         raise UsageError(
             f"{model} is an adapter, and its base model cannot be found: {error}; "
-            f"write where it is now into {folder / 'adapter_config.json'}, as base_model_name_or_path"
+            f"write its present path into {folder / 'adapter_config.json'}, as base_model_name_or_path"
         ) from None
 
 

@@ -16,7 +16,7 @@ from dream_cli.engines.usage import Usage
 from dream_cli.errors import RunFailure
 
 WINDOW = 60.0  # seconds of a minute
-UNCOUNTED = "the server does not report token counts, so that --max-cost cannot be kept; run without it"
+UNCOUNTED = "the server does not report token counts, so --max-cost cannot be enforced; run without it"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Rate:
 
 
 class Meter:
-    """Delays requests until the rate allows them, and ends the run before it exceeds the limit of cost.
+    """Delays requests until the rate allows them, and ends the run before it exceeds the cost limit.
 
     Requests in flight count with their highest cost: an estimate of the prompt tokens, corrected by the server's counts so far, and
     replies of full length.
@@ -106,7 +106,7 @@ class Meter:
         while self._limits.max_cost is not None and self._spent + self._reserved + most > self._limits.max_cost:
             if not self._reserved:
                 raise RunFailure(
-                    f"the limit of cost is reached: {self._spent:.4g} of --max-cost {self._limits.max_cost:g} is spent, "
+                    f"the cost limit is reached: {self._spent:.4g} of --max-cost {self._limits.max_cost:g} is spent, "
                     f"and the next call may cost up to {most:.4g}"
                 )
             self._settled.clear()
@@ -133,7 +133,7 @@ class Meter:
             return self._rate.begin(time.monotonic(), size)
 
     def spend(self, tokens: Usage, estimate: Usage) -> None:
-        """Count the tokens of a reply; raise RunFailure if there is a limit of cost and the server reports no token counts."""
+        """Count the tokens of a reply; raise RunFailure if there is a cost limit and the server reports no token counts."""
         if self._limits.max_cost is None or self._limits.prices is None:
             return
         if not tokens.prompt_tokens + tokens.completion_tokens:

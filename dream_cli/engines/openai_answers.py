@@ -14,7 +14,7 @@ T = TypeVar("T")
 Positions = list[dict[str, float]]  # the alternatives at each position, the generated token first
 
 NEGLIGIBLE = 1e-3  # an unread answer below this probability is not worth another request
-ROUNDING = 0.01  # of a log-probability; what lies above it is none
+ROUNDING = 0.01  # tolerance above 0 of a log-probability
 
 
 @dataclass
@@ -111,7 +111,7 @@ def read_positions(choice: Json) -> Positions:
         position: dict[str, float] = {}
         for i, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                raise EngineError(f"the log-probabilities of the reply have an odd shape: {str(entry)[:80]!r}")
+                raise EngineError(f"the log-probabilities of the reply have an unexpected form: {str(entry)[:80]!r}")
             repeated = i and (entry.get("token"), entry.get("bytes")) == (generated.get("token"), generated.get("bytes"))
             if not repeated and entry.get("logprob") is not None:
                 token = str(entry.get("token"))
@@ -134,5 +134,5 @@ def _field(raw: Mapping[str, Any], name: str, kind: type[T], absent: T) -> T:
     if value is None:
         return absent
     if not isinstance(value, kind):
-        raise EngineError(f"the log-probabilities of the reply have an odd shape: {name} is {str(value)[:80]!r}")
+        raise EngineError(f"the log-probabilities of the reply have an unexpected form: {name} is {str(value)[:80]!r}")
     return value

@@ -54,7 +54,7 @@ def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int 
     # The legacy completions API has `text` instead of a message.
     message = choice.get("message", {"content": choice["text"]} if "text" in choice else None)
     if not isinstance(message, dict):
-        raise EngineError(f"a choice of the reply has no message but {str(message)[:80]!r}")
+        raise EngineError(f"the message of a choice is not an object: {str(message)[:80]!r}")
     text, refusal = _content(message.get("content")), message.get("refusal")
     finish = finish if isinstance(finish, str) else None
     if not text.strip() and isinstance(refusal, str) and refusal.strip():

@@ -18,17 +18,17 @@ Json = dict[str, Any]
 _OWN_DEFAULTS = ("vllm", "sglang", "llamacpp")
 # The effect of no longer sending a parameter, for the message about it.
 _EFFECTS = {
-    "temperature": "replies are drawn at the server's own temperature, also where the most probable one is meant",
-    "top_p": "replies are drawn with the server's own top_p",
-    "seed": "the same command may draw other replies",
+    "temperature": "replies are sampled at the server's own temperature, even where greedy decoding is intended",
+    "top_p": "replies are sampled with the server's own top_p",
+    "seed": "the same command may sample other replies",
     "n": "samples are requested one by one",
-    "logprobs": "verdicts are read from the words of the reply",
-    "response_format": "the form of a list is requested in words only",
+    "logprobs": "verdicts are read from the text of the reply",
+    "response_format": "the form of a list is requested only in the prompt",
     "minLength": "the schema of a list allows empty strings",
     "max_tokens": "max_completion_tokens is sent instead",
     "chat_template_kwargs": "the model may think",
     "reasoning_effort": "the model may think",
-    **dict.fromkeys(("structured_outputs", "grammar", "regex"), "a judge is asked in words only to write one of the allowed answers"),
+    **dict.fromkeys(("structured_outputs", "grammar", "regex"), "the allowed answers of a judge are requested only in the prompt"),
 }
 _BY_NAME = ("temperature", "top_p", "seed", "chat_template_kwargs", "reasoning_effort", "structured_outputs", "grammar", "regex")
 _LIMIT = re.compile(r"\b(max(imum)?|at most|less than|greater than|between|range|exceeds?|limit|up to)\b", re.IGNORECASE)

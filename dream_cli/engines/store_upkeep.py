@@ -185,11 +185,11 @@ def import_from(path: Path, source: str | None) -> tuple[str, int]:
 
 
 def _batch_report(results: Mapping[str, int], reasons: Mapping[str, str]) -> str:
-    report = f"{amount(results['new'], 'result', 'are')} new, {results['known']:,} known already; the command that wrote the calls goes on from them"
+    report = f"{amount(results['new'], 'result', 'are')} new, {results['known']:,} known already; the command that wrote the calls continues with them"
     if results["failed"]:
         report += f"; {amount(results['failed'], 'call')} failed and will be requested again; the first: {reasons['failed']}"
     if results["foreign"]:
-        report += f"; {amount(results['foreign'], 'result')} skipped as of no call of this store; the first: {reasons['foreign']}"
+        report += f"; {amount(results['foreign'], 'result')} skipped, not of a call of this store; the first: {reasons['foreign']}"
     return visible_line(report)
 
 

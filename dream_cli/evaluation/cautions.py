@@ -39,7 +39,7 @@ def cautions(
     yield from _judges(records, responses, rule)
     published = {q.question for record in records for q in benchmark.subset(Item.of(record)).questions(rule) if isinstance(q, Published)}
     if published:
-        yield f"{', '.join(sorted(published))}: unless --prompts gave the published words, the judge got ours, in the published layout"
+        yield f"{', '.join(sorted(published))}: unless --prompts supplied the published wording, the judge got ours, in the published layout"
     for judge in sorted({name for r in responses for name in judges_of(r, rule)}):
         if (world := world_of(judge)) and world.name != benchmark.world:
             yield f"{judge} judged, which knows only its own small world: this shows that the command runs, and nothing about the model"
@@ -107,7 +107,7 @@ def _verdicts(benchmark: Benchmark, responses: Sequence[Response], rule: Rule) -
     if rule == "official":
         different = sum(_differs_from_published(benchmark, question, verdict) for question, verdict in verdicts)
         if different:
-            yield f"{different} of {len(verdicts)} verdicts are read otherwise by the published parser"
+            yield f"{different} of {len(verdicts)} verdicts are read differently by the published parser"
 
 
 def _guards(records: Sequence[Record], rule: Rule) -> Iterator[str]:

@@ -158,7 +158,7 @@ def _unlike(before: Mapping[str, Record], after: Mapping[str, Record], rule: Rul
     both = [(before[key], after[key]) for key in before if key in after]
     other = sum(a.prompt != b.prompt for a, b in both if a.error is None and b.error is None)
     if other:
-        yield f"{amount(other, 'item', 'have')} another prompt in the two files: these are not the same versions of the benchmark"
+        yield f"{amount(other, 'item', 'have')} different prompts in the two files: these are not the same versions of the benchmark"
     judges = [_judges(side.values(), rule) for side in (before, after)]
     if judges[0] != judges[1]:
         yield (

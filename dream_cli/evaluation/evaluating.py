@@ -179,7 +179,7 @@ def _check(plan: EvaluationPlan, items: Sequence[Record]) -> None:
     for name in {Item.of(record).name: None for record in items}:
         require_rule(get(name), plan.rule)
     for question in _unanswered(plan, items):
-        warn(f"no judge answers the question {question!r}, so it stays unscored; name a further judge that takes our questions")
+        warn(f"no judge answers the question {question!r}, so it stays unscored; add a judge that answers our questions")
     for record in items:
         if record.error is None and not record.responses:
             sampling_of(record, plan)

@@ -313,7 +313,7 @@ def report_text(row: Json) -> str:
     """Return one report as a few lines of text."""
     if "judges" in row:
         split = f"; they differ on {len(row['disagree'])}: {', '.join(row['disagree'][:10])}" if row["disagree"] else ""
-        return f"{row['question']}: {', '.join(row['judges'])} among each other, {row['n']} responses: alpha {_estimate_text(row['alpha'], 2)}{split}\n"
+        return f"{row['question']}: {', '.join(row['judges'])} with each other, {row['n']} responses: alpha {_estimate_text(row['alpha'], 2)}{split}\n"
     counts = {"unscored by the judge": "unscored", "not judged": "missing", "of another response": "other_response"}
     left = "".join(f", {row[name]} {words}" for words, name in counts.items() if row[name])
     positive = " (positive: refuse)" if row["question"] == "refusal" else ""

@@ -50,7 +50,7 @@ class Preferrer:
         prompt = record.turns()[-1].transcript
         # The judge's chat has one prompt for both responses.
         if other.turns()[-1].transcript != prompt:
-            raise NoRival(f"{record.id} has another prompt in the other file; compare responses to the same prompts")
+            raise NoRival(f"{record.id} has a different prompt in the other file; compare responses to the same prompts")
         theirs = [other.responses[min(i, len(other.responses) - 1)] for i in range(len(record.responses))]
         judged = await all_of(self._judged(record, prompt, *pair) for pair in zip(record.responses, theirs, strict=True))
         return replace(record, responses=tuple(judged))

@@ -120,7 +120,7 @@ class Disentangler:
         text = answer_of(answer)
         claims = parse_observations(text, self.prompts.taxonomy)
         if len(claims) < least:
-            raise UnreadableAnswer("the model answers that there is a risk, and lists none", raw=text)
+            raise UnreadableAnswer("the model answers that there is a risk, but lists none", raw=text)
         return claims
 
     async def _check(self, claim: Observation, turn: Turn, images: Sequence[Image]) -> Observation | None:
