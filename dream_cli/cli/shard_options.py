@@ -56,7 +56,7 @@ Sources = Annotated[
     typer.Argument(
         metavar="FILE",
         callback=_sources,
-        help="Records: files (.jsonl, .jsonl.gz, .json, .parquet), folders, globs or URLs (default or -: stdin).",
+        help="Records: files (.jsonl, .jsonl.gz, .json, .parquet, .csv, .tsv, .tar), folders, globs or URLs (default or -: stdin).",
     ),
 ]
 ShardsOut = Annotated[
