@@ -56,10 +56,10 @@ def read(row: Mapping[str, Any]) -> Json:
     prompt = row["input"].get("messages") if isinstance(row.get("input"), Mapping) else None
     answers = {}
     for ours, theirs in (("chosen", "preferred_output"), ("rejected", "non_preferred_output")):
-        given = messages_of(row.get(theirs), theirs)
-        if len(given) != 1 or given[0]["role"] != "assistant":
+        replies = messages_of(row.get(theirs), theirs)
+        if len(replies) != 1 or replies[0]["role"] != "assistant":
             raise InvalidRecord(f"{theirs!r} is not one message of the assistant")
-        answers[ours] = given[0]["content"]
+        answers[ours] = replies[0]["content"]
     rest = other_fields(row, "input", "preferred_output", "non_preferred_output")
     return record_of(messages_of(prompt, "input.messages"), rest, _images(prompt), **answers)
 

@@ -46,7 +46,7 @@ def _messages(raw: Any) -> list[Any]:
     """Return a list of messages, parsed if it is JSON text; an empty list for anything else."""
     if isinstance(raw, str) and raw.lstrip().startswith("["):
         with suppress(ValueError):
-            raw, odd = loads(raw)
-            raw = [] if odd else raw
+            raw, problem = loads(raw)
+            raw = [] if problem else raw
     fits = isinstance(raw, list) and all(isinstance(message, Mapping) and "role" in message for message in raw)
     return raw if fits else []

@@ -67,12 +67,12 @@ class _FileNames(RowReader):
 
     within = ""
 
-    def record(self, raw: Any, number: int, odd: str | None = None) -> Record:
+    def record(self, raw: Any, number: int, problem: str | None = None) -> Record:
         if isinstance(raw, dict) and not raw.get("images") and not raw.get("image"):
             named = [value for name, value in raw.items() if name.endswith(("file_name", "file_names"))]
             files = [file for value in named for file in (value if isinstance(value, list) else [value]) if isinstance(file, str) and file]
             raw = raw | ({"images": [os.path.join(self.within, file) for file in files]} if files else {})
-        return super().record(raw, number, odd)
+        return super().record(raw, number, problem)
 
     def plain_record(self, line: bytes, number: int) -> Record | None:
         """Return None: no line is an ordinary record before its `file_name` is read."""

@@ -28,6 +28,6 @@ def _texts(row: Mapping[str, Any]) -> Json:
     text = row.get("text")
     if isinstance(text, str) and text.lstrip().startswith("{"):
         with suppress(ValueError):
-            text, odd = loads(text)
-            text = None if odd else text
+            text, problem = loads(text)
+            text = None if problem else text
     return dict(text) if isinstance(text, Mapping) and {"question", "chosen", "rejected"} <= text.keys() else {}

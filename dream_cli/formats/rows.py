@@ -1,4 +1,4 @@
-"""A row of any dialect as a record: for `dream convert`, and for the commands that read records where a row says all that one needs."""
+"""A row of any dialect as a record: for `dream convert`, and for commands that read records directly from such rows."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from dream_cli.records.record import Record
 from dream_cli.records.streams import RowReader
 
 _PROMPTS = {"prompt", "messages"}
-# Rows of these have a prompt, and their images or responses in columns of their own.
+# Dialects whose rows have a `prompt`, but images or responses in other columns.
 _WITH_PROMPT = ("vlfeedback", "beavertails-v")
 
 
 class AnyRows(RowReader):
-    """Makes records of the rows of one source in any dialect; each dialect but ours is reported once on stderr."""
+    """Makes records from the rows of one source in any dialect; each dialect other than `dream` is reported once on stderr."""
 
     def __init__(self, name: str, base: Base, reading: Reading = DEFAULT_READING) -> None:
         super().__init__(name, base, reading)
         self._reported: set[str] = set()
 
     def known(self, record: Record) -> Record:
-        """Return the record that `dream convert` makes of a row of another dialect; any other record as it is."""
+        """Return the record that `dream convert` makes from a row of another dialect; any other record unchanged."""
         if record.came_with_error or (record.error is None and not _answers_elsewhere(record)):
             return record
         name, read = read_row(record, self.base)
         if read.error is not None:
-            # The fault of a row of no dialect is what it lacks as a record.
+            # For a row of no known dialect, the error as a record is reported.
             return read if _is_foreign(record.extra) else record
         if name not in (*self._reported, OURS):
             self._reported.add(name)
@@ -66,8 +66,8 @@ def read_row(
 ) -> tuple[str, Record]:
     """Return the dialect of a row and its record; a row that cannot be read is returned with its error.
 
-    Relative image paths start at `base`. `source` is the dialect (None: recognised), `prompt` the prompt of a row that has none; with
-    `fixed`, swapped flags of a LLaVA row are put right.
+    Relative image paths start at `base`. `source` is the dialect (None: recognised), `prompt` the prompt of a row without one; with
+    `fixed`, swapped flags of a LLaVA row are corrected.
     """
     if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
         return "error" if row.came_with_error else row.error.kind, row

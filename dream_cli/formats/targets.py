@@ -82,11 +82,11 @@ def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> It
 
         return TypedRows(file, form.FEATURES)
 
-    with image_rows(out, embed and embeds(out)) as rows, open_sink(out, make) as sink, ExitStack() as later:
+    with image_rows(out, embed and embeds(out)) as rows, open_sink(out, make) as sink, ExitStack() as stack:
         if form is None:
             target: _Ours | _Theirs = _Ours(sink, out, rows)
         else:
-            target = _Theirs(sink=sink, out=out, rows=rows, form=form, typed=typed, label=label, later=later)
+            target = _Theirs(sink=sink, out=out, rows=rows, form=form, typed=typed, label=label, stack=stack)
         yield target
     if isinstance(target, _Theirs) and target.columns and target.rows.folder is not None and name in LISTED:
         enter(str(out), name, target.columns)
@@ -113,10 +113,10 @@ class _Theirs:
     """Rows of another dialect, all of one kind. A row with an error is written to `OUT.errors.jsonl`, on stdout in sequence."""
 
     def __init__(
-        self, sink: Sink, out: str | None, rows: ImageRows, form: Written, typed: bool, label: str | None, later: ExitStack
+        self, sink: Sink, out: str | None, rows: ImageRows, form: Written, typed: bool, label: str | None, stack: ExitStack
     ) -> None:
         self.sink, self.name, self.rows = sink, out or "stdout", rows
-        self.form, self.typed, self.later = form, typed, later
+        self.form, self.typed, self.stack = form, typed, stack
         self.beside = None if rows.folder is None else f"{label}.errors.jsonl"
         self.kind: tuple[str, ...] | None = None
         self.columns: set[str] = set()
@@ -141,7 +141,7 @@ class _Theirs:
             self.sink.write(self.rows.row(record))
             return
         if self.writer is None:
-            self.writer = self.later.enter_context(open_writer(self.beside))
+            self.writer = self.stack.enter_context(open_writer(self.beside))
         self.writer.write(record)
 
     def _json(self, record: Record) -> Json:

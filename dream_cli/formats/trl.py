@@ -59,8 +59,8 @@ def _whole_pair(row: Mapping[str, Any], rest: Json, images: list[Any] | None) ->
     prompt = chosen[:-1]
     if prompt != rejected[:-1] or chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
         raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt, or do not end with the assistant")
-    beside = row.get("prompt")
-    if isinstance(beside, str) and beside not in (message["content"] for message in prompt):
+    own_prompt = row.get("prompt")
+    if isinstance(own_prompt, str) and own_prompt not in (message["content"] for message in prompt):
         raise InvalidRecord("'prompt' is no message of 'chosen'")
     return record_of(prompt, rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
 

@@ -32,11 +32,11 @@ def read_tar(source: str, rows: RowReader, skipped: list[str]) -> Iterator[Recor
         with tarfile.open(source, "r|*") as tar:
             for key, members in groupby(_members(tar, source, skipped), key=lambda member: member[0]):
                 number += 1
-                row, odd = _row(tar, key, members)
-                if odd is None:
+                row, problem = _row(tar, key, members)
+                if problem is None:
                     yield rows.record(row, number)
                 else:
-                    error = unreadable(rows.name, number, f"{rows.name}:{number}: {odd}").error
+                    error = unreadable(rows.name, number, f"{rows.name}:{number}: {problem}").error
                     yield Record(error=error, extra=row, order=tuple(row), place=f"{rows.name}:{number}")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         if not number and not isinstance(error, OSError):
@@ -61,11 +61,11 @@ def _row(tar: tarfile.TarFile, key: str, members: Iterator[tuple[str, str, tarfi
     """Return a sample as a row, and a message about its first error, if any."""
     row: Json = {"id": key}
     images: list[Any] = []
-    odd, held = None, 0
+    problem, held = None, 0
     for _, extension, member in members:
         held += member.size
         if held > MAX_LINE:
-            odd = f"the sample {key} is larger than {MAX_LINE // 2**20} MB; scale its images down"
+            problem = f"the sample {key} is larger than {MAX_LINE // 2**20} MB; scale its images down"
             continue
         file = tar.extractfile(member)
         data = b"" if file is None else file.read()
@@ -75,13 +75,13 @@ def _row(tar: tarfile.TarFile, key: str, members: Iterator[tuple[str, str, tarfi
             continue
         try:
             text = data.decode("utf-8-sig")
-            value, wrong = loads(text) if kind == "json" else (text.removesuffix("\n"), None)
+            value, fault = loads(text) if kind == "json" else (text.removesuffix("\n"), None)
         except ValueError as error:
-            value, wrong = None, str(error)
-        if wrong is not None:
-            odd = f"{member.name} is not {'JSON' if kind == 'json' else 'UTF-8'}: {wrong}"
+            value, fault = None, str(error)
+        if fault is not None:
+            problem = f"{member.name} is not {'JSON' if kind == 'json' else 'UTF-8'}: {fault}"
         row |= value if isinstance(value, dict) else {extension: value}
     if images:
         row = {name: value for name, value in row.items() if name not in ("image", "images")}
         row |= {"image": images[0]} if len(images) == 1 else {"images": images}
-    return row, odd
+    return row, problem

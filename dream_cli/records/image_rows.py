@@ -33,8 +33,8 @@ def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
     messages = row.get("messages")
     if isinstance(messages, str):
         with suppress(ValueError):
-            messages, odd = loads(messages)
-            messages = row["messages"] if odd else messages
+            messages, problem = loads(messages)
+            messages = row["messages"] if problem else messages
     return row if messages is None else row | {"messages": each_part_image(messages, change)}
 
 

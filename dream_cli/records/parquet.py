@@ -136,10 +136,10 @@ def _spread(extra: Any) -> Json | None:
     if not isinstance(extra, str):
         return None
     try:
-        rest, odd = loads(extra)
+        rest, problem = loads(extra)
     except ValueError:
         return None
-    return rest if isinstance(rest, dict) and odd is None else None
+    return rest if isinstance(rest, dict) and problem is None else None
 
 
 def _plain_image(item: Any) -> Any:

@@ -34,7 +34,7 @@ def plain_record(line: bytes, place: str, base: Base) -> Record | None:
         if others and not (_GENERAL_PATH.isdisjoint(others) and is_plain(line)):
             return None
         prompt = _TEXT.decode(raw["prompt"])
-        # All image marks in a text begin with it.
+        # All image marks in a text begin with this character.
         if "<" in prompt:
             return None
         # An optional field that is null is written back as null; a typed one would be omitted.

@@ -285,8 +285,8 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
     messages = tuple(_read_message(m, i, slots) for i, m in enumerate(fields.items(raw, "messages") or ()))
     if isinstance(raw.get(prompt_column), list):
         raise InvalidRecord(f"{prompt_column!r} is a list, not a string; `dream convert` reads a prompt of messages")
-    came = fields.text(raw, prompt_column)
-    prompt, places = (came, ()) if came is None or messages else read_text(came, raw.get("image_tag"), prompt_column, slots)
+    original = fields.text(raw, prompt_column)
+    prompt, places = (original, ()) if original is None or messages else read_text(original, raw.get("image_tag"), prompt_column, slots)
     if prompt is None and not messages:
         other = prompt_like(raw)
         hint = f"{other!r} may be it: --prompt-column {other}" if other else "`dream convert` reads rows of other forms"
@@ -296,7 +296,7 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
     images = _images_of_slots(slots, _read_images(raw, image_column, access), access)
     messages = tuple(replaced(m, places=with_rest(m.places, len(slots), len(images))) for m in messages)
     named = any(slot is not None for slot in slots)
-    ours = (*_OURS, prompt_column, *(["images"] if image_column == "images" else []))
+    known = (*_OURS, prompt_column, *(["images"] if image_column == "images" else []))
     record = Record(
         prompt=prompt,
         messages=messages,
@@ -304,9 +304,9 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
         observations=read_observations(raw, "observations"),
         responses=read_responses(raw),
         id=_identifier(raw),
-        extra=fields.rest_of(raw, *ours)
+        extra=fields.rest_of(raw, *known)
         | ({} if isinstance(raw.get("id"), str | None) else {"id": raw["id"]})
-        | ({} if prompt == came else {prompt_column: came}),
+        | ({} if prompt == original else {prompt_column: original}),
         order=tuple(raw),
         place=place,
         image_column="" if named else image_column,

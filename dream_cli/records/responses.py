@@ -115,9 +115,9 @@ class Response(Frozen, frozen=True, dict=True, gc=True):
         """Return the response with verdicts added under a rule; those of other rules stay unchanged."""
         if not new:
             return self
-        came = self.extra.get("verdicts")
+        original = self.extra.get("verdicts")
         under = {question: verdict.to_dict() for question, verdict in (*self.verdicts_under(rule).items(), *new.items())}
-        return replace(self, extra={**self.extra, "verdicts": {**(came if isinstance(came, Mapping) else {}), rule: under}})
+        return replace(self, extra={**self.extra, "verdicts": {**(original if isinstance(original, Mapping) else {}), rule: under}})
 
     def to_dict(self) -> Json:
         """Return the response as JSON, its judgement after the unknown fields."""

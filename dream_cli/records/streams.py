@@ -161,14 +161,14 @@ def _read_line(line: bytes, rows: RowReader, number: int) -> Record:
     if record is not None:
         return record
     try:
-        raw, odd = loads(text.removeprefix(codecs.BOM_UTF8) if number == 1 else text)
+        raw, problem = loads(text.removeprefix(codecs.BOM_UTF8) if number == 1 else text)
     except UnicodeDecodeError as error:
         return unreadable(name, number, f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
     except ValueError as error:
         cut = "" if line.endswith(b"\n") else "; the last line looks cut off"
         hint = "; JSON over several lines is written one value per line by jq -c ." if line.strip() in (b"{", b"[") else ""
         return unreadable(name, number, f"{name}:{number}: not JSON: {error}{hint or cut}")
-    return rows.record(raw, number, odd and f"not JSON: {odd}")
+    return rows.record(raw, number, problem and f"not JSON: {problem}")
 
 
 def _skip_mark(file: IO[bytes]) -> None:
@@ -185,13 +185,13 @@ def _read_items(source: str, rows: RowReader) -> Iterator[Record]:
                 yield unreadable(source, number, f"{where}the item is longer than {MAX_LINE // 2**20} MB; keep images in files")
                 continue
             try:
-                raw, odd = loads(item)
+                raw, problem = loads(item)
             except UnicodeDecodeError as error:
                 yield unreadable(source, number, f"{where}not UTF-8 (byte {error.start + 1} of the item); save the file as UTF-8")
             except ValueError as error:
                 yield unreadable(source, number, f"{where}not JSON in item {number} of the array: {error}")
             else:
-                yield rows.record(raw, number, odd and f"not JSON in item {number} of the array: {odd}")
+                yield rows.record(raw, number, problem and f"not JSON in item {number} of the array: {problem}")
 
 
 def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Record]:
@@ -219,12 +219,12 @@ class RowReader:
         self.name, self.base, self.reading = name, base, reading
         self.unread: UnreadColumns | None = UnreadColumns(reading.prompt_column)
 
-    def record(self, raw: Any, number: int, odd: str | None = None) -> Record:
-        """Return the record of row `number`; a malformed value, or `odd`, a message about its text, becomes its error."""
+    def record(self, raw: Any, number: int, problem: str | None = None) -> Record:
+        """Return the record of row `number`; a malformed value, or `problem`, a message about its text, becomes its error."""
         place = f"{self.name}:{number}"
-        if odd is not None:
+        if problem is not None:
             fields = raw if isinstance(raw, dict) else {}
-            error = unreadable(self.name, number, f"{place}: {odd}").error
+            error = unreadable(self.name, number, f"{place}: {problem}").error
             return Record(error=error, extra=fields, order=tuple(fields), place=place, access=self.base.access)
         record = self.known(to_record(raw, self.name, number=number, base=self.base, reading=self.reading))
         if isinstance(raw, dict) and not record.images:
@@ -244,7 +244,7 @@ class RowReader:
         return known
 
     def known(self, record: Record) -> Record:
-        """Return a record as it is; a reader of other dialects returns what a row of theirs says."""
+        """Return the record unchanged; a reader of other dialects returns the record of such a row."""
         return record
 
     def _report_unread(self, row: Mapping[str, Any], place: str) -> None:

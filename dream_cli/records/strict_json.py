@@ -53,27 +53,29 @@ def is_plain(text: bytes) -> bool:
 
 
 def _python_loads(text: str) -> tuple[Any, str | None]:
-    odd: list[str] = []
+    problems: list[str] = []
 
-    def refuse(token: str) -> Any:
+    def reject(token: str) -> Any:
         shown = token if len(token) < 20 else f"a number of {len(token)} digits"
-        odd.append(f"{shown} is not a JSON value; write null" if token.lstrip("-") in ("NaN", "Infinity") else f"{shown} is out of range")
+        problems.append(
+            f"{shown} is not a JSON value; write null" if token.lstrip("-") in ("NaN", "Infinity") else f"{shown} is out of range"
+        )
         return None
 
     def real(token: str) -> Any:
         value = float(token)
-        return value if math.isfinite(value) else refuse(token)
+        return value if math.isfinite(value) else reject(token)
 
     def whole(token: str) -> Any:
-        return int(token) if len(token) < _MAX_DIGITS else refuse(token)
+        return int(token) if len(token) < _MAX_DIGITS else reject(token)
 
     try:
-        value = json.loads(text, parse_constant=refuse, parse_float=real, parse_int=whole)
+        value = json.loads(text, parse_constant=reject, parse_float=real, parse_int=whole)
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
     if text.count("[") + text.count("{") > MAX_DEPTH and is_deep(value):
         return None, f"nested deeper than {MAX_DEPTH} levels"
-    return value, odd[0] if odd else None
+    return value, problems[0] if problems else None
 
 
 def is_deep(value: Any) -> bool:

@@ -62,9 +62,9 @@ class Dpo:
             pass
 
         folder = self.cache or Path(arguments["output_dir"]) / "cache"
-        way = FastPath(folder, feature_bytes=int(self.cache_gib * GIB), enabled=not self.plain, blocks=self.blocks)
+        path = FastPath(folder, feature_bytes=int(self.cache_gib * GIB), enabled=not self.plain, blocks=self.blocks)
         settings = DPOConfig(**arguments, **self.loss.to_trl())
-        return Trainer(policy.model, args=settings, settings=way, peft_config=policy.adapter, callbacks=callbacks, **data)
+        return Trainer(policy.model, args=settings, settings=path, peft_config=policy.adapter, callbacks=callbacks, **data)
 
     def result(self, trainer: Any) -> Json:
         """Return which forward path was used and why, and whether image features were cached."""

@@ -64,10 +64,10 @@ class ExactCheckpoints:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         saved, report = type(inner).from_pretrained(resume_from_checkpoint, dtype=inner.dtype, output_loading_info=True)
-        strange = sorted({*report["missing_keys"], *report["unexpected_keys"]})
-        if strange:
+        mismatched = sorted({*report["missing_keys"], *report["unexpected_keys"]})
+        if mismatched:
             raise DreamError(
-                f"the checkpoint {resume_from_checkpoint} does not fit the model: {', '.join(strange[:3])}, ...; use --overwrite"
+                f"the checkpoint {resume_from_checkpoint} does not fit the model: {', '.join(mismatched[:3])}, ...; use --overwrite"
             )
         inner.load_state_dict(saved.state_dict(), strict=True)
 

@@ -178,13 +178,13 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
 
 
 def _prepare_held_out(job: Job, method: Method, preflight: Preflight, report: Report, out: Path | None) -> None:
-    apart = Report(problems=report.problems)
+    held_out = Report(problems=report.problems)
     with _writing(out and out.with_name(HELD_OUT), method) as write:
-        for row in checked(read_records(job.held_out, job.reading), method.take(), preflight=preflight, job=job, report=apart):
+        for row in checked(read_records(job.held_out, job.reading), method.take(), preflight=preflight, job=job, report=held_out):
             write(row)
-    if not apart.rows:
+    if not held_out.rows:
         report.add_problem(f"{job.held_out}: {method.nothing}")
-    report.receipt["held out"] = apart.rows
+    report.receipt["held out"] = held_out.rows
 
 
 @contextmanager

@@ -65,11 +65,13 @@ class Sft:
         if passing[TAKEN] < wanted:
             report.receipt["utility rows missing"] = wanted - passing[TAKEN]
         sampled = set(random.Random(job.schedule.seed).sample(range(passing[TAKEN]), min(wanted, passing[TAKEN])))
-        apart = Report(problems=report.problems)
-        yield from checked(read_records(self.utility.source, job.reading), _only(take, sampled), preflight=preflight, job=job, report=apart)
-        report.receipt["utility"] = apart.rows
-        report.rows += apart.rows
-        report.pictured += apart.pictured
+        utility = Report(problems=report.problems)
+        yield from checked(
+            read_records(self.utility.source, job.reading), _only(take, sampled), preflight=preflight, job=job, report=utility
+        )
+        report.receipt["utility"] = utility.rows
+        report.rows += utility.rows
+        report.pictured += utility.pictured
 
     def trainer(self, policy: Policy, arguments: Json, data: dict[str, Any], callbacks: list[Any]) -> Any:
         """Return TRL's trainer with exact checkpoints."""

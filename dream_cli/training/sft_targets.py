@@ -111,8 +111,8 @@ def _scale(response: Response) -> tuple[str, str]:
 def _rank(response: Response) -> tuple[float, bytes]:
     """Return the sort key of a response: its score (none ranks lowest), then a hash, so that the order of the responses has no effect."""
     score = response.judgement.score if response.judgement is not None else None
-    drawn = hashlib.sha256(response.text.encode("utf-8", "surrogatepass")).digest()
-    return -math.inf if score is None or math.isnan(score) else score, drawn
+    digest = hashlib.sha256(response.text.encode("utf-8", "surrogatepass")).digest()
+    return -math.inf if score is None or math.isnan(score) else score, digest
 
 
 @functools.cache

@@ -101,9 +101,9 @@ def image_name(image: Image) -> str:
 
 def observed(observation: Observation) -> str:
     """Return an observation as one line."""
-    sure = "" if observation.confidence is None else f" ({observation.confidence:.2f})"
+    confidence = "" if observation.confidence is None else f" ({observation.confidence:.2f})"
     text = f"{observation.risk_category}, {observation.source}: {observation.malicious_content}"
-    return visible_line(text) + sure
+    return visible_line(text) + confidence
 
 
 def ranked(responses: Sequence[Response]) -> list[Response]:
@@ -125,8 +125,8 @@ def verdict(response: Response) -> Iterator[str]:
         if judged.harm is not None:
             yield f"harm {judged.harm:.2f}"
         if judged.recognised is not None:
-            noticed = [str(i) for i, p in enumerate(judged.recognised, 1) if p is not None and p >= RECOGNISED]
-            yield f"recognises {', '.join(noticed) or 'none'} of {len(judged.recognised)}"
+            recognised = [str(i) for i, p in enumerate(judged.recognised, 1) if p is not None and p >= RECOGNISED]
+            yield f"recognises {', '.join(recognised) or 'none'} of {len(judged.recognised)}"
     if response.model is not None:
         yield f"by {visible_line(response.model)}"
     if response.finish_reason == "length":

@@ -95,8 +95,8 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
             yield n, reader.record(to_json(columns), n)
             continue
         try:
-            raw, odd = loads(cells[0])
-            record = reader.record(raw, n, odd)
+            raw, problem = loads(cells[0])
+            record = reader.record(raw, n, problem)
         except (TypeError, ValueError):
             record = unreadable(tables.shown, n, f"{tables.shown}: row {n} is not JSON")
         yield n, record

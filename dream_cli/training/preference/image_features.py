@@ -112,13 +112,13 @@ def recorded(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
     make = private_part(backbone, "get_image_features", "transformers")
     rows: list[Features] = []
 
-    def made(*args: Any, **more: Any) -> Any:
+    def compute(*args: Any, **more: Any) -> Any:
         with torch.no_grad():
             out = make(*args, **more)
         rows.extend(_by_row(out, tokens))
         return out
 
-    backbone.get_image_features = made
+    backbone.get_image_features = compute
     try:
         yield rows
     finally:

@@ -55,9 +55,9 @@ class Pages:
     def page(self, query: Mapping[str, str]) -> str:
         """Return the page for a URL query; raise UsageError where it cannot be answered."""
         wanted = {part: query.get(part, "") for part in PARTS}
-        wished = query.get("page", "1")
+        requested = query.get("page", "1")
         # Python does not convert numbers of thousands of digits; a page beyond the last one is the last one.
-        number = 1 if not (wished.isascii() and wished.isdigit()) else int(wished) if len(wished) < 10 else sys.maxsize
+        number = 1 if not (requested.isascii() and requested.isdigit()) else int(requested) if len(requested) < 10 else sys.maxsize
         selection = replace(self.selection, where=condition(self.selection.where, wanted))
         with self._lock:
             if selection != self._chosen:
