@@ -139,11 +139,11 @@ def half_blocks(picture: Pillow.Image) -> str:
     small = _scaled(picture, COLUMNS, 2 * ROWS)
     lines = [small.crop((0, y, small.width, y + 1)).tobytes() for y in range(small.height)]
     lines += [bytes(3 * small.width)] * (small.height % 2)
-    lines = []
+    drawn = []
     for upper, lower in zip(lines[::2], lines[1::2], strict=True):
         cells = []
         for x in range(0, 3 * small.width, 3):
             front, behind = (";".join(map(str, pixels[x : x + 3])) for pixels in (upper, lower))
             cells.append(f"\x1b[38;2;{front}m\x1b[48;2;{behind}m▀")
-        lines.append("".join(cells) + "\x1b[0m")
-    return "\n".join(lines)
+        drawn.append("".join(cells) + "\x1b[0m")
+    return "\n".join(drawn)
