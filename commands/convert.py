@@ -109,10 +109,10 @@ def run(
     if push and not (out or "").endswith("/"):
         raise UsageError("--push uploads the folder of a data set; name one with -o DIR/")
     check_own_input(out, source)
-    parent = Path(out) if is_folder(out) else Path(out or "").parent
-    folder = image_folder or parent / "images"
-    conversion = Conversion(source=from_, target=to, images=images, image_folder=folder, by_turn=explode == "turns", fix_flags=fix_flags)
-    receipt = convert(Source(source, columns.reading, split=split, limit=limit, prompt=prompt), out, conversion)
+    beside = Path(out) if is_folder(out) else Path(out or "").parent
+    folder = image_folder or beside / "images"
+    how = Conversion(source=from_, target=to, images=images, image_folder=folder, by_turn=explode == "turns", fix_flags=fix_flags)
+    receipt = convert(Source(source, columns.reading, split=split, limit=limit, prompt=prompt), out, how)
     if not quiet:
         sys.stderr.write(receipt.report(to))
     if push and out:

@@ -88,22 +88,22 @@ class Receipt:
         return "".join(f"dream convert: {line}\n" for line in shown)
 
 
-def convert(source: Source, out: str | None, conversion: Conversion) -> Receipt:
+def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     """Convert a file or a folder and return the counts.
 
     In a file of records, a row with an error stays in the output. The readers of other dialects would fail on it: it goes to a second file.
     """
     receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading.prompt_column)
     base, prompt = source.base, source.prompt
-    with open_target(out, conversion.target, conversion.images not in ("paths", "extract")) as target:
+    with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
         opened = open_source(source)
         for row in opened.rows:
-            name, record = read_row(row, base, source=conversion.source, naming=naming, prompt=prompt, fixed=conversion.fix_flags)
+            name, record = read_row(row, base, source=how.source, naming=naming, prompt=prompt, fixed=how.fix_flags)
             if not record.images and not record.came_with_error:
                 unread.report(record.extra, record.place)
             receipt.read[name] += 1
-            for one in explode(record) if conversion.by_turn else (record,):
-                done = _written(one, target, conversion, receipt)
+            for one in explode(record) if how.by_turn else (record,):
+                done = _written(one, target, how, receipt)
                 if done.error is not None:
                     target.reject(done)
                     # A row that already had an error on input is not an error of this conversion.
@@ -115,24 +115,24 @@ def convert(source: Source, out: str | None, conversion: Conversion) -> Receipt:
     return receipt
 
 
-def _written(record: Record, target: Target, conversion: Conversion, receipt: Receipt) -> Record:
+def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) -> Record:
     """Write a record and return it, with its error where it cannot be written."""
     if record.error is not None:
         return record
     try:
-        receipt.leave_out(target.write(_with_images(record, conversion)))
+        receipt.leave_out(target.write(_with_images(record, how)))
     except Exception as error:  # noqa: BLE001 - no single row may end a run
         return record.failed("convert", as_row_error(error))
     receipt.written += 1
     return record
 
 
-def _with_images(record: Record, conversion: Conversion) -> Record:
+def _with_images(record: Record, how: Conversion) -> Record:
     """Return the record with its images inline, in files or unchanged; raise ImageError where one cannot be read."""
-    wanted = conversion.images or ("inline" if conversion.target != OURS and dialect(conversion.target).PATHS is None else None)
+    wanted = how.images or ("inline" if how.target != OURS and dialect(how.target).PATHS is None else None)
     if wanted == "inline":
         inline = (Image(path=None if is_inline(image.path) else image.path, data=checked_bytes(image)) for image in record.images)
         return replace(record, images=tuple(inline))
     if wanted == "extract":
-        return replace(record, images=tuple(Image(extracted(image, conversion.image_folder)) for image in record.images))
+        return replace(record, images=tuple(Image(extracted(image, how.image_folder)) for image in record.images))
     return record
