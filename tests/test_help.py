@@ -30,6 +30,16 @@ def test_help_imports_nothing_heavy(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_records_in_json_are_read_without_arrow(work: Workdir) -> None:
+    row = {"prompt": "p", "responses": [{"text": "a"}, {"text": "b"}]}
+    work.write("in.jsonl", [row])
+    line = "import sys; sys.argv = ['dream', 'pair', 'in.jsonl', '--unbalanced', '-q']\n"
+    line += "import dream_cli.cli.main as m; m._leave = lambda code: None; m.main()\n"
+    line += "heavy = {'torch', 'transformers', 'pyarrow', 'PIL', 'aiohttp'} & set(sys.modules); assert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", line], check=False, capture_output=True, text=True, cwd=work.path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_reference_page_shows_the_help_as_it_is() -> None:
     page = REFERENCE.read_text()
     assert page == renewed(page), "python -m dream_cli.cli.command_reference docs/reference.md"

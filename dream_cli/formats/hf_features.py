@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from dream_cli.errors import InvalidRecord
-from dream_cli.records.parquet import GROUP_BYTES, GROUP_ROWS, image_struct
 from dream_cli.records.record import Json
 
 
@@ -23,6 +22,8 @@ class TypedRows:
     def write(self, row: Json) -> None:
         """Write one row; raise InvalidRecord where it does not fit the columns."""
         import pyarrow as pa
+
+        from dream_cli.records.parquet import GROUP_BYTES, GROUP_ROWS, image_struct
 
         if self.writer is None:
             self._open(row)

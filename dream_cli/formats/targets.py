@@ -14,7 +14,6 @@ from dream_cli.records.atomic import as_usage_error
 from dream_cli.records.image_paths import is_inline, without_bytes
 from dream_cli.records.image_rows import ImageRows
 from dream_cli.records.outputs import Sink, Writer, image_rows, open_sink, open_writer, sink_of
-from dream_cli.records.parquet import ParquetRows
 from dream_cli.records.record import Json, Record
 from dream_cli.records.shards import is_folder
 
@@ -77,6 +76,8 @@ def _open_file(out: str | None, name: str, embed: bool, label: str | None) -> It
         if not out.lower().endswith(".parquet"):
             return sink_of(out, file, folder)
         if form is None or not form.FEATURES:
+            from dream_cli.records.parquet import ParquetRows
+
             return ParquetRows(file)
         from dream_cli.formats.hf_features import TypedRows
 
