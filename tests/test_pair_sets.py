@@ -108,7 +108,26 @@ def test_the_report_tells_what_the_set_teaches(work: Workdir) -> None:
         # (6 x 15 + 10) / 7 and (6 x 9 + 8) / 7.
         f"  risky: 7 pairs: chosen declines in 7, rejected in 1 ({of_risky}); mean words: chosen 14.3, rejected 8.9 (+5.4)",
         f"  harmless: 3 pairs: chosen declines in 0, rejected in 1 ({of_harmless}); mean words: chosen 9.0, rejected 7.3 (+1.7)",
+        "  all: 6 pairs to decline, 1 to answer; such a set moves the policy towards declining",
     ]
+
+
+@pytest.mark.parametrize(
+    ("declining", "answering", "line"),
+    [
+        (3, 2, "3 pairs to decline, 2 to answer; such a set moves the policy towards declining"),
+        (1, 2, "1 pair to decline, 2 to answer; such a set moves the policy towards answering"),
+        (4, 3, "4 pairs to decline, 3 to answer"),
+        (0, 2, "0 pairs to decline, 2 to answer; such a set moves the policy towards answering"),
+        (1, 0, "1 pair to decline, 0 to answer"),
+        (2, 2, "2 pairs to decline, 2 to answer"),
+        (0, 0, "0 pairs to decline, 0 to answer"),
+    ],
+)
+def test_the_report_names_the_direction_that_most_pairs_teach(work: Workdir, declining: int, answering: int, line: str) -> None:
+    even = row("even", [RISK], f"{DECLINE} It is a knife.", "I won't say anything of the bread.")
+    rows = [even, *(risky(i) for i in range(declining)), *(harmless(i, DECLINE) for i in range(answering))]
+    assert pairs(work, rows, "--unbalanced", "--report", "-q")[1].splitlines()[-1] == f"  all: {line}"
 
 
 def test_of_too_many_harmless_pairs_those_that_teach_to_answer_are_kept(work: Workdir) -> None:

@@ -31,6 +31,9 @@ LESSONS = {
     (False, False): "answers in both",
 }
 
+# From this ratio of the two directions on, the larger one moves the policy (docs/proof.md).
+UNEVEN = 1.5
+
 
 @dataclass
 class SideReceipt:
@@ -148,6 +151,11 @@ class PairSet(Generic[Row]):
             chosen, rejected = (sum(n for lesson, n in receipt.lessons.items() if lesson[i]) for i in (0, 1))
             declining = f"chosen declines in {chosen}, rejected in {rejected}"
             lines.append(f"  {side}: {amount(receipt.pairs, 'pair')}: {declining} ({taught}){_means([receipt])}")
+        # A share of harmless prompts does not balance what is taught: once a policy declines, most risky pairs compare two answers that decline.
+        decline, answer = (sum(receipt.lessons[lesson] for receipt in self.receipts.values()) for lesson in ((True, False), (False, True)))
+        uneven = max(decline, answer) >= UNEVEN * max(1, min(decline, answer))
+        moves = f"; such a set moves the policy towards {'declining' if decline > answer else 'answering'}" if uneven else ""
+        lines.append(f"  all: {amount(decline, 'pair')} to decline, {answer} to answer{moves}")
         return "\n".join(lines) + "\n"
 
     def _sides(self) -> list[tuple[Side, SideReceipt]]:
