@@ -78,7 +78,6 @@ class Loopback:
         self.headers: list[Mapping[str, str]] = []
         self.paths: list[str] = []
         self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
@@ -87,6 +86,7 @@ class Loopback:
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
         assert self._ready.wait(10), "the loopback server did not start"
         return self
@@ -102,8 +102,10 @@ class Loopback:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._live())
-        self._loop.close()
+        try:
+            self._loop.run_until_complete(self._live())
+        finally:
+            self._loop.close()
 
     async def _live(self) -> None:
         self._stop = asyncio.Event()
