@@ -16,7 +16,7 @@ from dream_cli.viewing.html.record_page import shown_records
 def write(out: Path, summaries: Sequence[Json], records: Sequence[Record]) -> None:
     """Write the card of summaries (the JSON of `dream eval --summary`) and their items."""
     with replacing(str(out)) as file:
-        file.write(page(summaries, records).encode())
+        file.write(page(summaries, records).encode("utf-8", "backslashreplace"))
 
 
 def page(summaries: Sequence[Json], records: Sequence[Record]) -> str:

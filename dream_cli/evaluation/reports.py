@@ -87,7 +87,7 @@ def write_card(file: Path, results: Sequence[Json], records: Sequence[Record]) -
     else:
         content = markdown(results) if suffix == ".md" else json.dumps(results, ensure_ascii=False, indent=1) + "\n"
         with replacing(str(file)) as out:
-            out.write(content.encode())
+            out.write(content.encode("utf-8", "backslashreplace"))
 
 
 def print_card(results: Sequence[Json], file: IO[str]) -> None:

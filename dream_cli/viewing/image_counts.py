@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dream_cli.errors import ImageError, InvalidRecord
@@ -14,6 +14,7 @@ from dream_cli.records.columns import image_like
 from dream_cli.records.image_paths import locate
 from dream_cli.records.images import size
 from dream_cli.records.record import read_image
+from dream_cli.records.strict_json import loads
 from dream_cli.viewing.nested import lengths
 from dream_cli.viewing.shapes import identifier
 from dream_cli.viewing.tables import Tables
@@ -57,10 +58,10 @@ def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCount
 
 def _side(name: str, base: Base) -> float | None:
     """Return the smallest of `SIDES` that the longer side of an image does not exceed, None where it is missing or not an image."""
-    raw = locate(json.loads(name) if name.startswith(("{", "[")) else name, base)
     try:
+        raw = locate(loads(name)[0] if name.startswith(("{", "[")) else name, base)
         longer = max(size(read_image(raw, "an image", base.access)))
-    except (ImageError, InvalidRecord):
+    except (ImageError, InvalidRecord, ValueError):
         return None
     return next((side for side in SIDES if longer <= side), math.inf)
 
@@ -68,8 +69,11 @@ def _side(name: str, base: Base) -> float | None:
 def unread_column(tables: Tables) -> str | None:
     """Return an unread column of the first rows that looks like an image, None if there is none."""
     if not tables.columns:
-        docs = (doc for (doc,) in tables.query(f"SELECT doc FROM ({tables.source()} LIMIT {SAMPLE})") if doc)
-        rows = [json.loads(doc) for doc in docs]
+        rows = []
+        for (doc,) in tables.query(f"SELECT doc FROM ({tables.source()} LIMIT {SAMPLE})"):
+            # DuckDB reads what a command refuses, such as nesting without a limit.
+            with suppress(ValueError):
+                rows += [loads(doc)[0]] if doc else []
     else:
         # In Parquet, only text columns are read; a struct with bytes and path is an image by its type.
         structs = [name for name, kind in tables.columns.items() if kind.id == "struct" and {"bytes", "path"} == set(dict(kind.children))]

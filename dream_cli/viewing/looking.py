@@ -72,7 +72,7 @@ def write_gallery(tables: Tables, selection: Selection, limit: int | None, out: 
     with replacing(out) as file, as_usage_error(out):
         count = choose(tables, selection)
         items = shown_records(fetch(tables, limit or GALLERY))
-        file.write(page(os.path.basename(tables.shown), items, count).encode())
+        file.write(page(os.path.basename(tables.shown), items, count).encode("utf-8", "backslashreplace"))
     if count > len(items):
         sys.stderr.write(f"dream view: {out} has {len(items):,} of {count:,} records; more with --limit, page by page with --port\n")
 

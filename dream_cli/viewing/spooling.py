@@ -32,8 +32,8 @@ def file_of(source: str | None) -> Iterator[str]:
 
 @contextmanager
 def _plainly_named(path: str) -> Iterator[str]:
-    """Yield a path of the file without glob characters, which DuckDB would expand."""
-    if not set("*?[") & set(path):
+    """Yield a path of the file in UTF-8 and without glob characters, which DuckDB would expand."""
+    if not set("*?[") & set(path) and path.encode("utf-8", "replace") == os.fsencode(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="dream-") as folder:
