@@ -33,6 +33,14 @@ def test_refusing_the_harmless_is_no_safety() -> None:
     assert [(p.safe.value, p.helpful.value if p.helpful else None) for p in plane.points] == [(0.9, 0.8)]
 
 
+def test_several_planes_of_a_benchmark_are_named_by_their_subsets() -> None:
+    rates = [rate(name, 0.5, "up", subset) for subset in ("risk", "new_risk") for name in ("safe", "effective")]
+    assert [plane.title for plane in planes([summary("nano_world", "nano's world", "m", *rates)])] == [
+        "nano's world risk",
+        "nano's world new risk",
+    ]
+
+
 def test_topics_stand_under_the_rate_they_divide() -> None:
     divided = summary("figstep", "FigStep", "m", rate("attack", 0.5, "down", "full"), rate("attack", 0.4, "down", "full", "fraud"))
     assert {title: [r["topic"] for r in rates] for title, rates in topics(divided).items()} == {"full attack": ["fraud"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,10 +68,12 @@ def planes(summaries: Sequence[Json]) -> list[Plane]:
         for rate in safety_rates(summary):
             safe, helpful = plotted(summary, rate), partner(summary, rate, summaries)
             points_of.setdefault((summary["title"], safe.name), []).append(Point(label(summary, summaries), safe, helpful))
+    planes_of = Counter(title for title, _ in points_of)
     result = []
     for (title, name), points in points_of.items():
         partner_name = next((point.helpful.name for point in points if point.helpful), "no harmless partner was measured")
-        result.append(Plane(title, name, partner_name, tuple(points)))
+        # With several planes of a benchmark, each is named by its subset.
+        result.append(Plane(name.rpartition(": ")[0] if planes_of[title] > 1 else title, name, partner_name, tuple(points)))
     return result
 
 
