@@ -73,22 +73,22 @@ def run(
         near_duplicate=near_duplicate,
         keep_cut_off=keep_cut_off,
     )
-    gathered: PairSet[Row] = PairSet(None if unbalanced else harmless_share, lessons=report)
+    pair_set: PairSet[Row] = PairSet(None if unbalanced else harmless_share, lessons=report)
     unreadable = 0
     with open_writer(out) as writer:
         for record in read_shards(files_of(source), columns.reading, limit):
             unreadable += record.error is not None and not record.came_with_error
             for turn in pairs_of(record, rules):
-                for row in gathered.add(turn, list(map(writer.row, turn.pairs))):
+                for row in pair_set.add(turn, list(map(writer.row, turn.pairs))):
                     writer.write_row(row)
-        for row in gathered.kept():
+        for row in pair_set.kept():
             writer.write_row(row)
     if not quiet:
-        sys.stderr.write(gathered.receipt())
-        for judge in sorted(gathered.judges & set(EMBEDDED)):
+        sys.stderr.write(pair_set.receipt())
+        for judge in sorted(pair_set.judges & set(EMBEDDED)):
             sys.stderr.write(
                 f"  {judge} judged, which knows only its own small world; name a model with dream judge --model or --base-url\n"
             )
     if report:
-        sys.stderr.write(gathered.report())
+        sys.stderr.write(pair_set.report())
     raise typer.Exit(1 if unreadable else 0)

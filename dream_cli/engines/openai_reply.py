@@ -53,10 +53,12 @@ def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int 
     finish = choice.get("finish_reason")
     # The legacy completions API has `text` instead of a message.
     message = choice.get("message", {"content": choice["text"]} if "text" in choice else None)
-    if "message" not in choice and message is None:
-        raise EngineError("a choice of the reply has no message")
     if not isinstance(message, dict):
-        raise EngineError(f"the message of a choice is not an object: {str(message)[:80]!r}")
+        raise EngineError(
+            f"the message of a choice is not an object: {str(message)[:80]!r}"
+            if "message" in choice
+            else "a choice of the reply has no message"
+        )
     text, refusal = _content(message.get("content")), message.get("refusal")
     finish = finish if isinstance(finish, str) else None
     if not text.strip() and isinstance(refusal, str) and refusal.strip():

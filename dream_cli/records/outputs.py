@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Protocol, cast
@@ -138,14 +139,15 @@ def check_out(out: str | None) -> None:
         check_place(out)
 
 
-class _Lines:
+class _Lines(ABC):
     """A sink whose rows are lines of JSON."""
 
     def write(self, row: Json) -> None:
         self.write_line(_line(row))
 
+    @abstractmethod
     def write_line(self, line: bytes) -> None:
-        raise NotImplementedError
+        """Write one encoded row."""
 
 
 class _JsonLines(_Lines):
