@@ -27,6 +27,13 @@ HarmlessShare = Annotated[
     typer.Option(min=0.0, max=1.0, help="Share of the pairs from harmless prompts; surplus pairs of the other side are left out."),
 ]
 Unbalanced = Annotated[bool, typer.Option("--unbalanced", help="Keep all pairs, whatever the share of harmless prompts.")]
+EvenDirections = Annotated[
+    bool,
+    typer.Option(
+        "--even-directions",
+        help="Keep as many pairs that teach to decline as pairs that teach to answer (detected by phrases, English only).",
+    ),
+]
 Report = Annotated[bool, typer.Option("--report", help="Also print how often the chosen and the rejected responses decline.")]
 NearDuplicate = Annotated[float, typer.Option(min=0.0, max=1.0, help="Word overlap above which two responses count as duplicates.")]
 
@@ -43,6 +50,7 @@ def run(
     keep_cut_off: KeepCutOff = False,
     harmless_share: HarmlessShare = 0.5,
     unbalanced: Unbalanced = False,
+    even_directions: EvenDirections = False,
     report: Report = False,
     limit: Limit = None,
     quiet: Quiet = False,
@@ -73,7 +81,7 @@ def run(
         near_duplicate=near_duplicate,
         keep_cut_off=keep_cut_off,
     )
-    pair_set: PairSet[Row] = PairSet(None if unbalanced else harmless_share, lessons=report)
+    pair_set: PairSet[Row] = PairSet(None if unbalanced else harmless_share, even=even_directions, lessons=report)
     unreadable = 0
     with open_writer(out) as writer:
         for record in read_shards(files_of(source), columns.reading, limit):

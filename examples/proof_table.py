@@ -27,6 +27,7 @@ ARMS = (
     "more-sft",
     "shuffled",
     "unbalanced",
+    "even-directions",
     "global-only",
     "observation-only",
     "best-of-k",

@@ -9,8 +9,8 @@
 # BESIDE=1: judge during sampling, and evaluate during the next step; needs memory for two models (or a server); default for nano-policy.
 # ARM: dream, or a control. Without rounds: sft-only, refuse-more (SFT on refusals). Other training: more-sft (guided targets for the prompts
 # of the rounds too), best-of-k (SFT on the best sample). Other pairs: shuffled (chosen and rejected swapped at random), unbalanced (any share
-# of harmless prompts). Other scores: global-only, observation-only. Other observations: true-observations (from the ground truth),
-# fewer-observations (three of ten left out).
+# of harmless prompts), even-directions (as many pairs that teach to decline as pairs that teach to answer). Other scores: global-only,
+# observation-only. Other observations: true-observations (from the ground truth), fewer-observations (three of ten left out).
 # The same command continues a stopped run: finished parts are not run again.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -73,7 +73,7 @@ trap '[ -z "$beside" ] || kill -- "-$beside" 2> /dev/null || true' EXIT
 
 score=sum
 case $arm in
-  dream | more-sft | best-of-k | shuffled | unbalanced | true-observations | fewer-observations) ;;
+  dream | more-sft | best-of-k | shuffled | unbalanced | even-directions | true-observations | fewer-observations) ;;
   global-only | observation-only) score=${arm%-only} ;;
   sft-only | refuse-more) rounds=0 ;;
   *) report "no such arm"; exit 2 ;;
@@ -114,7 +114,8 @@ for round in $(seq 1 "$rounds"); do
     if [ "$arm" = best-of-k ]; then
       result "$now.json" dream sft "$judged.judged.jsonl" --model "$at" --seed "$seed" -o "$now" ${SFT:-}
     else
-      share=; [ "$arm" != unbalanced ] || share=--unbalanced
+      share=
+      case $arm in unbalanced | even-directions) share=--$arm ;; esac
       file "$now.pairs.jsonl" dream pair "$judged.judged.jsonl" --report $share ${PAIR:-}
       [ -s "$now.pairs.jsonl" ] || { report "round $round makes no pairs; the loop ends"; break; }
       pairs=$now.pairs.jsonl

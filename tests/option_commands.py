@@ -64,7 +64,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
         "dream_cli.formats.sources:read_shards": one_row,
         "dream_cli.records.outputs:open_writer": opened,
         "dream_cli.method.pairing:pairs_of": lambda record, rules: [],
-        "dream_cli.method.pair_sets:PairSet": lambda share, lessons: SimpleNamespace(
+        "dream_cli.method.pair_sets:PairSet": lambda share, even, lessons: SimpleNamespace(
             judges=set(), kept=list, receipt=lambda: "counted\n", report=lambda: "taught\n"
         ),
     },

@@ -70,6 +70,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("keep_cut_off", "--keep-cut-off", {f"{RULES}.keep_cut_off": True}),
         Row("harmless_share", "--harmless-share 0.25", {"PairSet.share": 0.25}),
         Row("unbalanced", "--unbalanced", {"PairSet.share": None}),
+        Row("even_directions", "--even-directions", {"PairSet.even": True}),
         Row("report", "--report", {"PairSet.lessons": True, "stderr": "counted\ntaught\n"}),
         *reading("read_shards.reading"),
         Row("limit", "--limit 6", {"read_shards.limit": 6}),

@@ -70,6 +70,37 @@ def test_the_share_of_harmless_prompts(work: Workdir, options: tuple[str, ...], 
     assert pairs(work, ROWS, *options)[0] == kept
 
 
+@pytest.mark.parametrize(
+    ("options", "kept", "line"),
+    [
+        # Six pairs teach to decline, two to answer; two of the harmless pairs compare two answers.
+        (("--unbalanced", "--even-directions"), {"risky": 2, "harmless": 4}, "all: 2 pairs to decline, 2 to answer"),
+        # The share is taken of what is left, and the pairs that teach a direction stay.
+        (("--even-directions",), {"risky": 2, "harmless": 2}, "all: 2 pairs to decline, 2 to answer"),
+        (("--even-directions", "--harmless-share", "0.25"), {"risky": 2}, "all: 2 pairs to decline, 0 to answer; such a set moves"),
+    ],
+)
+def test_even_directions(work: Workdir, options: tuple[str, ...], kept: dict[str, int], line: str) -> None:
+    rows = [*ROWS, harmless(7, DECLINE), harmless(8, f"{DECLINE} It is number {{}}.")]
+    count, err = pairs(work, rows, *options, "--report")
+    assert count == kept and f"  {line}" in err
+    assert "risky: 2 pairs of 6 prompts: 6 paired; 4 pairs are over the even directions;" in err
+    assert err == pairs(work, rows[::-1], *options, "--report")[1]
+
+
+def test_pairs_that_teach_the_wrong_thing_of_their_side_are_left_out_first(work: Workdir) -> None:
+    wrong = [row(f"harmless-{n}", [], f"{DECLINE} Number {n}.", f"Number {n}: {ANSWER}") for n in (3, 4)]
+    rows = [*wrong, *map(risky, (1, 2)), harmless(7, DECLINE), harmless(8, f"{DECLINE} It is number {{}}.")]
+    made = work.dream("pair", "--unbalanced", "--even-directions", stdin="".join(json.dumps(one) + "\n" for one in rows)).rows
+    assert [one["id"] for one in made] == ["risky-1", "risky-2", "harmless-7", "harmless-8"]
+
+
+def test_a_set_with_one_direction_is_kept_and_the_receipt_says_so(work: Workdir) -> None:
+    kept, err = pairs(work, ROWS, "--unbalanced", "--even-directions")
+    assert kept == {"risky": 6, "harmless": 2}
+    assert err.splitlines()[-1] == "  not both directions are taught, so no pair was left out for --even-directions"
+
+
 def test_the_receipt_tells_of_each_side(work: Workdir) -> None:
     unseen = row("unseen", None, ANSWER, "Bread is cut in the kitchen by the cook.")
     err = pairs(work, [*ROWS, unseen, {"id": "alone", "prompt": "Hi", "observations": [], "response": "Hello"}])[1]

@@ -174,6 +174,7 @@ def test_by_default_sft_and_each_round_take_a_fifth_of_the_prompts(loop: Loop) -
         ("more-sft", ["sample guided-1.sampled.jsonl", "judge guided-1.judged.jsonl", "sft more-sft/1", "eval more-sft/1.eval.jsonl"]),
         ("best-of-k", ["sft best-of-k/1", "eval best-of-k/1.eval.jsonl"]),
         ("unbalanced", ["pair unbalanced/1.pairs.jsonl", "dpo unbalanced/1", "eval unbalanced/1.eval.jsonl"]),
+        ("even-directions", ["pair even-directions/1.pairs.jsonl", "dpo even-directions/1", "eval even-directions/1.eval.jsonl"]),
     ],
 )
 def test_an_arm_shares_the_answers_of_the_first_round_and_trains_in_its_own_way(loop: Loop, arm: str, calls: list[str]) -> None:
@@ -182,7 +183,7 @@ def test_an_arm_shares_the_answers_of_the_first_round_and_trains_in_its_own_way(
     assert loop.run(ARM=arm, ROUNDS="1").returncode == 0
     log = (loop.folder / "calls").read_text()
     assert loop.calls() == calls
-    assert ("--unbalanced" in log) == (arm == "unbalanced")
+    assert [option in log for option in ("--unbalanced", "--even-directions")] == [arm == "unbalanced", arm == "even-directions"]
     assert "--model out/rounds/seed-0/sft " in log
 
 

@@ -34,6 +34,11 @@ LESSONS = {
 # From this ratio of the two directions on, the larger one moves the policy (docs/proof.md).
 UNEVEN = 1.5
 
+# What becomes of a waiting pair, and what a pair teaches.
+KEPT, OVER_SHARE, OVER_DIRECTION = range(3)
+NEITHER, DECLINE, ANSWER = range(3)
+DIRECTIONS = {(True, False): DECLINE, (False, True): ANSWER}
+
 
 @dataclass
 class SideReceipt:
@@ -42,6 +47,7 @@ class SideReceipt:
     outcomes: Counter[str] = field(default_factory=Counter)
     pairs: int = 0  # kept
     over_share: int = 0
+    over_direction: int = 0
     words: tuple[int, int] = (0, 0)  # of all chosen and of all rejected responses
     lessons: Counter[tuple[bool, bool]] = field(default_factory=Counter)
 
@@ -57,52 +63,79 @@ class Measures(NamedTuple):
 class PairSet(Generic[Row]):
     """Collects pairs, each with its row, and yields the rows of a set in which `share` of the pairs come from harmless prompts.
 
-    Surplus pairs of one side are left out: first those that teach the least, then by a hash, so that their order has no influence.
-    If one side has no pairs, all are kept. Rows wait in a temporary file to save memory; if `share` is None, no row waits.
+    With `even`, as many pairs prefer declining to answering as the opposite, if there are pairs of both directions.
+    Surplus pairs are left out: first those that teach the least, then by a hash, so that their order has no influence.
+    If one side has no pairs, all are kept. Rows wait in a temporary file to save memory; without `share` and `even`, no row waits.
     With `lessons`, the kept pairs are classified for the report.
     """
 
-    def __init__(self, share: float | None, *, lessons: bool = False) -> None:
-        self.share, self.lessons = share, lessons
+    def __init__(self, share: float | None, *, even: bool = False, lessons: bool = False) -> None:
+        self.share, self.even, self.lessons = share, even, lessons
         self.receipts: dict[Side, SideReceipt] = defaultdict(SideReceipt)
         self.left_out: Counter[str] = Counter()
         self.judges: set[str] = set()  # of the kept pairs
         self._spool = tempfile.TemporaryFile(prefix="dream-pairs-")  # noqa: SIM115 - open from the first pair to the last
-        self._keys = {side: array("Q") for side in SIDES}
+        # Of the waiting pairs: the key by which they are ordered, the index of their side in SIDES, and their direction.
+        self._keys, self._at_side, self._directions = array("Q"), bytearray(), bytearray()
 
     def add(self, turn: TurnPairs, rows: Sequence[Row]) -> Sequence[Row]:
-        """Add the pairs of one prompt, with a row for each; return the rows that are kept at once: all without a share, else none."""
+        """Add the pairs of one prompt, with a row for each; return the rows that are kept at once: all if no row waits, else none."""
         self.receipts[turn.side].outcomes[turn.outcome] += 1
         if turn.left_out:
             self.left_out.update(turn.left_out)
+        at_once = self.share is None and not self.even
         for pair, row in zip(turn.made, rows, strict=True):
             measures = self._measures(pair)
-            if self.share is None:
+            if at_once:
                 self._keep(turn.side, measures)
             else:
-                self._keys[turn.side].append(_key(turn.side, pair))
+                self._wait(turn.side, pair)
                 # A plain tuple, as pickle writes and reads one in a quarter of the time of an object with a class.
                 pickle.dump((turn.side, tuple(measures), row), self._spool, pickle.HIGHEST_PROTOCOL)
-        return rows if self.share is None else ()
+        return rows if at_once else ()
 
     def kept(self) -> Iterator[Row]:
         """Yield the kept ones of the waiting rows, in their order; the receipts are complete at the end."""
-        most = self._most()
-        limits = {side: Counter(sorted(self._keys[side])[:n]) for side, n in most.items()}
+        fates = self._fates()
         self._spool.seek(0)
-        positions = dict.fromkeys(SIDES, 0)
-        for _ in range(sum(map(len, self._keys.values()))):
+        for fate in fates:
             side, measures, row = pickle.load(self._spool)
-            key = self._keys[side][positions[side]]
-            positions[side] += 1
-            if side in limits and not limits[side][key]:
-                self.receipts[side].over_share += 1
-                continue
-            if side in limits:
-                limits[side][key] -= 1
-            self._keep(side, Measures(*measures))
-            yield row
+            receipt = self.receipts[side]
+            receipt.over_share += fate == OVER_SHARE
+            receipt.over_direction += fate == OVER_DIRECTION
+            if fate == KEPT:
+                self._keep(side, Measures(*measures))
+                yield row
         self._spool.close()
+
+    def _wait(self, side: Side, pair: Pair) -> None:
+        # Phrases are searched only where the direction counts: it takes as long as the rest of the pair.
+        direction = NEITHER
+        if self.even or side == "harmless":
+            direction = DIRECTIONS.get((declines(pair.chosen), declines(pair.rejected)), NEITHER)
+        digest = int.from_bytes(hashlib.sha256(f"{pair.chosen}\0{pair.rejected}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
+        # Pairs that teach a direction come before the others: without `even`, those of harmless prompts that teach to answer.
+        first = direction != NEITHER if self.even else direction == ANSWER
+        self._keys.append(digest if first else digest | 1 << 63)
+        self._at_side.append(SIDES.index(side))
+        self._directions.append(direction)
+
+    def _fates(self) -> bytearray:
+        """Return for each waiting pair whether it is kept, or over the share, or over the number of its direction."""
+        fates = bytearray(len(self._keys))
+        if self.even:
+            # A pair that teaches what its side should not (a harmless prompt: to decline) is the first to be left out.
+            wrong = {DECLINE: SIDES.index("harmless"), ANSWER: SIDES.index("risky")}
+            of = {way: [i for i, direction in enumerate(self._directions) if direction == way] for way in wrong}
+            most = min(map(len, of.values())) or len(fates)
+            for way, pairs in of.items():
+                for i in sorted(pairs, key=lambda i: (self._at_side[i] == wrong[way], self._keys[i]))[most:]:
+                    fates[i] = OVER_DIRECTION
+        sides = {side: [i for i, at in enumerate(self._at_side) if at == n and not fates[i]] for n, side in enumerate(SIDES)}
+        for side, most in self._most(len(sides["risky"]), len(sides["harmless"])).items():
+            for i in sorted(sides[side], key=self._keys.__getitem__)[most:]:
+                fates[i] = OVER_SHARE
+        return fates
 
     def _measures(self, pair: Pair) -> Measures:
         lesson = (declines(pair.chosen), declines(pair.rejected)) if self.lessons else None
@@ -116,9 +149,8 @@ class PairSet(Generic[Row]):
             receipt.lessons[measures.lesson] += 1
         receipt.words = receipt.words[0] + measures.words[0], receipt.words[1] + measures.words[1]
 
-    def _most(self) -> dict[Side, int]:
+    def _most(self, risky: int, harmless: int) -> dict[Side, int]:
         """Return the maximum number of pairs of the side with a surplus; empty if neither has one."""
-        risky, harmless = len(self._keys["risky"]), len(self._keys["harmless"])
         if self.share is None or not risky or not harmless:
             return {}
         most_risky = int(min(risky, harmless * (1 - self.share) / self.share + 1e-9)) if self.share else risky
@@ -132,6 +164,7 @@ class PairSet(Generic[Row]):
         lines = [f"pair: {amount(pairs, 'pair')} of {amount(total.total(), 'prompt')}: {_listed(total) or 'no input'}"]
         for side, receipt in self._sides():
             over = f"; {amount(receipt.over_share, 'pair', 'are')} over the share" if receipt.over_share else ""
+            over += f"; {amount(receipt.over_direction, 'pair', 'are')} over the even directions" if receipt.over_direction else ""
             of = f"{amount(receipt.pairs, 'pair')} of {amount(receipt.outcomes.total(), 'prompt')}"
             lines.append(f"  {side}: {of}: {_listed(receipt.outcomes)}{over}{_means([receipt])}")
         if pairs:
@@ -139,6 +172,8 @@ class PairSet(Generic[Row]):
         if self.left_out:
             reasons = ", ".join(f"{self.left_out[name]} {name}" for name in LEFT_OUT if self.left_out[name])
             lines.append(f"  {amount(self.left_out.total(), 'response', 'are')} not compared: {reasons}")
+        if self.even and self._keys and not all(way in self._directions for way in (DECLINE, ANSWER)):
+            lines.append("  not both directions are taught, so no pair was left out for --even-directions")
         if pairs and not self.receipts["harmless"].pairs:
             lines.append("  no pair is of a harmless prompt: such a set teaches to decline, and over-refusal rises with it")
         return "\n".join(lines) + "\n"
@@ -160,13 +195,6 @@ class PairSet(Generic[Row]):
 
     def _sides(self) -> list[tuple[Side, SideReceipt]]:
         return [(side, self.receipts[side]) for side in SIDES if self.receipts[side].outcomes]
-
-
-def _key(side: Side, pair: Pair) -> int:
-    """Return the sort key of a pair within its side: harmless pairs that teach to answer come first, then by a hash of the texts."""
-    digest = int.from_bytes(hashlib.sha256(f"{pair.chosen}\0{pair.rejected}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
-    teaches = side == "harmless" and declines(pair.rejected) and not declines(pair.chosen)
-    return digest if teaches else digest | 1 << 63
 
 
 def _listed(outcomes: Counter[str]) -> str:
