@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dream_cli.errors import as_row_error
+from dream_cli.formats.column_copy import has_unchanged_rows, open_columns
 from dream_cli.formats.dataset_info import naming_of
 from dream_cli.formats.llava import explode
 from dream_cli.formats.rows import read_row
-from dream_cli.formats.sources import Source, open_source
+from dream_cli.formats.sources import Opened, Source, open_source
 from dream_cli.formats.table import OURS, dialect
-from dream_cli.formats.targets import Target, open_target
+from dream_cli.formats.targets import Target, embeds, open_target
 from dream_cli.records.choices import ImageForm
 from dream_cli.records.columns import UnreadColumns
 from dream_cli.records.image_paths import is_inline
@@ -96,8 +97,13 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading.prompt_column)
     base, prompt = source.base, source.prompt
     with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
-        opened = open_source(source)
+        opened = _opened(source, out, how)
         for row in opened.rows:
+            if not isinstance(row, Record):
+                target.write_columns(row)
+                receipt.read[OURS] += row.num_rows
+                receipt.written += row.num_rows
+                continue
             name, record = read_row(row, base, source=how.source, naming=naming, prompt=prompt, fixed=how.fix_flags)
             if not record.images and not record.came_with_error:
                 unread.report(record.extra, record.place)
@@ -113,6 +119,12 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
         receipt.skipped, receipt.first_skipped = len(opened.skipped), next(iter(opened.skipped), "")
         receipt.paths_left, receipt.first_left = target.rows.paths_left, target.rows.first_left
     return receipt
+
+
+def _opened(source: Source, out: str | None, how: Conversion) -> Opened:
+    """Open the source; rows that are the same in the output come in record batches."""
+    same = how.source in (None, OURS) and how.target == OURS and how.images is None and not how.by_turn
+    return Opened(open_columns(source)) if same and embeds(out) and has_unchanged_rows(source) else open_source(source)
 
 
 def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) -> Record:

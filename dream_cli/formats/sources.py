@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import Any
 
 from dream_cli.formats.rows import AnyRows
 from dream_cli.records.access import Base
@@ -58,9 +59,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Opened:
-    """The rows of a source, read lazily; `skipped` collects the reason for each skipped file."""
+    """The rows of a source, read lazily, some in record batches of Arrow; `skipped` collects the reason for each skipped file."""
 
-    rows: Iterator[Record]
+    rows: Iterator[Record | Any]
     skipped: list[str] = field(default_factory=list)
 
 

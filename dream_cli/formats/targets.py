@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from dream_cli.errors import ImageError, InvalidRecord, UsageError
 from dream_cli.formats.dataset_info import LISTED, enter
@@ -16,6 +16,9 @@ from dream_cli.records.image_rows import ImageRows
 from dream_cli.records.outputs import Sink, Writer, image_rows, open_sink, open_writer, sink_of
 from dream_cli.records.record import Json, Record
 from dream_cli.records.shards import is_folder
+
+if TYPE_CHECKING:
+    from dream_cli.records.parquet import ParquetRows
 
 # The columns that determine the kind of example of a row; readers accept one kind per file.
 _KINDS = ("messages", "prompt", "completion", "chosen", "rejected", "rejected_response", "output", "preferred_output")
@@ -34,6 +37,9 @@ class Target(Protocol):
 
     def write(self, record: Record) -> tuple[str, ...]:
         """Write one record and return the fields that were left out; raise RowError where it cannot be written."""
+
+    def write_columns(self, batch: Any) -> None:
+        """Write a record batch of rows to Parquet."""
 
     def reject(self, record: Record) -> None:
         """Write a record that has an error, to the output or to `rejects`."""
@@ -106,6 +112,10 @@ class _Ours:
             self.sink.write(self.rows.row(record))
         return ()
 
+    def write_columns(self, batch: Any) -> None:
+        with self.guard:
+            cast("ParquetRows", self.sink).write_columns(batch)
+
     def reject(self, record: Record) -> None:
         self.write(record)
 
@@ -136,6 +146,9 @@ class _Theirs:
             self.sink.write(row)
         self.kind, self.columns = kind, self.columns | row.keys()
         return left_out
+
+    def write_columns(self, batch: Any) -> None:
+        raise NotImplementedError("rows of other dialects are written one by one")
 
     def reject(self, record: Record) -> None:
         if self.beside is None:

@@ -28,7 +28,7 @@ JUDGEMENT = ("rubric", "global_score", "recognised", "observation_score", "helpf
 # A row group is held in memory while it is written and while it is read.
 GROUP_ROWS = 4096
 GROUP_BYTES = 32 * 1024 * 1024
-_BATCH = 16
+BATCH = 16
 # The limit of a row, equal to that of a line of JSONL.
 MAX_ROW = 64 * 1024 * 1024
 
@@ -70,15 +70,16 @@ SCHEMA = pa.schema(
 
 def open_rows(source: str) -> Iterator[Json | RowError]:
     """Return the rows of a Parquet file as JSON objects, read in small batches; raise UsageError for a file that is not Parquet."""
-    return _rows(_opened(source))
+    return _rows(open_file(source))
 
 
 def check_columns(source: str) -> None:
     """Raise UsageError for a Parquet file that cannot be opened, or in which two columns have the same name."""
-    _opened(source).close()
+    open_file(source).close()
 
 
-def _opened(source: str) -> Any:
+def open_file(source: str) -> Any:
+    """Open a Parquet file; raise UsageError where it is not one, or two of its columns have the same name."""
     try:
         file = pq.ParquetFile(opened(source) if is_url(source) else source, pre_buffer=False)
         names = file.schema_arrow.names
@@ -96,15 +97,20 @@ def _rows(file: Any) -> Iterator[Json | RowError]:
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group)
             rows = MAX_ROW * size.num_rows // max(1, size.total_byte_size)
-            for batch in file.iter_batches(batch_size=max(1, min(_BATCH, rows)), row_groups=[group]):
-                try:
-                    # The rows of a large batch are measured one by one before they are copied.
-                    if batch.nbytes > MAX_ROW:
-                        raise OverflowError
-                    yield from map(to_json, batch.to_pylist())
-                except (OverflowError, ValueError):
-                    for i in range(batch.num_rows):
-                        yield _odd_row(batch, i)
+            for batch in file.iter_batches(batch_size=max(1, min(BATCH, rows)), row_groups=[group]):
+                yield from rows_of(batch)
+
+
+def rows_of(batch: Any) -> Iterator[Json | RowError]:
+    """Yield the rows of a record batch as JSON objects."""
+    try:
+        # The rows of a large batch are measured one by one before they are copied.
+        if batch.nbytes > MAX_ROW:
+            raise OverflowError
+        yield from map(to_json, batch.to_pylist())
+    except (OverflowError, ValueError):
+        for i in range(batch.num_rows):
+            yield _odd_row(batch, i)
 
 
 def _odd_row(batch: Any, i: int) -> Json | RowError:
@@ -164,16 +170,29 @@ class ParquetRows:
     def __init__(self, file: IO[bytes]) -> None:
         self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
         self.rows: list[Json] = []
-        self.held = 0
+        self.waiting: list[Any] = []  # record batches before `rows`, of the same row group
+        self.count = self.held = 0  # rows and bytes of the row group
 
     def write(self, row: Json) -> None:
         """Write one row."""
         columns = _to_columns(row)
         self.rows.append(columns)
+        self.count += 1
         self.held += sum(len(columns.get(name) or "") for name in (*TEXTS, "extra"))
         self.held += sum(len(image["bytes"] or b"") for image in columns.get("images", ()))
         self.held += sum(len(response["text"]) for response in columns.get("responses", ()))
-        if len(self.rows) >= GROUP_ROWS or self.held >= GROUP_BYTES:
+        if self.count >= GROUP_ROWS or self.held >= GROUP_BYTES:
+            self._flush()
+
+    def write_columns(self, batch: Any) -> None:
+        """Write the rows of a record batch with the columns of `SCHEMA`."""
+        if self.count + batch.num_rows > GROUP_ROWS:
+            self._flush()
+        self._settle()
+        self.waiting.append(batch)
+        self.count += batch.num_rows
+        self.held += batch.nbytes
+        if self.held >= GROUP_BYTES:
             self._flush()
 
     def close(self) -> None:
@@ -183,11 +202,18 @@ class ParquetRows:
         finally:
             self.writer.close()
 
-    def _flush(self) -> None:
+    def _settle(self) -> None:
+        """Turn the rows into columns."""
         if self.rows:
-            self.writer.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA))
+            self.waiting.append(pa.RecordBatch.from_pylist(self.rows, schema=SCHEMA))
+        self.rows = []
+
+    def _flush(self) -> None:
+        self._settle()
+        if self.waiting:
+            self.writer.write_table(pa.Table.from_batches(self.waiting, schema=SCHEMA))
         # Only after the write: if it fails, the rows stay, and the file cannot be closed as if it were complete.
-        self.rows, self.held = [], 0
+        self.waiting, self.count, self.held = [], 0, 0
 
 
 def _to_columns(row: Json) -> Json:

@@ -200,13 +200,14 @@ def read_rows(raws: Iterator[Json | RowError], rows: RowReader) -> Iterator[Reco
     try:
         for raw in raws:
             number += 1
-            if isinstance(raw, RowError):
-                yield unreadable(rows.name, number, f"{rows.name}:{number}: {raw}")
-            else:
-                yield rows.record(raw, number)
+            yield rows.row(raw, number)
     except (OSError, ValueError) as error:
-        message = f"{rows.name}:{number + 1}: the file is damaged from this row on ({error}); create it again"
-        yield unreadable(rows.name, number + 1, message)
+        yield damaged(rows.name, number + 1, error)
+
+
+def damaged(name: str, number: int, error: Exception) -> Record:
+    """Return the record for the rows of a damaged file, from row `number` on."""
+    return unreadable(name, number, f"{name}:{number}: the file is damaged from this row on ({error}); create it again")
 
 
 class RowReader:
@@ -230,6 +231,12 @@ class RowReader:
         if isinstance(raw, dict) and not record.images:
             self._report_unread(raw, place)
         return record
+
+    def row(self, raw: Json | RowError, number: int) -> Record:
+        """Return the record of row `number`, which is a JSON object already or the error of a row that could not be read."""
+        if isinstance(raw, RowError):
+            return unreadable(self.name, number, f"{self.name}:{number}: {raw}")
+        return self.record(raw, number)
 
     def plain_record(self, line: bytes, number: int) -> Record | None:
         """Return the record of `line`, row `number` without its line end; None where it is not an ordinary line."""
