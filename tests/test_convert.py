@@ -178,9 +178,9 @@ def test_missing_images_of_a_parquet_target_are_reported(work: Workdir) -> None:
     for name, target in (("out.parquet", "dream"), ("set/", "trl")):
         ran = work.dream("convert", "in.jsonl", "--to", target, "-o", name)
         assert ran.code == 0
-        gone = f"images that are not embedded and stay paths: 1; the first: image {work.path}/gone.png does not exist; check the path"
+        gone = f"images that are not embedded and stay as given: 1; the first: image {work.path}/gone.png does not exist; check the path"
         assert gone in ran.err
-    assert "stay paths" not in work.dream("convert", "in.jsonl", "-o", "out.jsonl").err
+    assert "stay as given" not in work.dream("convert", "in.jsonl", "-o", "out.jsonl").err
 
 
 def test_a_wrong_dialect_is_reported_with_the_valid_ones(work: Workdir) -> None:

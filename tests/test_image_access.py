@@ -169,7 +169,9 @@ def test_a_file_that_is_no_image_is_never_copied(command: tuple[str, ...], out: 
     assert SECRET.encode() not in written
     assert base64.b64encode(SECRET.encode())[:20] not in written
     assert "Traceback" not in ran.err
-    assert ("stay paths: 1" in ran.err or "1 image is not embedded and stay paths" in ran.err) if ran.code == 0 else "image" in ran.err
+    assert (
+        ("stay as given: 1" in ran.err or "1 image is not embedded and stay as given" in ran.err) if ran.code == 0 else "image" in ran.err
+    )
     assert ran.code == 1 or (folders.path / out).exists()
 
 

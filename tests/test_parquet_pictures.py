@@ -66,3 +66,20 @@ def test_pictures_are_found_from_another_folder_and_from_stdin(pictured: Workdir
     os.rename(pictured.path / "b.png", pictured.path / "far" / "b.png")
     assert pictured.dream("sample", *ask, stdin=line).rows[0]["error"]["kind"] == "image"
     assert pictured.dream("sample", "--image-root", "far", *ask, stdin=line).code == 0
+
+
+@pytest.mark.parametrize(
+    "out", [(), ("-o", "out.parquet"), ("--images", "inline"), ("--images", "extract"), ("--to", "swift"), ("--to", "trl")]
+)
+def test_bytes_that_are_no_image_are_a_row_error_and_stay_as_given(out: tuple[str, ...], work: Workdir) -> None:
+    given = {"bytes": "aGVsbG8=", "path": None}
+    work.write("in.jsonl", [{"id": "a", "prompt": "x", "images": [given]}, {"id": "b", "prompt": "x", "images": ["data:;base64,aGVsbG8="]}])
+    ran = work.dream("convert", "in.jsonl", *out)
+    rows = ran.rows if out[:1] != ("-o",) else work.dream("view", "out.parquet", "--json").rows
+    assert [row["images"] for row in rows] == [[given], ["data:;base64,aGVsbG8="]]
+    fault = "is a text, not an image; use PNG, JPEG, WebP or GIF"
+    assert [row["error"] for row in rows] == [
+        {"stage": "convert", "kind": "image", "message": f"in.jsonl:1: the image {fault}"},
+        {"stage": "convert", "kind": "image", "message": f"in.jsonl:2: the data: URI {fault}"},
+    ]
+    assert ran.code == 1 and not (work.path / "images").exists()

@@ -44,7 +44,7 @@ class Conversion:
 class Receipt:
     """The counts of a conversion: rows by dialect, fields left out, errors by kind, and the file of the rows with errors.
 
-    `paths_left` counts the images that should have been embedded and cannot be: they stay paths.
+    `images_left` counts the images that should have been embedded and cannot be: they stay as given.
     """
 
     read: Counter[str] = field(default_factory=Counter)
@@ -53,7 +53,7 @@ class Receipt:
     first: str = ""
     skipped: int = 0
     first_skipped: str = ""
-    paths_left: int = 0
+    images_left: int = 0
     first_left: str = ""
     written: int = 0
     rejects: str | None = None
@@ -76,8 +76,8 @@ class Receipt:
             lines.append(
                 f"{target} has no field for " + ", ".join(f"{name} ({amount(n, 'row')})" for name, n in self.left_out.most_common())
             )
-        if self.paths_left:
-            lines.append(f"images that are not embedded and stay paths: {self.paths_left}; the first: {self.first_left}")
+        if self.images_left:
+            lines.append(f"images that are not embedded and stay as given: {self.images_left}; the first: {self.first_left}")
         if self.skipped:
             lines.append(f"files that are skipped: {self.skipped}; the first: {self.first_skipped}")
         if self.errors:
@@ -117,7 +117,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
                         receipt.fail(done)
         receipt.rejects = target.rejects
         receipt.skipped, receipt.first_skipped = len(opened.skipped), next(iter(opened.skipped), "")
-        receipt.paths_left, receipt.first_left = target.rows.paths_left, target.rows.first_left
+        receipt.images_left, receipt.first_left = target.rows.left, target.rows.first_left
     return receipt
 
 
@@ -147,4 +147,7 @@ def _with_images(record: Record, how: Conversion) -> Record:
         return replace(record, images=tuple(inline))
     if wanted == "extract":
         return replace(record, images=tuple(Image(extracted(image, how.image_folder)) for image in record.images))
+    for image in record.images:
+        if image.data is not None or is_inline(image.path):
+            checked_bytes(image)
     return record

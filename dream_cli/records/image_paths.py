@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from contextlib import suppress
 from functools import lru_cache
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from dream_cli.errors import ImageError
 from dream_cli.records.access import Base
 from dream_cli.records.image_bytes import bare_bytes, base64_bytes, data_uri, listed_bytes
+from dream_cli.records.images import checked_bytes
 from dream_cli.records.record import Image
 
 
@@ -78,11 +80,18 @@ def _relative(folder: str, start: str) -> str:
 
 
 def without_bytes(raw: Any) -> Any:
-    """Return the image of a row with bytes turned into a `data:` URI."""
-    if isinstance(raw, dict) and isinstance(raw.get("bytes"), bytes):
-        with suppress(ImageError):
-            return data_uri(Image(data=raw["bytes"]))
-    return raw
+    """Return the image of a row with bytes turned into a `data:` URI; bytes that do not decode as an image stay `bytes`, in base64."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("bytes"), bytes):
+        return raw
+    try:
+        return data_uri(Image(data=checked_bytes(Image(data=raw["bytes"]))))
+    except ImageError:
+        return as_given(raw)
+
+
+def as_given(raw: Any) -> Any:
+    """Return `{bytes, path}` as JSON has it, with the bytes in base64, which is read back as the same bytes."""
+    return raw | {"bytes": base64.b64encode(raw["bytes"]).decode()} if isinstance(raw.get("bytes"), bytes) else raw
 
 
 def is_inline(raw: Any) -> bool:

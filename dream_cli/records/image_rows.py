@@ -11,7 +11,7 @@ from dream_cli.errors import ImageError
 from dream_cli.records.access import Access
 from dream_cli.records.columns import each_image
 from dream_cli.records.image_bytes import is_data_uri
-from dream_cli.records.image_paths import is_inline, relative_to, to_raw
+from dream_cli.records.image_paths import as_given, is_inline, relative_to, to_raw
 from dream_cli.records.images import checked_bytes
 from dream_cli.records.origins import note
 from dream_cli.records.parts import each_part_image
@@ -42,12 +42,12 @@ class ImageRows:
     """Turns the records of one output into rows, and counts their images.
 
     `folder` is that of the output (None: a pipe, or a file that the shell opened). With `embed`, each image that decodes is embedded in
-    the row; others stay paths, counted in `paths_left`, with the reason for the first.
+    the row; others stay as they are, counted in `left`, with the reason for the first.
     """
 
     def __init__(self, output: str | int, folder: str | None, embed: bool = False) -> None:
         self.output, self.folder, self.embed = output, folder, embed
-        self.paths_left = 0
+        self.left = 0
         self.first_left = ""
         self._origins: set[str] = set()
         # The folders of images whose origins are in `_origins`. The previous command of a pipe records the origin before it writes the row.
@@ -83,13 +83,16 @@ class ImageRows:
                 note(self.output, self._origins)
 
     def _embedded(self, image: Any, access: Access) -> Any:
-        path = image.get("path") if isinstance(image, dict) else image
-        if is_inline(image) and isinstance(image, dict) or not isinstance(path, str):
+        path, data = (image.get("path"), image.get("bytes")) if isinstance(image, dict) else (image, None)
+        if not isinstance(data, bytes) and not isinstance(path, str):
             return image
         try:
+            if isinstance(data, bytes):
+                checked_bytes(Image(data=data))
+                return image
             at = path if is_inline(path) else os.path.normpath(os.path.join(self.folder or "", path))
             return {"bytes": checked_bytes(Image(at, access=access)), "path": None if is_inline(path) else path}
         except ImageError as error:
-            self.paths_left += 1
+            self.left += 1
             self.first_left = self.first_left or str(error)
-            return image
+            return as_given(image) if isinstance(image, dict) else image

@@ -79,9 +79,9 @@ def open_writer(out: str | None) -> Iterator[Writer]:
     with image_rows(out, (out or "").lower().endswith(".parquet")) as rows:
         with open_sink(out, sink_of) as sink:
             yield _Output(sink, "stdout" if rows.folder is None else str(out), rows)
-        if rows.paths_left:
+        if rows.left:
             sys.stderr.write(
-                f"dream: {out}: {amount(rows.paths_left, 'image', 'are')} not embedded and stay paths; the first: {rows.first_left}\n"
+                f"dream: {out}: {amount(rows.left, 'image', 'are')} not embedded and stay as given; the first: {rows.first_left}\n"
             )
 
 

@@ -139,22 +139,24 @@ def _read_lines(file: IO[bytes], rows: RowReader) -> Iterator[Record]:
         while line := file.readline(MAX_LINE + 1):
             number += 1
             if len(line) > MAX_LINE:
-                _skip_rest(file, line)
-                yield unreadable(name, number, f"{name}:{number}: the line is longer than {MAX_LINE // 2**20} MB; keep images in files")
-            elif line.strip():
-                yield _read_line(line, rows, number)
+                skip_rest(file, line)
+            if line.strip():
+                yield read_line(line, rows, number)
     except (OSError, EOFError, zlib.error) as error:
         yield unreadable(name, number + 1, f"{name}:{number + 1}: the file is truncated or damaged here ({error}); create it again")
 
 
-def _skip_rest(file: IO[bytes], line: bytes) -> None:
+def skip_rest(file: IO[bytes], line: bytes) -> None:
     """Skip the rest of a line that is too long without keeping it in memory."""
     while line and not line.endswith(b"\n"):
         line = file.readline(_SKIP)
 
 
-def _read_line(line: bytes, rows: RowReader, number: int) -> Record:
+def read_line(line: bytes, rows: RowReader, number: int) -> Record:
+    """Return the record of line `number`; of a line of more than `MAX_LINE` bytes, the beginning is enough."""
     name = rows.name
+    if len(line) > MAX_LINE:
+        return unreadable(name, number, f"{name}:{number}: the line is longer than {MAX_LINE // 2**20} MB; keep images in files")
     # Without its line end: incomplete JSON is then reported as incomplete, and not as a control character in a string.
     text = line.rstrip(b"\r\n")
     record = rows.plain_record(text, number)

@@ -12,6 +12,7 @@ from dream_cli.records.atomic import as_usage_error, replacing
 from dream_cli.records.columns import unread
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.strict_json import dumps
+from dream_cli.viewing.cut_rows import LONG
 from dream_cli.viewing.image_counts import unread_column
 from dream_cli.viewing.printing import NARROWEST_RECORD, console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record
@@ -82,6 +83,10 @@ def show_query(tables: Tables, sql: str, as_json: bool) -> None:
     tables.make_views()
     check_query(tables, sql)
     names, rows = tables.run(sql, seconds=QUERY_SECONDS)
+    if tables.cut is not None:
+        sys.stderr.write(
+            f"dream view: in SQL, texts of rows of more than {LONG // 1024} kB are cut to that length; records are shown whole\n"
+        )
     if as_json:
         for row in rows:
             print_json(dict(zip(names, row, strict=True)))

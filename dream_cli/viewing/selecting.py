@@ -80,6 +80,10 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
     """Yield (row number, record) of the selected records in order, with the pictures embedded in Parquet."""
     places = f"place > {offset}" + ("" if limit is None else f" AND place <= {offset + limit}")
     some = f"SELECT n, place, n - 1 AS file_row_number FROM chosen WHERE {places}"
+    reader = RowReader(tables.shown, tables.base, tables.reading)
+    if tables.cut is not None:
+        yield from ((n, tables.cut.record(n, reader)) for (n,) in tables.query(f"SELECT n FROM ({some}) ORDER BY place"))
+        return
     if tables.columns:
         from dream_cli.records.parquet import to_json
 
@@ -88,7 +92,6 @@ def fetch(tables: Tables, limit: int | None = None, offset: int = 0) -> Iterator
     else:
         query = f"SELECT c.n, f.doc FROM ({tables.source()}) f JOIN ({some}) c USING (n) ORDER BY c.place"
     names, rows = tables.run(query, _BATCH)
-    reader = RowReader(tables.shown, tables.base, tables.reading)
     for n, *cells in rows:
         if tables.columns:
             columns = {name: cell for name, cell in zip(names[1:], cells, strict=True) if name != "file_row_number"}

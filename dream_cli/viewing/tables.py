@@ -20,11 +20,14 @@ from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.streams import MAX_LINE, base_of
 from dream_cli.viewing import shapes
+from dream_cli.viewing.cut_rows import CutRows, cut_rows, has_long_text
 from dream_cli.viewing.shapes import KNOWN, identifier, literal
 from dream_cli.viewing.spooling import file_of, spooled_records
 
 # The number of first rows whose other fields become columns.
 SAMPLED = 2048
+# The longest row that DuckDB reads from a JSONL file by default, in bytes.
+_LONGEST = 16 * 1024 * 1024
 _OURS = {*KNOWN, "images", "extra", "n", "doc", "file_row_number"}
 _TYPED = {"BIGINT": "DOUBLE", "UBIGINT": "DOUBLE", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "VARCHAR": "VARCHAR"}
 _KEYS = """SELECT key, mode(json_type(doc, '/' || replace(replace(key, '~', '~0'), '/', '~1'))) FROM (
@@ -49,6 +52,7 @@ class Tables:
     base: Base
     columns: Mapping[str, Any] = field(default_factory=dict)
     reading: Reading = DEFAULT_READING
+    cut: CutRows | None = None
     in_doc: frozenset[str] | None = None  # all keys of `doc`, once the whole file has been read
     _sampled: dict[str, str] | None = None
 
@@ -106,7 +110,9 @@ class Tables:
             return f"SELECT file_row_number + 1 AS n, {doc} AS doc, * FROM ({self.reader()})"
         form = "format='array'" if self.path.lower().endswith(".json") else "format='newline_delimited', ignore_errors=true"
         packed = ", compression='gzip'" if self.path.lower().endswith(".gz") else ""
-        reading = f"read_json_objects({literal(self.path)}, {form}{packed}, maximum_object_size={MAX_LINE})"
+        # DuckDB allocates several buffers of twice this size.
+        longest = MAX_LINE if self.path.lower().endswith(".json") else max(_LONGEST, self.cut.longest + 1 if self.cut else 0)
+        reading = f"read_json_objects({literal(self.path)}, {form}{packed}, maximum_object_size={longest})"
         return f"SELECT row_number() OVER () AS n, json AS doc FROM {reading}"
 
     def rows(self, *parts: str, also: Mapping[str, str] | None = None) -> str:
@@ -214,8 +220,10 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
         path = stack.enter_context(file_of(source))
         worker = ThreadPoolExecutor(1)
         stack.callback(worker.shutdown, wait=False)
-        if path.lower().endswith(".json") and not _is_array(duckdb, worker, path):
+        if path.lower().endswith(".json") and (has_long_text(path) or not _is_array(duckdb, worker, path)):
             path = stack.enter_context(spooled_records(path))
+        cut = stack.enter_context(cut_rows(path)) if path.lower().endswith((".jsonl", ".jsonl.gz")) else None
+        path = path if cut is None else cut.path
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dream-", ignore_cleanup_errors=True))
         con = stack.enter_context(_connected(duckdb, scratch))
         con.execute("SET enable_progress_bar = false")
@@ -225,7 +233,7 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
         shown = source if source and source != "-" else "stdin"
-        tables = Tables(con=con, worker=worker, path=path, shown=shown, base=base_of(source, reading), reading=reading)
+        tables = Tables(con=con, worker=worker, path=path, shown=shown, base=base_of(source, reading), reading=reading, cut=cut)
         if path.lower().endswith(".parquet"):
             from dream_cli.records.parquet import check_columns
 
