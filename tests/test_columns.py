@@ -299,3 +299,21 @@ def test_a_file_of_another_layout_is_refused_by_its_cause(name: str, data: bytes
     ran = work.dream("convert", name)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
+
+
+def test_a_completion_beside_a_prompt_is_the_response_and_keeps_its_name(work: Workdir, server: Loopback) -> None:
+    own = [{"id": "c", "prompt": "x", "completion": {"tokens": 12}}, {"id": "d", "prompt": "x", "completion": [1, 2]}]
+    rows = [
+        {"id": "a", "prompt": "x", "completion": "red"},
+        {"id": "b", "prompt": "x", "completion": [{"role": "assistant", "content": "blue"}]},
+    ]
+    work.write("in.jsonl", rows + own)
+    line = "dream: in.jsonl:1: the column 'completion' is read as the response\n"
+    ran = work.dream("judge", "in.jsonl", "--base-url", server.url)
+    a, b, *rest = ran.rows
+    assert line in ran.err and [row.pop("error")["stage"] for row in rest] == ["judge"] * 2 and rest == own
+    assert (a["completion"], [r["text"] for r in a["responses"]], [r["text"] for r in b["responses"]]) == ("red", ["red"], ["blue"])
+    # A stage that needs no response leaves the column as it was.
+    ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+    assert [row.get("completion") for row in ran.rows] == ["red", None, {"tokens": 12}, [1, 2]] and len(ran.rows[0]["responses"]) == 1
+    assert [row["completion"] for row in work.dream("convert", "in.jsonl").rows[2:]] == [{"tokens": 12}, [1, 2]]

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dream_cli.records import parquet
+from dream_cli.records import parquet, parquet_pages
 from dream_cli.records.image_bytes import read_bytes
+from dream_cli.records.parquet import open_rows
+from dream_cli.records.parquet_pages import _pages
 from dream_cli.records.record import Image, Observation, Record
 from tests.record_files import png, read, write
 
@@ -69,3 +71,30 @@ def test_datasets_shows_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_whole_number_beyond_64_bits_comes_back(tmp_path: Path) -> None:
     (row,) = read(write(tmp_path / "o.parquet", Record(prompt="a", extra={"margin": 10**30})))
     assert row.extra["margin"] == 10**30
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_the_headers_of_all_pages_are_read(version: str, dictionary: bool, tmp_path: Path) -> None:
+    texts = pa.table({"prompt": [f"text {i % 50}" for i in range(5000)], "n": range(5000)})
+    pq.write_table(texts, tmp_path / "in.parquet", use_dictionary=dictionary, data_page_version=version, data_page_size=1000)
+    group = pq.read_metadata(tmp_path / "in.parquet").row_group(0)
+    with open(tmp_path / "in.parquet", "rb") as file:
+        for i in range(2):
+            pages = list(_pages(file, group.column(i)))
+            assert sum(page.values for page in pages if not page.is_dictionary) == 5000 and len(pages) > 3
+            assert [page.is_dictionary for page in pages].count(True) == int(dictionary)
+            assert 0 < group.column(i).total_compressed_size - sum(page.packed for page in pages) < 200 * len(pages)
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_cell_beyond_the_limit_is_refused_before_it_is_decoded(dictionary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_pages, "MAX_FEW", 6 * 2**20)
+    monkeypatch.setattr(parquet_pages, "_SMALL", 2 * 2**20)
+    monkeypatch.setattr(parquet, "MAX_ROW", 2**20)
+    rows = pa.table({"id": ["a", "b", "c", "d"], "prompt": ["x", "y" * 4 * 2**20, "z", "last"]})
+    pq.write_table(rows, tmp_path / "in.parquet", row_group_size=3, use_dictionary=dictionary)
+    *large, last = open_rows(str(tmp_path / "in.parquet"))
+    why = "its row group is too large to read: the column 'prompt' has 4 MB in 3 values; keep images in files, and cells below 1 MB"
+    assert [str(row) for row in large] == [why] * 3
+    assert last == {"id": "d", "prompt": "last"}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,20 @@ def test_a_folder_that_holds_something_else_is_refused(shards: Path) -> None:
     (shards / "out" / "thesis.pdf").touch()
     with pytest.raises(UsageError, match=r"-o out holds thesis\.pdf, which is not an output of these files"):
         plan(expanded(["in"]), "out")
+
+
+def test_a_folder_of_tars_is_read_as_samples_and_written_as_jsonl(shards: Path) -> None:
+    (shards / "tars").mkdir()
+    for name, key in (("000.tar", "a"), ("001.tar.gz", "b")):
+        (shards / f"{key}.json").write_text(json.dumps({"prompt": f"What is {key}?"}))
+        with tarfile.open(shards / "tars" / name, "w:gz" if name.endswith("gz") else "w") as tar:
+            tar.add(shards / f"{key}.json", f"{key}.json")
+    files = expanded(["tars"])
+    assert [record.prompt for record in read_shards(files)] == ["What is a?", "What is b?"]
+    assert expanded(["tars/*"]) == files
+    assert [shard.out for shard in plan(files, "out")] == ["out/000.jsonl", "out/001.jsonl"]
+    (one,) = plan(files[:1], "parts", Part(0, 2))
+    assert one.out == "parts/000-00000-of-00002.jsonl"
 
 
 @pytest.mark.parametrize("word", ["in/*.parquet", "empty"])

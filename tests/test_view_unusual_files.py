@@ -1,7 +1,9 @@
-"""dream view on files that only a program would write: nesting without a limit, and names that are not UTF-8."""
+"""dream view on files that only a program would write: nesting without a limit, long rows, and names that are not UTF-8."""
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
 
@@ -35,3 +37,23 @@ def test_a_file_name_that_is_not_utf8_is_no_obstacle(work: Workdir, words: list[
     ran = work.dream("view", name, *words)
     shown = ran.out if words[:1] != ["--html"] else (work.path / "out.html").read_text()
     assert ran.code == 0 and part in shown, ran.err
+
+
+def test_rows_that_duckdb_cannot_hold_or_read_are_shown_whole(work: Workdir) -> None:
+    long = [{"id": f"l{i}", "prompt": "p", "note": "y" * 300_000} for i in range(3)] + [
+        {"id": "m", "prompt": "p", "note": "z" * 17_000_000}
+    ]
+    half = '{"id": "\\ud83d", "prompt": "half \\ud83d, whole \\ud83d\\ude00, none \\\\ud83d"}'
+    lines = [json.dumps(long[0]), half, "", *map(json.dumps, long[1:]), '{"id": "end", "prompt": "last"}', "[1", '{"n": 1e999}']
+    (work.path / "in.jsonl").write_text("\n".join(lines))
+    with gzip.open(work.path / "packed.jsonl.gz", "wt") as packed:
+        packed.write("\n".join(lines))
+    query = "select count(*) as n, count(id) as ids, max(length(note)) as most from records"
+    (summary,) = work.dream("view", "in.jsonl", "--sql", query, "--json").rows
+    assert summary == {"n": 8, "ids": 6, "most": 256 * 1024}
+    for name in ("in.jsonl", "packed.jsonl.gz"):
+        ran = work.dream("view", name, "--where", "prompt <> 'p' or id = 'm' or prompt is null", "--sort", "-n", "--json")
+        *bad, end, m, odd = ran.rows
+        assert (ran.code, m, end) == (0, long[3], {"id": "end", "prompt": "last"})
+        assert (odd["id"], odd["prompt"]) == ("\ud83d", "half \ud83d, whole 😀, none \\ud83d")
+        assert [row["error"]["kind"] for row in bad] == ["unreadable", "unreadable"]

@@ -13,12 +13,13 @@ from dream_cli.errors import InvalidRecord, as_row_error
 from dream_cli.formats.dataset_info import Naming
 from dream_cli.formats.llava import fix_flags
 from dream_cli.formats.table import OURS, dialect, is_only_read, is_ours, recognise
+from dream_cli.formats.trl import is_completion
 from dream_cli.formats.webdataset import TEXT
 from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.image_paths import locate
 from dream_cli.records.image_rows import to_row
-from dream_cli.records.record import Record
+from dream_cli.records.record import Record, Response
 from dream_cli.records.streams import RowReader
 
 _PROMPTS = {"prompt", "messages"}
@@ -35,16 +36,26 @@ class AnyRows(RowReader):
 
     def known(self, record: Record) -> Record:
         """Return the record that `dream convert` makes from a row of another dialect; any other record unchanged."""
-        if record.came_with_error or (record.error is None and not _answers_elsewhere(record)):
+        if record.came_with_error:
+            return record
+        completion = record.extra.get("completion")
+        if record.error is None and record.responses is None and record.prompt is not None and isinstance(completion, str):
+            self._report("completion", f"{record.place}: the column 'completion' is read as the response")
+            return replace(record, responses=(Response(completion),))
+        if record.error is None and not _answers_elsewhere(record):
             return record
         name, read = read_row(record, self.base)
         if read.error is not None:
             # For a row of no known dialect, the error as a record is reported.
             return read if _is_foreign(record.extra) else record
-        if name not in (*self._reported, OURS):
-            self._reported.add(name)
-            sys.stderr.write(f"dream: {record.place}: a row of {name} is read as `dream convert` reads it\n")
+        if name != OURS:
+            self._report(name, f"{record.place}: a row of {name} is read as `dream convert` reads it")
         return read
+
+    def _report(self, name: str, message: str) -> None:
+        if name not in self._reported:
+            self._reported.add(name)
+            sys.stderr.write(f"dream: {message}\n")
 
 
 def _answers_elsewhere(record: Record) -> bool:
@@ -52,7 +63,7 @@ def _answers_elsewhere(record: Record) -> bool:
     if not record.extra or record.prompt is None or record.responses is not None:
         return False
     row = {**record.extra, record.prompt_column: record.prompt}
-    return "completion" in row or not all(dialect(name).mismatch(row) for name in _WITH_PROMPT)
+    return is_completion(row.get("completion")) or not all(dialect(name).mismatch(row) for name in _WITH_PROMPT)
 
 
 def _is_foreign(row: Mapping[str, Any]) -> bool:

@@ -27,10 +27,16 @@ INLINE = False
 
 def mismatch(row: Mapping[str, Any]) -> str:
     """Return the reason why a row is not in this dialect; empty if it is. Plain messages and plain texts are records."""
-    if "completion" in row or isinstance(row.get("prompt"), list) or isinstance(row.get("chosen"), list):
+    if is_completion(row.get("completion")) or isinstance(row.get("prompt"), list) or isinstance(row.get("chosen"), list):
         return ""
     parts = any(isinstance(m, Mapping) and isinstance(m.get("content"), list) for m in row.get("messages") or ())
     return "" if parts else "no 'completion', no list of messages in 'prompt' or 'chosen', no 'messages' in parts"
+
+
+def is_completion(value: Any) -> bool:
+    """Whether a value is a text or a list of messages; any other `completion` is a column of the user's own."""
+    is_messages = isinstance(value, list) and bool(value) and all(isinstance(m, Mapping) and "role" in m for m in value)
+    return isinstance(value, str) or is_messages
 
 
 def read(row: Mapping[str, Any]) -> Json:

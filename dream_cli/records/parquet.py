@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dream_cli.errors import InvalidRecord, RowError, UsageError
+from dream_cli.records.parquet_pages import large_page
 from dream_cli.records.record import OBSERVATION, Json
 from dream_cli.records.remote import is_url, opened
 from dream_cli.records.strict_json import dumps, loads
@@ -70,7 +71,7 @@ SCHEMA = pa.schema(
 
 def open_rows(source: str) -> Iterator[Json | RowError]:
     """Return the rows of a Parquet file as JSON objects, read in small batches; raise UsageError for a file that is not Parquet."""
-    return _rows(open_file(source))
+    return _rows(open_file(source), source)
 
 
 def check_columns(source: str) -> None:
@@ -92,10 +93,14 @@ def open_file(source: str) -> Any:
     return file
 
 
-def _rows(file: Any) -> Iterator[Json | RowError]:
-    with file:
+def _rows(file: Any, source: str) -> Iterator[Json | RowError]:
+    with file, opened(source) as pages:
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group)
+            if large := large_page(pages, size, MAX_ROW):
+                problem = f"its row group is too large to read: {large}; keep images in files, and cells below {MAX_ROW // 2**20} MB"
+                yield from (InvalidRecord(problem) for _ in range(size.num_rows))
+                continue
             rows = MAX_ROW * size.num_rows // max(1, size.total_byte_size)
             for batch in file.iter_batches(batch_size=max(1, min(BATCH, rows)), row_groups=[group]):
                 yield from rows_of(batch)

@@ -200,8 +200,9 @@ class Record(Frozen, frozen=True):
         return known
 
     def _plain_response(self) -> bool:
-        """Whether the only response is the plain `response` string of the input."""
-        return self.responses == (Response(str(self.extra.get("response"))),) and "responses" not in self.order
+        """Whether the only response is the plain `response` or `completion` string of the input."""
+        plain = self.extra.get("response", self.extra.get("completion"))
+        return isinstance(plain, str) and self.responses == (Response(plain),) and "responses" not in self.order
 
     def turns(self) -> tuple[Turn, ...]:
         """Return the turns of this record, in order.

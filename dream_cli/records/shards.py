@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeGuard
 
 from dream_cli.errors import UsageError
 from dream_cli.records import remote
-from dream_cli.records.streams import METADATA, SUFFIXES, check_source, records_of, suffix_of
+from dream_cli.records.streams import METADATA, SUFFIXES, TABLES, TARS, check_source, records_of, suffix_of
 
 # The call store of a shard is beside its output.
 STORE = ".calls.sqlite"
@@ -91,15 +91,15 @@ def _files(word: str) -> list[str]:
     if remote.is_url(word):
         files = remote.listed(word, SUFFIXES)
     elif os.path.isdir(word):
-        names = sorted(n for n in os.listdir(word) if (n.lower().endswith(SUFFIXES) or n in METADATA) and not n.startswith("."))
+        names = sorted(n for n in os.listdir(word) if (n.lower().endswith((*SUFFIXES, *TARS)) or n in METADATA) and not n.startswith("."))
         files = [os.path.join(word, name) for name in names]
     elif glob.has_magic(word) and not os.path.lexists(word):
-        files = sorted(file for file in glob.glob(word) if file.lower().endswith(SUFFIXES))
+        files = sorted(file for file in glob.glob(word) if file.lower().endswith((*SUFFIXES, *TABLES)))
     else:
         return [word]
     if not files:
         hint = f"; {records_of(word)}" if os.path.isdir(word) else ""
-        raise UsageError(f"{word} holds no file of records ({', '.join(SUFFIXES)}){hint}")
+        raise UsageError(f"{word} holds no file of records ({', '.join((*SUFFIXES, *TARS))}){hint}")
     return files
 
 
@@ -115,7 +115,7 @@ def plan(files: Sequence[str], folder: str, part: Part | None = None) -> list[Sh
     if len(files) == 1 and part is not None:
         shards = [Shard(files[0], _join(folder, _part_name(files[0], n, part.count)), Part(n, part.count)) for n in range(part.count)]
     else:
-        shards = [Shard(file, _join(folder, os.path.basename(file))) for file in files]
+        shards = [Shard(file, _join(folder, _out_name(file))) for file in files]
     first: dict[str, str] = {}
     for shard in shards:
         other = first.setdefault(shard.out, shard.source)
@@ -145,7 +145,14 @@ def _join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if folder.strip("/") else f"/{name}"
 
 
-def _part_name(file: str, index: int, count: int) -> str:
+def _out_name(file: str) -> str:
+    """Return the name of the output of a file: its own, or that of a JSONL file for formats that are only read."""
     name = os.path.basename(file)
+    suffix = next((suffix for suffix in sorted(TABLES, key=len, reverse=True) if name.lower().endswith(suffix)), "")
+    return f"{name[: -len(suffix)]}.jsonl" if suffix else name
+
+
+def _part_name(file: str, index: int, count: int) -> str:
+    name = _out_name(file)
     suffix = suffix_of(name)
     return f"{name[: -len(suffix)]}-{index:05}-of-{count:05}{name[-len(suffix) :]}"

@@ -36,6 +36,7 @@ _KEYS = """SELECT key, mode(json_type(doc, '/' || replace(replace(key, '~', '~0'
 
 
 _HINTS = {
+    "Out of Memory": "; its rows are too large for a query, keep images in files",
     "maximum_object_size": f"; no line may be longer than {MAX_LINE // 2**20} MB, keep images in files",
     "Referenced column": "; write texts in single quotes: 'Privacy'",
 }
