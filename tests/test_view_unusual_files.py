@@ -52,7 +52,7 @@ def test_rows_that_duckdb_cannot_hold_or_read_are_shown_whole(work: Workdir) -> 
     (summary,) = work.dream("view", "in.jsonl", "--sql", query, "--json").rows
     assert summary == {"n": 8, "ids": 6, "most": 256 * 1024}
     for name in ("in.jsonl", "packed.jsonl.gz"):
-        ran = work.dream("view", name, "--where", "prompt <> 'p' or id = 'm' or prompt is null", "--sort", "-n", "--json")
+        ran = work.dream("view", name, "--where", "prompt <> 'p' or id = 'm' or prompt is null", "--sort=-n", "--json")
         *bad, end, m, odd = ran.rows
         assert (ran.code, m, end) == (0, long[3], {"id": "end", "prompt": "last"})
         assert (odd["id"], odd["prompt"]) == ("\ud83d", "half \ud83d, whole 😀, none \\ud83d")
