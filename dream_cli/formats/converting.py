@@ -17,7 +17,7 @@ from dream_cli.formats.targets import Target, embeds, open_target
 from dream_cli.records.choices import ImageForm
 from dream_cli.records.columns import UnreadColumns
 from dream_cli.records.image_paths import is_inline
-from dream_cli.records.images import checked_bytes, extracted
+from dream_cli.records.images import check_inline, checked_bytes, extracted
 from dream_cli.records.record import Image, Record
 from dream_cli.records.visible import amount
 
@@ -149,5 +149,5 @@ def _with_images(record: Record, how: Conversion) -> Record:
         return replace(record, images=tuple(Image(extracted(image, how.image_folder)) for image in record.images))
     for image in record.images:
         if image.data is not None or is_inline(image.path):
-            checked_bytes(image)
+            check_inline(image)
     return record

@@ -92,6 +92,11 @@ def mime(data: bytes) -> str:
     return next((mime for magic, mime in _MAGIC if data.startswith(magic)), "application/octet-stream")
 
 
+def begins_like_image(data: bytes) -> bool:
+    """Whether bytes begin like an image of a common format other than BMP, whose mark is two letters."""
+    return mime(data) not in ("application/octet-stream", "image/bmp")
+
+
 def kind_of(data: bytes) -> str:
     """Return what bytes are that no decoder accepts, and how to fix it."""
     if kind := next((kind for at, magic, kind in _OTHERS if data[at:].startswith(magic)), None):
@@ -99,7 +104,7 @@ def kind_of(data: bytes) -> str:
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if kind := next((kind for pattern, kind in _TEXTS if re.match(pattern, head, re.IGNORECASE | re.DOTALL)), None):
         return kind
-    if mime(data) not in ("application/octet-stream", "image/bmp"):
+    if begins_like_image(data):
         return f"cut off or damaged after its first bytes ({mime(data)}); write the image again"
     if head and all(byte >= 32 or byte in b"\t\r\n\f\x1b" for byte in head):
         return "a text, not an image; use PNG, JPEG, WebP or GIF"
@@ -120,7 +125,7 @@ _LEAST_BARE = 40
 
 def bare_bytes(text: str) -> bytes | None:
     """Return the bytes of a text that is the base64 of an image without `data:`; None for any other text, such as a path."""
-    if len(text) < _LEAST_BARE or mime(_head(text)) in ("application/octet-stream", "image/bmp") or not _BARE.fullmatch(text):
+    if len(text) < _LEAST_BARE or not begins_like_image(_head(text)) or not _BARE.fullmatch(text):
         return None
     try:
         return base64_bytes(text)

@@ -12,7 +12,7 @@ from dream_cli.records.access import Access
 from dream_cli.records.columns import each_image
 from dream_cli.records.image_bytes import is_data_uri
 from dream_cli.records.image_paths import as_given, is_inline, relative_to, to_raw
-from dream_cli.records.images import checked_bytes
+from dream_cli.records.images import check_inline, checked_bytes
 from dream_cli.records.origins import note
 from dream_cli.records.parts import each_part_image
 from dream_cli.records.record import Image, Json, Record
@@ -88,7 +88,7 @@ class ImageRows:
             return image
         try:
             if isinstance(data, bytes):
-                checked_bytes(Image(data=data))
+                check_inline(Image(data=data))
                 return image
             at = path if is_inline(path) else os.path.normpath(os.path.join(self.folder or "", path))
             return {"bytes": checked_bytes(Image(at, access=access)), "path": None if is_inline(path) else path}

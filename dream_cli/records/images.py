@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from dream_cli.errors import ImageError
 from dream_cli.records.access import Access
-from dream_cli.records.image_bytes import check_file, image_name, is_data_uri, kind_of, mime, read_bytes
+from dream_cli.records.image_bytes import begins_like_image, check_file, image_name, is_data_uri, kind_of, mime, read_bytes
 from dream_cli.records.record import Image
 
 if TYPE_CHECKING:
@@ -89,6 +89,12 @@ def checked_bytes(image: Image) -> bytes:
     # An eighth of the resolution is enough to check that a JPEG is complete.
     with _decoded(image, raw, 1):
         return raw
+
+
+def check_inline(image: Image) -> None:
+    """Raise ImageError for the bytes of a row that are not an image; bytes that begin like one are not decoded."""
+    if not begins_like_image(read_bytes(image)):
+        checked_bytes(image)
 
 
 def extracted(image: Image, folder: Path) -> str:

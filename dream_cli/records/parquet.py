@@ -97,13 +97,19 @@ def _rows(file: Any, source: str) -> Iterator[Json | RowError]:
     with file, opened(source) as pages:
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group)
-            if large := large_page(pages, size, MAX_ROW):
-                problem = f"its row group is too large to read: {large}; keep images in files, and cells below {MAX_ROW // 2**20} MB"
-                yield from (InvalidRecord(problem) for _ in range(size.num_rows))
+            if refused := refused_rows(pages, size):
+                yield from refused
                 continue
             rows = MAX_ROW * size.num_rows // max(1, size.total_byte_size)
             for batch in file.iter_batches(batch_size=max(1, min(BATCH, rows)), row_groups=[group]):
                 yield from rows_of(batch)
+
+
+def refused_rows(pages: IO[bytes], group: Any) -> list[RowError]:
+    """Return an error for each row of a row group with a page that is too large to decode; an empty list for other groups."""
+    large = large_page(pages, group, MAX_ROW)
+    problem = f"its row group is too large to read: {large}; keep images in files, and cells below {MAX_ROW // 2**20} MB"
+    return [InvalidRecord(problem)] * group.num_rows if large else []
 
 
 def rows_of(batch: Any) -> Iterator[Json | RowError]:

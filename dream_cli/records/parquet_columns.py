@@ -14,8 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dream_cli.errors import RowError
-from dream_cli.records.parquet import BATCH, GROUP_BYTES, GROUP_ROWS, JUDGED_TEXTS, JUDGEMENT, MAX_ROW, SCHEMA, open_file, rows_of
+from dream_cli.records.image_bytes import begins_like_image
+from dream_cli.records.parquet import (
+    BATCH,
+    GROUP_BYTES,
+    GROUP_ROWS,
+    JUDGED_TEXTS,
+    JUDGEMENT,
+    MAX_ROW,
+    SCHEMA,
+    open_file,
+    refused_rows,
+    rows_of,
+)
 from dream_cli.records.record import OBSERVATION, Json
+from dream_cli.records.remote import opened
 from dream_cli.records.strict_json import dumps, loads
 
 # Fields that change how others are read.
@@ -34,9 +47,12 @@ def open_blocks(source: str, is_record: Callable[[Json], bool]) -> Iterator[Json
 
     `is_record` returns whether the unknown fields of a row leave it a record; the caller knows the dialects.
     """
-    with open_file(source) as file:
+    with open_file(source) as file, opened(source) as pages:
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group)
+            if refused := refused_rows(pages, size):
+                yield from refused
+                continue
             rows = max(1, min(GROUP_ROWS, GROUP_BYTES * size.num_rows // max(1, size.total_byte_size)))
             for batch in file.iter_batches(batch_size=rows, row_groups=[group]):
                 yield from _blocks(batch, is_record)
@@ -101,8 +117,11 @@ def _any(*odd: Any) -> Any:
 
 def _odd_images(images: Any) -> Any:
     # Images outside the file are embedded where they can be read, and an absolute path beside the bytes becomes a relative one.
+    # Bytes that do not begin like an image may be an error.
     data, path = pc.struct_field(images, "bytes"), pc.struct_field(images, "path")
-    return _any(pc.fill_null(pc.equal(pc.binary_length(data), 0), True), pc.starts_with(path, "/"))
+    heads = pc.binary_slice(data, 0, 12)
+    known = [head for head in heads.unique().to_pylist() if head is not None and begins_like_image(head)]
+    return _any(pc.invert(pc.is_in(heads, value_set=pa.array(known, heads.type))), pc.starts_with(path, "/"))
 
 
 def _odd_observations(items: Any) -> Any:
