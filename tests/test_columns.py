@@ -302,8 +302,8 @@ def test_a_file_of_another_layout_is_refused_by_its_cause(name: str, data: bytes
 
 
 def test_a_completion_beside_a_prompt_is_the_response_and_keeps_its_name(work: Workdir, server: Loopback) -> None:
-    own = [{"id": "c", "prompt": "x", "completion": {"tokens": 12}}, {"id": "d", "prompt": "x", "completion": [1, 2]}]
-    rows = [
+    own: list[dict[str, Any]] = [{"id": "c", "prompt": "x", "completion": {"tokens": 12}}, {"id": "d", "prompt": "x", "completion": [1, 2]}]
+    rows: list[dict[str, Any]] = [
         {"id": "a", "prompt": "x", "completion": "red"},
         {"id": "b", "prompt": "x", "completion": [{"role": "assistant", "content": "blue"}]},
     ]

@@ -84,11 +84,11 @@ class ImageRows:
 
     def _embedded(self, image: Any, access: Access) -> Any:
         path, data = (image.get("path"), image.get("bytes")) if isinstance(image, dict) else (image, None)
-        if not isinstance(data, bytes) and not isinstance(path, str):
-            return image
         try:
             if isinstance(data, bytes):
                 check_inline(Image(data=data))
+                return image
+            if not isinstance(path, str):
                 return image
             at = path if is_inline(path) else os.path.normpath(os.path.join(self.folder or "", path))
             return {"bytes": checked_bytes(Image(at, access=access)), "path": None if is_inline(path) else path}
