@@ -128,6 +128,17 @@ def test_what_waits_together_runs_together() -> None:
     assert run.batches == [("a", [1, 3, 4, 5]), ("b", [2]), ("a", [6])]
 
 
+def test_a_batch_is_the_oldest_item_and_those_nearest_to_it_in_length() -> None:
+    async def whole(lengths: list[int]) -> None:
+        batcher = Batcher(run, 3, length=lambda item: item)
+        await asyncio.gather(*(batcher.submit("a", length) for length in lengths))
+        await batcher.close()
+
+    run = Recorder()
+    asyncio.run(whole([5, 90, 6, 80, 1, 5, 85]))
+    assert run.batches == [("a", [5, 5, 6]), ("a", [90, 85, 80]), ("a", [1])]
+
+
 def test_a_bad_item_fails_alone() -> None:
     first, second, third = batched(Recorder(bad=2), [("a", 1), ("a", 2), ("a", 3)])
     assert (first, third) == (10, 30)

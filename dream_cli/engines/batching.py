@@ -26,10 +26,19 @@ class Batcher:
 
     `run` returns one result per item; a result that is an exception is raised to the caller that waits for the item.
     A batch holds at most `batch_size * multiple(key)` items; `multiple` is above 1 for keys whose items share their cost.
+    It holds the item that has waited longest, and those nearest to it in `length`: a batch is padded to its longest item.
     """
 
-    def __init__(self, run: Run, batch_size: int, linger: float = 0.005, multiple: Callable[[Any], int] = lambda key: 1) -> None:
+    def __init__(
+        self,
+        run: Run,
+        batch_size: int,
+        linger: float = 0.005,
+        multiple: Callable[[Any], int] = lambda key: 1,
+        length: Callable[[Any], int] = lambda item: 0,
+    ) -> None:
         self._run = run
+        self._length = length
         self._size = max(1, batch_size)
         self._multiple = multiple
         self._linger = linger
@@ -77,8 +86,11 @@ class Batcher:
             self._changed.wait_for(lambda: len(self._waiting) >= most or self._closed, until - time.monotonic())
             if not self._waiting:
                 return []
-            key = self._waiting[0].key
-            batch = [job for job in self._waiting if job.key == key][:most]
+            first = self._waiting[0]
+            length = self._length(first.item)
+            same = [job for job in self._waiting if job.key == first.key]
+            # The sort is stable: of equal lengths the oldest come first.
+            batch = sorted(same, key=lambda job: abs(self._length(job.item) - length))[:most]
             self._running = True
             taken = {id(job) for job in batch}
             self._waiting = deque(job for job in self._waiting if id(job) not in taken)

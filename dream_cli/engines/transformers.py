@@ -54,7 +54,12 @@ class TransformersEngine(Engine):
         self._vlm = vlm
         self._thinking = spec.thinking or 0
         self._batch_size = spec.batch_size
-        self._batcher = Batcher(self._run, spec.batch_size, multiple=lambda key: QUESTIONS if isinstance(key, Pictures) else 1)
+        self._batcher = Batcher(
+            self._run,
+            spec.batch_size,
+            multiple=lambda key: QUESTIONS if isinstance(key, Pictures) else 1,
+            length=_length,
+        )
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion per sample index; neither a schema nor choices are enforced."""
@@ -93,6 +98,12 @@ class TransformersEngine(Engine):
             return self._vlm.choose_many(items, self._batch_size)
         sampling, _ = key
         return self._vlm.generate([chat for chat, _ in items], sampling, [sample for _, sample in items])
+
+
+def _length(item: tuple[Chat, Any]) -> int:
+    """Return the characters of a prompt that is to be answered; 0 for a question, because those of one record stay together."""
+    chat, sample = item
+    return sum(len(message.text) for message in chat) if isinstance(sample, int) else 0
 
 
 class VisionLanguageModel:

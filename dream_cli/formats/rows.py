@@ -82,6 +82,9 @@ def read_row(
     """
     if row.error is not None and (row.error.kind != "invalid" or row.came_with_error):
         return "error" if row.came_with_error else row.error.kind, row
+    if row.error is None and not (row.extra or row.messages) and row.prompt_column == "prompt" and source is None and naming is None:
+        # A prompt with nothing else belongs to no other dialect; most rows are such records.
+        return OURS, row.renamed()
     # For a record without messages, only the prompt and the unknown fields can show that it is a row of another dialect.
     candidate = row.extra if row.error is not None else to_row(row, None) if row.messages else {**row.extra, row.prompt_column: row.prompt}
     if row.error is None and (source == OURS or (source is None and naming is None and is_ours(candidate))):
