@@ -125,6 +125,16 @@ def test_a_url_without_its_extra_says_how_to_install_it(monkeypatch: pytest.Monk
         expanded(["s3://bucket/a.jsonl"])
 
 
+def test_a_url_without_the_package_of_its_service_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UsageError, match=r"Install s3fs to access S3\); .*pip install '\.\[remote\]'"):
+        expanded(["s3://bucket/*.jsonl"])
+    with pytest.raises(UsageError, match=r"install the package that is named, or download the file"):
+        expanded(["gs://bucket/*.jsonl"])
+
+
 def dream(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {name: value for name, value in os.environ.items() if name != "DREAM_STORE"} | environment
     return subprocess.run([sys.executable, "-m", "dream_cli", *args], capture_output=True, text=True, env=variables, check=False)

@@ -321,6 +321,11 @@ def test_an_impossible_output_is_a_usage_error(name: str, message: str, tmp_path
         pass
 
 
+def test_a_folder_in_place_of_a_file_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="^o/ is a folder; name a file in it, such as o/records.jsonl$"), open_writer("o/"):
+        pass
+
+
 def test_an_output_without_permission_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         raise PermissionError(13, "Permission denied")

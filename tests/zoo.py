@@ -64,16 +64,16 @@ def video(name: str) -> dict[str, Any]:
     return {"video_processor": getattr(hf, name)()} if find_spec("torchvision") else {}
 
 
-def llava() -> tuple[Any, Any]:
-    """LLaVA: a CLIP tower, one row of patches for each image."""
+def llava(width: int = 32, context: int = 512) -> tuple[Any, Any]:
+    """LLaVA: a CLIP tower, one row of patches for each image; vectors of `width`, `context` tokens."""
     import transformers as hf
 
     words = tokenizer(image_token="<image>")
     pictures = hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     processor = hf.LlavaProcessor(pictures, words, 8, "default", template("<image>\n"), num_additional_image_tokens=1)
     config = hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(**VISION, projection_dim=32),
-        text_config=hf.LlamaConfig(**text_config(words)),
+        vision_config=hf.CLIPVisionConfig(**VISION | {"hidden_size": width}, projection_dim=32),
+        text_config=hf.LlamaConfig(**text_config(words, hidden_size=width, max_position_embeddings=context)),
         image_token_index=words.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-2,
     )

@@ -67,7 +67,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         files, path = url_to_fs(url)
     except ImportError as error:
-        raise UsageError(f"{url} cannot be opened: {error}") from None
+        # fsspec names the package of a service; that of s3:// comes with the extra.
+        fix = with_extra("remote") if url.startswith("s3://") else "install the package that is named"
+        raise UsageError(f"{url} cannot be opened ({error}); {fix}, or download the file") from None
     except ValueError as error:
         raise UsageError(f"{url} is not a URL that can be opened: {error}") from None
     return files, str(path)

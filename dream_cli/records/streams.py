@@ -79,6 +79,8 @@ def _open_file(source: str, rows: RowReader) -> Iterator[Record]:
 
 def suffix_of(path: str) -> str:
     """Return the suffix that names the format of a file; raise UsageError for an unknown one."""
+    if path.endswith("/"):
+        raise UsageError(f"{path} is a folder; name a file in it, such as {path}records.jsonl")
     name = os.path.basename(path).lower()
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if name.endswith(suffix):
