@@ -68,7 +68,7 @@ def test_an_adapter_and_a_merged_one_answer_as_in_transformers(family: str, tmp_
         (name, engine): verdicts(
             EngineSpec(
                 model=str(model),
-                adapter=adapter and str(adapter),
+                adapter=str(adapter) if adapter else None,
                 engine=engine,
                 device="cpu" if engine == "transformers" else None,
                 engine_args=OPTIONS if engine == "vllm" else {},

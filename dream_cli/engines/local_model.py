@@ -53,13 +53,26 @@ def load_processor(checkpoint: Checkpoint, name: str) -> Any:
         raise UsageError(f"cannot load the processor of {name}: {reason}{hint}") from error
 
 
-def load_weights(folder: Path, name: str, dtype: Any, **more: Any) -> Any:
-    """Return the model of a folder, called `name` in messages; raise UsageError if it cannot be loaded. Nothing is downloaded."""
+def is_text_only(config: Any) -> bool:
+    """Whether a model of this configuration is a language model that takes no images."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    kind = config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def load_weights(folder: Path, name: str, dtype: Any, *, allow_text_only: bool = False, **more: Any) -> Any:
+    """Return the model of a folder, called `name` in messages; raise UsageError if it cannot be loaded. Nothing is downloaded.
+
+    `allow_text_only` also loads language models that take no images.
+    """
     import torch
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        text_only = allow_text_only and is_text_only(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+        family = AutoModelForCausalLM if text_only else AutoModelForImageTextToText
+        model, report = family.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True, **more
         )
     except Exception as error:

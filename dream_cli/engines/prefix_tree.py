@@ -37,6 +37,8 @@ FAMILIES = (
     "mistral3",
     "glm4v",
 )
+# The same of language models without images.
+TEXT_FAMILIES = ("llama", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,6 @@ def why_not(config: Any) -> str:
         return (
             f"layers with a mask of their own ({', '.join(sorted(own_masks)) or f'a window of {window} tokens'}) cannot take another mask"
         )
-    if config.model_type not in FAMILIES:
-        return f"{config.model_type} is not one of the families whose masks are known ({', '.join(FAMILIES)})"
+    if config.model_type not in (known := (*FAMILIES, *TEXT_FAMILIES)):
+        return f"{config.model_type} is not one of the families whose masks are known ({', '.join(known)})"
     return ""

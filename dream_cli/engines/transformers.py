@@ -1,4 +1,4 @@
-"""The engine for any vision-language model that transformers loads, with batching, on a CPU or a GPU."""
+"""The engine for any vision-language or text-only model that transformers loads, with batching, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any
 from dream_cli.engines import prefix_tree, shared_samples
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
-from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, row_seed, with_adapter
+from dream_cli.engines.local_model import (
+    first_line,
+    is_text_only,
+    load_processor,
+    load_weights,
+    quiet_libraries,
+    row_seed,
+    with_adapter,
+)
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
 from dream_cli.engines.shared_choices import Request, SharedChoices
@@ -86,6 +94,8 @@ class TransformersEngine(Engine):
         return await self._submit((sampling, any(message.images for message in chat)), (tuple(chat), sample))
 
     async def _submit(self, key: Hashable, item: Any) -> Any:
+        if self._vlm.text_only and any(message.images for message in item[0]):
+            raise EngineError(f"{self.model} is a text-only model and takes no images; name a vision-language model for this row")
         try:
             return await self._batcher.submit(key, item)
         except RowError:
@@ -107,13 +117,17 @@ def _length(item: tuple[Chat, Any]) -> int:
 
 
 class VisionLanguageModel:
-    """The blocking part of the engine: returns completions or choices for lists of chats, in the same order."""
+    """The blocking part of the engine: returns completions or choices for lists of chats, in the same order.
+
+    The processor of a text-only model is its tokenizer.
+    """
 
     def __init__(self, model: Any, processor: Any, name: str, template: Mapping[str, Any] | None = None) -> None:
         self.usage = Usage()
         self._model = model
         self._processor = processor
         self._template = dict(template or {})  # variables of the chat template
+        self.text_only = is_text_only(model.config)
         self._tokenizer = getattr(processor, "tokenizer", processor)
         if not (getattr(processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)):
             raise UsageError(f"the model {name} has no chat template, so it cannot take a conversation; use its instruction-tuned version")
@@ -202,6 +216,7 @@ class VisionLanguageModel:
             }
             for m in chat
         ]
+        marks = _texts(chat) if self.text_only else marks
         text: str = self._processor.apply_chat_template(marks, add_generation_prompt=True, tokenize=False, **self._template)
         return text
 
@@ -221,15 +236,19 @@ class VisionLanguageModel:
 
     def _encode(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """Return the model's inputs for the chats, padded on the left; raise EngineError if one is too long."""
+        padding = {"padding": True} if self.text_only else {"processor_kwargs": {"padding": True}}
         inputs = self._processor.apply_chat_template(
-            [_conversation(chat) for chat in chats],
+            [_texts(chat) if self.text_only else _conversation(chat) for chat in chats],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs={"padding": True},
+            **padding,
             **self._template,
         )
+        if self.text_only:
+            # Some tokenizers also return token types, which most language models reject.
+            inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         longest = int(inputs["attention_mask"].sum(1).max())
         if self._context is not None and longest >= self._context:
             raise EngineError(f"the prompt is {longest} tokens long with its images, the model's context only {self._context}")
@@ -308,6 +327,11 @@ def _conversation(chat: Chat) -> list[dict[str, Any]]:
     ]
 
 
+def _texts(chat: Chat) -> list[dict[str, Any]]:
+    """Return the chat in the format of the chat templates of language models."""
+    return [{"role": message.role, "content": message.text} for message in chat]
+
+
 def _ends(model: Any, tokenizer: Any) -> Tokens:
     """Return the tokens that end a reply: the model's own, and the tokenizer's."""
     known = getattr(model.generation_config, "eos_token_id", None)
@@ -322,7 +346,7 @@ def _load(checkpoint: Checkpoint, name: str, device: str | None) -> tuple[Any, A
 
     processor = load_processor(checkpoint, name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_weights(checkpoint.folder, name, torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    model = load_weights(checkpoint.folder, name, torch.bfloat16 if device.startswith("cuda") else torch.float32, allow_text_only=True)
     if checkpoint.adapter is not None:
         model = with_adapter(model, checkpoint).merge_and_unload()
     try:

@@ -114,6 +114,8 @@ def cluster() -> Iterator[tuple[str, float]]:
     with subprocess.Popen([sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) as head:
         assert head.stdin is not None and head.stdout is not None
         address = head.stdout.readline().strip()
+        if not address:
+            raise SystemExit("Ray does not start: it allows its processes half a minute, and this machine is too busy")
         time.sleep(1)
         yield address, sum(dict(Processes(Path.cwd())._read(False)).values())
         head.stdin.close()
