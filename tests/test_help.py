@@ -30,10 +30,11 @@ def test_help_imports_nothing_heavy(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_records_in_json_are_read_without_arrow(work: Workdir) -> None:
+@pytest.mark.parametrize("command", [["pair", "in.jsonl", "--unbalanced", "-q"], ["convert", "in.jsonl", "-q", "-o", "out.jsonl"]])
+def test_records_in_json_are_read_without_arrow(command: list[str], work: Workdir) -> None:
     row = {"prompt": "p", "responses": [{"text": "a"}, {"text": "b"}]}
     work.write("in.jsonl", [row])
-    line = "import sys; sys.argv = ['dream', 'pair', 'in.jsonl', '--unbalanced', '-q']\n"
+    line = f"import sys; sys.argv = {['dream', *command]!r}\n"
     line += "import dream_cli.cli.main as m; m._leave = lambda code: None; m.main()\n"
     line += "heavy = {'torch', 'transformers', 'pyarrow', 'PIL', 'aiohttp'} & set(sys.modules); assert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", line], check=False, capture_output=True, text=True, cwd=work.path)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from dream_cli.cli import signals
 from dream_cli.cli.signals import raise_interrupts
-from dream_cli.engines.loading import LOADING
+from dream_cli.engines.loading import LOADING, Loading
 
 
 @pytest.fixture
@@ -43,3 +44,44 @@ def test_a_signal_ends_the_loading_of_a_model(received: list[int]) -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(load())
     assert (ended, received, LOADING.active) == (["cleaned up"], [signal.SIGTERM], False)
+
+
+def swallowing(ended: list[str]) -> None:
+    """Load as a library does that goes on after an interrupt."""
+    try:
+        blocked(ended)
+    except KeyboardInterrupt:
+        ended.append("swallowed")
+
+
+def test_an_interrupt_that_a_library_swallows_is_repeated(received: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "REPEAT", 0.1)
+    ended: list[str] = []
+
+    def load() -> None:
+        swallowing(ended)
+        time.sleep(60)
+        ended.append("loaded")
+
+    async def run() -> None:
+        with LOADING.model():
+            load()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    assert (ended, received, LOADING) == (["swallowed"], [signal.SIGTERM] * 2, Loading())
+
+
+def test_an_interrupt_that_is_swallowed_at_the_end_of_loading_ends_the_run(received: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "REPEAT", 0.1)
+    ended: list[str] = []
+
+    async def run() -> None:
+        with LOADING.model():
+            swallowing(ended)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    assert ended == ["swallowed"]
+    LOADING.interrupted = False

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+REPEAT = 10.0  # seconds between the interrupts of a loading model
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -37,6 +38,11 @@ def raise_interrupts() -> list[int]:
             loop = running_loop() if running_loop else None
         except RuntimeError:
             loop = None
+        if loading is not None and loading.active and hasattr(signal, "setitimer"):
+            # vLLM swallows a KeyboardInterrupt while it waits for its processes, and then waits for ten minutes.
+            loading.interrupted = True
+            signal.signal(signal.SIGALRM, lambda *_: interrupt(number, None) if loading.interrupted else None)
+            signal.setitimer(signal.ITIMER_REAL, REPEAT)
         if loop is None or (loading is not None and loading.active):
             raise KeyboardInterrupt
         # Not raised here, in the middle of a callback: raised between two callbacks, it leaves the tasks in a consistent state.

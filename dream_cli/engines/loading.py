@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 @dataclass
 class Loading:
-    """Whether this process is loading a model."""
+    """Whether this process is loading a model, and whether a signal has interrupted that without an effect so far."""
 
     active: bool = False
+    interrupted: bool = False
 
     @contextlib.contextmanager
     def model(self) -> Iterator[None]:
@@ -19,6 +20,9 @@ class Loading:
         self.active = True
         try:
             yield
+        except BaseException:
+            self.interrupted = False
+            raise
         finally:
             self.active = False
 

@@ -5,7 +5,7 @@
 Writes records of 1.6 KB with an image, an observation and four judged responses, and runs each command twice; the faster run counts. CPU is
 user and system time in seconds, the peak the largest resident set in MiB (Linux), the ratio the CPU of jq (or DuckDB) to that of dream.
 jq and DuckDB are left out if they are not installed. "scores" selects by scores only, "selection" by all rules of `dream pair`, which
-also compare the words of both answers. DuckDB runs on one thread.
+also compare the words of both answers and balance the sides. DuckDB runs on one thread.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 DREAM = (sys.executable, "-m", "dream_cli")
+SCORES_ALONE = ("--near-duplicate", "1", "--max-length-ratio", "inf", "--unbalanced")
 WORDS = [
     "soup",
     "knife",
@@ -128,6 +129,7 @@ def commands(source: Path, folder: Path) -> dict[str, tuple[tuple[str, ...], Pat
     """Return the available commands by name, each with the file for its stdout."""
     table: dict[str, tuple[tuple[str, ...], Path | None]] = {
         "dream pair": ((*DREAM, "pair", "-q", str(source), "-o", str(folder / "pairs.jsonl")), None),
+        "dream, scores": ((*DREAM, "pair", "-q", str(source), "-o", str(folder / "scores.jsonl"), *SCORES_ALONE), None),
         "dream convert": ((*DREAM, "convert", "-q", str(source), "-o", str(folder / "converted.jsonl")), None),
     }
     if shutil.which("jq"):
@@ -156,7 +158,7 @@ def main(records: int) -> None:
         sys.stdout.write(f"{records} records of {source.stat().st_size / records:.0f} bytes\n")
         costs = {name: min(cost(*command) for _ in range(2)) for name, command in commands(source, folder).items()}
         for title, (cpu, peak) in costs.items():
-            of = "dream convert" if title == "jq, copy" else "dream pair"
+            of = {"jq, copy": "dream convert", "jq, selection": "dream pair"}.get(title, "dream, scores")
             ratio = "" if title.startswith("dream") else f"  {cpu / costs[of].cpu:5.2f} of {of}"
             sys.stdout.write(f"{title:16}{cpu:8.2f} CPU s{1e6 * cpu / records:8.1f} us per record{peak:8.0f} MiB{ratio}\n")
         ours = pairs(folder / "pairs.jsonl")
