@@ -82,7 +82,7 @@ class Receipt:
             lines.append(f"files that are skipped: {self.skipped}; the first: {self.first_skipped}")
         if self.errors:
             kinds = ", ".join(f"{n} {kind}" for kind, n in self.errors.most_common())
-            where = self.rejects or "their `error` field"
+            where = self.rejects or f"{'its' if self.errors.total() == 1 else 'their'} `error` field"
             lines.append(f"{amount(self.errors.total(), 'row', 'have')} an error ({kinds}), see {where}; the first: {self.first}")
         # Field names come from the data: a terminal would interpret control characters in them.
         shown = ("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in lines)
@@ -105,8 +105,8 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
                 receipt.written += row.num_rows
                 continue
             name, record = read_row(row, base, source=how.source, naming=naming, prompt=prompt, fixed=how.fix_flags)
-            if not record.images and not record.came_with_error:
-                unread.report(record.extra, record.place)
+            if not record.came_with_error:
+                unread.report(record.extra, record.place, bool(record.images))
             receipt.read[name] += 1
             for one in explode(record) if how.by_turn else (record,):
                 done = _written(one, target, how, receipt)

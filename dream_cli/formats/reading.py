@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.places import unplaced
+from dream_cli.records.conversation import ROLES, role_of
 from dream_cli.records.parts import marked
 from dream_cli.records.record import Json
 
@@ -22,16 +23,16 @@ def messages_of(raw: Any, where: str, role: str = "role", content: str = "conten
     """
     if not isinstance(raw, list) or not raw:
         raise InvalidRecord(f"{where!r} is not a list of messages")
-    known = roles or {"system": "system", "user": "user", "assistant": "assistant", "developer": "system", "tool": "tool"}
     messages = []
     for i, item in enumerate(raw):
-        speaker = item.get(role) if isinstance(item, Mapping) else None
-        if not isinstance(speaker, str) or speaker not in known:
-            raise InvalidRecord(f"{where}[{i}] has no {role!r} of {', '.join(known)}")
+        name = item.get(role) if isinstance(item, Mapping) else None
+        speaker = role_of(name) if roles is None else roles.get(str(name))
+        if speaker is None:
+            raise InvalidRecord(f"{where}[{i}] has no {role!r} of {', '.join(roles or ROLES)}")
         text = _text_of(item, content, f"{where}[{i}]")
         # In typed columns (Parquet) every message has every field, null where it is absent.
         rest = {k: v for k, v in item.items() if k not in (role, content) and v is not None}
-        messages.append({"role": known[speaker], "content": text} | rest)
+        messages.append({"role": speaker, "content": text} | rest)
     return messages
 
 

@@ -14,7 +14,7 @@ from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.records import plugins
 from dream_cli.records.choices import ForeignDialect, WrittenDialect
-from dream_cli.records.columns import prompt_like
+from dream_cli.records.columns import prompt_hint
 from dream_cli.records.record import Json
 
 OURS = "dream"
@@ -96,7 +96,7 @@ def recognise(row: Mapping[str, Any]) -> str:
             return name
     tried = "; ".join(f"{name}: {why}" for name, why in mismatches.items())
     columns = [*map(repr, list(row)[:_LISTED]), *(["..."] if len(row) > _LISTED else [])]
-    prompt = prompt_like(row)
+    prompt = prompt_hint(row)
     hint = f"{prompt!r} may be the prompt: --prompt-column {prompt}" if prompt else "--prompt TEXT adds a prompt"
     raise InvalidRecord(
         f"a row of no known dialect, with {', '.join(columns) or 'no fields'}; {hint} (dream: no 'prompt' and no 'messages'; {tried})"

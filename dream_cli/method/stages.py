@@ -282,7 +282,8 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine | Pool[Any,
     if errors:
         kinds = ", ".join(f"{n} {kind}" for kind, n in errors.most_common())
         first = tally.first[next(iter(errors))] if len(errors) == 1 else "those of each kind:"
-        run.report(f"{errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see their `error` field; the first: {first}")
+        whose = "its" if errors.total() == 1 else "their"
+        run.report(f"{errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see {whose} `error` field; the first: {first}")
         for kind, _ in errors.most_common() if len(errors) > 1 else ():
             sys.stderr.write(f"  {kind}: {tally.first[kind]}\n")
     if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_fifo(1)):

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dream_cli.records.access import Access, Base
+from dream_cli.records.visible import visible_line
 
 # A column whose name contains one of these words may hold an image; its value decides.
-_IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "screenshot"}
+_IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "pic", "photo", "photos", "screenshot", "thumbnail", "frame"}
 _FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
+# Texts in which the name of a picture is no image of the row.
+_TEXTS = {"id", "prompt", "messages", "response", "responses", "observations", "chosen", "rejected", "error"}
+# The first characters of base64 of PNG, JPEG, GIF and WebP.
+_BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".heic", ".svg")
 _PROMPT_LIKE = ("question", "query", "instruction", "prompt_text", "text", "input", "problem", "user", "request", "caption")
+# A column whose name ends with one of these words is about a prompt, an answer or the row, and no prompt.
+_ABOUT = {
+    "id",
+    "type",
+    "category",
+    "label",
+    "source",
+    "language",
+    "lang",
+    "image",
+    "response",
+    "answer",
+    "output",
+    "completion",
+    "error",
+    "index",
+}
 
 
 @dataclass(frozen=True)
@@ -66,19 +90,28 @@ def _may_be_image(name: str, value: Any) -> bool:
     if isinstance(value, Mapping):
         # The `Image` struct of Hugging Face datasets, whatever its column is called.
         return value.keys() == {"bytes", "path"} and bool(value["bytes"] or value["path"])
-    words = set(re.split(r"[^a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()))
-    named = bool(words & _IMAGE_WORDS)
+    named = _names_image(name)
     if isinstance(value, bytes):
         return named
-    if not isinstance(value, str) or not (named or name.lower() in _FILE_NAMES):
+    if not isinstance(value, str) or name in _TEXTS:
         return False
-    place = value.partition("?")[0].lower()
-    return value[:11].lower() == "data:image/" or place.endswith(PICTURES) or (named and "://" in value[:9])
+    if value[:11].lower() == "data:image/" or (named and ("://" in value[:9] or value.startswith(_BASE64))):
+        return True
+    # A text may end with the name of a picture; a path in a column of any name has no spaces.
+    may_be_path = named or name.lower() in _FILE_NAMES or not any(map(str.isspace, value))
+    return may_be_path and value.partition("?")[0].lower().endswith(PICTURES)
+
+
+@lru_cache(maxsize=1024)
+def _names_image(column: str) -> bool:
+    words = re.split(r"[^a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", column).lower())
+    return not _IMAGE_WORDS.isdisjoint(words)
 
 
 def unread(place: str, column: str) -> str:
     """Return the warning for a column that looks like an image and is not read."""
-    return f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {column} reads it\n"
+    option = visible_line(shlex.quote(column))
+    return f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {option} reads it\n"
 
 
 class UnreadColumns:
@@ -87,9 +120,9 @@ class UnreadColumns:
     def __init__(self, prompt_column: str | None = None) -> None:
         self.reported = {prompt_column}
 
-    def report(self, row: Mapping[str, Any], place: str) -> None:
-        """Report such a column of a row without images, unless it has been reported already."""
-        column = image_like(row)
+    def report(self, row: Mapping[str, Any], place: str, has_images: bool) -> None:
+        """Report such a column, unless it has been reported already: of a row with images only `image`, which is a second name of them."""
+        column = image_like(row) if not has_images else "image" if row.get("image") else None
         if column is not None and column not in self.reported:
             self.reported.add(column)
             sys.stderr.write(unread(place, column))
@@ -98,6 +131,16 @@ class UnreadColumns:
 def prompt_like(row: Mapping[str, Any]) -> str | None:
     """Return the first text column that may be the prompt by its name."""
     return next((name for name in _PROMPT_LIKE if isinstance(row.get(name), str) and row[name]), None)
+
+
+def prompt_hint(row: Mapping[str, Any]) -> str | None:
+    """Return the text column that is most likely the prompt: by its name, by a word of its name, or because it is the only text."""
+    if exact := prompt_like(row):
+        return exact
+    texts = {name: value for name, value in row.items() if isinstance(value, str) and value and not _may_be_image(name, value)}
+    words = {name: re.split(r"[^a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()) for name in texts if name.lower() != "id"}
+    likely = (name for word in ("prompt", *_PROMPT_LIKE) for name in words if word in words[name] and words[name][-1] not in _ABOUT)
+    return next(likely, None) or (next(iter(words)) if len(words) == 1 and _ABOUT.isdisjoint(*words.values()) else None)
 
 
 def each_image(row: Mapping[str, Any], column: str, change: Callable[[Any], Any]) -> dict[str, Any]:

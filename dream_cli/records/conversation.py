@@ -11,6 +11,17 @@ from dream_cli.records.responses import Judgement, Observation
 
 Json = dict[str, Any]
 
+# The roles of messages, and how they are read: developer is the newer name of system.
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "developer": "system", "tool": "tool"}
+# Names of other tools for them, which are written as ours.
+_ALIASES = {"human": "user", "gpt": "assistant", "model": "assistant", "function": "tool"}
+
+
+def role_of(name: Any) -> str | None:
+    """Return the role that a name stands for, in any case; None for any other value."""
+    known = name.lower() if isinstance(name, str) else ""
+    return ROLES.get(known) or _ALIASES.get(known)
+
 
 @dataclass(frozen=True)
 class Message:

@@ -53,6 +53,15 @@ _OTHERS = (
     (4, b"ftypmif1", "HEIC; convert it to JPEG or PNG"),
     (4, b"ftypmsf1", "HEIC; convert it to JPEG or PNG"),
     (4, b"ftyp", "a video; extract a frame as PNG"),
+    (8, b"AVI ", "a video; extract a frame as PNG"),
+    (0, b"\x1a\x45\xdf\xa3", "a video; extract a frame as PNG"),
+    (0, b"\x93NUMPY", "a NumPy array; save it as PNG"),
+    (0, b"\x80\x04\x95", "a Python pickle; save the image as PNG"),
+    (128, b"DICM", "DICOM; convert it to PNG"),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR; convert it to PNG"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it"),
+    (0, b"Rar!", "a RAR archive; unpack it"),
+    (257, b"ustar", "a tar archive; unpack it"),
 )
 
 
@@ -184,7 +193,7 @@ def check_file(image: Image) -> None:
     path, name = str(image.path), image_name(image)
     try:
         if not os.path.lexists(path):
-            raise ImageError(f"{name} does not exist; check the path (relative paths start at the file that names them)")
+            raise ImageError(f"{name} does not exist; {_why_missing(path)}")
         if not image.access.allows(path):
             folders = " and ".join(image.access.roots or ())
             raise ImageError(
@@ -196,6 +205,16 @@ def check_file(image: Image) -> None:
         check_length(image, os.path.getsize(path))
     except (OSError, ValueError) as error:
         raise ImageError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from None
+
+
+def _why_missing(path: str) -> str:
+    if "\\" in path:
+        return "write its folders with / in place of \\"
+    if path != path.strip():
+        return "remove the space at its beginning or end"
+    if "/~" in path:
+        return "~ is not read as the home folder; write the whole path"
+    return "check the path (relative paths start at the file that names them)"
 
 
 def _decode_uri(uri: str) -> bytes:

@@ -21,8 +21,10 @@ _MARK = re.compile(
     r"|<image_soft_token>|<start_of_image>|<image_placeholder>|<ImageHere>"
 )
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-_IMAGES = ("image", "image_url", "input_image")
-_SOURCES = ("image", "image_url", "path", "url")
+# Those of Gemini hold `inline_data`, those of MCP `data`.
+_INLINE = ("source", "inline_data", "inlineData")
+_IMAGES = ("image", "image_url", "input_image", "image_path", *_INLINE[1:])
+_SOURCES = ("image", "image_url", "image_path", "path", "url")
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,10 @@ def with_rest(places: tuple[Place, ...], marks: int, images: int) -> tuple[Place
 
 def _image(part: Mapping[str, Any], where: str) -> Any:
     """Return the image of a part: a path, a `data:` URI or {bytes, path}; None where the part only marks a position."""
-    source = part.get("source")
-    if isinstance(source, Mapping) and isinstance(source.get("data"), str):
-        return f"data:{source.get('media_type') or 'image/png'};base64,{source['data']}"
+    held = next((part[name] for name in _INLINE if isinstance(part.get(name), Mapping)), part)
+    if isinstance(held.get("data"), str):
+        kinds = (held.get(name) for name in ("media_type", "mime_type", "mimeType"))
+        return f"data:{next(filter(None, kinds), 'image/png')};base64,{held['data']}"
     if isinstance(part.get("base64"), str):
         return part["base64"] if part["base64"][:5] == "data:" else f"data:image/png;base64,{part['base64']}"
     keys = _keys(part)

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from dream_cli.errors import InvalidRecord, RowError
 from dream_cli.records import fields
 from dream_cli.records.access import ANYWHERE, Access
-from dream_cli.records.columns import prompt_like
-from dream_cli.records.conversation import Message, answers_user, is_tool_call, placed, transcript, without_tools
+from dream_cli.records.columns import prompt_hint
+from dream_cli.records.conversation import ROLES, Message, answers_user, is_tool_call, placed, role_of, transcript, without_tools
 from dream_cli.records.failure import Failure, read_failure
 from dream_cli.records.frozen import Frozen
 from dream_cli.records.parts import IMAGE, Place, at_head, marked, read_text, unmarked, with_rest
@@ -276,8 +276,6 @@ def unreadable(file: str, line: int, message: str) -> Record:
     return Record(error=Failure("read", "unreadable", message, {"file": file, "line": line}), place=f"{file}:{line}")
 
 
-# The roles of messages, and how they are read: developer is the newer name of system.
-_ROLES = {"system": "system", "user": "user", "assistant": "assistant", "developer": "system", "tool": "tool"}
 _OURS = ("id", "messages", "observations", "responses", "error")
 
 
@@ -289,7 +287,7 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
     original = fields.text(raw, prompt_column)
     prompt, places = (original, ()) if original is None or messages else read_text(original, raw.get("image_tag"), prompt_column, slots)
     if prompt is None and not messages:
-        other = prompt_like(raw)
+        other = prompt_hint(raw)
         hint = f"{other!r} may be it: --prompt-column {other}" if other else "`dream convert` reads rows of other forms"
         raise InvalidRecord(f"missing field {prompt_column!r} (or 'messages', a conversation); {hint}")
     if messages and messages[-1].role == "system":
@@ -337,9 +335,10 @@ def _number_as_id(value: Any) -> str:
 def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
     """Read a message; append the source of each of its images to `slots`, None for an image of the record's own list."""
     where = f"messages[{index}]"
-    role, content = fields.mapping(raw, where).get("role"), raw.get("content")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise InvalidRecord(f"{where} has no 'role' of {', '.join(_ROLES)}")
+    name, content = fields.mapping(raw, where).get("role"), raw.get("content")
+    role = role_of(name)
+    if role is None:
+        raise InvalidRecord(f"{where} has no 'role' of {', '.join(ROLES)}")
     no_places: tuple[Place, ...] = ()
     if content is None and role == "assistant" and (raw.get("tool_calls") or raw.get("function_call")):
         text, places = "", no_places
@@ -348,10 +347,10 @@ def _read_message(raw: Any, index: int, slots: list[Any]) -> Message:
     else:
         text, places = read_text(content, raw.get("image_tag"), where, slots)
     as_came = {"content": content} if content != text else {}
-    as_came |= {"role": role} if role != _ROLES[role] else {}
+    as_came |= {"role": name} if name != role and name in ROLES else {}
     rest = fields.rest_of(raw, "role", "content", "observations", "judgement") | as_came
     observations, judgement = read_observations(raw, "observations"), read_judgement(raw.get("judgement"), where)
-    return Message(_ROLES[role], text, observations=observations, judgement=judgement, extra=rest, places=places)
+    return Message(role, text, observations=observations, judgement=judgement, extra=rest, places=places)
 
 
 def _images_of_slots(slots: list[Any], beside: tuple[Image, ...], access: Access) -> tuple[Image, ...]:

@@ -21,6 +21,7 @@ from dream_cli.errors import RowError, UsageError, as_row_error
 from dream_cli.records.access import Base
 from dream_cli.records.columns import DEFAULT_READING, PICTURES, Reading, UnreadColumns, each_image
 from dream_cli.records.failure import Failure
+from dream_cli.records.image_bytes import listed_bytes
 from dream_cli.records.image_paths import locate
 from dream_cli.records.image_rows import with_messages
 from dream_cli.records.json_array import items
@@ -232,8 +233,9 @@ class RowReader:
             error = unreadable(self.name, number, f"{place}: {problem}").error
             return Record(error=error, extra=fields, order=tuple(fields), place=place, access=self.base.access)
         record = self.known(to_record(raw, self.name, number=number, base=self.base, reading=self.reading))
-        if isinstance(raw, dict) and not record.images:
-            self._report_unread(raw, place)
+        if isinstance(raw, dict):
+            # A dialect may read the images of a column that the record then lacks.
+            self._report_unread(record, record.extra if record.images else raw)
         return record
 
     def row(self, raw: Json | RowError, number: int) -> Record:
@@ -250,17 +252,28 @@ class RowReader:
         if record is None or not record.extra:
             return record
         known = self.known(record)
-        if not known.images:
-            self._report_unread(record.extra, record.place)
+        self._report_unread(known, record.extra)
         return known
 
     def known(self, record: Record) -> Record:
         """Return the record unchanged; a reader of other dialects returns the record of such a row."""
         return record
 
-    def _report_unread(self, row: Mapping[str, Any], place: str) -> None:
-        if self.unread is not None:
-            self.unread.report(row, place)
+    def _report_unread(self, record: Record, row: Mapping[str, Any]) -> None:
+        if self.unread is not None and record.image_column != "image":
+            self.unread.report(row, record.place, bool(record.images))
+
+
+def _with_listed(row: Json, column: str) -> Json:
+    """Return a row whose images are a list where they are a JSON list as text; the bytes of one image as a list of numbers become bytes."""
+    value = row.get(column)
+    if column != "images" and isinstance(value, list) and (data := listed_bytes(value)):
+        return row | {column: {"bytes": data, "path": None}}
+    if isinstance(value, str) and value[:1] == "[":
+        with suppress(ValueError):
+            images, problem = loads(value)
+            return row | {column: images} if problem is None and isinstance(images, list) else row
+    return row
 
 
 def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = DEFAULT_READING) -> Record:
@@ -275,7 +288,9 @@ def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = D
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
     images, prompt = reading.image_name(fields), reading.prompt_name(fields)
     fields = with_messages(fields, lambda image: locate(image, base))
-    fields = each_image(fields, images, lambda image: locate(image, base))
+    fields = _with_listed(fields, images)
+    if images != "images" or isinstance(fields.get(images), list):
+        fields = each_image(fields, images, lambda image: locate(image, base))
     try:
         return Record.from_dict(fields, place, image_column=images, prompt_column=prompt, access=base.access)
     except Exception as error:  # noqa: BLE001 - no single row may end a run
