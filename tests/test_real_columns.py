@@ -41,7 +41,8 @@ def test_a_column_looks_like_an_image_by_its_name_or_by_a_path(row: dict[str, An
         ({"prompt_type": "a", "user_prompt": "b", "category": "c"}, "user_prompt"),
         ({"jailbreakQuery": "a", "target": "b"}, "jailbreakQuery"),
         ({"id": "x", "goal": "a", "image": "a.png", "n": 3}, "goal"),
-        ({"goal": "a", "target": "b"}, None),
+        ({"goal_id": "a", "Behavior": "b"}, "Behavior"),
+        ({"doc": "a"}, None),
         ({"response": "a"}, None),
     ],
 )

@@ -134,13 +134,18 @@ def prompt_like(row: Mapping[str, Any]) -> str | None:
 
 
 def prompt_hint(row: Mapping[str, Any]) -> str | None:
-    """Return the text column that is most likely the prompt: by its name, by a word of its name, or because it is the only text."""
+    """Return the text column that is most likely the prompt, by its name or by a word of its name, in any case."""
     if exact := prompt_like(row):
         return exact
     texts = {name: value for name, value in row.items() if isinstance(value, str) and value and not _may_be_image(name, value)}
     words = {name: re.split(r"[^a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()) for name in texts if name.lower() != "id"}
-    likely = (name for word in ("prompt", *_PROMPT_LIKE) for name in words if word in words[name] and words[name][-1] not in _ABOUT)
-    return next(likely, None) or (next(iter(words)) if len(words) == 1 and _ABOUT.isdisjoint(*words.values()) else None)
+    likely = (
+        name
+        for word in ("prompt", *_PROMPT_LIKE, "goal", "behavior", "behaviour")
+        for name in words
+        if word in words[name] and words[name][-1] not in _ABOUT
+    )
+    return next(likely, None)
 
 
 def each_image(row: Mapping[str, Any], column: str, change: Callable[[Any], Any]) -> dict[str, Any]:
