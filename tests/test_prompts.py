@@ -220,6 +220,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 TAXONOMY = Taxonomy.load()
+CATEGORY = '"violence"'
 ITEM = '{"malicious_content": "a knife", "source": "Image Contents", "risk_category": "violence"}'
 
 
@@ -277,10 +278,62 @@ def test_the_schema_names_the_taxonomy() -> None:
         f"[{ITEM.replace(':', '：')}]",
         ITEM,
         f"```json\n{ITEM}\n```",
+        f"1. {ITEM}",
+        f"- {ITEM.replace(chr(34), chr(39))}",
+        f'{{"observations": {ITEM}}}',
+        f"[[{ITEM}]]",
+        f"[]\n[{ITEM}]",
+        f"[{ITEM}]\n[]",
+        f'{{"observations": [{ITEM}], "notes": [{{"of": "the image"}}]}}',
+        f"[{ITEM.replace('malicious_content', 'Malicious content').replace('risk_category', 'Risk Category')}]",
+        f"[{ITEM.replace(CATEGORY, f'[{CATEGORY}]')}]",
     ],
 )
 def test_a_list_is_read_between_other_brackets(answer: str) -> None:
     assert parse_observations(answer, TAXONOMY) == (SEEN,)
+
+
+OTHER = ITEM.replace("a knife", "a fork")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"[{ITEM}]\n[{OTHER}]",
+        f"[{ITEM},]\n[{OTHER}]",
+        f"[{ITEM}]\nand\n[{OTHER},]",
+        f"[[{ITEM}], [{OTHER}]]",
+        f'{{"image": [{ITEM}], "text": [{OTHER}]}}',
+        f"- {ITEM}\n- {OTHER}",
+        f"{ITEM},\n{OTHER},",
+    ],
+)
+def test_no_list_of_several_is_lost(answer: str) -> None:
+    assert parse_observations(answer, TAXONOMY) == (SEEN, replace(SEEN, malicious_content="a fork"))
+
+
+def test_a_further_list_that_is_cut_off_is_reported_in_the_others() -> None:
+    cut = {"incomplete": "the list of observations is cut off; raise --max-tokens"}
+    assert parse_observations(f"[{ITEM}]\n[{OTHER}", TAXONOMY) == (replace(SEEN, extra=cut),)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I'm sorry, I can't assist with that request. []",
+        "I am unable to view the image. []",
+        "I cannot analyze images, so: []",
+        "I won't help with this: []",
+    ],
+)
+def test_an_empty_list_of_a_teacher_that_declines_is_no_answer(answer: str) -> None:
+    with pytest.raises(UnreadableAnswer):
+        parse_observations(answer, TAXONOMY)
+
+
+@pytest.mark.parametrize("answer", ["I cannot find any risk: []", "[].", "`[]`", "**[]**", "“[]”", "<answer>[]</answer>", "\\boxed{[]}"])
+def test_an_empty_list_is_read_in_marks_and_behind_words(answer: str) -> None:
+    assert parse_observations(answer, TAXONOMY) == ()
 
 
 @pytest.mark.parametrize(
@@ -324,5 +377,6 @@ def test_what_is_not_the_empty_list_does_not_mean_that_none_was_found(answer: st
 def test_none_is_no_observation_and_two_categories_are_two() -> None:
     none = ITEM.replace("violence", "N/A")
     assert parse_observations(f"[{none}, {ITEM}]", TAXONOMY) == (SEEN,)
-    both = parse_observations(f"[{ITEM.replace('violence', 'Violence, Privacy')}]", TAXONOMY)
-    assert [o.risk_category for o in both] == ["Violence", "Privacy"]
+    for several in ('"Violence, Privacy"', '"violence and privacy"', '"Violence & Privacy"', '["Violence", "Privacy"]'):
+        both = parse_observations(f"[{ITEM.replace(CATEGORY, several)}]", TAXONOMY)
+        assert [o.risk_category for o in both] == ["Violence", "Privacy"]

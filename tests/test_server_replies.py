@@ -192,13 +192,24 @@ def test_a_benchmark_that_gets_no_answer_has_an_error_and_no_verdict(work: Workd
     assert ran.rows[0]["error"]["kind"] == "filtered"
 
 
-def test_a_judge_whose_refusal_is_marked_leaves_the_response_unscored(work: Workdir) -> None:
+@pytest.mark.parametrize("read", ["expected", "parsed"])
+def test_a_marked_refusal_of_a_judge_is_no_verdict_whatever_its_words(work: Workdir, read: str) -> None:
     work.write("in.jsonl", [ROW | {"observations": [OBSERVED], "response": "Blue."}])
-    with Loopback(whole=lambda body: reply({"content": None, "refusal": "No, I can't help with that."})) as server:
-        ran = work.dream("judge", "in.jsonl", "--base-url", server.url)
-    judgement = ran.rows[0]["responses"][0]["judgement"]
-    assert judgement["unscored"].startswith("the model declines to answer")
-    assert "score" not in judgement
+    arguments = ("judge", "in.jsonl", "--score", "observation", "--read", read)
+    with Loopback(whole=lambda body: reply({"content": None, "refusal": "No."})) as server:
+        ran = work.dream(*arguments, "--base-url", server.url)
+    unscored = {"unscored": "the judge declines to answer: 'No.'", "model": "loopback"}
+    assert (ran.rows[0]["responses"][0]["judgement"], server.calls) == (unscored, 2)
+
+    def yes_if_asked_again(body: Json) -> Json:
+        return reply(
+            {"content": "Yes"} if body["messages"][0]["content"].endswith("Write nothing else.") else {"content": None, "refusal": "No."}
+        )
+
+    with Loopback(whole=yes_if_asked_again) as server:
+        runs = [work.dream(*arguments, "--base-url", server.url) for _ in range(2)]
+    assert [ran.rows[0]["responses"][0]["judgement"]["recognised"] for ran in runs] == [[1.0], [1.0]]
+    assert server.calls == 2
 
 
 def test_log_probabilities_beside_an_empty_reply_are_no_verdict(work: Workdir) -> None:
@@ -218,13 +229,9 @@ def test_log_probabilities_beside_an_empty_reply_are_no_verdict(work: Workdir) -
         {"content": [None]},
         {"content": ["Yes"]},
         {"content": [{"token": "Yes", "logprob": "-0.1"}]},
-        {"content": [{"token": "Yes", "logprob": float("nan")}]},
         {"content": [{"token": "Yes", "logprob": True}]},
-        {"content": [{"token": "Yes", "logprob": 5.0}]},
-        {"content": [{"token": "Yes", "logprob": 0.02}]},
         {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": 5}]},
         {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": ["No"]}]},
-        {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": [{"token": "No", "logprob": float("inf")}]}]},
     ],
 )
 def test_odd_log_probabilities_are_the_error_of_the_row(work: Workdir, logprobs: Any) -> None:
@@ -236,12 +243,18 @@ def test_odd_log_probabilities_are_the_error_of_the_row(work: Workdir, logprobs:
     assert "Traceback" not in ran.err
 
 
-def test_a_huge_exponent_is_no_log_probability(work: Workdir) -> None:
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "5.0", "0.02"])
+@pytest.mark.parametrize("alternative", [False, True])
+def test_a_number_that_is_no_log_probability_leaves_the_response_unscored(work: Workdir, number: str, alternative: bool) -> None:
     work.write("in.jsonl", [ROW | {"observations": [OBSERVED], "response": "Blue."}])
-    body = b'{"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"token": "Yes", "logprob": 1e999}]}}]}'
-    with Loopback(whole=lambda _: body) as server:
+    logprobs = f'"logprob": -0.1, "top_logprobs": [{{"token": "No", "logprob": {number}}}]' if alternative else f'"logprob": {number}'
+    body = f'{{"choices": [{{"message": {{"content": "Yes"}}, "logprobs": {{"content": [{{"token": "Yes", {logprobs}}}]}}}}]}}'
+    with Loopback(whole=lambda _: body.encode()) as server:
         ran = work.dream("judge", "in.jsonl", "--score", "observation", "--base-url", server.url)
-    assert ran.rows[0]["error"]["message"].endswith("a log-probability of the reply is not a number up to 0: 'inf'")
+    odd = str(float(number))
+    unscored = f"a log-probability of the reply is not a number up to 0: {odd!r}"
+    assert (ran.code, ran.rows[0]["responses"][0]["judgement"]) == (0, {"unscored": unscored, "model": "loopback"})
+    assert f"unscored: 1 x {unscored.rpartition(':')[0]}" in ran.err
 
 
 @pytest.mark.parametrize("brackets", ["[" * 5000 + "]" * 5000, '[{"a":' * 400, "[" + "{" * 300 + "]", "[" * 400 + "]"])

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dream_cli.errors import EngineError
+from dream_cli.errors import EngineError, UnreadableAnswer
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def _plain(text: str) -> str:
 def read_positions(choice: Json) -> Positions:
     """Return the alternatives at each position of one choice; empty if the server returned none.
 
-    Raises EngineError if their shape is wrong or a log-probability is not a number.
+    Raises EngineError if their shape is wrong, UnreadableAnswer if a log-probability is a number that cannot be one, such as NaN.
     """
     content = _field(choice, "logprobs", dict, {}).get("content")
     positions = []
@@ -124,8 +124,11 @@ def read_positions(choice: Json) -> Positions:
 
 def _probability(logprob: Any) -> float:
     """Return the probability; a log-probability a little above zero is rounding, and one of minus infinity is a probability of 0."""
-    if not isinstance(logprob, int | float) or isinstance(logprob, bool) or not logprob <= ROUNDING:
-        raise EngineError(f"a log-probability of the reply is not a number up to 0: {str(logprob)[:40]!r}")
+    if not isinstance(logprob, int | float) or isinstance(logprob, bool):
+        raise EngineError(f"a log-probability of the reply is not a number: {str(logprob)[:40]!r}")
+    if not logprob <= ROUNDING:
+        # The model's arithmetic is broken, and its words say no more.
+        raise UnreadableAnswer("a log-probability of the reply is not a number up to 0", raw=str(logprob)[:40])
     return math.exp(min(0.0, logprob))
 
 

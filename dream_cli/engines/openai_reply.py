@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from dream_cli.engines.protocol import Completion
+from dream_cli.engines.protocol import DECLINED, FILTERED, Completion
 from dream_cli.engines.thoughts import with_thoughts_apart
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError
@@ -14,6 +14,17 @@ from dream_cli.errors import EngineError
 Json = dict[str, Any]
 
 MOST_TOKENS = 1 << 40  # a larger count is not credible
+INTERRUPTED = "error"  # the finish reason of a reply that the server broke off
+# OpenAI's finish reasons and INTERRUPTED, each with the words of other servers.
+_FINISH_REASONS = {
+    "stop": ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete"),
+    "length": ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit", "model_context_window_exceeded"),
+    FILTERED: (FILTERED, "safety", "image_safety", "prohibited_content", "blocklist", "spii", "recitation", "guardrail_intervened")
+    + ("content_filtered", "sensitive", "moderation", "error_toxic"),
+    DECLINED: (DECLINED, "refused"),
+    INTERRUPTED: (INTERRUPTED, "abort", "aborted", "cancelled", "insufficient_system_resource", "network_error", "other_error"),
+}
+_THOUGHTS = ("thinking", "reasoning", "thought")  # the types of a part that holds thoughts
 
 
 def read_choices(reply: Json) -> list[Json]:
@@ -50,7 +61,6 @@ def usage_of(reply: Json) -> Usage:
 
 
 def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int | None) -> Completion:
-    finish = choice.get("finish_reason")
     # The legacy completions API has `text` instead of a message.
     message = choice.get("message", {"content": choice["text"]} if "text" in choice else None)
     if not isinstance(message, dict):
@@ -59,30 +69,52 @@ def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int 
             if "message" in choice
             else "a choice of the reply has no message"
         )
-    text, refusal = _content(message.get("content")), message.get("refusal")
-    finish = finish if isinstance(finish, str) else None
-    if not text.strip() and isinstance(refusal, str) and refusal.strip():
-        text, finish = refusal, "refusal"
-    reasoning = next((r for name in ("reasoning_content", "reasoning") if isinstance(r := message.get(name), str) and r), None)
+    parts, finish = _parts(message.get("content")), finish_reason(choice)
+    text, refusal = "".join(_texts(parts, "text")), message.get("refusal")
+    refusal = refusal if isinstance(refusal, str) else "".join(_texts(parts, "refusal"))
+    if not text.strip() and refusal.strip():
+        text, finish = refusal, DECLINED
+    named = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
+    reasoning = next((thoughts for thoughts in named if isinstance(thoughts, str) and thoughts), "".join(_texts(parts, "thoughts")) or None)
     completion = with_thoughts_apart(
         Completion(text=text, finish_reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, reasoning=reasoning)
     )
     if completion.finish_reason == "length" and completion.reasoning is None and not completion.text.strip():
         # Some vendors hide the thoughts that used up the tokens.
         return replace(completion, reasoning="")
-    if completion.is_answer or completion.finish_reason not in (None, "stop"):
+    if completion.is_answer or completion.finish_reason in ("length", FILTERED):
         return completion
-    return Completion(
-        text="", finish_reason="empty", prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, reasoning=completion.reasoning
-    )
+    # A refusal without words is the vendor's, not the model's.
+    return replace(completion, text="", finish_reason=FILTERED if completion.finish_reason == DECLINED else "empty")
 
 
-def _content(content: Any) -> str:
-    """Return the text of a message; some servers send it in parts."""
+def finish_reason(choice: Json) -> str | None:
+    """Return the finish reason in OpenAI's words, or the server's own if it means something else; None if it is not a text."""
+    reason = choice.get("finish_reason")
+    if not isinstance(reason, str):
+        return None
+    # Gemini has "content_filter: SAFETY".
+    word = reason.casefold().replace("-", "_").partition(":")[0]
+    return next((name for name, words in _FINISH_REASONS.items() if word in words), reason)
+
+
+def _parts(content: Any) -> list[Mapping[str, Any]]:
+    """Return the content of a message as parts; most servers send a text, some send a list of parts."""
     if content is None or isinstance(content, str):
-        return content or ""
+        return [{"text": content or ""}]
     if isinstance(content, list):
-        parts = [part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None for part in content]
-        # Parts without text hold thoughts or tool calls, which are not part of the answer.
-        return "".join(part for part in parts if isinstance(part, str))
+        return [{"text": part} if isinstance(part, str) else part for part in content if isinstance(part, str | Mapping)]
     raise EngineError(f"the content of the reply is not text: {str(content)[:80]!r}")
+
+
+def _texts(parts: Sequence[Mapping[str, Any]], kind: Literal["text", "refusal", "thoughts"]) -> Iterator[str]:
+    """Yield the texts of one kind; tool calls and other parts have none."""
+    for part in parts:
+        if part.get("type") in _THOUGHTS:
+            thoughts = next((part[name] for name in ("thinking", "reasoning", "text") if name in part), None)
+            # Mistral's thoughts are parts themselves.
+            nested = thoughts if isinstance(thoughts, list) else [{"text": thoughts}]
+            texts = [inner.get("text") for inner in nested if isinstance(inner, Mapping)] if kind == "thoughts" else []
+        else:
+            texts = [part.get(kind)]
+        yield from (text for text in texts if isinstance(text, str))

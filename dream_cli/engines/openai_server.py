@@ -19,14 +19,14 @@ from dream_cli.engines.address import Address, read_address
 from dream_cli.engines.batch import Batch
 from dream_cli.engines.openai_answers import Positions, read_answers, read_positions
 from dream_cli.engines.openai_attempt import Refused
-from dream_cli.engines.openai_reply import read_choices, read_completions
+from dream_cli.engines.openai_reply import INTERRUPTED, finish_reason, read_choices, read_completions
 from dream_cli.engines.openai_request import LOGPROBS, Dropped, requests_for
 from dream_cli.engines.openai_wire import Wire, open_wire
 from dream_cli.engines.parallel import all_of
-from dream_cli.engines.protocol import ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, answer_of
+from dream_cli.engines.protocol import DECLINED, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.requests_file import PATH
 from dream_cli.engines.thoughts import EXTRA_TOKENS, cut_in_thoughts, with_more_tokens
-from dream_cli.errors import EngineError, NoAnswer, Unanswered, UnreadableAnswer, UsageError
+from dream_cli.errors import EngineError, NoAnswer, Unanswered, UsageError
 
 Json = dict[str, Any]
 
@@ -35,7 +35,15 @@ WORDY_VERDICT = 16  # tokens of a verdict in a short sentence
 WITH_LOGPROBS: Json = {"logprobs": True, "top_logprobs": LOGPROBS}
 NO_SERVER = "http://batch.invalid/v1"  # the address when requests are only written to a file; a reserved name that never resolves
 # The errors for a prompt that a vendor's filter blocks, and for thoughts that use up all tokens.
-_FILTERED = re.compile(r"content_filter|content management policy|ResponsibleAIPolicyViolation")
+_FILTERED = re.compile(
+    r"content_?\s?filter|content management policy|ResponsibleAIPolicyViolation|content_?\s?policy_?\s?violation|safety (?:system|filter)"
+    r"|violat\w+ (?:[\w']+ ){0,2}(?:usage|content|safety|acceptable use|responsible ai) (?:polic|guideline|practice)|data_?inspection_?failed|content exists risk"
+    r"|considered high risk|inappropriate content|guardrail_?\s?intervened|blocked by (?:\w+ )*guardrail"
+    r"|\b(?:input|prompt) (?:was|has been) flagged|PROHIBITED_CONTENT",
+    re.IGNORECASE,
+)
+# Gemini's reply to a blocked prompt has this field and no choices.
+_BLOCKED = re.compile(r"\bblock_?reason\b", re.IGNORECASE)
 _OUT_OF_TOKENS = re.compile(r"could not finish the message because max_tokens", re.IGNORECASE)
 
 
@@ -124,7 +132,7 @@ class OpenAIEngine(Engine):
     async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
         """Return the probability of each answer as the whole reply; without log-probabilities, or after thoughts, only the text.
 
-        Raises UnreadableAnswer if the model declines or its thoughts use up all tokens.
+        Raises UnreadableAnswer if the model's thoughts use up all tokens, or if its log-probabilities are not numbers.
         """
         plain = self._question(chat)
         body = plain | WITH_LOGPROBS
@@ -133,7 +141,7 @@ class OpenAIEngine(Engine):
         completion = read_completions(reply)[0]
         if cut_in_thoughts(completion):
             completion = await self._with_thinking(plain)
-        elif completion.reasoning is None and completion.is_answer and completion.finish_reason != "refusal":
+        elif completion.reasoning is None and completion.is_answer and completion.finish_reason != DECLINED:
             positions = read_positions(read_choices(reply)[0])
             if positions:
                 mass = await read_answers(answers, positions, lambda start: self._after(body, start))
@@ -145,9 +153,7 @@ class OpenAIEngine(Engine):
                 self._wire.warn("the server returns no log-probabilities; verdicts are read from the words of the reply")
             if completion.finish_reason == "length" and not self._thinking:
                 completion = read_completions(await self._complete(plain | {"max_tokens": WORDY_VERDICT}))[0]
-        if completion.finish_reason == "refusal":
-            raise UnreadableAnswer("the model declines to answer", raw=completion.text)
-        return Choice(None, 0.0, answer_of(completion))
+        return Choice(None, 0.0, answer_of(completion), declined=completion.finish_reason == DECLINED)
 
     def _question(self, chat: Sequence[ChatMessage]) -> Json:
         return self._requests.body(chat, Sampling(max_tokens=VERDICT if not self._thinking else WORDY_VERDICT + self._thinking))
@@ -219,9 +225,10 @@ class OpenAIEngine(Engine):
                 # Remembered only after a success: a message may name a parameter for another reason.
                 self._dropped.remember(dropped)
                 if not read_choices(reply):
-                    raise EngineError(self._wire.name(f"the reply has no choices: {self._wire.quote(json.dumps(reply))}"))
+                    message = self._wire.name(f"the reply has no choices: {self._wire.quote(json.dumps(reply))}")
+                    raise NoAnswer("filtered", message) if _BLOCKED.search(message) else EngineError(message)
                 for choice in read_choices(reply):
-                    if choice.get("error") or choice.get("finish_reason") == "error":
+                    if choice.get("error") or finish_reason(choice) == INTERRUPTED:
                         reason = self._wire.quote(json.dumps({"error": choice.get("error")}))
                         raise EngineError(self._wire.name(f"an error in place of an answer: {reason}"))
                 return reply

@@ -41,7 +41,7 @@ class ChatMessage:
 
 
 Chat = tuple[ChatMessage, ...]
-FILTERED = "content_filter"
+FILTERED, DECLINED = "content_filter", "refusal"
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,14 @@ class Choice:
 
     `probabilities` is None if the engine gives no token probabilities: then only `text`, the reply, can be read.
     `divided` is the part of the probabilities that belongs to a common beginning of several answers ("1" of 1 and 10), divided equally
-    among them because the server cannot continue a reply.
+    among them because the server cannot continue a reply. `declined`: the server marks the text as a refusal, so it is no verdict.
     """
 
     probabilities: Mapping[str, float] | None
     covered: float
     text: str
     divided: float = 0.0
+    declined: bool = False
 
 
 @dataclass(frozen=True)

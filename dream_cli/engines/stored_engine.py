@@ -54,7 +54,8 @@ class StoredEngine(Engine):
             choice = await self._inner.choose(chat, answers)
             probabilities = None if choice.probabilities is None else dict(choice.probabilities)
             divided = {"divided": choice.divided} if choice.divided else {}
-            return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text, **divided}]
+            declined = {"declined": True} if choice.declined else {}
+            return [{"probabilities": probabilities, "covered": choice.covered, "text": choice.text, **divided, **declined}]
 
         return Choice(**(await self._replies({0: request}, call))[0])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, get_args
 
 from dream_cli.engines.parallel import all_of
-from dream_cli.engines.protocol import ChatMessage, Choice, Engine, Sampling, answer_of
+from dream_cli.engines.protocol import DECLINED, ChatMessage, Choice, Engine, Sampling, answer_of
 from dream_cli.engines.thoughts import split_thoughts
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.method.metrics import expected_score, without_bias
@@ -96,6 +96,8 @@ def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float
     parts = split_thoughts(choice.text)
     if parts.unclosed:
         raise UnreadableAnswer("the reply is cut off inside its thoughts", raw=choice.text)
+    if choice.declined:
+        raise UnreadableAnswer("the judge declines to answer", raw=choice.text)
     if choice.probabilities is None:
         try:
             return words(parts.text, False)
@@ -150,10 +152,13 @@ async def _read_twice(
     """Return the reading of a choice, or of a text reply if there is no choice; if it is unreadable, of a second reply."""
     chat, answers = question
     again = _with_form(chat, answers)
+    reply = choice
     try:
-        return read(choice or await _text_reply(engine, chat, WORDS))
+        reply = choice or await _text_reply(engine, chat, WORDS)
+        return read(reply)
     except UnreadableAnswer as first:
-        constrained = engine.constrains() and not declines(first.raw or "")
+        declined = declines(first.raw or "") or (reply is not None and reply.declined)
+        constrained = engine.constrains() and not declined
         second = replace(WORDS, choices=tuple(answers)) if constrained else WORDS
         try:
             reply = await _text_reply(engine, again, second)
@@ -175,7 +180,7 @@ async def _text_reply(engine: Engine, chat: Sequence[ChatMessage], sampling: Sam
     (completion,) = await engine.generate(chat, sampling, [0])
     if completion.is_answer and completion.finish_reason == "length":
         raise UnreadableAnswer("the reply is cut off", raw=completion.text)
-    return Choice(None, 0.0, answer_of(completion))
+    return Choice(None, 0.0, answer_of(completion), declined=completion.finish_reason == DECLINED)
 
 
 def _with_form(chat: Sequence[ChatMessage], answers: Sequence[str]) -> list[ChatMessage]:

@@ -16,6 +16,7 @@ YES_NO = ("Yes", "No")
 SCORES = tuple(str(n) for n in range(11))
 
 _TAG = re.compile(r"</?[a-z]\w*>|\\[a-z]+(?=\{)|[*`_\"“”«»„]", re.IGNORECASE)
+_BULLET = re.compile(r"^[-–—•·] (?=[^\W\d])")  # "- 8" may be a negative number
 _LIST_MARK = re.compile(r"^[ \t]*[0-9]{1,2}[.)][ \t]+(?=[^\W\d_]|\.\.)", re.MULTILINE)
 # The scale of the prompt, as judges repeat it.
 _SCALE = re.compile(
@@ -26,7 +27,7 @@ _SCALE = re.compile(
 _OTHER_SCALE = re.compile(r"/\s*[0-9]|\bout of\s+[0-9]|\bscale\b[^.:;,\n]*[0-9]|[0-9]\s*%", re.IGNORECASE)
 _DECLINES = re.compile(
     r"\b(?:sorry|apologi[sz]e|afraid|cannot|can not|can['’]?t|unable|not able|won['’]?t|will not|would rather not|['’]d rather not"
-    r"|refuse to|decline|must refuse|not comfortable|as an ai|lo siento|désolée?|desculpe|mi dispiace|tut mir leid)\b"
+    r"|i refuse|refuse to|decline|must refuse|not comfortable|as an ai|lo siento|désolée?|desculpe|mi dispiace|tut mir leid)\b"
     r"|\W*\bno\b,? +(?:i|as|but)\b(?! (?:say|rate|give|would))",
     re.IGNORECASE,
 )
@@ -111,6 +112,12 @@ def _of_clause(clause: str, candidate: Callable[[str], str | None]) -> str | Non
 
 
 def _plain(text: str) -> str:
-    """Return the text without tags and emphasis, with single spaces, and with full-width digits and punctuation normalised."""
-    lines = _TAG.sub(" ", unicodedata.normalize("NFKC", text)).splitlines()
-    return "\n".join(line for raw in lines if (line := " ".join(raw.split())))
+    """Return the text without tags, emphasis, symbols and bullets, with single spaces, and with full-width characters normalised."""
+    words = "".join(" " if _is_symbol(c) else c for c in unicodedata.normalize("NFKC", text))
+    lines = _TAG.sub(" ", words).splitlines()
+    return "\n".join(line for raw in lines if (line := _BULLET.sub("", " ".join(raw.split()))))
+
+
+def _is_symbol(character: str) -> bool:
+    """Whether a character is an emoji, a modifier of one, or has no width; an empty box is none: it is a choice that was not taken."""
+    return (unicodedata.category(character) in ("So", "Cf", "Me") or character == "\N{VARIATION SELECTOR-16}") and character != "☐"
