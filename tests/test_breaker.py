@@ -81,6 +81,31 @@ def test_an_outage_lasts_from_its_first_request_until_an_answer() -> None:
     assert outage.left(340.0) == 0.0
 
 
+def test_an_outage_does_not_last_while_no_request_is_in_flight() -> None:
+    outage = Outage(timeout=120.0)
+    outage.failure(100.0, "500: boom")
+    outage.pause(110.0)
+    assert outage.left(900.0) == float("inf")
+    outage.resume(900.0)
+    assert outage.left(900.0) == 130.0
+    outage.failure(1000.0, "500: boom")
+    assert outage.left(1030.0) == 0.0
+
+
+def test_a_run_that_passes_over_finished_rows_after_a_failure_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "SILENCE", 2.0)
+    monkeypatch.setattr(openai_attempt, "BACKOFF", 0.001)
+
+    async def failure_and_pause(engine: Engine) -> str:
+        with pytest.raises(EngineError, match="500"):
+            await engine.generate(CHAT, Sampling(), [0])
+        await asyncio.sleep(2.5)
+        return (await engine.generate(CHAT, Sampling(), [0]))[0].text
+
+    with Loopback(faults=[500] * 5, reply=lambda body: "An answer.") as server:
+        assert using(server, failure_and_pause, timeout=1.0) == "An answer."
+
+
 def test_the_end_of_an_outage_waits_for_a_long_time_limit_and_a_named_wait() -> None:
     assert Outage(timeout=600.0).patience == 690.0
     outage = Outage(timeout=1.0)

@@ -125,6 +125,21 @@ def test_other_words_than_names_and_other_statuses_drop_nothing() -> None:
     assert blamed(400, "got 'array'", param="response_format") == {"response_format"}
     assert blamed(400, "logprobs is not supported") == {"logprobs"}
     assert blamed(400, "top_logprobs must be at most 5") == {"top_logprobs"}
+    for words in ("top_logprobs should be in [0, 5]", "Value error, top_logprobs 20 > 10", "top_logprobs 20 is out of range"):
+        assert blamed(400, words) == {"top_logprobs"}
+    for words in ("This model does not support log probabilities", "Log probabilities are not available"):
+        assert blamed(400, words) == {"logprobs"}
+    for words in (
+        "Multiple candidates is not enabled",
+        "Only one candidate can be specified",
+        "parameter n is not supported",
+        "n is too large",
+    ):
+        assert blamed(400, words) == {"n"}
+    for words in ("Structured outputs are not supported by this model", "JSON mode is not enabled", "unknown response_format"):
+        assert blamed(400, words) == {"response_format"}
+    thinking = Refused(400, "", '{"error": {"message": "Budget 0 is invalid. This model only works in thinking mode."}}')
+    assert blamed_parameters(thinking, body | {"reasoning_effort": "none"}) == {"reasoning_effort"}
     details = json.dumps({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]})
     assert blamed_parameters(Refused(422, "", details), body) == {"seed"}
 

@@ -73,6 +73,8 @@ def test_an_answer_in_any_form_is_kept(work: Workdir, whole: Json | bytes, text:
         ({"error": {"message": "no such account", "code": 402}}, "engine", "402: no such account"),
         ({"error": "no such account"}, "engine", "400: no such account"),
         ({"choices": []}, "engine", "the reply has no choices"),
+        ({"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}, "filtered", "the reply has no choices"),
+        (reply({"content": None}, "refusal"), "filtered", "the server's content filter withheld the reply"),
         ({"choices": None}, "engine", "the reply has no choices"),
         ({"choices": {"0": {}}}, "engine", "the reply has no choices"),
         ({"choices": ["Blue."]}, "engine", "the reply has no choices"),
@@ -129,14 +131,6 @@ def test_a_reply_that_breaks_off_is_not_a_server_that_cannot_be_reached(raw: byt
                 await engine.close()
 
     asyncio.run(ask())
-
-
-def test_a_prompt_that_a_filter_holds_back_has_a_kind_of_its_own(work: Workdir) -> None:
-    work.write("in.jsonl", [ROW])
-    text = "The response was filtered due to the prompt triggering the content management policy."
-    with Loopback(refuse=lambda body: Fault(400, text)) as server:
-        ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
-    assert (ran.code, server.calls, ran.rows[0]["error"]["kind"]) == (1, 1, "filtered")
 
 
 def test_one_filtered_sample_stands_beside_the_others_and_is_never_scored(work: Workdir) -> None:
@@ -209,7 +203,7 @@ def test_a_marked_refusal_of_a_judge_is_no_verdict_whatever_its_words(work: Work
     with Loopback(whole=yes_if_asked_again) as server:
         runs = [work.dream(*arguments, "--base-url", server.url) for _ in range(2)]
     assert [ran.rows[0]["responses"][0]["judgement"]["recognised"] for ran in runs] == [[1.0], [1.0]]
-    assert server.calls == 2
+    assert server.calls == 4  # the observation and harm, each asked twice by the first run and never by the second
 
 
 def test_log_probabilities_beside_an_empty_reply_are_no_verdict(work: Workdir) -> None:

@@ -46,13 +46,17 @@ class Streak:
 
 @dataclass
 class Outage:
-    """The attempts at one server since it last answered; times are in seconds of one clock."""
+    """The attempts at one server since it last answered; times are in seconds of one clock.
+
+    Time without a request in flight does not count: a run may pass over finished rows for minutes.
+    """
 
     timeout: float  # of a request
     began: float | None = None  # when the first failed attempt was sent
     first: str = ""
     longest_wait: float = 0.0  # requested by the server, in seconds
     refusals: int = 0  # of the account
+    idle_since: float | None = None  # when the last request in flight ended
 
     def success(self) -> None:
         """Count an attempt that the server answered."""
@@ -63,6 +67,16 @@ class Outage:
         if self.began is None:
             self.began, self.first = sent, reason
         self.longest_wait = max(self.longest_wait, wait)
+
+    def pause(self, now: float) -> None:
+        """Stop the clock: no request is in flight."""
+        self.idle_since = now
+
+    def resume(self, now: float) -> None:
+        """Start the clock again: a request begins."""
+        if self.began is not None and self.idle_since is not None:
+            self.began += now - self.idle_since
+        self.idle_since = None
 
     def refused(self) -> bool:
         """Count a refusal of the account; return whether it is final for the run."""
@@ -75,8 +89,8 @@ class Outage:
         return max(SILENCE, OF_THE_TIMEOUT * self.timeout, OF_THE_WAIT * self.longest_wait)
 
     def left(self, now: float) -> float:
-        """Return the seconds until the outage lasts too long; infinite if there is none."""
-        return float("inf") if self.began is None else self.began + self.patience - now
+        """Return the seconds until the outage lasts too long; infinite if there is none or no request is in flight."""
+        return float("inf") if self.began is None or self.idle_since is not None else self.began + self.patience - now
 
 
 class BreakingEngine(Engine):

@@ -31,7 +31,12 @@ _EFFECTS = {
     **dict.fromkeys(("structured_outputs", "grammar", "regex"), "the allowed answers of a judge are requested only in the prompt"),
 }
 _BY_NAME = ("temperature", "top_p", "seed", "chat_template_kwargs", "reasoning_effort", "structured_outputs", "grammar", "regex")
-_LIMIT = re.compile(r"\b(max(imum)?|at most|less than|greater than|between|range|exceeds?|limit|up to)\b", re.IGNORECASE)
+_LIMIT = re.compile(r"\b(max(imum)?|at most|less than|greater than|between|range|exceeds?|limit|up to)\b|[<>[(]\s*\d", re.IGNORECASE)
+_SEVERAL = re.compile(  # several samples in one request
+    r"""(?<![\w'’])n\s*(?:=|>|<|must|:|is\b|parameter)|['"`]n['"`]|\bparameters?:? n\b|\bcandidate_?count\b"""
+    r"""|\b(?:multiple|one|single) (?:completion|candidate|choice|sample|response)s?\b""",
+    re.IGNORECASE,
+)
 LOGPROBS = 20  # alternatives per position, the highest limit of any server
 _FEWER = {20: 10, 10: 5}
 
@@ -108,13 +113,15 @@ def blamed_parameters(error: Refused, sent: Json) -> set[str]:
     if {"temperature", "top_p"} <= blamed and {"temperature", "top_p"} <= set(sent):
         # "cannot both be specified": the temperature matters more; it is dropped next if it is refused too.
         blamed.discard("temperature")
-    if re.search(r"""(?<![\w'’])n\s*(?:=|>|<|must|:)|['"`]n['"`]""", words):
+    if _SEVERAL.search(words):
         blamed.add("n")
+    if re.search(r"\bthinking\b|\breasoning effort\b", words, re.IGNORECASE):
+        blamed |= {"reasoning_effort", "chat_template_kwargs"}
     if _names(words, "max_completion_tokens"):
         blamed.add("max_tokens")
-    if re.search(r"\b(response_format|json_?\s?schema|output_format|schema)\b", words, re.IGNORECASE):
+    if re.search(r"\b(response_format|json_?\s?(schema|mode)|output_format|schema|structured outputs?)\b", words, re.IGNORECASE):
         blamed.add("response_format")
-    if re.search(r"\b(top_)?log_?probs\b", words):
+    if re.search(r"\b(top_)?log[_ ]?prob(abilitie)?s\b", words, re.IGNORECASE):
         blamed.add("top_logprobs" if _LIMIT.search(message) else "logprobs")
     return blamed & set(sent)
 

@@ -149,15 +149,24 @@ class Wire:
             raise RunFailure(self.failure)
         try:
             async with asyncio.timeout(None) as limit:
-                self._limits.add(limit)
+                self._begin(limit)
                 try:
                     yield
                 finally:
                     self._limits.discard(limit)
+                    if not self._limits:
+                        self.outage.pause(time.monotonic())
         except TimeoutError:
             if self.failure is None:
                 raise
             raise RunFailure(self.failure) from None
+
+    def _begin(self, limit: asyncio.Timeout) -> None:
+        if not self._limits:
+            self.outage.resume(time.monotonic())
+        self._limits.add(limit)
+        if self._watch is None:
+            self._end_long_outage()
 
     def _fail(self, reason: str) -> RunFailure:
         """Stop all present and future requests; return the error."""

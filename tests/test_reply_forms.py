@@ -1,0 +1,100 @@
+"""Replies in the words of other servers: blocked prompts, finish reasons, and messages in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dream_cli.engines import openai_attempt
+from dream_cli.engines.openai_reply import read_completions
+from dream_cli.engines.protocol import ChatMessage, Sampling
+from dream_cli.errors import EngineError, NoAnswer
+from tests.conftest import Workdir
+from tests.loopback import Fault, Json, Loopback, using
+
+SORRY = "I'm sorry, I can't assist with that request."
+CHAT = [ChatMessage("user", "Name a colour.")]
+
+
+def reply(message: Json, finish: Any = "stop") -> Json:
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+
+
+BLOCKED = [
+    "The response was filtered due to the prompt triggering the content management policy.",
+    "litellm.ContentPolicyViolationError: the request was blocked",
+    "Your request was rejected as a result of our safety system.",
+    "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
+    "<400> InternalError.Algo.DataInspectionFailed: Input data may contain inappropriate content.",
+    "Content Exists Risk",
+    "The request was rejected because it was considered high risk",
+    "Output blocked by content filtering policy",
+    "Content violates usage guidelines.",
+    'Your input was flagged for "harassment"',
+    "blocked by Bedrock Guardrails",
+    "The prompt contains words that violate Google's Responsible AI practices",
+]
+
+
+def test_a_prompt_that_a_filter_holds_back_has_a_kind_of_its_own(work: Workdir) -> None:
+    work.write("in.jsonl", [{"id": str(i), "prompt": f"{i}."} for i in range(len(BLOCKED))])
+    with Loopback(refuse=lambda body: Fault(400, BLOCKED[int(body["messages"][0]["content"].rstrip("."))])) as server:
+        ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+    assert (ran.code, server.calls, [row["error"]["kind"] for row in ran.rows]) == (1, len(BLOCKED), ["filtered"] * len(BLOCKED))
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_filter_is_known_by_its_words_whatever_the_status(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_attempt, "BACKOFF", 0.001)
+    with Loopback(refuse=lambda body: Fault(status, BLOCKED[0])) as server, pytest.raises(NoAnswer) as caught:
+        using(server, lambda engine: engine.generate(CHAT, Sampling(), [0]))
+    assert caught.value.kind == "filtered"
+
+
+@pytest.mark.parametrize(
+    ("finish", "ours"),
+    [
+        ("STOP", "stop"),
+        ("end_turn", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("SAFETY", "content_filter"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter"),
+        ("content-filter", "content_filter"),
+        ("guardrail_intervened", "content_filter"),
+        ("insufficient_system_resource", "error"),
+        ("abort", "error"),
+        ("tool_calls", "tool_calls"),
+        (7, None),
+    ],
+)
+def test_the_finish_reasons_of_other_servers_are_read(finish: Any, ours: str | None) -> None:
+    completion = read_completions(reply({"content": "Blue."}, finish))[0]
+    assert (completion.finish_reason, completion.is_answer) == (ours, ours != "content_filter")
+
+
+@pytest.mark.parametrize("finish", ["abort", "insufficient_system_resource", "network_error", "ERROR"])
+def test_a_reply_that_the_server_broke_off_is_an_error(finish: str) -> None:
+    with (
+        Loopback(whole=lambda body: reply({"content": "Blu"}, finish)) as server,
+        pytest.raises(EngineError, match="in place of an answer"),
+    ):
+        using(server, lambda engine: engine.generate(CHAT, Sampling(), [0]))
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "finish", "reasoning"),
+    [
+        ({"content": [{"type": "refusal", "refusal": SORRY}]}, SORRY, "refusal", None),
+        ({"content": [{"type": "reasoning", "text": "Yes?"}, {"type": "text", "text": "No"}]}, "No", "stop", "Yes?"),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Red?"}]}, "Blue."]}, "Blue.", "stop", "Red?"),
+        ({"content": [{"type": "thinking", "thinking": "Red?"}, {"type": "output_text", "text": "Blue."}]}, "Blue.", "stop", "Red?"),
+        ({"content": "Blue.", "thinking": "Red?"}, "Blue.", "stop", "Red?"),
+        ({"content": "Blue.", "reasoning": {"of": 1}}, "Blue.", "stop", None),
+        ({"content": [{"type": "tool_use"}, 7, None]}, "", "empty", None),
+    ],
+)
+def test_parts_of_a_message_are_text_refusal_or_thoughts(message: Json, text: str, finish: str, reasoning: str | None) -> None:
+    completion = read_completions(reply(message))[0]
+    assert (completion.text, completion.finish_reason, completion.reasoning) == (text, finish, reasoning)
