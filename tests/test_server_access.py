@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import html
 import json
+import re
 import ssl
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.api_keys import api_key, authorization, judge_key_names, key_names
-from dream_cli.errors import UsageError
+from dream_cli.engines.openai_server import open_openai
+from dream_cli.engines.protocol import ChatMessage, EngineSpec, Sampling
+from dream_cli.errors import EngineError, UsageError
 from tests.conftest import Ran, Workdir
 from tests.loopback import Fault, Loopback
 
@@ -168,6 +174,38 @@ def test_secrets_of_an_address_are_sent_and_written_nowhere(ready: Workdir, stat
     assert ran.code == {200: 0, 401: 2}.get(status, 1)
     assert f"openai at http://127.0.0.1:{server.port}/v1, model" in ran.err
     assert SECRET not in everywhere(ready, ran)
+
+
+@pytest.mark.parametrize(
+    ("place", "headers", "sent"),
+    [
+        ("user:p%40ss%2Fword@", {}, base64.b64encode(b"user:p@ss/word").decode()),
+        ("user:p%40ss%2Fword@", {}, "p@ss/word"),
+        ("token-123@", {}, "token-123"),
+        ("?api_key=se%20cret%2F1", {}, "se%20cret%2F1"),
+        ("?token-123", {}, "token-123"),
+        ("", {"Authorization": "Bearer token-123"}, "token-123"),
+        ("", {"Authorization": "bearer token-123"}, "bearer token-123"),
+        ("", {"X-Token": 'to"ken/é'}, 'to"ken/é'),
+    ],
+)
+def test_a_secret_that_a_server_repeats_in_any_spelling_is_masked(place: str, headers: dict[str, str], sent: str) -> None:
+    forms = [sent, json.dumps(sent), json.dumps(json.dumps(sent)), sent.replace("/", "\\/"), quote(sent, safe=""), html.escape(sent)]
+    for form in forms:
+        with Loopback(refuse=lambda body, form=form: Fault(400, f"refused <{form}> here")) as server:  # type: ignore[misc]
+            url = f"http://{'' if place.startswith('?') else place}127.0.0.1:{server.port}/v1{place if place.startswith('?') else ''}"
+
+            async def message(spec: EngineSpec) -> str:
+                engine = await open_openai(spec)
+                try:
+                    with pytest.raises(EngineError) as caught:
+                        await engine.generate([ChatMessage("user", "Name a colour.")], Sampling(), [0])
+                finally:
+                    await engine.close()
+                return str(caught.value)
+
+            shown = asyncio.run(message(EngineSpec(base_url=url, headers=headers)))
+        assert re.search(r"400: refused <[\\\"]*\*\*\*[\\\"]*> here$", shown), (form, shown)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
 
 from dream_cli.errors import UsageError
 
@@ -29,8 +31,17 @@ class Address:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Return the parts that must not appear in messages."""
-        values = [value for name, value in parse_qsl(self.query) if name != "api-version"]
-        return tuple(part for part in (self.password, *values) if part)
+        # A field without a value, or a user without a password, is a token by itself.
+        values = [value or name for name, value in parse_qsl(self.query, keep_blank_values=True) if name != "api-version"]
+        return tuple(part for part in (self.password or self.user, *values) if part)
+
+
+def spellings(secret: str) -> set[str]:
+    """Return the forms in which a server may repeat a secret: as it was sent, percent-encoded, and escaped for JSON or HTML."""
+    escaped = json.dumps(secret)[1:-1]
+    # Escaped twice where a gateway quotes the reply of the server behind it.
+    in_json = {escaped, escaped.replace("/", "\\/"), json.dumps(escaped)[1:-1]}
+    return {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret), *in_json}
 
 
 def read_address(base_url: str) -> Address:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import ssl
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dream_cli.engines.address import Address, public_address
+from dream_cli.engines.address import Address, public_address, spellings
 from dream_cli.engines.api_keys import api_key, authorization, key_advice
 from dream_cli.engines.breaker import Outage
 from dream_cli.engines.limits import Meter, MeteredRequest
@@ -295,9 +296,11 @@ def open_wire(spec: EngineSpec, address: Address) -> Wire:
         headers=headers,
     )
     proxy = _proxy(address)
-    sent = (key, *address.secrets, *spec.headers.values(), (urlsplit(proxy).password or "") if proxy else "")
+    # A server may repeat the credentials of "Bearer ..." alone.
+    credentials = [re.sub(r"^(?:bearer|basic|token|key) +", "", value, flags=re.IGNORECASE) for value in headers.values()]
+    sent = (key, *address.secrets, *credentials, (urlsplit(proxy).password or "") if proxy else "")
     # The longest first: one may be a part of another.
-    secrets = tuple(sorted({secret for secret in sent if len(secret) > 2}, key=len, reverse=True))
+    secrets = tuple(sorted({form for secret in sent if len(secret) > 2 for form in spellings(secret)}, key=len, reverse=True))
     return Wire(
         session=session,
         address=address,
