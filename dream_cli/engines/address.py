@@ -37,11 +37,12 @@ class Address:
 
 
 def spellings(secret: str) -> set[str]:
-    """Return the forms in which a server may repeat a secret: as it was sent, percent-encoded, and escaped for JSON or HTML."""
-    escaped = json.dumps(secret)[1:-1]
-    # Escaped twice where a gateway quotes the reply of the server behind it.
-    in_json = {escaped, escaped.replace("/", "\\/"), json.dumps(escaped)[1:-1]}
-    return {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret), *in_json}
+    """Return the forms in which a server may repeat a secret: as it was sent, percent-encoded, or escaped for HTML, each also in JSON."""
+    forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret)}
+    in_json = {json.dumps(form)[1:-1] for form in forms}
+    in_json |= {form.replace("/", "\\/") for form in in_json}
+    # A gateway quotes the reply of the server behind it.
+    return forms | in_json | {json.dumps(form)[1:-1] for form in in_json}
 
 
 def read_address(base_url: str) -> Address:
