@@ -22,6 +22,8 @@ from dream_cli.errors import EngineError, UsageError
 from dream_cli.records.record import Image
 from tests.counting import DRAWN, Counting, ask, draw, drawn
 
+ANY = ['"messages"']  # occurs in every request
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -164,12 +166,14 @@ def test_the_stage_and_the_subjects_of_a_call_are_kept_and_its_key_does_not_depe
     asyncio.run(run())
 
     def stages(subject: str) -> list[tuple[str, str]]:
-        return [(call.stage, call.verb) for call in calls_about(path, [subject])]
+        return [(call.stage, call.verb) for call in calls_about(path, [subject], ANY)]
 
     assert stages(subject_of("hello")) == [("judge", "choose")]
     assert stages(subject_of_image(hashlib.sha256(b"pixels").hexdigest())) == [("judge", "choose")]
     assert stages(subject_of("other")) == [("eval", "generate")]
     assert stages(subject_of("nothing")) == []
+    assert not list(calls_about(path, [subject_of("hello")], ["absent"]))
+    assert not list(calls_about(path, [subject_of("hello")], []))
 
 
 def test_a_call_outside_of_a_run_is_about_anything(path: Path) -> None:
@@ -179,7 +183,7 @@ def test_a_call_outside_of_a_run_is_about_anything(path: Path) -> None:
         await engine.close()
 
     asyncio.run(run())
-    assert [call.stage for call in calls_about(path, [])] == [""]
+    assert [call.stage for call in calls_about(path, [], ANY)] == [""]
 
 
 def test_an_older_store_is_migrated_once_and_keeps_its_replies(tmp_path: Path) -> None:
@@ -191,13 +195,13 @@ def test_an_older_store_is_migrated_once_and_keeps_its_replies(tmp_path: Path) -
 )"""
         )
         database.execute("""INSERT INTO calls VALUES ('k', 'choose', 'm', '2025', '{"messages": []}', '{"text": "paid"}')""")
-    assert [(call.key, call.stage) for call in calls_about(path, [])] == [("k", "")]
+    assert [(call.key, call.stage) for call in calls_about(path, [], ANY)] == [("k", "")]
     for _ in range(2):
         store = CallStore(path)
         assert store.get("k") == {"text": "paid"}
         store.put("choose", "m", [("new", {"messages": []}, {"text": "x"})], Purpose("judge", ("p",)))
         store.close()
-        assert [(call.key, call.stage) for call in calls_about(path, [subject_of("p")])] == [("k", ""), ("new", "judge")]
+        assert [(call.key, call.stage) for call in calls_about(path, [subject_of("p")], ANY)] == [("k", ""), ("new", "judge")]
 
 
 def test_a_new_store_is_for_its_owner_alone(path: Path) -> None:

@@ -39,7 +39,7 @@ def made(work: Workdir) -> list[str]:
 
 def left(work: Workdir, store: str = "calls.sqlite") -> set[str]:
     """Return the prompts of the calls that a store holds, each found by its subject."""
-    return {name for name in "0123" for call in calls_about(work.path / store, [subject_of(name)]) if f'"{name} ' in call.request}
+    return {name for name in "0123" for _ in calls_about(work.path / store, [subject_of(name)], [f'"{name} '])}
 
 
 def test_path_and_info(work: Workdir, made: list[str]) -> None:

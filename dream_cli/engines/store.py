@@ -335,21 +335,20 @@ class Call(NamedTuple):
     stage: str
 
 
-def calls_about(path: Path, subjects: Iterable[str]) -> Iterator[Call]:
-    """Yield the calls about any of the subjects, and those without known subjects, in the order in which they were made.
+def calls_about(path: Path, subjects: Iterable[str], signs: Sequence[str]) -> Iterator[Call]:
+    """Yield the calls whose request contains one of the signs, of those about any of the subjects or without known subjects.
 
-    The file is only read, whatever its version. Raises UsageError if it cannot be read.
+    They come in the order in which they were made. The file is only read, whatever its version: one of an older version has no
+    subjects, so that each request is searched. Raises UsageError if it cannot be read.
     """
+    contains = " OR ".join(["instr(request, ?)"] * len(signs)) or "0"
     with connected(path, write=False) as db:
-        if not has_stages(db):
-            rows = db.execute(f"SELECT {', '.join(_OLD)}, '' FROM calls ORDER BY created_at, rowid")
+        if has_stages(db):
+            about = "rowid IN (SELECT call FROM subjects WHERE subject IN (SELECT value FROM json_each(?)))"
+            columns, values = ", ".join(_NEW), [json.dumps(["", *subjects])]
         else:
-            rows = db.execute(
-                f"""SELECT {", ".join(_NEW)} FROM calls WHERE rowid IN (
-                    SELECT call FROM subjects WHERE subject IN (SELECT value FROM json_each(?))
-                ) ORDER BY created_at, rowid""",
-                (json.dumps(["", *subjects]),),
-            )
+            about, columns, values = "1", f"{', '.join(_OLD)}, ''", []
+        rows = db.execute(f"SELECT {columns} FROM calls WHERE {about} AND ({contains}) ORDER BY created_at, rowid", [*values, *signs])
         yield from map(Call._make, rows)
 
 

@@ -104,11 +104,11 @@ def calls_of(known: Known, store: str) -> list[TracedCall]:
     if not os.path.exists(store):
         return []
     subjects = {*map(subject_of, known.prompts), *map(subject_of_image, known.images)}
-    # A call is parsed only if an image or a prompt occurs in its raw JSON: most calls belong to other rows.
+    # As they stand in the JSON of a request.
     signs = [*known.images, *(json.dumps(prompt)[1:-1] for prompt in known.prompts if prompt)]
     calls = []
-    for call in calls_about(Path(store), subjects):
-        if any(sign in call.request for sign in signs) and _is_about(known, json.loads(call.request).get("messages", ())):
+    for call in calls_about(Path(store), subjects, signs):
+        if _is_about(known, json.loads(call.request).get("messages", ())):
             calls.append(
                 TracedCall(
                     key=call.key,
