@@ -135,7 +135,9 @@ def test_eval_and_prefer_have_prices_and_limits(work: Workdir) -> None:
     with Loopback(reply=lambda body: "No" if "logprobs" in body else "Sure") as server:
         served = ("--base-url", server.url, "--judge-base-url", server.url, "--concurrency", "1")
         ran = work.dream("eval", "own.jsonl", "--model", "loopback", "--judge", "loopback", *served, *CHEAP)
-        assert ran.err.count("; cost ") == 2, ran.err  # of the policy and of the judge
+        costs = [float(cost) for cost in re.findall(r"dream eval: loopback: .*; cost ([\d.e-]+)$", ran.err, re.MULTILINE)]
+        (total,) = re.findall(r"^dream eval: cost of all models ([\d.e-]+)$", ran.err, re.MULTILINE)
+        assert len(costs) == 2 and float(total) == pytest.approx(sum(costs), rel=1e-3)  # of the policy and of the judge
         spent = server.calls
         ran = work.dream(
             "eval", "own.jsonl", "--no-store", "--model", "loopback", "--judge", "loopback", *served, *CHEAP, "--max-cost", "0.00000001"

@@ -18,6 +18,7 @@ from dream_cli.engines.openai_request import merged_fields
 from dream_cli.engines.protocol import Engine, EngineSpec, Sampling, answer_of
 from dream_cli.engines.registry import DEFAULT_MODEL, check_address, check_model, uses_gpu
 from dream_cli.engines.requests_file import written
+from dream_cli.engines.usage import Usage
 from dream_cli.errors import Unanswered, UsageError, as_row_error
 from dream_cli.evaluation.guard_judge import GuardJudge
 from dream_cli.evaluation.judge_questions import EvaluationJudge, by_rule, prompts_of, questions, questions_for_judge
@@ -207,9 +208,9 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
 
     Only missing responses of the policy and missing verdicts of the judges are requested.
     """
-    done = list(records)
+    done, usages = list(records), list[Usage]()
     if any(not record.responses for record in done if record.error is None):
-        done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan))
+        done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan), usages)
     done = [_by_rule(run, record) for record in done]
     if any(questions_for_judge(record, plan.rule) for record in done if record.error is None):
         roles = prompts_of(done, plan.rule)
@@ -224,7 +225,9 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
                 judge_step = EvaluationJudge(engine, plan.prompts, plan.rule, roles, calibrate=plan.calibrate)
                 return with_model_prompts(judge_step, run.report)
 
-            done = await _phase(run, judge.spec, done, make_step)
+            done = await _phase(run, judge.spec, done, make_step, usages)
+    if run.limits.prices and len(usages) > 1 and not (run.quiet or run.dry_run):
+        run.report(f"cost of all models {sum(map(run.limits.prices.cost, usages)):.4g}")
     return done
 
 
@@ -262,14 +265,19 @@ class Phase:
             return [record async for record in rows]
 
 
-async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step]) -> list[Record]:
+async def _phase(
+    run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step], usages: list[Usage]
+) -> list[Record]:
+    """Return the records after the pass of one model, whose usage is added to `usages`."""
+    name = spec.label or public_address(spec.base_url or "") or DEFAULT_MODEL
     if spec.model is None and spec.base_url is None and not (run.quiet or run.dry_run):
         run.report(NO_MODEL)
     if run.cluster is not None and not run.dry_run:
         parts = [records[start : start + ITEMS_OF_WORKER] for start in range(0, len(records), ITEMS_OF_WORKER)]
         with spread(run, run.cluster, Phase(run.of_worker, spec, make_step), total=len(records)) as (pool, advance):
             done = [record for part in await pool.map(parts, advance) for record in part]
-        report_cost(run, pool)
+        usages.append(pool.usage)
+        report_cost(run, pool, name)
         return done
     phase = Phase(run, spec, make_step)
     engine = await phase.open()
@@ -278,8 +286,9 @@ async def _phase(run: Run, spec: EngineSpec, records: Sequence[Record], make_ste
     finally:
         await engine.close()
     if isinstance(engine, DryEngine):
-        run.report(f"dry run, {spec.model or public_address(spec.base_url or '') or DEFAULT_MODEL}: {engine.report(run.limits)}")
-    report_cost(run, engine)
+        run.report(f"dry run, {name}: {engine.report(run.limits)}")
+    usages.append(engine.usage)
+    report_cost(run, engine, name)
     return done
 
 

@@ -290,10 +290,10 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine | Pool[Any,
         run.report(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
 
 
-def report_cost(run: Run, engine: Engine | Pool[Any, Any]) -> None:
-    """Report the calls, tokens and cost of an engine if there are prices or the run is verbose."""
+def report_cost(run: Run, engine: Engine | Pool[Any, Any], name: str = "") -> None:
+    """Report the calls, tokens and cost of an engine, called `name`, if there are prices or the run is verbose."""
     if not isinstance(engine, DryEngine) and (run.verbose or (run.limits.prices and not run.quiet)):
-        run.report(cost_report(engine.usage, run.limits.prices))
+        run.report((f"{name}: " if name else "") + cost_report(engine.usage, run.limits.prices))
 
 
 def _total(run: Run) -> int | None:
