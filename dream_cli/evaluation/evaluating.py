@@ -210,7 +210,7 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
     """
     done, usages = list(records), list[Usage]()
     if any(not record.responses for record in done if record.error is None):
-        done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan), usages)
+        done = await _phase(run, plan.policy, done, lambda engine: Answerer(engine, plan), usages=usages)
     done = [_by_rule(run, record) for record in done]
     if any(questions_for_judge(record, plan.rule) for record in done if record.error is None):
         roles = prompts_of(done, plan.rule)
@@ -225,7 +225,7 @@ async def evaluate(run: Run, plan: EvaluationPlan, records: Sequence[Record]) ->
                 judge_step = EvaluationJudge(engine, plan.prompts, plan.rule, roles, calibrate=plan.calibrate)
                 return with_model_prompts(judge_step, run.report)
 
-            done = await _phase(run, judge.spec, done, make_step, usages)
+            done = await _phase(run, judge.spec, done, make_step, usages=usages)
     if run.limits.prices and len(usages) > 1 and not (run.quiet or run.dry_run):
         run.report(f"cost of all models {sum(map(run.limits.prices.cost, usages)):.4g}")
     return done
@@ -266,7 +266,7 @@ class Phase:
 
 
 async def _phase(
-    run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step], usages: list[Usage]
+    run: Run, spec: EngineSpec, records: Sequence[Record], make_step: Callable[[Engine], Step], *, usages: list[Usage]
 ) -> list[Record]:
     """Return the records after the pass of one model, whose usage is added to `usages`."""
     name = spec.label or public_address(spec.base_url or "") or DEFAULT_MODEL
