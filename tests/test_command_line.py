@@ -107,12 +107,15 @@ def test_the_specific_variable_wins(work: Workdir, command: str) -> None:
 def test_a_variable_that_sets_nothing_is_reported_once_with_the_name_meant(work: Workdir) -> None:
     work.write("in.jsonl", [{"id": "a", "prompt": "Hi"}])
     work.env |= {"DREAM_MODLE": "x", "DREAM_PAIR_MARGINN": "0.1", "DREAM_COLOUR_OF_THE_SKY": "blue"}
+    work.env |= {"DREAM_LIMIT": "1", "DREAM_SAMPEL_LIMIT": "1"}
     work.env |= {"DREAM_JUDGE_API_KEY": "k", "DREAM_JUDGE_2_API_KEY": "k", "DREAM_SAMPLE_N": "2", "DREAM_SAMPLE_SAMPLES": "2"}
     ran = work.dream("pair", "in.jsonl", "-q")
     assert ran.err.splitlines() == [
         "dream: the environment variable DREAM_COLOUR_OF_THE_SKY sets nothing",
+        "dream: the environment variable DREAM_LIMIT sets nothing",
         "dream: the environment variable DREAM_MODLE sets nothing; did you mean DREAM_MODEL?",
         "dream: the environment variable DREAM_PAIR_MARGINN sets nothing; did you mean DREAM_PAIR_MARGIN?",
+        "dream: the environment variable DREAM_SAMPEL_LIMIT sets nothing; did you mean DREAM_SAMPLE_LIMIT?",
     ]
 
 

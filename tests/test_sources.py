@@ -286,3 +286,8 @@ def test_a_stage_names_the_command_that_reads_a_folder(tmp_path: Path) -> None:
         read_records(str(tmp_path / "my photo.JPG"))
     with pytest.raises(UsageError, match=rf"holds no file of records \(.+\); {command}"):
         expanded([str(tmp_path)])
+
+
+def test_a_missing_folder_is_named_once() -> None:
+    with pytest.raises(UsageError, match="^no/ does not exist$"):
+        read_records("no/")

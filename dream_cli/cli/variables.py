@@ -59,11 +59,15 @@ def _first(own: str, other: Callable[[Any], str | None]) -> Callable[[Any], str 
 def report_unknown(commands: Iterable[str], load: Callable[[str], Any]) -> None:
     """Report on stderr each environment variable that begins like dream's and has no effect."""
     for variable in sorted(name for name in os.environ if name.startswith("DREAM_") and name not in SHARED and not _KEY.fullmatch(name)):
-        owner = next((name for name in commands if variable.startswith(f"DREAM_{name.upper()}_")), None)
+        rest = variable.removeprefix("DREAM_")
+        owner = next(iter(difflib.get_close_matches(rest.partition("_")[0].lower(), commands, 1, cutoff=0.75)), None)
         known = _variables(load(owner), owner) if owner else set()
         if variable not in known:
-            near = difflib.get_close_matches(variable, known or SHARED, 1, cutoff=0.75)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            # Compared without the common beginning, which makes any two names similar.
+            begin = f"DREAM_{owner.upper()}_" if owner else "DREAM_"
+            names = [name.removeprefix(begin) for name in known or SHARED]
+            near = difflib.get_close_matches(rest.partition("_")[2] if owner else rest, names, 1, cutoff=0.75)
+            hint = f"; did you mean {begin}{near[0]}?" if near else ""
             sys.stderr.write(f"dream: the environment variable {variable} sets nothing{hint}\n")
 
 

@@ -12,7 +12,7 @@ def did_you_mean(path: str, suffixes: tuple[str, ...]) -> str:
     try:
         names = [n for n in sorted(os.listdir(folder or ".")) if n.lower().endswith(suffixes)]
     except OSError:
-        return f"; nor does the folder {folder}"
+        return f"; nor does the folder {folder}" if name else ""
     # Compared without the suffixes, which make any two names similar.
     stems = {n: n.partition(".")[0].lower() for n in names}
     near = difflib.get_close_matches(name.partition(".")[0].lower(), list(stems.values()), cutoff=0.7)
