@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dream_cli.engines.protocol import ChatMessage
 from dream_cli.errors import InvalidRecord
-from dream_cli.records.parts import IMAGE, unmarked
+from dream_cli.records.parts import IMAGE, each_part_image, unmarked
 from dream_cli.records.record import Image, Place, Record
 from dream_cli.training.rows import pair_of, plain_messages, trl_messages
 from tests.conftest import Workdir
@@ -294,3 +294,9 @@ def test_a_picture_of_a_later_turn_stays_with_it(work: Workdir) -> None:
         ("a/1", "Hello", False),
         ("a/2", "This?", True),
     ]
+
+
+@pytest.mark.parametrize("kind", [[], {}, ["text"], 5, None, True])
+def test_a_part_of_any_type_keeps_its_picture(kind: object) -> None:
+    messages = [{"role": "user", "content": [{"type": kind, "image_url": {"url": "a.png"}}]}]
+    assert each_part_image(messages, lambda image: f"/b/{image}")[0]["content"][0]["type"] == kind

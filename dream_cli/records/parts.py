@@ -151,7 +151,7 @@ def each_part_image(messages: Any, change: Callable[[Any], Any]) -> Any:
 
 def _changed(part: Any, change: Callable[[Any], Any]) -> Any:
     keys = _keys(part) if isinstance(part, Mapping) else None
-    if keys is None or part.get("type") in _TEXTS:
+    if keys is None or str(part.get("type")) in _TEXTS:
         return part
     if len(keys) == 1:
         return {**part, keys[0]: change(part[keys[0]])}
