@@ -204,9 +204,9 @@ def changes_table(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
         yield f"| {arm} | {last(line).name} | {len(last(line).files)} | " + " | ".join(cells) + " |"
 
 
-def contrast(grid: Mapping[str, Sequence[Stage]], arm: str) -> tuple[Stage, Stage]:
+def contrast(grid: Mapping[str, Sequence[Stage]], arm: str, treated: str = "dream") -> tuple[Stage, Stage]:
     """Return the last policy of a control and that of DREAM, of the same round if the control has rounds."""
-    control, dream = grid[arm], grid["dream"]
+    control, dream = grid[arm], grid[treated]
     rounds = [stage.name for stage in control if stage.name.startswith("round") and stage.name in [own.name for own in dream]]
     if not rounds:
         return last(control), last(dream)
@@ -237,21 +237,23 @@ def _interval(interval: Interval) -> str:
     return f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
-def goals(grid: Mapping[str, Sequence[Stage]]) -> Iterator[str]:
-    """Yield each goal with its result, met or not."""
-    start, end = grid["dream"][0], last(grid["dream"])
+def goals(grid: Mapping[str, Sequence[Stage]], arm: str = "dream") -> Iterator[str]:
+    """Yield each goal of an arm with its result, met or not."""
+    start, end = grid[arm][0], last(grid[arm])
+    name = "DREAM" if arm == "dream" else arm
     if "sft-only" in grid and (over := change(last(grid["sft-only"]), end, "safe&effective")):
         met = over.value >= GAIN and over.interval.low > 0
-        yield f"- DREAM minus SFT only, safe&effective, at least +{100 * GAIN:g} points with the interval above 0: {_met(met)}, {_change(over)}"
+        yield f"- {name} minus SFT only, safe&effective, at least +{100 * GAIN:g} points with the interval above 0: {_met(met)}, {_change(over)}"
     if refused := change(start, end, "over-refusal"):
         held = refused.interval.high <= OVER_REFUSAL
         yield f"- over-refusal at most {100 * OVER_REFUSAL:g} points above the start (upper end of the interval): {_met(held)}, {_change(refused)}"
     if "more-sft" in grid:
-        more_sft, own = (rate(stage, "safe&effective") for stage in contrast(grid, "more-sft"))
+        more_sft, own = (rate(stage, "safe&effective") for stage in contrast(grid, "more-sft", arm))
         if more_sft and own:
             part = own[0] / more_sft[0] if more_sft[0] else 1.0
             yield f"- at least {100 * PART:g} % of what more SFT reaches: {_met(part >= PART)}, {100 * part:.1f} %"
-    if "shuffled" in grid and "sft-only" in grid and (gain := change(last(grid["sft-only"]), last(grid["shuffled"]), "safe&effective")):
+    of_dream = arm == "dream" and {"sft-only", "shuffled"} <= grid.keys()
+    if of_dream and (gain := change(last(grid["sft-only"]), last(grid["shuffled"]), "safe&effective")):
         yield f"- shuffled pairs not above SFT only: {_met(gain.interval.low <= 0)}, {_change(gain)}"
     if skill := change(start, end, "skill"):
         yield f"- skill down by at most {100 * SKILL:g} points: {_met(skill.value >= -SKILL)}, {_change(skill)}"
@@ -321,7 +323,9 @@ def main() -> None:
     lines = ["## Every policy, rates in %, means over seeds with 95 % intervals over seeds (one seed: over items)\n", *rates_table(grid)]
     lines += ["\n## The last policy minus the start, in points, over seeds\n", *changes_table(grid)]
     lines += ["\n## DREAM minus each control, in points, paired by item and seed\n", *controls_table(grid)]
-    lines += ["\n## Goals\n", *goals(grid)]
+    for arm in ("dream", "even-directions"):
+        if arm in grid:
+            lines += [f"\n## Goals, {arm}\n" if arm != "dream" else "\n## Goals\n", *goals(grid, arm)]
     sys.stdout.write("\n".join(lines) + "\n")
     if options.plot:
         plot(grid, options.plot)

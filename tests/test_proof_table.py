@@ -86,6 +86,16 @@ def test_goals_are_reported_met_or_not(grid: Workdir) -> None:
         "met, -5.0 [-5.0, -5.0]",
         "met, +0.0 [+0.0, +0.0]",
     ]
+    for seed in (0, 1):
+        evaluation(grid, f"out/seed-{seed}/even-directions/2", 30, 40, 1, 20)
+    changed = table(grid).out.partition("## Goals, even-directions")[2].strip().splitlines()
+    # 30 - 20 of 40; 1 of 40 refused; 30 / 28.
+    assert [goal.partition(": ")[2] for goal in changed] == [
+        "met, +25.0 [+25.0, +25.0]",
+        "met, +2.5 [+2.5, +2.5]",
+        "met, 107.1 %",
+        "met, +0.0 [+0.0, +0.0]",
+    ]
 
 
 def test_a_control_is_compared_at_the_last_round_that_both_have(grid: Workdir) -> None:
