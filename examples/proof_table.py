@@ -263,7 +263,9 @@ def _met(held: bool) -> str:
     return "met" if held else "NOT met"
 
 
-LOOKS = {"dream": ("#1b6ca8", "o"), "more-sft": ("#7a7a7a", "s"), "shuffled": ("#c44e52", "v"), "unbalanced": ("#dd8452", "^")}
+# The arms that the plot names and draws with their intervals; the others are thin grey paths.
+LOOKS = {"dream": ("#1b6ca8", "o"), "more-sft": ("#3a3a3a", "s"), "best-of-k": ("#55a868", "P"), "shuffled": ("#c44e52", "v")}
+OTHER = "#b5b5b5"
 
 
 def plot(grid: Mapping[str, Sequence[Stage]], file: Path) -> None:
@@ -274,11 +276,16 @@ def plot(grid: Mapping[str, Sequence[Stage]], file: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7.2, 5), layout="constrained")
+    others = [arm for arm in grid if arm not in (*LOOKS, "sft-only")]
     for arm, line in grid.items():
-        if arm != "sft-only":
-            colour, marker = LOOKS.get(arm, (None, "."))
-            own = line[1:] if len(line) > 2 else line
-            _path(axes, arm, own, marker=marker, color=colour, zorder=3 if arm == "dream" else 2, linewidth=2 if arm == "dream" else 1)
+        own = line[1:] if len(line) > 2 else line
+        if arm in LOOKS:
+            colour, marker = LOOKS[arm]
+            _path(axes, arm, own, marker=marker, color=colour, zorder=4 if arm == "dream" else 3, linewidth=2 if arm == "dream" else 1)
+        elif arm in others:
+            xs, ys = zip(*((100 * x, 100 * y) for (x, _), (y, _) in _points(own)), strict=True)
+            label = f"the other arms ({len(others)})" if arm == others[0] else None
+            axes.plot(xs, ys, marker=".", color=OTHER, linewidth=0.8, zorder=2, label=label)
     shared = [stage for stage in grid["dream"] if stage.name in ("start", "SFT")]
     _path(axes, "start and SFT (shared)", shared, marker="D", color="black", zorder=4, linewidth=1)
     for stage in grid["dream"]:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from dream_cli.engines.protocol import ChatMessage
 from dream_cli.errors import InvalidRecord
+from dream_cli.records.access import Base
 from dream_cli.records.parts import IMAGE, each_part_image, unmarked
 from dream_cli.records.record import Image, Place, Record
+from dream_cli.records.streams import to_record
 from dream_cli.training.rows import pair_of, plain_messages, trl_messages
 from tests.conftest import Workdir
 from tests.loopback import Loopback
@@ -300,3 +302,22 @@ def test_a_picture_of_a_later_turn_stays_with_it(work: Workdir) -> None:
 def test_a_part_of_any_type_keeps_its_picture(kind: object) -> None:
     messages = [{"role": "user", "content": [{"type": kind, "image_url": {"url": "a.png"}}]}]
     assert each_part_image(messages, lambda image: f"/b/{image}")[0]["content"][0]["type"] == kind
+
+
+@pytest.mark.parametrize("kind", [[1], {"a": 1}, 7, True])
+def test_a_part_whose_type_is_no_text_costs_its_row_only(kind: Any, work: Workdir) -> None:
+    work.picture("a.png")
+    odd = {"messages": [{"role": "user", "content": [{"type": kind, "image_url": {"url": "a.png"}}, {"type": "text", "text": "x"}]}]}
+    work.write("in.jsonl", [odd, {"id": "b", "prompt": "Hello"}])
+    ran = work.dream("convert", "in.jsonl", "-o", "out.jsonl")
+    assert ran.code == 1 and [row.get("id") for row in work.read("out.jsonl") if "error" not in row] == ["b"]
+    assert f"in.jsonl:1: messages[0].content[0] is a part of type {kind!r}; only texts and images are read" in ran.err
+
+
+def test_a_row_that_fails_while_it_is_prepared_is_its_own_error(work: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(row: Any, change: Any) -> Any:
+        raise KeyError("no such key")
+
+    monkeypatch.setattr("dream_cli.records.streams.with_messages", broken)
+    record = to_record({"id": "a", "prompt": "Hello"}, "in.jsonl", 1, Base((str(work.path),)))
+    assert record.error is not None and (record.error.stage, record.error.kind) == ("read", "internal")

@@ -287,11 +287,11 @@ def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = D
     # A null error means no error; kept, it would hide the error of a later stage.
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
     images, prompt = reading.image_name(fields), reading.prompt_name(fields)
-    fields = with_messages(fields, lambda image: locate(image, base))
-    fields = _with_listed(fields, images)
-    if images != "images" or isinstance(fields.get(images), list):
-        fields = each_image(fields, images, lambda image: locate(image, base))
     try:
+        fields = with_messages(fields, lambda image: locate(image, base))
+        fields = _with_listed(fields, images)
+        if images != "images" or isinstance(fields.get(images), list):
+            fields = each_image(fields, images, lambda image: locate(image, base))
         return Record.from_dict(fields, place, image_column=images, prompt_column=prompt, access=base.access)
     except Exception as error:  # noqa: BLE001 - no single row may end a run
         failure = as_row_error(error)
