@@ -4,13 +4,13 @@
 #   bash examples/proof.sh                                              # nano-policy and nano, in nano's own world
 #   ARMS="dream sft-only" SEEDS="0 1" POLICY=org/vlm JUDGE=org/judge PROMPTS=train.jsonl EVAL="siuo figstep_benign --data data" bash examples/proof.sh
 #
-# Five arms with five seeds (ARMS, SEEDS), then five more arms with three seeds (MORE_ARMS, MORE_SEEDS), round by round, so that a table of
+# Six arms with five seeds (ARMS, SEEDS), then five more arms with three seeds (MORE_ARMS, MORE_SEEDS), round by round, so that a table of
 # fewer rounds and seeds is available early.
 # It can be stopped at any time: the same command continues, and finished parts are not run again. A failed run is reported, and the
 # others continue. Two commands with different SEEDS can share a machine: with BESIDE= in front each uses one core.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-arms=${ARMS:-sft-only dream more-sft shuffled unbalanced} seeds=${SEEDS:-0 1 2 3 4}
+arms=${ARMS:-sft-only dream more-sft shuffled unbalanced even-directions} seeds=${SEEDS:-0 1 2 3 4}
 more_arms=${MORE_ARMS-global-only observation-only best-of-k true-observations fewer-observations} more_seeds=${MORE_SEEDS:-0 1 2}
 rounds=${ROUNDS:-3} loop=${LOOP:-$here/rounds.sh}
 # All rounds are run, even if the stop rule of the loop applies: a round selected by its result would be biased.
