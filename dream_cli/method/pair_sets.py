@@ -31,7 +31,7 @@ LESSONS = {
     (False, False): "answers in both",
 }
 
-# From this ratio of the two directions on, the larger one moves the policy (docs/proof.md).
+# From this ratio of the two directions on, the report names the larger one (docs/proof.md).
 UNEVEN = 1.5
 
 # What becomes of a waiting pair, and what a pair teaches.
