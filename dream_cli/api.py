@@ -261,13 +261,15 @@ def write(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
     return written
 
 
-def pairs(records: Iterable[Mapping[str, Any]], *, harmless_share: float | None = 0.5, **rules: Any) -> Iterator[Json]:
+def pairs(
+    records: Iterable[Mapping[str, Any]], *, harmless_share: float | None = 0.5, even_directions: bool = False, **rules: Any
+) -> Iterator[Json]:
     """Yield the preference pairs of judged records, as `dream pair` does.
 
-    `harmless_share` is the share of pairs from harmless prompts, set after all records are read (None: keep all pairs); `rules` are
-    fields of `PairRules`, such as `margin`.
+    `harmless_share` is the share of pairs from harmless prompts, set after all records are read (None: keep all pairs); with
+    `even_directions` as many pairs teach to decline as teach to answer; `rules` are fields of `PairRules`, such as `margin`.
     """
-    pair_rules, pair_set = PairRules(**rules), PairSet[Record](harmless_share)
+    pair_rules, pair_set = PairRules(**rules), PairSet[Record](harmless_share, even=even_directions)
     at_once = (pair for record in _records(records) for turn in pairs_of(record, pair_rules) for pair in pair_set.add(turn, turn.pairs))
     return (to_row(pair, None) for pair in chain(at_once, pair_set.kept()))
 

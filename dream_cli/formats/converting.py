@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dream_cli.errors import as_row_error
 from dream_cli.formats.column_copy import has_unchanged_rows, open_columns
@@ -13,7 +15,7 @@ from dream_cli.formats.llava import explode
 from dream_cli.formats.rows import read_row
 from dream_cli.formats.sources import Opened, Source, open_source
 from dream_cli.formats.table import OURS, dialect
-from dream_cli.formats.targets import Target, embeds, open_target
+from dream_cli.formats.targets import Target, open_target
 from dream_cli.records.choices import ImageForm
 from dream_cli.records.columns import UnreadColumns
 from dream_cli.records.image_paths import is_inline
@@ -97,10 +99,11 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading.prompt_column)
     base, prompt = source.base, source.prompt
     with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
-        opened = _opened(source, out, how)
+        write_columns = _columns(source, target, how)
+        opened = Opened(open_columns(source)) if write_columns else open_source(source)
         for row in opened.rows:
-            if not isinstance(row, Record):
-                target.write_columns(row)
+            if write_columns and not isinstance(row, Record):
+                write_columns(row)
                 receipt.read[OURS] += row.num_rows
                 receipt.written += row.num_rows
                 continue
@@ -121,10 +124,10 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
     return receipt
 
 
-def _opened(source: Source, out: str | None, how: Conversion) -> Opened:
-    """Open the source; rows that are the same in the output come in record batches."""
+def _columns(source: Source, target: Target, how: Conversion) -> Callable[[Any], None] | None:
+    """Return the function that writes rows in record batches, if rows of the source are the same in the target."""
     same = how.source in (None, OURS) and how.target == OURS and how.images is None and not how.by_turn
-    return Opened(open_columns(source)) if same and embeds(out) and has_unchanged_rows(source) else open_source(source)
+    return target.write_columns if same and target.write_columns and has_unchanged_rows(source) else None
 
 
 def _written(record: Record, target: Target, how: Conversion, receipt: Receipt) -> Record:

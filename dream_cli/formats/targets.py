@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
@@ -38,8 +38,9 @@ class Target(Protocol):
     def write(self, record: Record) -> tuple[str, ...]:
         """Write one record and return the fields that were left out; raise RowError where it cannot be written."""
 
-    def write_columns(self, batch: Any) -> None:
-        """Write a record batch of rows to Parquet."""
+    @property
+    def write_columns(self) -> Callable[[Any], None] | None:
+        """The function that writes a record batch of rows; None where rows are written one by one."""
 
     def reject(self, record: Record) -> None:
         """Write a record that has an error, to the output or to `rejects`."""
@@ -106,13 +107,14 @@ class _Ours:
 
     def __init__(self, sink: Sink, out: str | None, rows: ImageRows) -> None:
         self.sink, self.rows, self.guard = sink, rows, as_usage_error(out or "stdout")
+        self.write_columns = self._write_columns if embeds(out) else None
 
     def write(self, record: Record) -> tuple[str, ...]:
         with self.guard:
             self.sink.write(self.rows.row(record))
         return ()
 
-    def write_columns(self, batch: Any) -> None:
+    def _write_columns(self, batch: Any) -> None:
         with self.guard:
             cast("ParquetRows", self.sink).write_columns(batch)
 
@@ -122,6 +124,8 @@ class _Ours:
 
 class _Theirs:
     """Rows of another dialect, all of one kind. A row with an error is written to `OUT.errors.jsonl`, on stdout in sequence."""
+
+    write_columns = None
 
     def __init__(
         self, sink: Sink, out: str | None, rows: ImageRows, form: Written, typed: bool, label: str | None, stack: ExitStack
@@ -146,9 +150,6 @@ class _Theirs:
             self.sink.write(row)
         self.kind, self.columns = kind, self.columns | row.keys()
         return left_out
-
-    def write_columns(self, batch: Any) -> None:
-        raise NotImplementedError("rows of other dialects are written one by one")
 
     def reject(self, record: Record) -> None:
         if self.beside is None:

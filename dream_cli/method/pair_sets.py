@@ -85,11 +85,14 @@ class PairSet(Generic[Row]):
             self.left_out.update(turn.left_out)
         at_once = self.share is None and not self.even
         for pair, row in zip(turn.made, rows, strict=True):
-            measures = self._measures(pair)
+            # Phrases are searched only where the lesson counts: it takes as long as the rest of the pair.
+            counts = self.lessons or self.even or (turn.side == "harmless" and not at_once)
+            lesson = (declines(pair.chosen), declines(pair.rejected)) if counts else None
+            measures = Measures(str(pair.judge), (len(words(pair.chosen)), len(words(pair.rejected))), lesson if self.lessons else None)
             if at_once:
                 self._keep(turn.side, measures)
             else:
-                self._wait(turn.side, pair)
+                self._wait(turn.side, pair, DIRECTIONS.get(lesson, NEITHER) if lesson else NEITHER)
                 # A plain tuple, as pickle writes and reads one in a quarter of the time of an object with a class.
                 pickle.dump((turn.side, tuple(measures), row), self._spool, pickle.HIGHEST_PROTOCOL)
         return rows if at_once else ()
@@ -108,11 +111,7 @@ class PairSet(Generic[Row]):
                 yield row
         self._spool.close()
 
-    def _wait(self, side: Side, pair: Pair) -> None:
-        # Phrases are searched only where the direction counts: it takes as long as the rest of the pair.
-        direction = NEITHER
-        if self.even or side == "harmless":
-            direction = DIRECTIONS.get((declines(pair.chosen), declines(pair.rejected)), NEITHER)
+    def _wait(self, side: Side, pair: Pair, direction: int) -> None:
         digest = int.from_bytes(hashlib.sha256(f"{pair.chosen}\0{pair.rejected}".encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
         # Pairs that teach a direction come before the others: without `even`, those of harmless prompts that teach to answer.
         first = direction != NEITHER if self.even else direction == ANSWER
@@ -136,10 +135,6 @@ class PairSet(Generic[Row]):
             for i in sorted(sides[side], key=self._keys.__getitem__)[most:]:
                 fates[i] = OVER_SHARE
         return fates
-
-    def _measures(self, pair: Pair) -> Measures:
-        lesson = (declines(pair.chosen), declines(pair.rejected)) if self.lessons else None
-        return Measures(str(pair.judge), (len(words(pair.chosen)), len(words(pair.rejected))), lesson)
 
     def _keep(self, side: Side, measures: Measures) -> None:
         receipt = self.receipts[side]
