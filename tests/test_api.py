@@ -136,3 +136,5 @@ def test_the_pairs_are_those_of_the_command(work: Workdir) -> None:
     made = list(dream.pairs(records))
     assert made == work.dream("pair", "judged.jsonl").rows
     assert len(made) == 2 and len(list(dream.pairs(records, harmless_share=None))) == 4
+    even = list(dream.pairs(records, harmless_share=None, even_directions=True))
+    assert even == work.dream("pair", "judged.jsonl", "--unbalanced", "--even-directions").rows
