@@ -38,19 +38,22 @@ def _score(row: dict[str, Any]) -> float | None:
     return value
 
 
-def prompts_of(path: Path) -> Any:
+def prompts_of(path: Path, processor: Any) -> Any:
     """Return the records of a file as a data set of TRL: prompt, images, and the record itself for the judge."""
     from datasets import Dataset, Image, List
 
+    from dream_cli.engines.local_model import special_tokens_of
     from dream_cli.formats.sources import read_records
     from dream_cli.records.columns import Reading
     from dream_cli.records.image_rows import to_row
     from dream_cli.records.images import open_rgb
+    from dream_cli.records.special_tokens import split
 
+    special = special_tokens_of(processor)
     records = list(read_records(str(path), Reading(allow_outside=True)))
     rows = [{key: value for key, value in to_row(record, None).items() if key != "responses"} for record in records]
     columns = {
-        "prompt": [[{"role": m.role, "content": m.content} for m in record.turns()[-1].messages] for record in records],
+        "prompt": [[{"role": m.role, "content": split(m.content, special)} for m in record.turns()[-1].messages] for record in records],
         "images": [[open_rgb(image) for image in record.images] for record in records],
         "record": [json.dumps(row) for row in rows],
     }
@@ -76,6 +79,7 @@ def main() -> None:
 
     models.quiet()
     start = models.find_start(options.model)
+    processor = models.processor_of(start)
     has_device = bool(torch.accelerator.is_available())
     arguments = GRPOConfig(
         str(options.out),
@@ -96,8 +100,8 @@ def main() -> None:
             load_weights(start.checkpoint.folder, options.model, torch.float32),
             reward_funcs=reward_of(judge),
             args=arguments,
-            train_dataset=prompts_of(options.file),
-            processing_class=models.processor_of(start),
+            train_dataset=prompts_of(options.file, processor),
+            processing_class=processor,
         )
         trainer.train()
     trainer.save_model(str(options.out))

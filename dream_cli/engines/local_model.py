@@ -1,17 +1,21 @@
-"""Loading of a local model: its processor, weights and adapter; and the seed of each sample."""
+"""A local model: loading of its processor, weights and adapter; its special tokens; and the seed of each sample."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import Checkpoint
-from dream_cli.engines.protocol import Chat
+from dream_cli.engines.protocol import Chat, ChatMessage
 from dream_cli.errors import UsageError, with_extra
+from dream_cli.records import special_tokens
 
 SMALL = 20_000_000  # parameters
 
@@ -51,6 +55,26 @@ def load_processor(checkpoint: Checkpoint, name: str) -> Any:
         is_missing = "torchvision" in reason.lower() and find_spec("torchvision") is None
         hint = f"; {with_extra('vision')}, with a torchvision that was built for this torch" if is_missing else ""
         raise UsageError(f"cannot load the processor of {name}: {reason}{hint}") from error
+
+
+def special_tokens_of(processor: Any) -> re.Pattern[str]:
+    """Return the pattern of the special tokens of a processor or tokenizer: its own, its placeholders, and those of its chat template."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    added = [str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special]
+    placeholders = [str(value) for name, value in vars(processor).items() if name.endswith("_token") and value]
+    template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None) or ""
+    templates = template.values() if isinstance(template, Mapping) else [template]
+    written = [token for each in templates for token in special_tokens.written_in(each)]
+    return special_tokens.pattern([*added, *placeholders, *written])
+
+
+def plain_chat(chat: Sequence[ChatMessage], tokens: re.Pattern[str]) -> Chat:
+    """Return the chat with the special tokens in its texts split; a chat without any is unchanged."""
+    plain = []
+    for message in chat:
+        text, places = special_tokens.split_around(message.text, message.places, tokens)
+        plain.append(replace(message, text=text, places=places))
+    return tuple(plain)
 
 
 def is_text_only(config: Any) -> bool:

@@ -15,8 +15,10 @@ from dream_cli.engines.local_model import (
     is_text_only,
     load_processor,
     load_weights,
+    plain_chat,
     quiet_libraries,
     row_seed,
+    special_tokens_of,
     with_adapter,
 )
 from dream_cli.engines.parallel import all_of
@@ -131,6 +133,7 @@ class VisionLanguageModel:
         self._tokenizer = getattr(processor, "tokenizer", processor)
         if not (getattr(processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)):
             raise UsageError(f"the model {name} has no chat template, so it cannot take a conversation; use its instruction-tuned version")
+        self._special = special_tokens_of(processor)
         self._ends = _ends(model, self._tokenizer)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._shares_prompts = not prefix_tree.why_not(model.config)
@@ -209,6 +212,7 @@ class VisionLanguageModel:
 
     def _render(self, chat: Chat) -> str:
         """Return the rendered text of a chat, with the processor's placeholder for each image; no image is read."""
+        chat = plain_chat(chat, self._special)
         marks = [
             {
                 "role": m.role,
@@ -236,6 +240,7 @@ class VisionLanguageModel:
 
     def _encode(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """Return the model's inputs for the chats, padded on the left; raise EngineError if one is too long."""
+        chats = [plain_chat(chat, self._special) for chat in chats]
         padding = {"padding": True} if self.text_only else {"processor_kwargs": {"padding": True}}
         inputs = self._processor.apply_chat_template(
             [_texts(chat) if self.text_only else _conversation(chat) for chat in chats],

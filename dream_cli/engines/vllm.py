@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
-from dream_cli.engines.local_model import row_seed
+from dream_cli.engines.local_model import plain_chat, row_seed, special_tokens_of
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
@@ -63,6 +63,7 @@ class VllmEngine(Engine):
         self.usage = Usage()
         self._llm = llm
         self._tokenizer = llm.get_tokenizer()
+        self._special = special_tokens_of(self._tokenizer)
         self._ends = _ends(checkpoint, self._tokenizer)
         self._options = _chat_options(checkpoint) | ({"chat_template_kwargs": template} if (template := no_thoughts(spec)) else {})
         self._lock = lock
@@ -109,10 +110,25 @@ class VllmEngine(Engine):
 
     def _generate(self, sampling: Sampling, items: list[tuple[Chat, int]]) -> list[Completion]:
         parameters = [_parameters(replace(sampling, seed=row_seed(chat, sampling.seed, sample))) for chat, sample in items]
-        outs = self._llm.chat([_conversation(chat) for chat, _ in items], parameters, **self._options)
+        outs = self._llm.chat([self._conversation(chat) for chat, _ in items], parameters, **self._options)
         self.usage.calls += len(items)
         self._count(outs)
         return [_completion(out) for out in outs]
+
+    def _conversation(self, chat: Chat) -> list[dict[str, Any]]:
+        """Return the chat in the format of vLLM."""
+        from dream_cli.records.images import open_rgb
+
+        return [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_pil", "image_pil": open_rgb(part)}
+                    for part in message.parts
+                ],
+            }
+            for message in plain_chat(chat, self._special)
+        ]
 
     def _count(self, outs: Sequence[Any]) -> None:
         self.usage.prompt_tokens += sum(len(out.prompt_token_ids) for out in outs)
@@ -143,7 +159,7 @@ class VllmEngine(Engine):
             options |= {"add_generation_prompt": False, "continue_final_message": True}
         # By token id: a list of the most probable tokens would omit improbable ones.
         parameters = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=list(tokens))
-        outs = self._llm.chat([[*_conversation(chat), *prefill] for chat in chats], parameters, **options)
+        outs = self._llm.chat([[*self._conversation(chat), *prefill] for chat in chats], parameters, **options)
         self._count(outs)
         return [{token: math.exp(entry.logprob) for token, entry in out.outputs[0].logprobs[0].items()} for out in outs]
 
@@ -237,21 +253,6 @@ def _parameters(sampling: Sampling) -> Any:
 def _completion(out: Any) -> Completion:
     first = out.outputs[0]
     return with_thoughts_apart(Completion(first.text, first.finish_reason, len(out.prompt_token_ids), len(first.token_ids)))
-
-
-def _conversation(chat: Chat) -> list[dict[str, Any]]:
-    from dream_cli.records.images import open_rgb
-
-    return [
-        {
-            "role": message.role,
-            "content": [
-                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_pil", "image_pil": open_rgb(part)}
-                for part in message.parts
-            ],
-        }
-        for message in chat
-    ]
 
 
 def _ends(checkpoint: Checkpoint, tokenizer: Any) -> Tokens:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dream_cli.errors import UsageError
 from dream_cli.prompts.taxonomy import Taxonomy, Term
+from dream_cli.records import special_tokens
 from dream_cli.records.record import Observation
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -64,11 +65,6 @@ _PLACEHOLDER = re.compile(
 _QUESTION = re.compile(r"^--- (\w+)\r?\n", re.MULTILINE)
 ONLY = ""  # the name of the question in a template with a single question
 _FENCE = re.compile(r"^</(\w+)>$", re.MULTILINE)
-# Special tokens of Qwen, Llama, Gemma, Mistral, DeepSeek and similar. A space after the first character makes them plain text.
-_SPECIAL_TOKEN = re.compile(
-    r"<(?=[|｜][^<>\n]{1,40}[|｜]>|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_header_id|end_header_id)>)|\[(?=/?INST\])",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -203,7 +199,7 @@ def _image_line(images: int) -> str:
 
 def _as_data(text: str, fences: str) -> str:
     """Return the text with special tokens split, and with the tags of the template's fences escaped: <\\/response>."""
-    plain = _SPECIAL_TOKEN.sub(lambda m: m[0] + " ", text)
+    plain = special_tokens.split(text)
     return re.sub(rf"<(?=\s*/?\s*(?:{fences})\s*/?\s*>)", r"<\\", plain, flags=re.IGNORECASE) if fences else plain
 
 

@@ -11,11 +11,13 @@ from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
 
+from dream_cli.engines.local_model import special_tokens_of
 from dream_cli.engines.registry import world_of
 from dream_cli.errors import DreamError, InvalidRecord, RowError, UsageError
 from dream_cli.records.images import open_rgb
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
+from dream_cli.records.special_tokens import split, split_around
 from dream_cli.training.models import ON_CPU_UNSUPPORTED, UNSUPPORTED, Start, has_fused_experts, other_plans, target_modules
 from dream_cli.training.rows import Row, plain_messages, trl_messages
 from dream_cli.training.settings import Job
@@ -24,8 +26,6 @@ Take = Callable[[Record], tuple[list[Row], "Counter[str]"]]
 _SHOWN = 20
 # Rows that are checked before more processes are started, which takes seconds; and rows per task of such a process.
 _ALONE, _BATCH = 64, 8
-# Special tokens of a processor for pixels; in a text they would be read as an image that does not exist.
-_MARKS = ("image_token", "boi_token", "video_token")
 
 
 @dataclass
@@ -62,13 +62,19 @@ class Preflight:
 
     def __init__(self, start: Start, processor: Any, limit: int | None, workers: int = 1) -> None:
         self._start, self._processor, self._limit, self._name, self._workers = start, processor, limit, start.name, workers
-        self._marks = {mark for name in _MARKS if isinstance(mark := getattr(processor, name, None), str)}
+        self._special = special_tokens_of(processor)
+
+    def plain(self, row: Row) -> Row:
+        """Return the row with special tokens in its texts split, as in the texts that the engine gives to the model."""
+        prompt = []
+        for message in row.prompt:
+            text, offsets = split_around(message.content, [place.at for place in message.places], self._special)
+            places = tuple(replace(place, at=at) for place, at in zip(message.places, offsets, strict=True))
+            prompt.append(replace(message, content=text, places=places))
+        return replace(row, prompt=tuple(prompt), answers={name: split(text, self._special) for name, text in row.answers.items()})
 
     def tokens(self, row: Row) -> int:
         """Return the length in tokens of a row with its longest response and its images; raise RowError where it cannot be trained on."""
-        texts = [*(m.content for m in row.prompt), *row.answers.values()]
-        if mark := next((mark for mark in self._marks for text in texts if mark in text), None):
-            raise InvalidRecord(f"a text holds {mark!r}, which {self._name} takes for an image; remove it")
         pictures = [open_rgb(image) for image in row.images]
         try:
             return self._count(row, pictures)
@@ -170,7 +176,8 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
 def checked(records: Iterable[Record], take: Take, preflight: Preflight, job: Job, report: Report) -> Iterator[Row]:
     """Yield the rows to train on; the report counts dropped rows and records problems."""
     judged: set[tuple[str, str]] = set()
-    for row, length in preflight.lengths(_taken(records, take, job, report=report, judged=judged)):
+    taken = _taken(records, take, job, report=report, judged=judged)
+    for row, length in preflight.lengths(row if isinstance(row, str) else preflight.plain(row) for row in taken):
         if isinstance(row, str) or isinstance(length, str):
             report.add_problem(str(length))
         elif not preflight.is_too_long(length):
