@@ -50,6 +50,29 @@ def test_the_ways_to_make_one_score(work: Workdir, way: str, score: float, calls
     assert (judgement["score"], judgement["rubric"]) == (score, f"{way}/expected")
 
 
+@pytest.mark.parametrize(
+    "given", [{"response": "<think>A diary 3.</think>\nBetter not."}, {"responses": [{"text": "A diary 3.</think>Better not."}]}]
+)
+def test_thoughts_of_a_response_from_elsewhere_are_kept_apart_and_not_judged(work: Workdir, given: dict[str, Any]) -> None:
+    row = {k: v for k, v in ROW.items() if k != "response"} | given
+    with Loopback(tokens=verdicts("8")) as server:
+        ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(row))
+        assert (ran.code, server.calls) == (0, 3)
+    (response,) = ran.rows[0]["responses"]
+    assert (response["text"], response["reasoning"], response["judgement"]["score"]) == ("Better not.", "A diary 3.", 0.65)
+    assert ran.rows[0].get("response") == given.get("response"), "the user's own field is not changed"
+    assert all("Better not." in str(body) and "A diary 3." not in str(body) for body in server.bodies)
+
+
+def test_a_response_that_ends_in_its_thoughts_is_unscored_without_a_call(work: Workdir) -> None:
+    with Loopback(tokens=verdicts("8")) as server:
+        ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"response": "<think>Is it"}))
+        assert (ran.code, server.calls) == (0, 0)
+    (response,) = ran.rows[0]["responses"]
+    assert (response["text"], response["finish_reason"], response["reasoning"]) == ("", "length", "Is it")
+    assert response["judgement"]["unscored"] == "the response is empty or was withheld by a content filter"
+
+
 def test_without_observations_helpfulness_is_rated_and_the_summary_says_that_nobody_looked(work: Workdir) -> None:
     row = {k: v for k, v in ROW.items() if k != "observations"}
     with Loopback(tokens=verdicts("6")) as server:

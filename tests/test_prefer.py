@@ -46,6 +46,16 @@ def test_a_win_is_a_win_in_both_orders(work: Workdir) -> None:
     )
 
 
+def test_thoughts_are_not_compared(work: Workdir) -> None:
+    work.write("before.jsonl", rows("<think>good</think>bad", "<think>so</think>la"))
+    work.write("after.jsonl", rows("<think>bad</think>\ngood", "<think>do</think>la"))
+    with Loopback(reply=judge, ignore=("logprobs",)) as server:
+        ran = work.dream("prefer", "before.jsonl", "after.jsonl", "--base-url", server.url, "--model", "loopback")
+        assert [sorted(shown(body)) for body in server.bodies] == [["bad", "good"]] * 2
+    assert [row["responses"][0]["text"] for row in ran.rows] == ["good", "la"]
+    assert [row["responses"][0]["reasoning"] for row in ran.rows] == ["bad", "do"]
+
+
 def test_what_cannot_be_read_is_unscored(work: Workdir) -> None:
     work.write("before.jsonl", rows("bad", "good"))
     work.write("after.jsonl", rows("good", "bad"))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dream_cli.engines.parallel import all_of
+from dream_cli.engines.thoughts import response_with_thoughts_apart
 from dream_cli.errors import RowError, Unanswered, UsageError
 from dream_cli.evaluation.judge_questions import EvaluationJudge
 from dream_cli.method.tally import Tally
@@ -51,8 +52,9 @@ class Preferrer:
         # The judge's chat has one prompt for both responses.
         if other.turns()[-1].transcript != prompt:
             raise NoRival(f"{record.id} has a different prompt in the other file; compare responses to the same prompts")
-        theirs = [other.responses[min(i, len(other.responses) - 1)] for i in range(len(record.responses))]
-        judged = await all_of(self._judged(record, prompt, *pair) for pair in zip(record.responses, theirs, strict=True))
+        ours = list(map(response_with_thoughts_apart, record.responses))
+        theirs = [response_with_thoughts_apart(other.responses[min(i, len(other.responses) - 1)]) for i in range(len(ours))]
+        judged = await all_of(self._judged(record, prompt, *pair) for pair in zip(ours, theirs, strict=True))
         return replace(record, responses=tuple(judged))
 
     async def _judged(self, record: Record, prompt: str, ours: Response, theirs: Response) -> Response:
