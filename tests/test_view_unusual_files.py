@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Workdir
 
@@ -57,3 +60,28 @@ def test_rows_that_duckdb_cannot_hold_or_read_are_shown_whole(work: Workdir) -> 
         assert (ran.code, m, end) == (0, long[3], {"id": "end", "prompt": "last"})
         assert (odd["id"], odd["prompt"]) == ("\ud83d", "half \ud83d, whole 😀, none \\ud83d")
         assert [row["error"]["kind"] for row in bad] == ["unreadable", "unreadable"]
+
+
+def test_inline_images_are_cut_for_queries_and_complete_elsewhere(work: Workdir) -> None:
+    noise = Image.effect_noise((500, 400), 90)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    noise.save(png, "PNG")
+    noise.save(jpeg, "JPEG", exif=b"Exif\0\0" + bytes(60_000))  # the size of the picture is after the first kilobyte
+    plain, photo = (base64.b64encode(data.getvalue()).decode() for data in (png, jpeg))
+    forms = [f"data:image/png;base64,{plain}", plain, {"bytes": plain, "path": None}, f"data:image/jpeg;base64,{photo}", photo]
+    lines = [json.dumps({"id": f"r{n}", "prompt": "p", "images": [image]}) for n, image in enumerate(forms)]
+    lines.append(json.dumps({"id": "escaped", "prompt": "p", "image": photo}).replace("/", "\\/"))
+    (work.path / "in.jsonl").write_text("\n".join(lines))
+    (work.path / "in.json").write_text(f"[{','.join(lines)}]")
+    for name in ("in.jsonl", "in.json"):
+        (longest,) = work.dream("view", name, "--sql", "select max(length(doc)) as n from records", "--json").rows
+        assert longest["n"] < 1300
+        (summary,) = work.dream("view", name, "--json").rows
+        assert (summary["images"]["rows"], summary["images"]["sides"]) == (6, {"to 512 px": 6})
+        ran = work.dream("view", name, "--where", "id = 'r0'", "--json")
+        assert ran.rows == [{"id": "r0", "prompt": "p", "images": [forms[0]]}]
+
+
+def test_a_query_takes_two_threads_whatever_the_machine_has(work: Workdir) -> None:
+    work.write("in.jsonl", [{"id": "a", "prompt": "p"}])
+    assert work.dream("view", "in.jsonl", "--sql", "select current_setting('threads') as n from records", "--json").rows == [{"n": 2}]

@@ -1,4 +1,4 @@
-"""A copy of a JSONL file for queries, in which long texts are cut: DuckDB parses whole batches of rows at once, in memory.
+"""A copy of a JSONL file for queries, in which inline images and long texts are cut: DuckDB holds thousands of rows at once in memory.
 
 Rows with half of a surrogate pair, which DuckDB rejects, are copied with U+FFFD in its place. Records are read from the complete file.
 """
@@ -23,9 +23,13 @@ from dream_cli.records.record import Record
 from dream_cli.records.streams import MAX_LINE, RowReader, read_line, skip_rest
 from dream_cli.records.strict_json import dumps, loads
 
-# The longest row that is copied unchanged, and the longest text of a longer row: the header of an inline image is shorter.
+# The longest row that is copied unchanged, and the longest text of a longer row.
 LONG = 256 * 1024
-_LONG_TEXT = re.compile(rb'[^"]{%d}' % LONG)
+# The length to which an inline image of more than eight times that is cut: a data: URI, or base64 that begins like a picture.
+KEPT = 1024
+_INLINE_IMAGE = re.compile(
+    rb'"((?:data:image\\?/|iVBORw0KGgo|\\?/9j\\?/|R0lGOD|UklGR)[\w+/=;,.\\-]{%d})[\w+/=\\-]{%d,}+"' % (KEPT, 7 * KEPT), re.ASCII
+)
 # An escaped backslash, a surrogate pair, or (as a group) half of one.
 _SURROGATE = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)")
 
@@ -39,11 +43,15 @@ class CutRows:
     complete: str
     starts: array[int]
 
-    def record(self, n: int, rows: RowReader) -> Record:
-        """Return the complete record of row `n`, counted from 1."""
+    def line(self, n: int) -> bytes:
+        """Return the complete row `n`, counted from 1; of a row that is too long for a record, the beginning."""
         with open(self.complete, "rb") as file:
             file.seek(self.starts[n - 1])
-            return read_line(file.readline(MAX_LINE + 1), rows, n)
+            return file.readline(MAX_LINE + 1)
+
+    def record(self, n: int, rows: RowReader) -> Record:
+        """Return the complete record of row `n`, counted from 1."""
+        return read_line(self.line(n), rows, n)
 
 
 @contextmanager
@@ -66,11 +74,13 @@ def cut_rows(path: str) -> Iterator[CutRows | None]:
 
 
 def has_long_text(path: str) -> bool:
-    """Whether a file has a text that is cut for queries."""
+    """Whether a file has a text or an inline image that is cut for queries."""
     overlap = b""
     with open(path, "rb") as file:
         while chunk := file.read(8 * LONG):
-            if _LONG_TEXT.search(overlap + chunk):
+            part = overlap + chunk
+            # Not a regular expression: it would start again at each byte of a text that is almost as long.
+            if max(map(len, part.split(b'"'))) >= LONG or _INLINE_IMAGE.search(part):
                 return True
             overlap = chunk[-LONG:]
     return False
@@ -108,10 +118,14 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _is_odd(line: bytes) -> bool:
-    return len(line) > LONG or (b"\\u" in line and any(match[1] for match in _SURROGATE.finditer(line)))
+    if len(line) > LONG or _INLINE_IMAGE.search(line):
+        return True
+    return b"\\u" in line and any(match[1] for match in _SURROGATE.finditer(line))
 
 
 def _cut_line(line: bytes) -> bytes:
+    if len(line) <= MAX_LINE:
+        line = _INLINE_IMAGE.sub(lambda match: b'"' + match[1].rstrip(b"\\") + b'"', line)
     if len(line) > LONG:
         try:
             line = b"null" if len(line) > MAX_LINE else dumps(_cut(loads(line.removeprefix(codecs.BOM_UTF8))[0]))

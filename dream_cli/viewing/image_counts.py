@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from dream_cli.errors import ImageError, InvalidRecord
 from dream_cli.records.access import Base
@@ -44,22 +47,31 @@ def count_images(tables: Tables, listed: Mapping[str, int] | None) -> ImageCount
     """Count the images of a file, unless they are `listed` already; reads the header of some files and no embedded image."""
     embedded, size = next((tables.embedded[name] for name in tables.image_columns if name in tables.embedded), (0, 0))
     rows, n = (listed["rows"], listed["n"]) if listed else lengths(tables.path, "images")
-    names: list[str] = []
+    names: Iterable[Any] = ()
     if n and not embedded:
         # A random sample of the records (the same each time), because opening every file would take too long.
-        query = f"SELECT images FROM (SELECT {tables.images()} AS images FROM ({tables.source()})) WHERE len(images) > 0"
-        rows_drawn = tables.query(f"SELECT unnest(images) FROM ({query} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0))")
-        names = [name for (name,) in rows_drawn if name]
-    sides = Counter(_side(name, tables.base) for name in names[:SAMPLE])
+        query = f"SELECT n, images FROM (SELECT n, {tables.images()} AS images FROM ({tables.source()})) WHERE len(images) > 0"
+        drawn = tables.query(f"SELECT n, images FROM ({query} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (0))")
+        names = islice((name for n, listed in drawn for name in _complete(tables, n, listed) if name), SAMPLE)
+    sides = Counter(_side(name, tables.base) for name in names)
     labels = {side: f"to {side} px" for side in SIDES} | {math.inf: f"over {SIDES[-1]} px"}
     ordered = {label: sides[side] for side, label in labels.items() if sides[side]}
     return ImageCounts(rows=rows, n=n, embedded=embedded, embedded_bytes=size, opened=sides.total(), unreadable=sides[None], sides=ordered)
 
 
-def _side(name: str, base: Base) -> float | None:
+def _complete(tables: Tables, n: int, listed: list[Any]) -> list[Any]:
+    """Return the images of row `n`, whole where those that a query lists may be cut."""
+    if tables.cut is None:
+        return listed
+    row = loads(tables.cut.line(n).removeprefix(BOM_UTF8))[0]
+    images = next((row[name] for name in tables.image_columns if row.get(name)), [])
+    return images if isinstance(images, list) else [images]
+
+
+def _side(name: Any, base: Base) -> float | None:
     """Return the smallest of `SIDES` that the longer side of an image does not exceed, None where it is missing or not an image."""
     try:
-        raw = locate(loads(name)[0] if name.startswith(("{", "[")) else name, base)
+        raw = locate(loads(name)[0] if isinstance(name, str) and name.startswith(("{", "[")) else name, base)
         longer = max(size(read_image(raw, "an image", base.access)))
     except (ImageError, InvalidRecord, ValueError):
         return None

@@ -12,7 +12,7 @@ from dream_cli.records.atomic import as_usage_error, replacing
 from dream_cli.records.columns import unread
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.strict_json import dumps
-from dream_cli.viewing.cut_rows import LONG
+from dream_cli.viewing.cut_rows import KEPT, LONG
 from dream_cli.viewing.image_counts import unread_column
 from dream_cli.viewing.printing import NARROWEST_RECORD, console, print_rows, print_summary
 from dream_cli.viewing.record_printing import print_record
@@ -85,7 +85,8 @@ def show_query(tables: Tables, sql: str, as_json: bool) -> None:
     names, rows = tables.run(sql, seconds=QUERY_SECONDS)
     if tables.cut is not None:
         sys.stderr.write(
-            f"dream view: in SQL, texts of rows of more than {LONG // 1024} kB are cut to that length; records are shown whole\n"
+            f"dream view: in SQL, inline images are cut to {KEPT // 1024} kB, and texts of rows of more than {LONG // 1024} kB to that length; "
+            "records are shown whole\n"
         )
     if as_json:
         for row in rows:

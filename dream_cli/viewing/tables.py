@@ -244,7 +244,8 @@ def open_tables(source: str | None, reading: Reading = DEFAULT_READING) -> Itera
         yield tables
 
 
-_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "600MB"}
+# Each thread has buffers of its own: with one thread per core of a large machine, ordinary files would not fit into the memory.
+_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "memory_limit": "800MB", "threads": "2"}
 
 
 def _interruptible(worker: ThreadPoolExecutor, con: Any, work: Callable[[], Any], seconds: float | None = None) -> Any:
