@@ -64,7 +64,7 @@ def _complete(tables: Tables, n: int, listed: list[Any]) -> list[Any]:
     if tables.cut is None:
         return listed
     row = loads(tables.cut.line(n).removeprefix(BOM_UTF8))[0]
-    images = next((row[name] for name in tables.image_columns if row.get(name)), [])
+    images: Any = next((row[name] for name in tables.image_columns if row.get(name)), [])
     return images if isinstance(images, list) else [images]
 
 
