@@ -95,6 +95,30 @@ def test_a_signal_during_the_imports_prints_no_traceback(work: Workdir, name: st
     assert (done.returncode, done.stderr) == (128 + getattr(signal, name), b"dream: interrupted\n")
 
 
+IGNORED = """
+import os, signal, sys, time, weakref
+from dream_cli.cli import main
+
+class Lock: ...
+
+def context(args):
+    lock = Lock()
+    released = weakref.ref(lock, lambda _: os.kill(os.getpid(), signal.{name}))
+    del lock
+    time.sleep(60)
+
+main._context = context
+main.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_where_python_ignores_exceptions_is_not_lost(work: Workdir, name: str) -> None:
+    command = [sys.executable, "-c", IGNORED.format(name=name), "sample"]
+    done = subprocess.run(command, check=False, capture_output=True, cwd=work.path, env=work.env, timeout=120)
+    assert (done.returncode, done.stderr) == (128 + getattr(signal, name), b"dream: interrupted\n")
+
+
 def shell(work: Workdir, command: str, *args: str) -> subprocess.CompletedProcess[bytes]:
     """Run `dream ARGS` in bash, in the place of {} in a line."""
     line = command.format(" ".join(map(shlex.quote, work.command(*args))))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 REPEAT = 10.0  # seconds between the interrupts of a loading model
+AGAIN = 0.1  # seconds until an interrupt is raised again that was raised where Python ignores it
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -48,7 +49,16 @@ def raise_interrupts() -> list[int]:
         # Not raised here, in the middle of a callback: raised between two callbacks, it leaves the tasks in a consistent state.
         loop.call_soon_threadsafe(_interrupt)
 
+    def ignored(raised: Any) -> None:
+        # In a finalizer or the callback of a weak reference, such as that of an import lock, Python only reports an exception.
+        if issubclass(raised.exc_type, KeyboardInterrupt) and received and hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: interrupt(received[0], None))
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        else:
+            sys.__unraisablehook__(raised)
+
     _handle(interrupt)
+    sys.unraisablehook = ignored
     return received
 
 
@@ -59,6 +69,8 @@ def _interrupt() -> None:
 def ignore_signals() -> None:
     """Ignore all signals while the process ends."""
     _handle(signal.SIG_IGN)
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _handle(handler: Any) -> None:
