@@ -163,3 +163,12 @@ def test_two_groups_with_one_field_are_refused() -> None:
 
     with pytest.raises(ValueError, match="duplicate parameter name: 'size'"):
         expanded(run)
+
+
+def test_the_value_of_a_misspelt_option_is_not_checked_as_that_of_the_guess(work: Workdir) -> None:
+    ran = work.dream("sample", "--prompt", "x")
+    assert (ran.code, ran.err) == (2, "dream: no such option --prompt; did you mean --prompts?\n")
+
+
+def test_a_missing_choice_is_one_line(work: Workdir) -> None:
+    assert work.dream("store").err == "dream: Missing argument 'ACTION'. Choose from: path, info, prune, export, import\n"

@@ -113,3 +113,25 @@ def test_images_as_json_text_or_numbers_are_sent_and_a_second_column_is_named(wo
         "dream: in.jsonl:3: the column 'image' looks like an image and is not read; --image-column image reads it",
         f"dream sample: 1 of 4 rows got an error (1 invalid), see its `error` field; the first: {d['error']['message']}",
     ]
+
+
+def test_a_named_column_that_the_first_row_lacks_is_reported_once(work: Workdir, server: Loopback) -> None:
+    work.picture("a.png")
+    rows = [{"id": str(n), "prompt": "x", "images": ["a.png"], "harmful": True} for n in range(3)]
+    work.write("in.jsonl", rows)
+    (work.path / "in.csv").write_text("id,prompt,image\n1,x,a.png\n")
+    typo = "dream: {}: no column 'imges' (--image-column); did you mean 'images'?\n"
+    far = "dream: {}: no column 'pixels' (--image-column); there are 'id', 'prompt', 'image'\n"
+    url = ("--base-url", server.url, "--no-store")
+    assert work.dream("sample", "in.jsonl", "--image-column", "imges", *url).err == typo.format("in.jsonl:1")
+    assert work.dream("sample", "in.csv", "--image-column", "pixels", *url).err == far.format("in.csv:2")
+    assert work.dream("convert", "in.jsonl", "--image-column", "imges").err.startswith(typo.format("in.jsonl:1"))
+    assert work.dream("convert", "in.jsonl", "-o", "in.parquet").code == 0
+    for name in ("in.jsonl", "in.parquet"):
+        viewed = work.dream("view", name, "--image-column", "imges", "--json")
+        assert (viewed.err, viewed.rows[0]["images"]["n"]) == (typo.format(name), 3)
+    prompt = work.dream("sample", "in.jsonl", "--prompt-column", "promt", *url)
+    assert prompt.err == "dream: in.jsonl:1: no column 'promt' (--prompt-column); did you mean 'prompt'?\n"
+    assert work.dream("sample", "in.jsonl", "--image-column", "images", *url).err == ""
+    labels = work.dream("eval", "in.jsonl", "--harmful-column", "harmfull", *url)
+    assert (labels.code, labels.err.strip().rpartition("; ")[2]) == (2, "did you mean --harmful-column harmful?")

@@ -5,6 +5,7 @@ Harmful prompts measure attack success, harmless ones over-refusal. The topic of
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,9 +33,10 @@ def is_harmful(record: Record, column: str) -> bool:
     value = record.extra.get(column)
     where = f"{record.place}: " if record.place else ""
     if value is None:
+        near = difflib.get_close_matches(column, record.extra, n=1, cutoff=0.7)
         raise InvalidRecord(
             f"{where}no 'benchmark' field: not an item of a benchmark, nor own data, as it has no label in {column!r}; "
-            "name the column that says whether the prompt is harmful with --harmful-column"
+            + (f"did you mean --harmful-column {near[0]}?" if near else "name the column of the labels with --harmful-column")
         )
     word = _word(value)
     if word in _NAMED:

@@ -95,11 +95,13 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments into the context; raise UsageError with a line for each problem."""
         problems: list[str] = []
+        guessed: set[str] = set()
+        known, left = self._known(ctx, with_values(args), problems, guessed), list[str]()
         for param in self.params:
             # Set on the instance: typer creates the parameters, so no class can be overridden.
-            vars(param)["handle_parse_result"] = _gathering(param.handle_parse_result, problems)
+            # The value of a misspelt option may belong to another option than the guessed one.
+            vars(param)["handle_parse_result"] = _gathering(param.handle_parse_result, [] if guessed & {*param.opts} else problems)
         try:
-            known, left = self._known(ctx, with_values(args), problems), list[str]()
             # Otherwise the value of an unknown option would also be reported, as an unexpected argument.
             with _gathered([] if problems else problems):
                 left = super().parse_args(ctx, known)
@@ -111,8 +113,8 @@ class Command(TyperCommand):
             raise UsageError("\n  ".join([f"{len(problems)} problems with the arguments:", *problems]) if problems[1:] else problems[0])
         return left
 
-    def _known(self, ctx: Any, args: list[str], problems: list[str]) -> list[str]:
-        """Return the arguments without unreadable options; a misspelt option is read as the most similar one."""
+    def _known(self, ctx: Any, args: list[str], problems: list[str], guessed: set[str]) -> list[str]:
+        """Return the arguments without unreadable options; a misspelt option is read as the most similar one, which is `guessed`."""
         known = list(args)
         while True:
             try:
@@ -126,14 +128,15 @@ class Command(TyperCommand):
                 # Compared without the dashes, which make any two options similar.
                 meant = next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
                 problems.append(_unknown_option(error, wrong, meant))
+                guessed |= {meant} if meant else set()
                 known[at : at + 1] = [known[at].replace(wrong, meant, 1)] if meant else []
             else:
                 return known
 
 
 def _message(error: Any) -> str:
-    """Return the message of a usage error, without the prefix of the parser."""
-    return str(error.format_message()).replace(": Value error, ", ": ")
+    """Return the message of a usage error as one line, without the prefix of the parser."""
+    return " ".join(str(error.format_message()).split()).replace(": Value error, ", ": ")
 
 
 def _unknown_option(error: Any, wrong: str, meant: str | None) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,18 @@ def unread(place: str, column: str) -> str:
     """Return the warning for a column that looks like an image and is not read."""
     option = visible_line(shlex.quote(column))
     return f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {option} reads it\n"
+
+
+def absent_columns(reading: Reading, names: Collection[str], place: str) -> str:
+    """Return the warnings for columns that `reading` names and that are not among the `names` of a row or a file."""
+    named = {"--image-column": reading.image_column, "--prompt-column": reading.prompt_column}
+    return "".join(_absent(place, option, column, names) for option, column in named.items() if column is not None and column not in names)
+
+
+def _absent(place: str, option: str, column: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(column, names, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, islice(names, 12))) or 'none'}"
+    return f"dream: {place}: no column {column!r} ({option}); {visible_line(hint)}\n"
 
 
 class UnreadColumns:

@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 
 from dream_cli.errors import RowError, UsageError, as_row_error
 from dream_cli.records.access import Base
-from dream_cli.records.columns import DEFAULT_READING, PICTURES, Reading, UnreadColumns, each_image
+from dream_cli.records.columns import DEFAULT_READING, PICTURES, Reading, UnreadColumns, absent_columns, each_image
 from dream_cli.records.failure import Failure
 from dream_cli.records.image_bytes import listed_bytes
 from dream_cli.records.image_paths import locate
@@ -216,7 +216,9 @@ def damaged(name: str, number: int, error: Exception) -> Record:
 
 
 class RowReader:
-    """Makes records from the rows of one source; a column that looks like an image and is not read is reported to `unread`.
+    """Makes records from the rows of one source.
+
+    A column that looks like an image and is not read is reported to `unread`; a named column that the first row lacks, on stderr.
 
     `name` is the source's name for messages; relative image paths start at `base`.
     """
@@ -224,6 +226,7 @@ class RowReader:
     def __init__(self, name: str, base: Base, reading: Reading = DEFAULT_READING) -> None:
         self.name, self.base, self.reading = name, base, reading
         self.unread: UnreadColumns | None = UnreadColumns(reading.prompt_column)
+        self._has_row = False
 
     def record(self, raw: Any, number: int, problem: str | None = None) -> Record:
         """Return the record of row `number`; a malformed value, or `problem`, a message about its text, becomes its error."""
@@ -234,9 +237,16 @@ class RowReader:
             return Record(error=error, extra=fields, order=tuple(fields), place=place, access=self.base.access)
         record = self.known(to_record(raw, self.name, number=number, base=self.base, reading=self.reading))
         if isinstance(raw, dict):
+            self._report_absent(raw, place)
             # A dialect may read the images of a column that the record then lacks.
             self._report_unread(record, record.extra if record.images else raw)
         return record
+
+    def _report_absent(self, row: Json, place: str) -> None:
+        """Report named columns that the first row lacks, before a model is asked without its images."""
+        if not self._has_row:
+            self._has_row = True
+            sys.stderr.write(absent_columns(self.reading, row, place))
 
     def row(self, raw: Json | RowError, number: int) -> Record:
         """Return the record of row `number`, which is a JSON object already or the error of a row that could not be read."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import as_usage_error, replacing
-from dream_cli.records.columns import unread
+from dream_cli.records.columns import absent_columns, unread
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.strict_json import dumps
 from dream_cli.viewing.cut_rows import KEPT, LONG
@@ -40,6 +40,8 @@ def check_options(selection: Selection, limit: int | None, sql: str | None, html
 def show_summary(tables: Tables, as_json: bool) -> None:
     """Print the summary of a file."""
     summary = summarise(tables)
+    if summary.rows:
+        sys.stderr.write(absent_columns(tables.reading, tables.columns.keys() | tables.keys(), tables.shown))
     column = None if summary.images.n else unread_column(tables)
     if column is not None:
         sys.stderr.write(unread(tables.shown, column))

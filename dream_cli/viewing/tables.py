@@ -170,7 +170,8 @@ class Tables:
     @property
     def image_columns(self) -> tuple[str, ...]:
         """The columns that may hold a record's images; the first that is not empty is used."""
-        return (self.reading.image_column,) if self.reading.image_column else ("images", "image")
+        named = self.reading.image_column
+        return ("images", "image") if named is None else tuple(dict.fromkeys((named, "images", "image")))
 
     def _images_of(self, name: str) -> str:
         kind = self.columns.get(name)
