@@ -170,5 +170,11 @@ def test_the_value_of_a_misspelt_option_is_not_checked_as_that_of_the_guess(work
     assert (ran.code, ran.err) == (2, "dream: no such option --prompt; did you mean --prompts?\n")
 
 
+def test_the_value_of_an_unknown_option_is_not_reported_as_a_file(work: Workdir) -> None:
+    assert work.dream("sample", "-t", "0.5", "--limit", "0").err.splitlines()[1:2] == ["  no such option -t"]
+    assert "0.5" not in work.dream("sample", "-t", "0.5").err
+    assert "nope.jsonl does not exist" in work.dream("sample", "--limit", "0", "nope.jsonl").err
+
+
 def test_a_missing_choice_is_one_line(work: Workdir) -> None:
     assert work.dream("store").err == "dream: Missing argument 'ACTION'. Choose from: path, info, prune, export, import\n"

@@ -291,6 +291,11 @@ def test_a_parquet_column_that_occurs_twice_is_refused(work: Workdir) -> None:
         ("in.jsonl", b'[{"prompt": "x"}, {"prompt": "y"}]\n', "in.jsonl is a JSON array; name it in.json"),
         ("in.jsonl", b'{\n  "prompt": "x"\n}\n', "in.jsonl is JSON over several lines; a record is one line (jq -c . in.jsonl)"),
         ("in.json", b'{"data": [{"prompt": "x"}]}', "in.json is a JSON object; its rows seem to be in 'data' (jq .data in.json)"),
+        (
+            "in.json",
+            b'{"0": {"prompt": "x"}, "1": {"prompt": "y"}}',
+            "in.json is a JSON object; its rows seem to be its values (jq '[.[]]' in.json)",
+        ),
         ("in.json", b'{"prompt": "x"}', "in.json is not a JSON array; if it holds one object per line, name it in.jsonl"),
     ],
 )

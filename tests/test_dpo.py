@@ -160,6 +160,12 @@ def test_no_pairs_are_no_run(tmp_path: Path, llava: Path, rows: list[dict[str, A
     assert not (tmp_path / "out" / "rows.arrow").exists()
 
 
+def test_pairs_that_are_all_too_long_are_named_as_such(tmp_path: Path, llava: Path) -> None:
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path, 2))
+    with pytest.raises(UsageError, match=r"in\.jsonl: all usable rows are longer than 3 tokens \(--max-length.*2 too long"):
+        training.train("dpo", training.job(source, llava, tmp_path / "out", max_length=3))
+
+
 def test_one_pair_is_enough(tmp_path: Path, llava: Path) -> None:
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path, 2)[1:])
     assert training.train("dpo", training.job(source, llava, tmp_path / "out", schedule=Schedule())).record["steps"] == 1

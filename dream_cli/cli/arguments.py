@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -129,9 +130,18 @@ class Command(TyperCommand):
                 meant = next((name for name in near if difflib.get_close_matches(wrong.lstrip("-"), [name.lstrip("-")])), None)
                 problems.append(_unknown_option(error, wrong, meant))
                 guessed |= {meant} if meant else set()
-                known[at : at + 1] = [known[at].replace(wrong, meant, 1)] if meant else []
+                if meant:
+                    known[at] = known[at].replace(wrong, meant, 1)
+                    continue
+                # The next word is most likely its value, unless it is a file.
+                ends = at + 2 if known[at] == wrong and _is_value(known[at + 1 :]) else at + 1
+                del known[at:ends]
             else:
                 return known
+
+
+def _is_value(words: list[str]) -> bool:
+    return bool(words) and not words[0].startswith("-") and not os.path.exists(words[0])
 
 
 def _message(error: Any) -> str:

@@ -9,6 +9,8 @@ from dream_cli.errors import UsageError
 _HEAD = 64 * 1024  # bytes that are read; the file may be large
 # The first key of an object whose value is a list of objects.
 _WRAPPED = re.compile(rb'"([^"\\]{1,80})"\s*:\s*\[\s*\{')
+# An object of rows by their index, as pandas writes it.
+_INDEXED = re.compile(rb'\{\s*"\d+"\s*:\s*\{')
 
 
 def check_layout(source: str, suffix: str) -> None:
@@ -36,6 +38,8 @@ def check_layout(source: str, suffix: str) -> None:
             if wrapped := _WRAPPED.search(text) if text.startswith(b"{") else None:
                 key = wrapped[1].decode(errors="replace")
                 raise UsageError(f"{source} is a JSON object; its rows seem to be in {key!r} (jq .{key} {source})")
+            if _INDEXED.match(text):
+                raise UsageError(f"{source} is a JSON object; its rows seem to be its values (jq '[.[]]' {source})")
             raise UsageError(f"{source} is not a JSON array; if it holds one object per line, name it {source}l")
         return
     lines = [line.strip() for line in text.split(b"\n", 2) if line.strip()]

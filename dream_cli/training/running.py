@@ -172,7 +172,8 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
     if job.held_out is not None:
         _prepare_held_out(job, method, preflight=preflight, report=report, out=out)
     if not report.rows and not report.problems:
-        raise UsageError(f"{job.source or 'stdin'}: {method.nothing} ({_in_words(report)})")
+        too_long = f"all usable rows are longer than {limit} tokens (--max-length, or the limit of the model)"
+        raise UsageError(f"{job.source or 'stdin'}: {too_long if report.too_long else method.nothing} ({_in_words(report)})")
     _report_rows(job, method, report, limit)
     return report
 
