@@ -241,6 +241,12 @@ def test_a_model_without_chat_template_is_refused(llava: Path) -> None:
         answered(llava, lambda engine: engine.generate(RED, GREEDY, [0]))
 
 
+def test_a_template_that_prints_the_parts_of_a_message_is_refused(llava: Path) -> None:
+    (llava / "chat_template.jinja").write_text("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}")
+    with pytest.raises(UsageError, match="expects a text as content"):
+        answered(llava, lambda engine: engine.generate(WORDS, GREEDY, [0]))
+
+
 def test_loading_writes_nothing(llava: Path, capfd: pytest.CaptureFixture[str]) -> None:
     answered(llava, lambda engine: engine.generate(RED, DRAWN, [0]))
     assert capfd.readouterr() == ("", "")

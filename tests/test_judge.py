@@ -209,3 +209,11 @@ def test_a_one_that_the_server_does_not_complete_is_an_uncertainty_in_the_record
     assert (far["rubric"], far["helpfulness"], far.get("uncertainty")) == ("helpfulness/parsed", 0.9, None)
     line = "  1 score is uncertain, by up to 0.45 of 10 points: the server does not continue a reply from the 1 of 1 and 10 (see `uncertainty`)\n"
     assert ran.err.count(line) == 1
+
+
+def test_the_summary_speaks_of_one_row_in_the_singular(work: Workdir, server: Loopback) -> None:
+    lost = {"id": "b", "prompt": "p", "error": {"stage": "sample", "kind": "image", "message": "m"}}
+    rows = [{"id": "a", "prompt": "p", "responses": [{"text": "x"}]}, lost]
+    ran = work.dream("judge", "--base-url", server.url, stdin="".join(json.dumps(row) + "\n" for row in rows))
+    assert "  1 prompt has no observations: nobody looked for risks (dream disentangle), so its responses are rated" in ran.err
+    assert ran.err.endswith("  1 row came with an error and was passed on\n")

@@ -77,6 +77,19 @@ def plain_chat(chat: Sequence[ChatMessage], tokens: re.Pattern[str]) -> Chat:
     return tuple(plain)
 
 
+def prints_parts(processor: Any) -> bool:
+    """Whether the chat template of a vision-language model expects a text as content, and prints the parts of a message as a Python list."""
+    parts = [{"type": "text", "text": "Hello"}]
+    try:
+        rendered = processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
+    except Exception:  # noqa: BLE001 - an error of a template is reported for the row that it is about
+        return False
+    return str(parts) in rendered
+
+
+PRINTS_PARTS = "has a chat template that expects a text as content, so it cannot place images; use a template that reads content parts"
+
+
 def is_text_only(config: Any) -> bool:
     """Whether a model of this configuration is a language model that takes no images."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES

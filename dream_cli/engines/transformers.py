@@ -11,11 +11,13 @@ from dream_cli.engines import prefix_tree, shared_samples
 from dream_cli.engines.batching import Batcher
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import (
+    PRINTS_PARTS,
     first_line,
     is_text_only,
     load_processor,
     load_weights,
     plain_chat,
+    prints_parts,
     quiet_libraries,
     row_seed,
     special_tokens_of,
@@ -133,6 +135,8 @@ class VisionLanguageModel:
         self._tokenizer = getattr(processor, "tokenizer", processor)
         if not (getattr(processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)):
             raise UsageError(f"the model {name} has no chat template, so it cannot take a conversation; use its instruction-tuned version")
+        if not self.text_only and prints_parts(processor):
+            raise UsageError(f"the model {name} {PRINTS_PARTS}")
         self._special = special_tokens_of(processor)
         self._ends = _ends(model, self._tokenizer)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -14,6 +14,7 @@ from dream_cli.evaluation.judge_questions import by_rule
 from dream_cli.evaluation.rates import Key, Rate, keys, outcomes, rates
 from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
+from dream_cli.records.visible import amount
 from dream_cli.stats.intervals import smallest_difference
 
 
@@ -42,7 +43,7 @@ class Summary:
             # Two independent models with rate p differ on 2 p (1 - p) of the items.
             p = 0.5 if r.rate is None or not 0 <= r.rate <= 1 else r.rate
             smallest = smallest_difference(r.n + r.unscored, 2 * p * (1 - p))
-            parts.append(f"{r.title} {100 * smallest:.1f} points on {r.n + r.unscored} items")
+            parts.append(f"{r.title} {100 * smallest:.1f} points on {amount(r.n + r.unscored, 'item')}")
         return "smallest difference that McNemar's exact test can show here (80 % power, 5 % level): " + ", ".join(parts)
 
     def to_dict(self) -> Json:

@@ -98,9 +98,9 @@ class Scores:
         if self.not_observed:
             lines.append(
                 f"  {amount(self.not_observed, 'prompt', 'have')} no observations: nobody looked for risks (dream disentangle), "
-                "so their responses are rated by helpfulness, with the veto on harm"
+                f"so {'its' if self.not_observed == 1 else 'their'} responses are rated by helpfulness, with the veto on harm"
             )
         lines += [f"  unscored: {n} x {reason}" for reason, n in self.unscored.most_common(5)]
         if tally.passed_on:
-            lines.append(f"  {amount(tally.passed_on, 'row')} came with an error and were passed on")
+            lines.append(f"  {amount(tally.passed_on, 'row')} came with an error and {'was' if tally.passed_on == 1 else 'were'} passed on")
         return "\n".join(lines) + "\n"

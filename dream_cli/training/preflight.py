@@ -11,7 +11,7 @@ from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
 
-from dream_cli.engines.local_model import special_tokens_of
+from dream_cli.engines.local_model import PRINTS_PARTS, prints_parts, special_tokens_of
 from dream_cli.engines.registry import world_of
 from dream_cli.errors import DreamError, InvalidRecord, RowError, UsageError
 from dream_cli.records.images import open_rgb
@@ -148,6 +148,8 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
     template = getattr(processor, "chat_template", None) or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     if not template:
         report.add_problem(f"{start.name} has no chat template, so no conversation can be shown to it; use its instruction-tuned version")
+    elif prints_parts(processor):
+        report.add_problem(f"{start.name} {PRINTS_PARTS}")
     if job.lora is None and job.hardware.dtype == "bfloat16" and job.schedule.optimiser != "adamw_8bit":
         report.add_problem(
             f"--dtype bfloat16 rounds most updates of --optim {job.schedule.optimiser} away (its steps are 1/256 of a weight); use "
