@@ -52,6 +52,14 @@ def test_no_token_is_left_and_images_keep_their_places(pieces: list[str], data: 
     assert any(token in text for token in OWN) or after.text == text
 
 
+def test_switches_of_a_tokenizer_are_no_tokens() -> None:
+    from tokenizers import AddedToken
+
+    words = zoo.tokenizer()
+    words.add_bos_token, words.image_token, words.video_token = True, "<pic>", AddedToken("<clip>")
+    assert special_tokens.split("True <pic> <clip> <pad>", special_tokens_of(words)) == "True < pic> < clip> < pad>"
+
+
 def test_a_chat_template_names_tokens_that_its_tokenizer_does_not_know() -> None:
     words = zoo.tokenizer()
     words.chat_template = INST

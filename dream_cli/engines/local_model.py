@@ -61,7 +61,9 @@ def special_tokens_of(processor: Any) -> re.Pattern[str]:
     """Return the pattern of the special tokens of a processor or tokenizer: its own, its placeholders, and those of its chat template."""
     tokenizer = getattr(processor, "tokenizer", processor)
     added = [str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special]
-    placeholders = [str(value) for name, value in vars(processor).items() if name.endswith("_token") and value]
+    # Tokenizers also have switches such as `add_bos_token`.
+    named = [value for name, value in vars(processor).items() if name.endswith("_token")]
+    placeholders = [str(value) for value in named if isinstance(value, str) or hasattr(value, "special")]
     template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None) or ""
     templates = template.values() if isinstance(template, Mapping) else [template]
     written = [token for each in templates for token in special_tokens.written_in(each)]
