@@ -218,8 +218,8 @@ def test_a_published_prompt_may_stand_in_for_our_words() -> None:
     assert {name for name, _ in turns} == set(PUBLISHED)
     for _, ours in turns:
         filled = Prompts.load().judge_published("", ours, {k: f"<{k}>" for k in ("prompt", "warning", "reference", "response")})
-        assert "<response>" in filled
-        assert "{" not in filled
+        assert "<response>" in filled.text
+        assert "{" not in filled.text
 
 
 @pytest.mark.parametrize("model", ["gpt4", "llama2new"])

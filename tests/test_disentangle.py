@@ -16,15 +16,15 @@ from tests.loopback import Loopback, Positions
 RISK = {"malicious_content": "read her diary", "source": "Text Instructions", "risk_category": "privacy"}
 CANONICAL = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
 
-RISKY = 0.857143  # a Yes of 0.9 to the question whether there is a risk: odds of 9 : 1 over 3 : 2
+RISKY = 0.9  # a Yes of 0.9 to the question whether there is a risk
 
 
 def requests(server: Loopback) -> list[str]:
     texts = [json.dumps(body["messages"]) for body in server.bodies]
     marks = {
-        "risk of the image": "because of what the image shows",
-        "risk of the text": "Does this request have a risk? Answer",
-        "risk of both": "with its image if there is one",
+        "risk of the image": "whether the image of an instruction brings in a risk",
+        "risk of the text": "public facts. Answer",
+        "risk of both": "What an image shows is part of the instruction",
         "list of the image": "the image brings in",
         "list of the text": "what it quotes or describes",
         "list of both": "what only both mean",
@@ -156,9 +156,9 @@ def test_several_images_are_shown_in_their_order(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [RISK])) as server:
         work.dream("disentangle", "in.jsonl", "--base-url", server.url)
         shown = [
-            [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+            [part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
             for body in server.bodies
-            if isinstance(body["messages"][0]["content"], list)
+            if isinstance(body["messages"][-1]["content"], list)
         ]
     one, two = shown[0]
     assert one != two

@@ -138,4 +138,4 @@ def test_a_verdict_counts_where_the_allowed_answers_cover_half(work: Workdir, co
         assert verdict["unscored"].startswith(f"the allowed answers cover only {covered:.2f} of the probability")
         assert "1 of 1 item is unscored" in ran.err
     else:
-        assert (verdict["value"], verdict["probability"]) == (True, 0.875)  # odds of 3 : 1 over 3 : 7
+        assert (verdict["value"], verdict["probability"]) == (True, 0.847826)  # odds of 3 : 1 over 7 : 13

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from dream_cli.method.metrics import without_bias
 from tests.conftest import Workdir
 from tests.loopback import Loopback, Positions
 
@@ -125,13 +124,13 @@ def test_one_of_two_wordings_is_enough_for_the_veto(work: Workdir, first: float,
     with Loopback(tokens=tokens) as server:
         ran = work.dream("judge", "--base-url", server.url, stdin=json.dumps(ROW | {"observations": []}))
     judgement = ran.rows[0]["responses"][0]["judgement"]
-    leaning = without_bias(first, 0.6)  # of the facts of the first wording: the risk is the less probable one
-    assert (judgement["harm"], judgement["score"]) == (pytest.approx(max(leaning, second), abs=1e-6), score)
+    # Of the facts of the first wording, the risk is the less probable one.
+    assert (judgement["harm"], judgement["score"]) == (pytest.approx(max(first, second), abs=1e-6), score)
 
 
-@pytest.mark.parametrize(("label", "harm", "score"), [(None, 0.0, 1.0), (False, 0.0, 1.0), ("unclear", 0.0, 1.0), (True, 0.7, 0.0)])
+@pytest.mark.parametrize(("label", "harm", "score"), [(None, 0.0, 1.0), (False, 0.0, 1.0), ("unclear", 0.0, 1.0), (True, 0.65, 0.0)])
 def test_a_label_stands_against_a_risk_that_was_missed(work: Workdir, label: Any, harm: float, score: float) -> None:
-    # The judge sees no risk in the request, and an answer that goes along: odds of 1 : 1 over 3 : 7.
+    # The judge sees no risk in the request, and an answer that goes along: odds of 1 : 1 over 7 : 13.
     shares = {"dangerous, illegal": 0.0, "say yes to what": 0.5, "because of the response": 0.1}
 
     def tokens(body: dict[str, Any]) -> Positions:
@@ -193,7 +192,7 @@ def test_probabilities_count_where_the_allowed_answers_cover_half(work: Workdir,
     else:
         assert (judgement["recognised"], judgement["observation_score"]) == ([0.75, 0.75], 0.75)
         # The same answer to the question about harm is a veto.
-        assert (judgement["harm"], judgement["score"]) == (0.875, 0.0)
+        assert (judgement["harm"], judgement["score"]) == (0.847826, 0.0)  # odds of 3 : 1 over 7 : 13
 
 
 def test_a_one_that_the_server_does_not_complete_is_an_uncertainty_in_the_record_and_the_summary(work: Workdir) -> None:

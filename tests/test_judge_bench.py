@@ -25,7 +25,7 @@ def answers(risks: dict[str, float]) -> Any:
     """Answer Yes with the probability that stands in the word of the request or the response, and list one risk."""
 
     def tokens(body: dict[str, Any]) -> Positions:
-        message = body["messages"][0]["content"]
+        message = body["messages"][-1]["content"]
         if body.get("logprobs"):
             yes = next(p for word, p in risks.items() if word in message)
             return [[("Yes", 0.8 * yes), ("No", 0.8 * (1 - yes)), ("Perhaps", 0.2)]]

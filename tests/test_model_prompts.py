@@ -87,7 +87,7 @@ def test_the_terms_count_where_a_template_names_them(tmp_path: Path) -> None:
 def test_what_a_model_carries_is_used_and_what_the_user_supplies_wins(tmp_path: Path) -> None:
     model = carry(tmp_path / "model", judge_harm="Harm in {response}?", judge_global="Score of {response}?", unheard_of="Hm?")
     prompts, warnings = judge_of(model)
-    assert prompts.questions("judge_harm", "Hello", "Hi")[ONLY] == "Harm in Hi?" and prompts.judge_helpfulness(
+    assert prompts.questions("judge_harm", "Hello", "Hi")[ONLY].text == "Harm in Hi?" and prompts.judge_helpfulness(
         "Hello", "Hi"
     ) == OURS.judge_helpfulness("Hello", "Hi")
     assert warnings == [] and set(prompts.templates) == set(NAMES)
@@ -95,8 +95,8 @@ def test_what_a_model_carries_is_used_and_what_the_user_supplies_wins(tmp_path: 
     (tmp_path / "mine" / "judge_harm.txt").write_text("My words: {response}")
     prompts, warnings = judge_of(model, Prompts.load(tmp_path / "mine"))
     assert (
-        prompts.questions("judge_harm", "Hello", "Hi")[ONLY] == "My words: Hi"
-        and prompts.judge_global("Hello", None, "Hi") == "Score of Hi?"
+        prompts.questions("judge_harm", "Hello", "Hi")[ONLY].text == "My words: Hi"
+        and prompts.judge_global("Hello", None, "Hi").text == "Score of Hi?"
     )
     assert warnings == [
         "warning: my-model was trained with other prompts for judge_harm; leave out --prompts and --taxonomy to use its own"
@@ -108,7 +108,7 @@ def test_the_terms_that_a_model_carries_are_used(tmp_path: Path) -> None:
     terms = {"sources": [{"name": "text instruction", "meaning": ""}], "categories": [{"name": "Noise", "meaning": "din"}]}
     (model / "prompts" / "taxonomy.json").write_text(json.dumps(terms))
     prompts, warnings = judge_of(model)
-    assert prompts.questions("observe_text", "Hello")[ONLY] == "Which of these?\n- Noise: din" and warnings == []
+    assert prompts.questions("observe_text", "Hello")[ONLY].text == "Which of these?\n- Noise: din" and warnings == []
     mine = Prompts.load(taxonomy=TEMPLATES.parent / "taxonomy.json")
     step = with_model_prompts(Disentangler(LocalEngine(model), mine), warnings.append)
     assert step.prompts.taxonomy == OURS.taxonomy
@@ -119,9 +119,9 @@ def test_the_terms_that_a_model_carries_are_used(tmp_path: Path) -> None:
 
 def test_a_model_with_one_wording_of_a_question_is_asked_in_that_one_alone(tmp_path: Path) -> None:
     one = carry(tmp_path / "one", judge_harm="Harm in {response}?")
-    assert judge_of(one)[0].judge_harm_again("Hello", "Hi") == "Harm in Hi?"
+    assert judge_of(one)[0].judge_harm_again("Hello", "Hi").text == "Harm in Hi?"
     two = carry(tmp_path / "two", judge_harm="Harm in {response}?", judge_harm_again="Hurt by {response}?")
-    assert judge_of(two)[0].judge_harm_again("Hello", "Hi") == "Hurt by Hi?"
+    assert judge_of(two)[0].judge_harm_again("Hello", "Hi").text == "Hurt by Hi?"
     none = carry(tmp_path / "none", judge_global="Score of {response}?")
     assert judge_of(none)[0].judge_harm_again("Hello", "Hi") == OURS.judge_harm_again("Hello", "Hi")
 
@@ -151,8 +151,8 @@ def test_an_adapter_speaks_before_its_base(tmp_path: Path) -> None:
     base = carry(tmp_path / "base", judge_harm="Base: {response}?")
     adapter = carry(tmp_path / "adapter", judge_harm="Adapter: {response}?")
     (base / "dream_world.json").write_text('{"name": "toy"}')
-    assert judge_of(base)[0].questions("judge_harm", "Hello", "Hi")[ONLY] == "Base: Hi?"
-    assert judge_of(base, adapter=adapter)[0].questions("judge_harm", "Hello", "Hi")[ONLY] == "Adapter: Hi?"
+    assert judge_of(base)[0].questions("judge_harm", "Hello", "Hi")[ONLY].text == "Base: Hi?"
+    assert judge_of(base, adapter=adapter)[0].questions("judge_harm", "Hello", "Hi")[ONLY].text == "Adapter: Hi?"
     assert Checkpoint(base, adapter).world == World("toy") and Checkpoint(adapter).world is None
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 
 from dream_cli.engines.protocol import ChatMessage
+from dream_cli.prompts.rendering import Question
 from dream_cli.records.images import prepare
 from dream_cli.records.record import Image, Turn
 
 
-def question(text: str, images: Sequence[Image] = ()) -> list[ChatMessage]:
-    """Return the chat of one question about the images; raise ImageError if an image cannot be read."""
-    return [ChatMessage("user", text, tuple(map(prepare, images)))]
+def question(content: Question, images: Sequence[Image] = ()) -> list[ChatMessage]:
+    """Return the chat of one question about the images, after its examples; raise ImageError if an image cannot be read."""
+    examples = [ChatMessage(role, text) for role, text in zip(cycle(("user", "assistant")), content.examples, strict=False)]
+    return [*examples, ChatMessage("user", content.text, tuple(map(prepare, images)))]
 
 
 def conversation(turn: Turn, images: Sequence[Image], text: str | None = None, system: str | None = None) -> list[ChatMessage]:

@@ -5,6 +5,10 @@ its fence nor contain a special token of a chat template.
 
 A template may have several questions about one case. Each begins with a line `--- NAME`; the text before the first one is their common
 prefix, which an engine reads once.
+
+A question may have examples, as turns of the chat before it: the text up to a line `=== assistant` is the first example, the text up
+to the next line `=== user` is its answer, and so on; the question itself comes last. A small model follows examples that are turns
+far better than examples in a text (docs/eval.md has figures).
 """
 
 from __future__ import annotations
@@ -63,8 +67,17 @@ _PLACEHOLDER = re.compile(
     r"\{(image|prompt|sources|categories|observations|observation|response|content|source|category|warning|other|output|text|harm_cate)\}"
 )
 _QUESTION = re.compile(r"^--- (\w+)\r?\n", re.MULTILINE)
+_TURN = re.compile(r"\r?\n=== (user|assistant)\r?\n")
 ONLY = ""  # the name of the question in a template with a single question
 _FENCE = re.compile(r"^</(\w+)>$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to a model. Before it come examples: such a question, its answer, the next question, and so on."""
+
+    text: str
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,7 @@ class Prompts:
     @cached_property
     def hashes(self) -> Mapping[str, str]:
         """The SHA-256 of each role's template, with the taxonomy filled in."""
-        return {role: hashlib.sha256(self._fill(role, {}).encode()).hexdigest() for role in self.templates}
+        return {role: hashlib.sha256(self._fill_text(role, {}).encode()).hexdigest() for role in self.templates}
 
     @cached_property
     def sha256(self) -> str:
@@ -122,66 +135,78 @@ class Prompts:
 
     def fixed_parts(self, name: str) -> list[str]:
         """Return the text between the placeholders of a template, with the taxonomy filled in."""
-        filled = self._fill(name, {})
+        filled = self._fill_text(name, {})
         return _PLACEHOLDER.split(filled)[::2]
 
-    def questions(self, role: str, prompt: str, response: str = "", *, images: int = 0) -> Mapping[str, str]:
+    def questions(self, role: str, prompt: str, response: str = "", *, images: int = 0) -> Mapping[str, Question]:
         """Return the questions of a role about a request and its response, by name; a single question has the name ONLY.
 
         These roles are `judge_harm`, `judge_effective`, `judge_refusal` and `observe_*`.
         """
         return self._fill_all(role, {"prompt": prompt, "response": response}, images)
 
-    def verify(self, prompt: str, claim: Observation, *, images: int = 0) -> str:
+    def verify(self, prompt: str, claim: Observation, *, images: int = 0) -> Question:
         """Return the question whether one observation is correct (Yes/No)."""
         values = {"content": claim.malicious_content, "source": claim.source, "category": claim.risk_category}
         return self._fill("verify", {"prompt": prompt, **values}, images)
 
-    def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str, *, images: int = 0) -> str:
+    def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str, *, images: int = 0) -> Question:
         """Return the question for the global score, 0 to 10; absent observations are rendered as "not looked for"."""
         known = "not looked for" if observations is None else written(observations)
         return self._fill("judge_global", {"prompt": prompt, "observations": known, "response": response}, images)
 
-    def judge_observation(self, prompt: str, observation: Observation, response: str, *, images: int = 0) -> str:
+    def judge_observation(self, prompt: str, observation: Observation, response: str, *, images: int = 0) -> Question:
         """Return the question whether the response recognises one observation (Yes/No)."""
         values = {"prompt": prompt, "observation": written_one(observation), "response": response}
         return self._fill("judge_observation", values, images)
 
-    def judge_helpfulness(self, prompt: str, response: str, *, images: int = 0) -> str:
+    def judge_helpfulness(self, prompt: str, response: str, *, images: int = 0) -> Question:
         """Return the question how helpful the response to a harmless prompt is, 0 to 10."""
         return self._fill("judge_helpfulness", {"prompt": prompt, "response": response}, images)
 
-    def judge_harm_again(self, prompt: str, response: str, *, images: int = 0) -> str:
+    def judge_harm_again(self, prompt: str, response: str, *, images: int = 0) -> Question:
         """Return the question about harm in its second wording (Yes/No)."""
         return self._fill("judge_harm_again", {"prompt": prompt, "response": response}, images)
 
-    def judge_warned(self, prompt: str, warning: str, response: str, *, images: int = 0) -> str:
+    def judge_warned(self, prompt: str, warning: str, response: str, *, images: int = 0) -> Question:
         """Return the question whether the response is safe, given the safety warning of the item (Yes/No; SIUO, section 4)."""
         return self._fill("judge_warned", {"prompt": prompt, "warning": warning, "response": response}, images)
 
-    def judge_preference(self, prompt: str, response: str, other: str, *, images: int = 0) -> str:
+    def judge_preference(self, prompt: str, response: str, other: str, *, images: int = 0) -> Question:
         """Return the question which of two responses is better (A, the first, or B)."""
         return self._fill("judge_preference", {"prompt": prompt, "response": response, "other": other}, images)
 
     def respond_observed(self, prompt: str, observations: Sequence[Observation]) -> str:
         """Return the prompt with the observations in the context: DREAM without training."""
-        return self._fill("respond_observed", {"prompt": prompt, "observations": written(observations)})
+        return self._fill_text("respond_observed", {"prompt": prompt, "observations": written(observations)})
 
-    def judge_published(self, name: str, ours: str, values: Mapping[str, str]) -> str:
+    def judge_published(self, name: str, ours: str, values: Mapping[str, str]) -> Question:
         """Return the judge prompt of a benchmark: the published one if the user supplies it (`NAME.txt`), else `ours`."""
-        return _PUBLISHED.sub(lambda m: values.get(_PUBLISHED_ALIASES.get(m[1], m[1]), m[0]), self.published.get(name, ours))
+        return Question(_PUBLISHED.sub(lambda m: values.get(_PUBLISHED_ALIASES.get(m[1], m[1]), m[0]), self.published.get(name, ours)))
 
-    def _fill(self, name: str, values: Mapping[str, str], images: int = 0) -> str:
-        return self._filled(name, self.templates[name], values, images)
+    def _fill_text(self, name: str, values: Mapping[str, str]) -> str:
+        return self._filled(name, self.templates[name], values, 0)
 
-    def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, str]:
+    def _fill(self, name: str, values: Mapping[str, str], images: int = 0) -> Question:
+        return self._fill_turns(name, self.templates[name], values, images)
+
+    def _fill_turns(self, name: str, template: str, values: Mapping[str, str], images: int) -> Question:
+        # The template is split before it is filled, so that data cannot begin a turn.
+        first, *rest = _TURN.split(template)
+        roles, turns = rest[::2], [first, *rest[1::2]]
+        if roles != ["assistant", "user"] * (len(roles) // 2):
+            raise UsageError(f"the template {name}: its lines `=== assistant` and `=== user` must alternate and end with `=== user`")
+        *examples, text = (self._filled(name, turn, values, images) for turn in turns)
+        return Question(text, tuple(examples))
+
+    def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, Question]:
         # The template is split before it is filled, so that data cannot begin a question.
         shared, *parts = _QUESTION.split(self.templates[name])
         if not parts:
-            return {ONLY: self._filled(name, shared, values, images)}
+            return {ONLY: self._fill_turns(name, shared, values, images)}
         # A question ends without the line break before the next one, like a template.
         texts = (shared + text.removesuffix("\n") for text in parts[1::2])
-        return {fact: self._filled(name, text, values, images) for fact, text in zip(parts[::2], texts, strict=True)}
+        return {fact: self._fill_turns(name, text, values, images) for fact, text in zip(parts[::2], texts, strict=True)}
 
     def _filled(self, name: str, template: str, values: Mapping[str, str], images: int) -> str:
         side = {"observe_image": "image", "observe_text": "text"}.get(name)

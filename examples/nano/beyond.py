@@ -46,7 +46,7 @@ def main() -> None:
         read = reader.answer([Lesson("read", READ, "", Picture("?"))] * len(images), images)
         figures[name] = {"images": len(images), "word_error_rate": error_rate([words(t) for t in texts], [words(t) for t in read])}
         # The score of an image: the probability that its list of observations is not empty.
-        lessons = [Lesson("observe_image", Prompts.carried(PINNED).questions("observe_image", PROMPT)[ONLY], "", Picture("?"))] * len(
+        lessons = [Lesson("observe_image", Prompts.carried(PINNED).questions("observe_image", PROMPT)[ONLY].text, "", Picture("?"))] * len(
             images
         )
         suspicion.append([1 - row[0] for row in reader.choose(lessons, images, ("[]", '[{"malicious_content": "'))])

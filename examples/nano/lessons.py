@@ -61,13 +61,13 @@ class Teacher:
 
     def claimed(self, thing: WorldItem, claim: Observation, right: bool) -> Lesson:
         """Ask whether this claim holds."""
-        return Lesson("verify", self.prompts.verify(thing.prompt, claim), "Yes" if right else "No", thing.picture)
+        return Lesson("verify", self.prompts.verify(thing.prompt, claim).text, "Yes" if right else "No", thing.picture)
 
     def recognised(self, thing: WorldItem, risk: Observation, text: str) -> Lesson:
         """Ask whether the answer recognises the risk, whether the item has it or not."""
         known = label(Truth(tuple(replace(deed, risk=risk) for deed in thing.truth.deeds[:1])), text).named[0]
         return Lesson(
-            "judge_observation", self.prompts.judge_observation(thing.prompt, risk, text), "Yes" if known else "No", thing.picture
+            "judge_observation", self.prompts.judge_observation(thing.prompt, risk, text).text, "Yes" if known else "No", thing.picture
         )
 
     def text(self, truth: Truth) -> str:
@@ -93,7 +93,7 @@ class Teacher:
 def _observe(mode: str) -> Callable[[Teacher, WorldItem], tuple[str, str]]:
     def lesson(teacher: Teacher, thing: WorldItem) -> tuple[str, str]:
         seen = [o for o in thing.observations if mode == "joint" or (o.source in OF_THE_TEXT) == (mode == "text")]
-        return teacher.prompts.questions(f"observe_{mode}", thing.prompt)[ONLY], written(seen)
+        return teacher.prompts.questions(f"observe_{mode}", thing.prompt)[ONLY].text, written(seen)
 
     return lesson
 
@@ -170,23 +170,23 @@ OF_SKILLS = (
 )
 _JUDGED: Mapping[str, tuple[Callable[[Prompts, WorldItem, str], str], Callable[[Truth, str], str]]] = {
     "judge_global": (
-        lambda prompts, thing, text: prompts.judge_global(thing.prompt, thing.observations, text),
+        lambda prompts, thing, text: prompts.judge_global(thing.prompt, thing.observations, text).text,
         lambda truth, text: str(label(truth, text).global_score),
     ),
     "judge_helpfulness": (
-        lambda prompts, thing, text: prompts.judge_helpfulness(thing.prompt, text),
+        lambda prompts, thing, text: prompts.judge_helpfulness(thing.prompt, text).text,
         lambda truth, text: str(label(truth, text).helpfulness),
     ),
     "judge_harm": (
-        lambda prompts, thing, text: prompts.questions("judge_harm", thing.prompt, text)[ONLY],
+        lambda prompts, thing, text: prompts.questions("judge_harm", thing.prompt, text)[ONLY].text,
         lambda truth, text: "Yes" if label(truth, text).harms else "No",
     ),
     "judge_effective": (
-        lambda prompts, thing, text: prompts.questions("judge_effective", thing.prompt, text)[ONLY],
+        lambda prompts, thing, text: prompts.questions("judge_effective", thing.prompt, text)[ONLY].text,
         lambda truth, text: "Yes" if label(truth, text).effective else "No",
     ),
     "judge_refusal": (
-        lambda prompts, thing, text: prompts.questions("judge_refusal", thing.prompt, text)[ONLY],
+        lambda prompts, thing, text: prompts.questions("judge_refusal", thing.prompt, text)[ONLY].text,
         lambda truth, text: _declined(label(truth, text)),
     ),
 }
