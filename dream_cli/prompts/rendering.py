@@ -17,9 +17,9 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from dream_cli.errors import UsageError
@@ -185,7 +185,8 @@ class Prompts:
         return Question(_PUBLISHED.sub(lambda m: values.get(_PUBLISHED_ALIASES.get(m[1], m[1]), m[0]), self.published.get(name, ours)))
 
     def _fill_text(self, name: str, values: Mapping[str, str]) -> str:
-        return self._filled(name, self.templates[name], values, 0)
+        template = self.templates[name]
+        return self._filling(name, template, values, 0)(template)
 
     def _fill(self, name: str, values: Mapping[str, str], images: int = 0) -> Question:
         return self._fill_turns(name, self.templates[name], values, images)
@@ -196,7 +197,7 @@ class Prompts:
         roles, turns = rest[::2], [first, *rest[1::2]]
         if roles != ["assistant", "user"] * (len(roles) // 2):
             raise UsageError(f"the template {name}: its lines `=== assistant` and `=== user` must alternate and end with `=== user`")
-        *examples, text = (self._filled(name, turn, values, images) for turn in turns)
+        *examples, text = map(self._filling(name, template, values, images), turns)
         return Question(text, tuple(examples))
 
     def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, Question]:
@@ -208,13 +209,14 @@ class Prompts:
         texts = (shared + text.removesuffix("\n") for text in parts[1::2])
         return {fact: self._fill_turns(name, text, values, images) for fact, text in zip(parts[::2], texts, strict=True)}
 
-    def _filled(self, name: str, template: str, values: Mapping[str, str], images: int) -> str:
+    def _filling(self, name: str, template: str, values: Mapping[str, str], images: int) -> Callable[[str], str]:
+        """Return the function that fills the placeholders in a part of a template."""
         side = {"observe_image": "image", "observe_text": "text"}.get(name)
         sources = [s for s in self.taxonomy.sources if side is None or s.side in ("", side)]
         listed = {"sources": _listed(sources), "categories": _listed(self.taxonomy.categories)}
         fences = "|".join(dict.fromkeys(_FENCE.findall(template)))
         known = {"image": _image_line(images), **listed, **{key: _as_data(text, fences) for key, text in values.items()}}
-        return _PLACEHOLDER.sub(lambda m: known.get(_ALIASES.get(m[1], m[1]), m[0]), template)
+        return partial(_PLACEHOLDER.sub, lambda m: known.get(_ALIASES.get(m[1], m[1]), m[0]))
 
 
 def _image_line(images: int) -> str:
