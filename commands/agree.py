@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dream_cli.cli.options import Quiet
 from dream_cli.records.choices import Rule
+
+if TYPE_CHECKING:
+    from dream_cli.records.record import Record
 
 Gold = Annotated[
     str, typer.Argument(metavar="GOLD", help="Records with an id and gold: {question: label}, or a list with one per response.")
@@ -44,9 +48,15 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
     from dream_cli.records.strict_json import dumps
     from dream_cli.records.visible import amount
 
-    people = list(read_records(gold))
-    judges = [record for file in judged for record in read_records(file)]
-    labels, voices = gold_labels(people), judged_voices(judges, rule)
+    failed = 0
+
+    def records_of(files: Iterable[str]) -> Iterator[Record]:
+        nonlocal failed
+        for record in chain.from_iterable(map(read_records, files)):
+            failed += without_labels(record)
+            yield record
+
+    labels, voices = gold_labels(records_of([gold])), judged_voices(records_of(judged), rule)
     reports = [agreement_report(answers) for answers in matched(labels, voices)]
     if not reports:
         order = "" if voices else "; the file with the labels comes first"
@@ -54,7 +64,6 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
             f"{gold} labels no question that a judge answered in {', '.join(judged)}: "
             f"labels of {_questions(labels)}, verdicts of {_questions(voices)}{order}"
         )
-    failed = sum(map(without_labels, [*people, *judges]))
     for row in [*reports, *agreement_among_judges(voices)]:
         sys.stdout.write(dumps(row).decode() + "\n")
         if not quiet:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -214,3 +217,19 @@ def test_a_benchmark_field_of_another_kind_holds_no_labels() -> None:
     item = {"name": "siuo", "item": "1", "gold": "yes"}
     with pytest.raises(InvalidRecord, match=r"^in\.jsonl:3: benchmark\.gold is of the wrong type"):
         gold_labels([Record(prompt="x", id="a", extra={"benchmark": item}, place="in.jsonl:3")])
+
+
+def test_the_texts_of_many_judged_rows_are_not_kept(work: Workdir) -> None:
+    judged = {"rubric": "helpfulness/expected", "score": 0.5}
+    rows = [{"id": str(n), "prompt": "p", "responses": [{"text": f"{n} {'word ' * 40_000}", "judgement": judged}]} for n in range(1000)]
+    work.write("judged.jsonl", rows)
+    work.write("gold.jsonl", [{"id": str(n), "gold": {"score": n % 2}} for n in range(1000)])
+    script = (
+        "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; "
+        "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, *work.command("agree", "gold.jsonl", "judged.jsonl", "-q")]
+    done = subprocess.run(command, check=False, capture_output=True, cwd=work.path, env=work.env, timeout=300)
+    (report,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, report["n"]) == (0, 1000)
+    assert int(done.stderr) < 200_000  # kB; the texts alone are 200 MB

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from dream_cli.benchmarks.benchmark import Item
@@ -38,12 +39,25 @@ REFUSAL = ("comply", "partial", "refuse")  # in order: only refusal has an ordin
 WORDS = {"yes": True, "true": True, "no": False, "false": False}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The text of a response, of which only the hash and the number of words are kept."""
+
+    digest: bytes
+    words: int
+
+    @staticmethod
+    def of(text: str) -> Answered:
+        """Return the hash and the number of words of a text."""
+        return Answered(sha256(text.encode("utf-8", "surrogatepass")).digest(), len(text.split()))
+
+
+@dataclass(frozen=True, slots=True)
 class Voice:
     """The answer of one judge to one question about one response; the label is None if it could not be read."""
 
     label: Label | None
-    text: str
+    text: Answered
     positive: float | None = None  # the probability of the positive label, if the judge gave probabilities
     orders: tuple[float, float] | None = None
     joint: bool = False  # whether this is the majority verdict of several judges
@@ -54,7 +68,7 @@ class GoldLabel:
     """A human label, and the text of the labelled response (None if the file of labels has no responses)."""
 
     label: Label
-    text: str | None
+    text: Answered | None
     place: str
 
 
@@ -87,7 +101,7 @@ def gold_labels(records: Iterable[Record]) -> dict[Slot, GoldLabel]:
                 if slot in gold:
                     raise UsageError(f"{record.place}: {name} was labelled before, at {gold[slot].place}; keep one label per response")
                 if label is not None:
-                    text = responses[trial].text if trial < len(responses) else None
+                    text = Answered.of(responses[trial].text) if trial < len(responses) else None
                     gold[slot] = GoldLabel(_plain(label, record.place), text, record.place)
     return gold
 
@@ -141,17 +155,18 @@ def judged_voices(records: Iterable[Record], rule: Rule) -> dict[tuple[str, str]
 
 
 def _voices(response: Response, rule: Rule) -> Iterator[tuple[str, str, Voice]]:
+    text = Answered.of(response.text)
     for question, verdict in response.verdicts_under(rule).items():
         for one in (*verdict.judges, verdict):
             both = None if one.orders is None else (one.orders[0], one.orders[1])
-            yield one.judge or "", question, Voice(one.value, response.text, _probability(one), both, joint=bool(one.judges))
+            yield one.judge or "", question, Voice(one.value, text, _probability(one), both, joint=bool(one.judges))
     judgement = response.judgement
     if judgement is not None:
         for name in SCORES:
             score = getattr(judgement, name)
             # A judgement does not record its rubric, so an unscored one counts as unscored in every score.
             if score is not None or judgement.unscored is not None:
-                yield judgement.model or "", name, Voice(score, response.text)
+                yield judgement.model or "", name, Voice(score, text)
 
 
 def _probability(verdict: Verdict) -> float | None:
@@ -177,7 +192,7 @@ def matched(gold: Mapping[Slot, GoldLabel], voices: Mapping[tuple[str, str], Map
             judge=judge,
             pairs=tuple((_alike(label, voice.label, question), voice.label) for label, voice in read if voice.label is not None),
             positives=tuple(voice.positive for _, voice in read),
-            words=tuple(len(voice.text.split()) for _, voice in read),
+            words=tuple(voice.text.words for _, voice in read),
             voices=tuple(answers.values()),
             unscored=len(same) - len(read),
             missing=len(labelled) - len(judged),
