@@ -110,3 +110,12 @@ def test_the_harmless_set_does_not_leak_from_the_harmful_one(work: Workdir) -> N
     )
     ran = work.dream("leak", "train.jsonl", "figstep:tiny", "--data", str(DATA / "figstep_tiny"))
     assert ran.out == ""
+
+
+def test_a_row_that_came_with_an_error_is_named_and_cannot_control_the_terminal(work: Workdir) -> None:
+    item = {"id": "x:1", "prompt": "p", "benchmark": {"name": "own", "item": "1", "subset": "harmful", "expects": "refuse"}}
+    bad = {"id": "b", "prompt": "p", "error": {"stage": "sample", "kind": "x", "message": "\x1b[2Jgone\nline"}}
+    work.write("items.jsonl", [item, bad])
+    work.write("train.jsonl", [{"id": "t", "prompt": "other words"}])
+    ran = work.dream("leak", "train.jsonl", "items.jsonl")
+    assert "\x1b" not in ran.err and "dream: items.jsonl:2: came with an error: ␛[2Jgone line\n" in ran.err

@@ -20,14 +20,14 @@ from dream_cli.records.access import Access
 from dream_cli.records.columns import DEFAULT_READING, Reading
 from dream_cli.records.record import Record
 from dream_cli.records.shards import expanded
-from dream_cli.records.visible import amount
+from dream_cli.records.visible import amount, visible_line
 
 SUITE = "suite"
 
 
 def warn(message: str) -> None:
     """Write one line to stderr."""
-    sys.stderr.write(f"dream: {message}\n")
+    sys.stderr.write(f"dream: {visible_line(message)}\n")
 
 
 def is_name(word: str) -> bool:
@@ -66,7 +66,7 @@ def read_items(
     rows = [row for file in files for row in read_records(file, reading, limit)]
     for row in rows:
         if row.error is not None and "benchmark" not in row.extra:
-            warn(row.error.message)
+            warn(f"{row.place}: came with an error: {row.error.message}" if row.came_with_error else row.error.message)
     items = [row for row in rows if row.error is None or "benchmark" in row.extra]
     if harmful_column is not None:
         items = own_items(items, harmful_column, warn)

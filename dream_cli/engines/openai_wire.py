@@ -35,6 +35,7 @@ from dream_cli.engines.openai_reply import usage_of
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.usage import Usage
 from dream_cli.errors import EngineError, RunFailure, UsageError
+from dream_cli.records.visible import visible_line
 
 if TYPE_CHECKING:
     import aiohttp
@@ -207,7 +208,7 @@ class Wire:
 
     def warn(self, message: str) -> None:
         """Write one line about the server to stderr."""
-        sys.stderr.write(f"dream: {self.name(message)}\n")
+        sys.stderr.write(f"dream: {visible_line(self.name(message))}\n")
 
     async def _once(self, method: str, path: str, body: Json | None) -> Attempt:
         import aiohttp

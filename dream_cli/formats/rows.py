@@ -21,6 +21,7 @@ from dream_cli.records.image_paths import locate
 from dream_cli.records.image_rows import to_row
 from dream_cli.records.record import Record, Response
 from dream_cli.records.streams import RowReader
+from dream_cli.records.visible import visible_line
 
 _PROMPTS = {"prompt", "messages"}
 # Dialects whose rows have a `prompt`, but images or responses in other columns.
@@ -55,7 +56,7 @@ class AnyRows(RowReader):
     def _report(self, name: str, message: str) -> None:
         if name not in self._reported:
             self._reported.add(name)
-            sys.stderr.write(f"dream: {message}\n")
+            sys.stderr.write(f"dream: {visible_line(message)}\n")
 
 
 def _answers_elsewhere(record: Record) -> bool:

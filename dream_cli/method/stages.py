@@ -39,7 +39,7 @@ from dream_cli.records.images import is_large, prepare
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Image, Record
 from dream_cli.records.shards import Part, Shard, is_folder, plan
-from dream_cli.records.visible import amount
+from dream_cli.records.visible import amount, visible
 
 NO_MODEL = f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)"
 
@@ -72,7 +72,7 @@ class Run:
 
     def report(self, message: str) -> None:
         """Write one line to stderr."""
-        sys.stderr.write(f"dream {self.stage}: {message}\n")
+        sys.stderr.write(f"dream {self.stage}: {visible(message)}\n")
 
 
 def run_stage(run: Run, spec: EngineSpec, make_step: Callable[[Engine], Step], summary: Summary = NO_SUMMARY) -> Tally:

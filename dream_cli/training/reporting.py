@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dream_cli.records.visible import amount
+from dream_cli.records.visible import amount, visible
 
 T = TypeVar("T")
 
@@ -172,7 +172,7 @@ def report(line: str) -> None:
     from dream_cli.training.launching import is_first
 
     if is_first():
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(visible(line) + "\n")
 
 
 def wants_bar(quiet: bool) -> bool:

@@ -322,7 +322,7 @@ def _counts(report: Report) -> Json:
 
 
 def _in_words(report: Report) -> str:
-    parts = [f"{n} {name}" for name, n in report.receipt.items()]
+    parts = [f"{n} {'pair' if (name, n) == ('pairs', 1) else name}" for name, n in report.receipt.items()]
     parts += [f"{report.too_long} too long"] if report.too_long else []
     return ", ".join(parts) or "no input"
 
