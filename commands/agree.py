@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import Annotated
 
 import typer
 
 from dream_cli.cli.options import Quiet
 from dream_cli.records.choices import Rule
-
-if TYPE_CHECKING:
-    from dream_cli.records.record import Record
 
 Gold = Annotated[
     str, typer.Argument(metavar="GOLD", help="Records with an id and gold: {question: label}, or a list with one per response.")
@@ -36,27 +32,19 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
     """
     from dream_cli.errors import UsageError
     from dream_cli.evaluation.label_agreement import (
+        LabelFiles,
         agreement_among_judges,
         agreement_report,
         gold_labels,
         judged_voices,
         matched,
         report_text,
-        without_labels,
     )
-    from dream_cli.formats.sources import read_records
     from dream_cli.records.strict_json import dumps
     from dream_cli.records.visible import amount
 
-    failed = 0
-
-    def records_of(files: Iterable[str]) -> Iterator[Record]:
-        nonlocal failed
-        for record in chain.from_iterable(map(read_records, files)):
-            failed += without_labels(record)
-            yield record
-
-    labels, voices = gold_labels(records_of([gold])), judged_voices(records_of(judged), rule)
+    people, judges = LabelFiles((gold,)), LabelFiles(tuple(judged))
+    labels, voices = gold_labels(people), judged_voices(judges, rule)
     reports = [agreement_report(answers) for answers in matched(labels, voices)]
     if not reports:
         order = "" if voices else "; the file with the labels comes first"
@@ -64,6 +52,7 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
             f"{gold} labels no question that a judge answered in {', '.join(judged)}: "
             f"labels of {_questions(labels)}, verdicts of {_questions(voices)}{order}"
         )
+    failed = people.unread + judges.unread
     for row in [*reports, *agreement_among_judges(voices)]:
         sys.stdout.write(dumps(row).decode() + "\n")
         if not quiet:

@@ -82,7 +82,7 @@ ENTRIES: Mapping[str, Mapping[str, Any]] = {
     },
     "agree": {
         "dream_cli.formats.sources:read_records": no_rows,
-        "dream_cli.evaluation.label_agreement:judged_voices": lambda **_: {},
+        "dream_cli.evaluation.label_agreement:judged_voices": lambda records, rule: {record.id: rule for record in records},
         "dream_cli.evaluation.label_agreement:matched": lambda **_: [{}],
         "dream_cli.evaluation.label_agreement:agreement_report": lambda **_: {"n": 1},
         "dream_cli.evaluation.label_agreement:report_text": lambda **_: "in words\n",

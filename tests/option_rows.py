@@ -164,7 +164,12 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     ),
     "agree": (
         Row("gold", "in.jsonl b.jsonl", {"read_records.source": "in.jsonl"}, instead=True),
-        Row("judged", "a.jsonl other.jsonl", {"read_records[2].source": "other.jsonl"}, instead=True),
+        Row(
+            "judged",
+            "a.jsonl other.jsonl",
+            {"judged_voices.records.files": ("other.jsonl",), "read_records[2].source": "other.jsonl"},
+            instead=True,
+        ),
         Row("rule", "--rule official", {"judged_voices.rule": "official"}),
         Row("quiet", "--quiet", {"stderr": ""}),
     ),

@@ -10,6 +10,7 @@ from typing import Any
 
 from dream_cli.benchmarks.benchmark import Item
 from dream_cli.errors import UsageError
+from dream_cli.formats import sources
 from dream_cli.method.facts import refusal
 from dream_cli.records.choices import Rule
 from dream_cli.records.identity import identified
@@ -61,6 +62,20 @@ class Voice:
     positive: float | None = None  # the probability of the positive label, if the judge gave probabilities
     orders: tuple[float, float] | None = None
     joint: bool = False  # whether this is the majority verdict of several judges
+
+
+@dataclass
+class LabelFiles:
+    """The records of files, read lazily; `unread` counts the rows so far that could not be read and have no gold labels."""
+
+    files: tuple[str, ...]
+    unread: int = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        for file in self.files:
+            for record in sources.read_records(file):
+                self.unread += without_labels(record)
+                yield record
 
 
 @dataclass(frozen=True)
