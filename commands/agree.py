@@ -41,7 +41,7 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
         report_text,
     )
     from dream_cli.records.strict_json import dumps
-    from dream_cli.records.visible import amount
+    from dream_cli.records.visible import amount, visible
 
     people, judges = LabelFiles((gold,)), LabelFiles(tuple(judged))
     labels, voices = gold_labels(people), judged_voices(judges, rule)
@@ -56,7 +56,7 @@ def run(gold: Gold, judged: Judged, rule: RuleName = "strict", quiet: Quiet = Fa
     for row in [*reports, *agreement_among_judges(voices)]:
         sys.stdout.write(dumps(row).decode() + "\n")
         if not quiet:
-            sys.stderr.write(report_text(row))
+            sys.stderr.write(visible(report_text(row)))
     if failed:
         sys.stderr.write(f"dream agree: {amount(failed, 'row')} could not be read\n")
     raise typer.Exit(1 if failed else 0)

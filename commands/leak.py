@@ -36,7 +36,7 @@ def run(
     from dream_cli.evaluation.contamination import NotCompared, in_distribution, leaks
     from dream_cli.formats.sources import read_records
     from dream_cli.records.strict_json import dumps
-    from dream_cli.records.visible import amount
+    from dream_cli.records.visible import amount, visible_line
 
     known, unreadable = read_items(items, data, reading=columns.reading, limit=None, quiet=quiet)
     not_compared, count = NotCompared(rows=unreadable), 0
@@ -44,5 +44,7 @@ def run(
         count += 1
         sys.stdout.write(dumps(leak.to_dict()).decode() + "\n")
     if not quiet:
-        sys.stderr.writelines(f"dream leak: {line}\n" for line in (amount(count, "leak"), *in_distribution(known), *not_compared.report()))
+        sys.stderr.writelines(
+            f"dream leak: {visible_line(line)}\n" for line in (amount(count, "leak"), *in_distribution(known), *not_compared.report())
+        )
     raise typer.Exit(1 if not_compared else 0)

@@ -268,3 +268,12 @@ def test_a_wrong_name_is_reported_before_a_missing_package(work: Workdir, words:
     assert ran.code == 2 and "torch" not in ran.err
     ran = work.dream("sample", stdin=json.dumps({"prompt": "Hi"}))
     assert "install the extra 'local' in the checkout: pip install '.[local]' or pipx install" in ran.err
+
+
+def test_a_name_with_control_characters_cannot_control_the_terminal(work: Workdir) -> None:
+    assert "no␛[31m.jsonl holds no file" in work.dream("pair", "no\x1b[31m.jsonl").err
+    row = {"id": "a", "prompt": "x", "an\x1b[31m_image": "a.png", "response": "y"}
+    work.env["DREAM_\x1b[31m"] = "1"
+    err = work.dream("convert", "-", stdin=json.dumps(row)).err
+    assert "DREAM_␛[31m sets nothing" in err and r"the column 'an\x1b[31m_image' looks like an image" in err
+    assert "\x1b" not in err

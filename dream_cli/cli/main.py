@@ -21,6 +21,7 @@ from dream_cli.cli.completion import VARIABLE, answer
 from dream_cli.cli.signals import ignore_signals, occupy_closed_streams, raise_interrupts
 from dream_cli.cli.variables import add_variables, report_unknown
 from dream_cli.errors import DreamError, NoMatch, RunFailure, UsageError
+from dream_cli.records.visible import visible
 
 COMMANDS = (
     "disentangle",
@@ -217,6 +218,6 @@ def _leave(code: int, message: str = "") -> None:
         # The earlier error may have had the same cause, with the message of a library.
         code, message = 2, f"cannot write stdout: {error.strerror}"
     with suppress(OSError):
-        sys.stderr.write(f"dream: {message}\n" if message else "")
+        sys.stderr.write(f"dream: {visible(message)}\n" if message else "")
         sys.stderr.flush()
     os._exit(code)

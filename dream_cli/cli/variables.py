@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dream_cli.records.visible import visible_line
+
 # The variables that several commands share, or that are read outside the options; a test compares the list with the options.
 SHARED = frozenset(
     f"DREAM_{name}"
@@ -68,7 +70,7 @@ def report_unknown(commands: Iterable[str], load: Callable[[str], Any]) -> None:
             names = [name.removeprefix(begin) for name in known or SHARED]
             near = difflib.get_close_matches(rest.partition("_")[2] if owner else rest, names, 1, cutoff=0.75)
             hint = f"; did you mean {begin}{near[0]}?" if near else ""
-            sys.stderr.write(f"dream: the environment variable {variable} sets nothing{hint}\n")
+            sys.stderr.write(f"dream: the environment variable {visible_line(variable)} sets nothing{hint}\n")
 
 
 def _variables(command: Any, name: str) -> set[str]:

@@ -39,7 +39,7 @@ from dream_cli.records.images import is_large, prepare
 from dream_cli.records.outputs import open_writer
 from dream_cli.records.record import Image, Record
 from dream_cli.records.shards import Part, Shard, is_folder, plan
-from dream_cli.records.visible import amount, visible
+from dream_cli.records.visible import amount, visible, visible_line
 
 NO_MODEL = f"no model named; {DEFAULT_MODEL} answers, which knows only its own small world (--model, --base-url)"
 
@@ -285,7 +285,7 @@ def _report(run: Run, spec: EngineSpec, tally: Tally, engine: Engine | Pool[Any,
         whose = "its" if errors.total() == 1 else "their"
         run.report(f"{errors.total()} of {amount(tally.rows, 'row')} got an error ({kinds}), see {whose} `error` field; the first: {first}")
         for kind, _ in errors.most_common() if len(errors) > 1 else ():
-            sys.stderr.write(f"  {kind}: {tally.first[kind]}\n")
+            sys.stderr.write(f"  {kind}: {visible_line(tally.first[kind])}\n")
     if _is_unnamed(run, spec) and not (run.out in (None, "-") and is_fifo(1)):
         run.report(f"{DEFAULT_MODEL} answered, which knows only its own small world; name a model with --model or --base-url")
 

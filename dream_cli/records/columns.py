@@ -113,7 +113,7 @@ def _names_image(column: str) -> bool:
 def unread(place: str, column: str) -> str:
     """Return the warning for a column that looks like an image and is not read."""
     option = visible_line(shlex.quote(column))
-    return f"dream: {place}: the column {column!r} looks like an image and is not read; --image-column {option} reads it\n"
+    return f"dream: {visible_line(place)}: the column {column!r} looks like an image and is not read; --image-column {option} reads it\n"
 
 
 def absent_columns(reading: Reading, names: Collection[str], place: str) -> str:
@@ -125,7 +125,7 @@ def absent_columns(reading: Reading, names: Collection[str], place: str) -> str:
 def _absent(place: str, option: str, column: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(column, names, n=1, cutoff=0.7)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, islice(names, 12))) or 'none'}"
-    return f"dream: {place}: no column {column!r} ({option}); {visible_line(hint)}\n"
+    return f"dream: {visible_line(place)}: no column {column!r} ({option}); {visible_line(hint)}\n"
 
 
 class UnreadColumns:
