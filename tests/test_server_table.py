@@ -94,7 +94,7 @@ SERVERS = {
 
 def reply(body: Json) -> str:
     """Return what a sensible teacher, judge or policy answers."""
-    question = str(body["messages"][-1]["content"])
+    question = str(body["messages"])
     if "response_format" in body:
         return json.dumps({"observations": []})
     if "Yes or No" in question:
