@@ -7,7 +7,7 @@ import io
 import sys
 from typing import Any
 
-_KEPT: list[Any] = []  # the library of declared kernels lives as long as it is referenced
+_LIBRARIES: list[Any] = []  # the library of declared kernels lives as long as it is referenced
 
 
 def decode_image(input: Any, mode: Any = None, apply_exif_orientation: bool = False) -> Any:
@@ -38,9 +38,9 @@ class Finder:
             if torch.version.cuda is not None:
                 run(module)
                 return
-            _KEPT.append(torch.library.Library("torchvision", "DEF"))
+            _LIBRARIES.append(torch.library.Library("torchvision", "DEF"))
             for kernel in ("nms", "qnms"):
-                _KEPT[0].define(f"{kernel}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                _LIBRARIES[0].define(f"{kernel}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
             run(module)
             import torchvision.io
 
