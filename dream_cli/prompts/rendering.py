@@ -67,7 +67,7 @@ _PLACEHOLDER = re.compile(
     r"\{(image|prompt|sources|categories|observations|observation|response|content|source|category|warning|other|output|text|harm_cate)\}"
 )
 _QUESTION = re.compile(r"^--- (\w+)\r?\n", re.MULTILINE)
-_TURN = re.compile(r"\r?\n=== (user|assistant)\r?\n")
+_TURN = re.compile(r"(?:\A|\r?\n)=== (system|user|assistant)(?:\r?\n|\Z)")
 ONLY = ""  # the name of the question in a template with a single question
 _FENCE = re.compile(r"^</(\w+)>$", re.MULTILINE)
 
@@ -91,6 +91,12 @@ class Prompts:
     taxonomy: Taxonomy
     published: Mapping[str, str] = field(default_factory=dict)  # judge prompts of benchmarks, if the user supplies them
     overrides: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for name, template in self.templates.items():
+            turns = [_turns(name, text) for text in _questions(template).values()]
+            if name == "respond_observed" and len(turns[0]) > 1:
+                raise UsageError(f"the template {name} is the policy's prompt, which takes no examples (lines `=== assistant`)")
 
     @classmethod
     def load(cls, folder: Path | None = None, taxonomy: Path | None = None) -> Prompts:
@@ -125,7 +131,7 @@ class Prompts:
     @cached_property
     def hashes(self) -> Mapping[str, str]:
         """The SHA-256 of each role's template, with the taxonomy filled in."""
-        return {role: hashlib.sha256(self._fill_text(role, {}).encode()).hexdigest() for role in self.templates}
+        return {role: hashlib.sha256(self._fill_terms(role).encode()).hexdigest() for role in self.templates}
 
     @cached_property
     def sha256(self) -> str:
@@ -135,7 +141,7 @@ class Prompts:
 
     def fixed_parts(self, name: str) -> list[str]:
         """Return the text between the placeholders of a template, with the taxonomy filled in."""
-        filled = self._fill_text(name, {})
+        filled = self._fill_terms(name)
         return _PLACEHOLDER.split(filled)[::2]
 
     def questions(self, role: str, prompt: str, response: str = "", *, images: int = 0) -> Mapping[str, Question]:
@@ -178,36 +184,27 @@ class Prompts:
 
     def respond_observed(self, prompt: str, observations: Sequence[Observation]) -> str:
         """Return the prompt with the observations in the context: DREAM without training."""
-        return self._fill_text("respond_observed", {"prompt": prompt, "observations": written(observations)})
+        return self._fill("respond_observed", {"prompt": prompt, "observations": written(observations)}).text
 
     def judge_published(self, name: str, ours: str, values: Mapping[str, str]) -> Question:
         """Return the judge prompt of a benchmark: the published one if the user supplies it (`NAME.txt`), else `ours`."""
         return Question(_PUBLISHED.sub(lambda m: values.get(_PUBLISHED_ALIASES.get(m[1], m[1]), m[0]), self.published.get(name, ours)))
 
-    def _fill_text(self, name: str, values: Mapping[str, str]) -> str:
+    def _fill_terms(self, name: str) -> str:
+        """Return a template with the taxonomy filled in, and no data."""
         template = self.templates[name]
-        return self._filling(name, template, values, 0)(template)
+        return self._filling(name, template, {}, 0)(template)
 
     def _fill(self, name: str, values: Mapping[str, str], images: int = 0) -> Question:
         return self._fill_turns(name, self.templates[name], values, images)
 
     def _fill_turns(self, name: str, template: str, values: Mapping[str, str], images: int) -> Question:
-        # The template is split before it is filled, so that data cannot begin a turn.
-        first, *rest = _TURN.split(template)
-        roles, turns = rest[::2], [first, *rest[1::2]]
-        if roles != ["assistant", "user"] * (len(roles) // 2):
-            raise UsageError(f"the template {name}: its lines `=== assistant` and `=== user` must alternate and end with `=== user`")
-        *examples, text = map(self._filling(name, template, values, images), turns)
+        *examples, text = map(self._filling(name, template, values, images), _turns(name, template))
         return Question(text, tuple(examples))
 
     def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, Question]:
-        # The template is split before it is filled, so that data cannot begin a question.
-        shared, *parts = _QUESTION.split(self.templates[name])
-        if not parts:
-            return {ONLY: self._fill_turns(name, shared, values, images)}
-        # A question ends without the line break before the next one, like a template.
-        texts = (shared + text.removesuffix("\n") for text in parts[1::2])
-        return {fact: self._fill_turns(name, text, values, images) for fact, text in zip(parts[::2], texts, strict=True)}
+        parts = _questions(self.templates[name])
+        return {fact: self._fill_turns(name, text, values, images) for fact, text in parts.items()}
 
     def _filling(self, name: str, template: str, values: Mapping[str, str], images: int) -> Callable[[str], str]:
         """Return the function that fills the placeholders in a part of a template."""
@@ -217,6 +214,26 @@ class Prompts:
         fences = "|".join(dict.fromkeys(_FENCE.findall(template)))
         known = {"image": _image_line(images), **listed, **{key: _as_data(text, fences) for key, text in values.items()}}
         return partial(_PLACEHOLDER.sub, lambda m: known.get(_ALIASES.get(m[1], m[1]), m[0]))
+
+
+def _questions(template: str) -> dict[str, str]:
+    """Return the templates of the questions of a role by name, each with the common prefix; a single question has the name ONLY."""
+    # Like `_turns`, this splits a template before it is filled, so that data can begin neither a question nor a turn.
+    shared, *parts = _QUESTION.split(template)
+    if not parts:
+        return {ONLY: shared}
+    # A question ends without the line break before the next one, like a template.
+    return {name: shared + text.removesuffix("\n") for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _turns(name: str, template: str) -> list[str]:
+    """Return the turns of a question: those of its examples, then the last one; raise UsageError if they do not alternate."""
+    first, *rest = _TURN.split(template)
+    if rest[:1] == ["user"] and not first:
+        _, first, *rest = rest  # the first example may have its mark too
+    if rest[::2] != ["assistant", "user"] * (len(rest) // 4):
+        raise UsageError(f"the template {name}: its lines `=== assistant` and `=== user` must alternate and end with `=== user`")
+    return [first, *rest[1::2]]
 
 
 def _image_line(images: int) -> str:
