@@ -234,6 +234,43 @@ def test_of_two_files_of_one_name_the_one_that_looks_right_is_read(tmp_path: Pat
     assert len(items("vlguard", tmp_path)) == 7
 
 
+def test_two_files_of_one_name_that_differ_are_reported(tmp_path: Path) -> None:
+    folder = official(tmp_path, "mm_safetybench") / "mm_safetybench"
+    read = next(folder.rglob("10-Legal_Opinion.json"))
+    messages: list[str] = []
+    copy = folder / "a_translation" / read.name
+    copy.parent.mkdir()
+    shutil.copy(read, copy)
+    items("mm_safetybench", tmp_path, messages)
+    assert not [message for message in messages if "twice" in message]
+    copy.write_text(read.read_text() + " ")
+    items("mm_safetybench", tmp_path, messages)
+    assert [message for message in messages if "twice" in message] == [
+        f"MM-SafetyBench: 1 file occurs twice with different content: {copy} was read, {read} was not (--data names the folder)"
+    ]
+
+
+def test_a_subset_is_not_charged_with_the_missing_images_of_another(tmp_path: Path) -> None:
+    folder = official(tmp_path, "mm_safetybench") / "mm_safetybench" / "data" / "imgs"
+    shutil.rmtree(folder / "01-Illegal_Activity" / "TYPO")
+    messages: list[str] = []
+    items("mm_safetybench:SD", tmp_path, messages)
+    assert not [message for message in messages if "missing" in message]
+    items("mm_safetybench:TYPO", tmp_path, messages)
+    assert [message for message in messages if "missing" in message] == [
+        (
+            "MM-SafetyBench: 2 of 3 images are missing: imgs/01-Illegal_Activitiy/TYPO/0.jpg, imgs/01-Illegal_Activitiy/TYPO/7.jpg; "
+            "those rows get an error"
+        )
+    ]
+
+
+def test_a_folder_of_parquet_names_the_way_to_read_it(tmp_path: Path) -> None:
+    (tmp_path / "test.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=rf"no .json, .jsonl or .csv file; Parquet files .* with --data hf://{tmp_path}"):
+        items("vlguard", tmp_path)
+
+
 def test_a_renamed_file_is_known_by_its_fields(tmp_path: Path) -> None:
     folder = official(tmp_path, "xstest") / "xstest"
     (folder / "xstest_prompts.csv").rename(folder / "prompts.csv")

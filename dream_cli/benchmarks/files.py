@@ -40,8 +40,8 @@ class Folder:
 
     root: Path
     place: str
-    missing: list[str] = field(default_factory=list)
-    requested: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+    namesakes: dict[Path, Path] = field(default_factory=dict)
     _opened: Path = Path()
     _bases: list[Path] = field(default_factory=list)
 
@@ -67,20 +67,24 @@ class Folder:
                 owner = None if first is None else _looks_like(first, table)
                 listed.append(f"{other.name} (a file of {owner})" if owner else other.name)
             present = ", ".join(listed) or "no .json, .jsonl or .csv file"
+            has_parquet = any(path.suffix.lower() == ".parquet" for path in _walk(self.root))
             raise UsageError(
                 f"{self.root}: no file of {table.title}; expected {' or '.join(table.names)} with {', '.join(table.fields)}; "
                 f"there is {present}"
+                + (f"; Parquet files as on the hub are read with --data hf://{self.root.resolve()}" if has_parquet else "")
             )
         rows = _of_part(read_table(path), table)
         _check_fields(path, rows, table)
         self._opened = path
+        for other in self._tables:
+            if self._is_namesake(other, path, table):
+                self.namesakes[path] = other
         above = [path.parent, path.parent.parent] if self.root.is_file() else [p for p in path.parents if p.is_relative_to(self.root)]
         self._bases = [*dict.fromkeys([*above, *self._bases])]
         return rows
 
     def image(self, row: Row, *names: str) -> Image:
         """Return the image with the first of the names that is a file in the tables' folders or in a zip there."""
-        self.requested += 1
         for name in names:
             if path := next((base / name for base in self._bases if (base / name).is_file()), None):
                 return Image(path=str(path.resolve()))
@@ -89,9 +93,9 @@ class Folder:
                 archive, member = packed
                 with zipfile.ZipFile(archive) as opened:
                     return _kept(Image(data=opened.read(member)), Path(member).suffix)
-        self.missing.append(names[0])
-        base = self._bases[0] if self._bases else self.root
-        return Image(path=str((base / names[0]).resolve()))
+        expected = (self._bases[0] if self._bases else self.root) / names[0]
+        self.missing[str(expected.resolve())] = names[0]
+        return Image(path=str(expected.resolve()))
 
     def _find(self, table: Table) -> Path | None:
         if self.root.is_file():
@@ -105,6 +109,11 @@ class Folder:
         # Names such as test.json are common: use the file with the right fields, else the first, so that the error can list missing ones.
         likely = named if table.by_name_only else [*named, *present]
         return next((path for path in likely if _heads_as(path, table)), next(iter(named), None))
+
+    def _is_namesake(self, path: Path, opened: Path, table: Table) -> bool:
+        """Whether another file could have been opened as well: the same name, a row of the table, other content."""
+        same_name = path != opened and path.name.lower() == opened.name.lower()
+        return same_name and table.may_be(path) and _heads_as(path, table) and path.read_bytes() != opened.read_bytes()
 
     @cached_property
     def _tables(self) -> list[Path]:
@@ -135,8 +144,8 @@ class Hub:
     """A data set of the hub, or one saved by `datasets`, read through that library; its images are unpacked into the cache."""
 
     place: str
-    missing: list[str] = field(default_factory=list)
-    requested: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+    namesakes: dict[Path, Path] = field(default_factory=dict)
     _loaded: dict[str, list[Row] | None] = field(default_factory=dict)
 
     @property
@@ -169,13 +178,12 @@ class Hub:
 
     def image(self, row: Row, *names: str) -> Image:
         """Return the image in the row."""
-        self.requested += 1
         raw = row.get("image")
         if isinstance(raw, Mapping) and isinstance(raw.get("bytes"), bytes):
             return _kept(Image(data=raw["bytes"]))
         if isinstance(raw, Mapping) and os.path.isfile(str(raw.get("path"))):
             return Image(path=os.path.abspath(raw["path"]))
-        self.missing.append(names[0])
+        self.missing[names[0]] = names[0]
         return Image(path=names[0])
 
 

@@ -170,7 +170,8 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
         loaded = _of_subset(benchmark, loaded, subset, source)
     for difference in counted(benchmark, loaded):
         report(difference)
-    _check_images(benchmark, source, report)
+    _report_namesakes(benchmark, source, report)
+    _check_images(benchmark, loaded, source, report)
     records = _with_own_ids(loaded, benchmark, report)
     return records if limit is None else drawn(records, limit)
 
@@ -216,17 +217,24 @@ def _with_own_ids(records: Sequence[Record], benchmark: Benchmark, report: Calla
     return result
 
 
-def _check_images(benchmark: Benchmark, source: OfficialFiles, report: Callable[[str], None]) -> None:
-    missing = list(dict.fromkeys(source.missing))
-    if missing and len(source.missing) == source.requested:
+def _report_namesakes(benchmark: Benchmark, source: OfficialFiles, report: Callable[[str], None]) -> None:
+    """Report the tables that were read although another folder has a different one of the same name, such as a translation."""
+    for opened, other in list(source.namesakes.items())[:1]:
+        files = amount(len(source.namesakes), "file", "occur")
+        report(f"{benchmark.title}: {files} twice with different content: {opened} was read, {other} was not (--data names the folder)")
+
+
+def _check_images(benchmark: Benchmark, loaded: Sequence[Record], source: OfficialFiles, report: Callable[[str], None]) -> None:
+    paths = [image.path or "" for record in loaded for image in record.images]
+    missing = [source.missing[path] for path in paths if path in source.missing]
+    if missing and len(missing) == len(paths):
         raise UsageError(
             f"{source.place}: none of the images of {benchmark.title} exists (the first is {missing[0]}); "
             "put its folder of images, or the zip, beside the file"
         )
     if missing:
-        report(
-            f"{benchmark.title}: {len(source.missing)} of {amount(source.requested, 'image', 'are')} missing: {', '.join(missing[:5])}; those rows get an error"
-        )
+        first = ", ".join(list(dict.fromkeys(missing))[:5])
+        report(f"{benchmark.title}: {len(missing)} of {amount(len(paths), 'image', 'are')} missing: {first}; those rows get an error")
 
 
 def counted(benchmark: Benchmark, records: Sequence[Record]) -> Iterator[str]:

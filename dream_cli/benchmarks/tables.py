@@ -41,11 +41,15 @@ class Table:
 
 
 class OfficialFiles(Protocol):
-    """The official files of a benchmark; `missing` holds the names of the `requested` images that do not exist."""
+    """The official files of a benchmark.
+
+    `missing` maps the path of each image that does not exist to its published name, `namesakes` each table that was read to another
+    file of its name that differs.
+    """
 
     place: str
-    missing: list[str]
-    requested: int
+    missing: dict[str, str]
+    namesakes: dict[Path, Path]
 
     @property
     def opened(self) -> Path:
