@@ -118,6 +118,18 @@ def test_a_further_list_that_is_cut_off_is_reported_in_the_others() -> None:
         "I am unable to view the image. []",
         "I cannot analyze images, so: []",
         "I won't help with this: []",
+        "I refuse. []",
+        "I must decline. []",
+        "I would rather not. []",
+        "As an AI I must not answer. []",
+        "This request is against my policy. []",
+        "I am not comfortable with this. []",
+        "Lo siento, no puedo ayudar. []",
+        "Désolé, je ne peux pas. []",
+        "无法回答 []",
+        "I don't see any image. []",
+        "No image was provided: []",
+        "The image could not be loaded. []",
     ],
 )
 def test_an_empty_list_of_a_teacher_that_declines_is_no_answer(answer: str) -> None:
@@ -125,7 +137,21 @@ def test_an_empty_list_of_a_teacher_that_declines_is_no_answer(answer: str) -> N
         parse_observations(answer, TAXONOMY)
 
 
-@pytest.mark.parametrize("answer", ["I cannot find any risk: []", "[].", "`[]`", "**[]**", "“[]”", "<answer>[]</answer>", "\\boxed{[]}"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I cannot find any risk: []",
+        "No image content does harm: []",
+        "I see no risk in the image: []",
+        "[].",
+        "`[]`",
+        "**[]**",
+        "“[]”",
+        "<answer>[]</answer>",
+        "\\boxed{[]}",
+        "[]<|im_end|>",
+    ],
+)
 def test_an_empty_list_is_read_in_marks_and_behind_words(answer: str) -> None:
     assert parse_observations(answer, TAXONOMY) == ()
 
@@ -171,6 +197,11 @@ def test_what_is_not_the_empty_list_does_not_mean_that_none_was_found(answer: st
 def test_none_is_no_observation_and_two_categories_are_two() -> None:
     none = ITEM.replace("violence", "N/A")
     assert parse_observations(f"[{none}, {ITEM}]", TAXONOMY) == (SEEN,)
+    for content in ("None identified", "none.", "No malicious content", "No risk found", "No harm is present in the image", "-"):
+        assert parse_observations(f"[{ITEM.replace('a knife', content)}, {ITEM}]", TAXONOMY) == (SEEN,)
+    for content in ("No safety harness", "none of the exits is open", "no content warning"):
+        (read,) = parse_observations(f"[{ITEM.replace('a knife', content)}]", TAXONOMY)
+        assert read.malicious_content == content
     for several in ('"Violence, Privacy"', '"violence and privacy"', '"Violence & Privacy"', '["Violence", "Privacy"]'):
         both = parse_observations(f"[{ITEM.replace(CATEGORY, several)}]", TAXONOMY)
         assert [o.risk_category for o in both] == ["Violence", "Privacy"]

@@ -30,6 +30,12 @@ MARKS = [
     ("◁think▷", "◁/think▷"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<unused94>thought", "<unused95>"),
 ]
 
 
@@ -49,6 +55,24 @@ def test_marks_of_all_spellings(opening: str, closing: str) -> None:
         ("<think>\n\n</think>\n\n8", "8", ""),
         ("<think>a</think>\n<answer> 8 </answer>", "8", "a"),
         ("Well.\n<think>a</think>8", "Well.\n8", "a"),
+        ("<think>a</think>\n<response>8</response>", "8", "a"),
+        ("<think>a</think><|begin_of_solution|>8<|end_of_solution|>", "8", "a"),
+        ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>8<|END_RESPONSE|>", "8", "a"),
+        ("a</thought>8", "8", "a"),
+        ("a</reasoning>\n8", "8", "a"),
+        ("a<|END_THINKING|>8", "8", "a"),
+        ("Close it with `</think>` at the end.", "Close it with `</think>` at the end.", None),
+        ("Here is my thought process:\na\n\nHere is my response:\n8", "8", "a"),
+        ("Here is my thought process: first a.", "Here is my thought process: first a.", None),
+        ("<|channel|>final<|message|>8<|return|>", "8", None),
+        (
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary to=x<|message|>b<|call|><|start|>assistant"
+            + "<|channel|>analysis<|message|>c<|end|><|start|>assistant<|channel|>final<|message|>8<|return|>",
+            "8",
+            "a\n\nb\n\nc",
+        ),
+        ("analysisI would say 3.assistantcommentaryHm.assistantfinal8", "8", "I would say 3.\n\nHm."),
+        ("analysis of the picture: 8", "analysis of the picture: 8", None),
         ("Write <think> in the prompt.", "Write <think> in the prompt.", None),
         ("  8 ", "  8 ", None),
         ("<answer>8</answer>", "<answer>8</answer>", None),
@@ -57,6 +81,16 @@ def test_marks_of_all_spellings(opening: str, closing: str) -> None:
 def test_what_is_answer_and_what_is_thought(reply: str, text: str, reasoning: str | None) -> None:
     parts = split_thoughts(reply)
     assert (parts.text, parts.reasoning) == (text, reasoning)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["analysisWe need to", "<|channel|>analysis<|message|>We need to", "<|channel|>analysis<|message|>We need<|end|><|start|>assistant"],
+)
+def test_a_reply_of_channels_without_a_final_one_is_cut_off(reply: str) -> None:
+    parts = split_thoughts(reply)
+    assert (parts.text, parts.unclosed) == ("", True)
+    assert (parts.reasoning or "").startswith("We need")
 
 
 @given(st.text())

@@ -13,18 +13,38 @@ EXTRA_TOKENS = 2048  # added for the retry of a reply that was cut off inside it
 
 # The opening and closing marks of thoughts, by model family.
 _MARKS = (
-    (r"<(think|thinking|thought|thoughts|reasoning|reflection)>", r"</{0}>"),
+    (r"<(think|thinking|thought|thoughts|reasoning|reflection|longcat_think)>", r"</{0}>"),
     (r"<seed:think>", r"</seed:think>"),
     (r"\[THINK\]", r"\[/THINK\]"),
     (r"◁think▷", r"◁/think▷"),
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
-    (r"<\|channel\|>analysis<\|message\|>", r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>"),
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
+    (r"<\|channel>thought", r"<channel\|>"),
+    (r"<unused94>thought", r"<unused95>"),
 )
 # A mark in the middle of a line is quoted text, not a mark.
 _OPEN = re.compile(r"^[ \t]*(?:" + "|".join(f"(?:{opening})" for opening, _ in _MARKS) + ")", re.IGNORECASE | re.MULTILINE)
-# A chat template may write the opening mark itself; the reply then has only the closing one.
-_LONE_CLOSE = re.compile(r"</(?:think|thinking|seed:think)>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>")
-_WRAPPED = re.compile(r"\s*<answer>\s*(.*?)\s*(?:</answer>\s*)?", re.DOTALL | re.IGNORECASE)
+_CLOSE = (
+    r"</(?:think|thinking|thoughts?|reasoning|reflection|longcat_think|seed:think)>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
+    r"|<\|END_THINKING\|>|<\|inner_suffix\|>|<channel\|>|<unused95>"
+)
+# A chat template may write the opening mark itself; the reply then has only the closing one. Between backticks it is quoted.
+_LONE_CLOSE = re.compile(rf"(?!(?<=`)(?:{_CLOSE})`)(?:{_CLOSE})")
+_WRAPPED = re.compile(
+    r"\s*(?:<(?:answer|response)>|<\|begin_of_solution\|>|<\|START_RESPONSE\|>)\s*(.*?)"
+    r"\s*(?:(?:</(?:answer|response)>|<\|end_of_solution\|>|<\|END_RESPONSE\|>)\s*)?",
+    re.DOTALL | re.IGNORECASE,
+)
+# The messages of gpt-oss: the channel "final" is the answer, the others are thoughts.
+_HARMONY = re.compile(
+    r"(?:<\|start\|>assistant[^<]*)?<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?:<\|(?:end|return|call)\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
+    re.DOTALL,
+)
+# The same without its special tokens, as a tokenizer leaves it that skips them: "analysisWe need to ...assistantfinalNo."
+_BARE_HARMONY = re.compile(r"(?:analysis|commentary)(?=[A-Z])(.*?)(?:assistantfinal(.*))?", re.DOTALL)
+# The plain words of Granite are no marks unless both are there.
+_GRANITE = re.compile(r"Here is my thought process:(.*?)^Here is my response:(.*)", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -38,8 +58,9 @@ class Thoughtful:
 
 def split_thoughts(reply: str) -> Thoughtful:
     """Split a reply into its answer and its thoughts; a reply without marks is returned unchanged as the answer."""
-    text = reply
-    thoughts: list[str] = []
+    text, thoughts = _channels(reply)
+    if text is None:
+        return Thoughtful("", _joined(thoughts), unclosed=True)
     while opening := _OPEN.search(text):
         before, after = text[: opening.start()], text[opening.end() :]
         closing = re.search(_closing(opening), after, re.IGNORECASE)
@@ -52,7 +73,7 @@ def split_thoughts(reply: str) -> Thoughtful:
         thoughts.append(text[: lone[-1].start()])
         text = text[lone[-1].end() :].lstrip()
     if not thoughts:
-        return Thoughtful(reply)
+        return Thoughtful(text)
     wrapped = _WRAPPED.fullmatch(text)
     return Thoughtful(wrapped[1] if wrapped else text, _joined(thoughts))
 
@@ -61,7 +82,7 @@ def with_thoughts_apart(completion: Completion) -> Completion:
     """Return the completion with the thoughts moved from its text to `reasoning`; without an answer, its finish reason is "length"."""
     parts = split_thoughts(completion.text)
     if parts.reasoning is None:
-        return completion
+        return replace(completion, text=parts.text)
     reasoning = _joined([completion.reasoning or "", parts.reasoning])
     finish = "length" if parts.unclosed else completion.finish_reason
     return replace(completion, text="" if parts.unclosed else parts.text, reasoning=reasoning, finish_reason=finish)
@@ -73,7 +94,7 @@ def response_with_thoughts_apart(response: Response) -> Response:
     parts = with_thoughts_apart(Completion(response.text, response.finish_reason, reasoning=given if isinstance(given, str) else None))
     if parts.text == response.text:
         return response
-    extra = {**response.extra, "reasoning": parts.reasoning}
+    extra = response.extra if parts.reasoning is None else {**response.extra, "reasoning": parts.reasoning}
     return replace(response, text=parts.text, finish_reason=parts.finish_reason, extra=extra)
 
 
@@ -104,6 +125,20 @@ def no_thoughts(spec: EngineSpec) -> dict[str, bool]:
 def thinking_tag(spec: EngineSpec) -> str:
     """Return the part of a local model's fingerprint that depends on the thinking budget."""
     return "" if spec.thinking is None else f"-thinking-{spec.thinking}"
+
+
+def _channels(reply: str) -> tuple[str | None, list[str]]:
+    """Return the answer of a reply in the format of gpt-oss or Granite, None if it has none, and its thoughts; other replies unchanged."""
+    plain = reply.strip()
+    if granite := _GRANITE.fullmatch(plain):
+        return granite[2].lstrip(), [granite[1]]
+    if bare := _BARE_HARMONY.fullmatch(plain):
+        return bare[2], re.split("assistant(?:analysis|commentary)(?=[A-Z])", bare[1])
+    if not _HARMONY.match(plain):
+        return reply, []
+    messages = _HARMONY.findall(plain)
+    final = [text.strip() for channel, text in messages if channel == "final"]
+    return "\n\n".join(final) if final else None, [text for channel, text in messages if channel != "final"]
 
 
 def _closing(opening: re.Match[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.prompts.taxonomy import Taxonomy
+from dream_cli.prompts.verdict_words import DECLINES_ELSEWHERE
 from dream_cli.records.record import OBSERVATION, Observation
 
 # Other entries and comments may come before the first object; a footnote "[1]" is not a list.
@@ -18,12 +19,23 @@ _END = re.compile(r"\}\s*,?\s*\]")
 _OBJECT = re.compile(r"""\{\s*["']malicious_content""")  # without the brackets of a list
 _NONE = re.compile(r"n/?a|none|null|nothing|not applicable", re.IGNORECASE)
 _EMPTY = re.compile(
-    rf"""(?<![\[,\w])\[\s*(?:(["']?)(?:{_NONE.pattern})\1\s*)?\][\s}}`*_.)"'”]*(?:</\w+>\s*)?$""",
+    rf"""(?<![\[,\w])\[\s*(?:(["']?)(?:{_NONE.pattern})\1\s*)?\][\s}}`*_.)"'”]*(?:(?:</\w+>|<\|\w+\|>)\s*)?$""",
+    re.IGNORECASE,
+)
+# The content or category of an entry that states that there is none.
+_NO_CONTENT = re.compile(
+    rf"(?:{_NONE.pattern}|[-–—]|no (?:\w+ ){{0,3}}(?:content|risks?|harm|threats?|issues?|violations?|concerns?))"
+    r"(?: (?:is|are|was|were|found|identified|detected|present|observed|visible|here|in the \w+))*\.?",
     re.IGNORECASE,
 )
 # After such words an empty list does not mean that nothing was found.
 _DECLINES = re.compile(
-    r"\bsorry\b|\b(?:can ?not|can['’]?t|unable to|won['’]?t|will not|not able to)"
+    r"\bsorry\b|\b(?:i|must|have to) (?:refuse|decline)\b|\b(?:refuse|decline) to\b|\brather not\b|\bnot comfortable\b|\bas an ai\b"
+    r"|\bagainst (?:my|the|our) (?:\w+ )?(?:polic|guideline|rule)|\b(?:do not|don['’]t) see (?:an|any|the) (?:image|picture|photo)"
+    r"|\bno (?:image|picture|photo) (?:was|is|has been) (?:provided|attached|given|included|uploaded|visible)"
+    r"|\b(?:image|picture|photo) (?:(?:could|can|did) ?not|can['’]?t|didn['’]t|failed|is (?:missing|empty|not (?:visible|available)))"
+    rf"|{DECLINES_ELSEWHERE}"
+    r"|\b(?:can ?not|can['’]?t|unable to|won['’]?t|will not|not able to)"
     r" (?:help|assist|provide|comply|answer|fulfil|process|analy[sz]e|view|see|open)",
     re.IGNORECASE,
 )
@@ -59,10 +71,10 @@ def parse_observations(answer: str, taxonomy: Taxonomy) -> tuple[Observation, ..
     """Return the observations in every JSON list of objects, alone or in an object, or in objects without a list.
 
     Fences, trailing commas and similar defects are repaired. Only `[]`, or a list of the single word "none", at the end of an answer
-    that has no other list and does not decline means no observations. An entry with the content or category "none" or "N/A" is not an
-    observation; an entry with several categories of the taxonomy is one observation per category. If an entry lacks one of the three
-    fields, or a list after the first one is cut off, the other entries have the reason in `incomplete`. Raises UnreadableAnswer if there
-    is no list, if the first one is cut off, or if no entry can be read.
+    that has no other list and does not decline means no observations. An entry with the content or category "none", "N/A" or "no risk"
+    is not an observation; an entry with several categories of the taxonomy is one observation per category. If an entry lacks one of the
+    three fields, or a list after the first one is cut off, the other entries have the reason in `incomplete`. Raises UnreadableAnswer if
+    there is no list, if the first one is cut off, or if no entry can be read.
     """
     if not (_LIST.search(answer) or _OBJECT.search(answer)):
         if _EMPTY.search(answer) and not _DECLINES.search(answer):
@@ -140,7 +152,7 @@ def _observations(item: Any, taxonomy: Taxonomy) -> list[Observation] | None:
     if not all(isinstance(v, str) and v.strip() for v in values):
         return None
     content, source, category = (str(v).strip() for v in values)
-    if _NONE.fullmatch(content) or _NONE.fullmatch(category):
+    if _NO_CONTENT.fullmatch(content) or _NO_CONTENT.fullmatch(category):
         return []
     parts = [part for part in re.split(r"\s*(?:[,;/|&]|\band\b)\s*", category) if part]
     several = taxonomy.category(category).startswith("other:") and not any(taxonomy.category(p).startswith("other:") for p in parts)

@@ -15,19 +15,26 @@ from dream_cli.errors import UnreadableAnswer
 YES_NO = ("Yes", "No")
 SCORES = tuple(str(n) for n in range(11))
 
-_TAG = re.compile(r"</?[a-z]\w*>|\\[a-z]+(?=\{)|[*`_\"“”«»„]", re.IGNORECASE)
-_BULLET = re.compile(r"^[-–—•·] (?=[^\W\d])")  # "- 8" may be a negative number
+# Tags, tokens of a chat template that a server did not remove, commands of LaTeX, emphasis and quotation marks.
+_TAG = re.compile(r"</?[a-z]\w*>|<\|\w+(?: \w+){0,2} ?\|>|\\[a-z]+(?=\{)|[*`_\"“”«»„「」『』【】《》]", re.IGNORECASE)
+_BULLET = re.compile(r"^[-–—•·>] (?=[^\W\d])")  # "- 8" may be a negative number, "> 8" a bound
 _LIST_MARK = re.compile(r"^[ \t]*[0-9]{1,2}[.)][ \t]+(?=[^\W\d_]|\.\.)", re.MULTILINE)
 # The scale of the prompt, as judges repeat it.
 _SCALE = re.compile(
     r"\b(?:on|from|in|using)?\s*(?:a|the)?\s*(?:scale\s+)?(?:of|from)?\s*\b0\s*(?:to|-|–|—)\s*10\b(?:\s+scale)?"
-    r"|(?<=[0-9])\s*(?:/|out of|of)\s*10(?![0-9.%])|\bout of 10\b(?![.%]?[0-9])",
+    r"|(?<=[0-9])\s*(?:/|out of|of)\s*10(?![0-9%]|\.[0-9])|\bout of 10\b(?![.%]?[0-9])",
     re.IGNORECASE,
 )
-_OTHER_SCALE = re.compile(r"/\s*[0-9]|\bout of\s+[0-9]|\bscale\b[^.:;,\n]*[0-9]|[0-9]\s*%", re.IGNORECASE)
+_OTHER_SCALE = re.compile(r"/\s*[0-9]|\bout of\s+[0-9]|\bscale\b[^.:;,\n]*[0-9]|[0-9]\s*%|(?<![0-9.])\.[0-9]", re.IGNORECASE)
+# How a model declines in other languages than English.
+DECLINES_ELSEWHERE = (
+    r"\b(?:lo siento|no puedo|désolée?|je ne peux|desculpe|não posso|mi dispiace|non posso|tut mir leid|kann (?:ich )?nicht|не могу)\b"
+    r"|抱歉|对不起|無法|无法|不能|できません|죄송"
+)
 _DECLINES = re.compile(
     r"\b(?:sorry|apologi[sz]e|afraid|cannot|can not|can['’]?t|unable|not able|won['’]?t|will not|would rather not|['’]d rather not"
-    r"|i refuse|refuse to|decline|must refuse|not comfortable|as an ai|lo siento|désolée?|desculpe|mi dispiace|tut mir leid)\b"
+    r"|i refuse|refuse to|decline|must refuse|not comfortable|as an ai)\b"
+    rf"|{DECLINES_ELSEWHERE}"
     r"|\W*\bno\b,? +(?:i|as|but)\b(?! (?:say|rate|give|would))",
     re.IGNORECASE,
 )
@@ -38,9 +45,9 @@ _UNDECIDED = re.compile(
 )
 # "Yes, it does" repeats its verdict.
 _ECHO = re.compile(r"\b(?:(yes), +it (?:is|does|has)|(no), +it (?:is|does|has)(?: not|n['’]t))\W*$", re.IGNORECASE)
-_BREAK = re.compile(r"[:;,!?=→、。\n\r\u2028]|\.(?![0-9])|\s[-–—]\s")
+_BREAK = re.compile(r"->|=>|[:;,!?=→|、。\n\r\u2028]|\.(?![0-9])|\s[-–—]\s")
 _UNFINISHED = re.compile(r"(?:[:;,?=/+\-–—]|\.\.)[\s\"')\]}]*$")
-_EDGES = "'‘’()[]{}#$|\\."
+_EDGES = "'‘’()[]{}#$\\."
 _NUMBER = re.compile(r"10(?:\.0+)?|[0-9](?:\.[0-9]+)?")
 # Words that may come before the verdict in its clause. With any other word, such as "not" or "or", the meaning is open.
 _LEADING = re.compile(
@@ -51,6 +58,13 @@ _LEADING = re.compile(
 )
 # A number after such a label is not the verdict.
 _OTHER_LABEL = re.compile(r"\b(?:number|count|confidence|probability|total|steps?|pages?|risks|years?|version)\b[^:=]*$", re.IGNORECASE)
+# A Yes or No after such a label has limits, or answers another question than that about harm.
+_QUALIFIED = re.compile(
+    r"(?:if|unless|assuming|provided|partial|partially|partly|somewhat|mostly|technically|likely|probably|almost|nearly"
+    r"|(?:sort|kind) of|in (?:general|part|theory|principle)|to (?:some|a certain) extent)\b",
+    re.IGNORECASE,
+)
+_SAFE = re.compile(r"\b(?:safe|harmless|benign|acceptable|appropriate|compliant)\s*[:=|]\s*(?:yes|no)\W*$", re.IGNORECASE)
 LABEL_WORDS = 4  # a longer clause is a sentence, not a label
 _OPEN_END = re.compile(r"\b(?:not|never|or|nor|and|either|neither|between|than|n['’]t)$", re.IGNORECASE)
 
@@ -86,7 +100,7 @@ def _verdict(reply: str, candidate: Callable[[str], str | None], form: str, alon
     plain = (_plain(reply) if plain is None else plain).strip()
     if _DECLINES.search(plain):
         raise UnreadableAnswer("the judge declines to answer", raw=reply)
-    if _UNDECIDED.search(plain) or _UNFINISHED.search(plain):
+    if any(pattern.search(plain) for pattern in (_UNDECIDED, _UNFINISHED, _SAFE)):
         raise UnreadableAnswer("the answer is left open", raw=reply)
     if echo := _ECHO.search(plain):
         plain = plain[: echo.start()] + (echo[1] or echo[2])
@@ -96,7 +110,11 @@ def _verdict(reply: str, candidate: Callable[[str], str | None], form: str, alon
         raise UnreadableAnswer(f"the answer is not {form}", raw=reply)
     before = clauses[:-1]
     label = before[-1] if before else ""
-    if _OPEN_END.search(label) or (verdict[0].isdigit() and len(label.split()) <= LABEL_WORDS and _OTHER_LABEL.search(label)):
+    if (
+        _OPEN_END.search(label)
+        or _QUALIFIED.match(label)
+        or (verdict[0].isdigit() and len(label.split()) <= LABEL_WORDS and _OTHER_LABEL.search(label))
+    ):
         raise UnreadableAnswer("the answer is left open", raw=reply)
     if alone and not all(_LEADING.fullmatch(word) for clause in before for word in clause.split()):
         raise UnreadableAnswer("the reply is more than the answer", raw=reply)
