@@ -67,6 +67,7 @@ REFUSALS = [
     ("seed", "Extra inputs are not permitted: seed", 422),
     ("n", "Only one completion choice is allowed (n=1)", 400),
     ("n", "'n' : number must be at most 1", 403),
+    ("n", "<400> InternalError.Algo.InvalidParameter: Range of n should be [1, 1]", 400),
     ("n", "anthropic does not support parameters: ['n', 'seed'], for model=claude.", 400),
 ]
 
@@ -121,6 +122,11 @@ def test_other_words_than_names_and_other_statuses_drop_nothing() -> None:
     assert blamed(401, "seed is not supported") == set()
     assert blamed(400, "max_tokens is too large") == set()
     assert blamed(400, "unsupported", param="seed") == {"seed"}
+    assert blamed(400, "invalid request", details=[{"field": "seed", "issue": "unknown"}]) == {"seed"}
+    # A gateway repeats the error of the server behind it.
+    assert blamed(400, "Provider returned error", metadata={"raw": '{"error": {"message": "seed is not supported"}}'}) == {"seed"}
+    assert blamed(400, "Bad Request", innererror={"code": "x", "message": "seed is unsupported"}) == {"seed"}
+    assert blamed(400, "Provider returned error", metadata={"raw": {"seed": 1}, "provider_name": "seed"}) == set()
     assert blamed(400, "use max_completion_tokens") == {"max_tokens"}
     assert blamed(400, "got 'array'", param="response_format") == {"response_format"}
     assert blamed(400, "logprobs is not supported") == {"logprobs"}

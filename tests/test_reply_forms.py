@@ -34,6 +34,10 @@ BLOCKED = [
     'Your input was flagged for "harassment"',
     "blocked by Bedrock Guardrails",
     "The prompt contains words that violate Google's Responsible AI practices",
+    "The model requires moderation. Your input was flagged",
+    "InputTextSensitiveContentDetected: the input text may contain sensitive information",
+    "系统检测到输入或生成内容可能包含不安全或敏感内容",
+    "We've limited access to this content for safety reasons.",
 ]
 
 
@@ -42,6 +46,14 @@ def test_a_prompt_that_a_filter_holds_back_has_a_kind_of_its_own(work: Workdir) 
     with Loopback(refuse=lambda body: Fault(400, BLOCKED[int(body["messages"][0]["content"].rstrip("."))])) as server:
         ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
     assert (ran.code, server.calls, [row["error"]["kind"] for row in ran.rows]) == (1, len(BLOCKED), ["filtered"] * len(BLOCKED))
+
+
+def test_the_error_of_the_server_behind_a_gateway_is_reported(work: Workdir) -> None:
+    work.write("in.jsonl", [{"id": "a", "prompt": "Name a colour."}])
+    error = {"message": "Provider returned error", "code": 400, "metadata": {"raw": '{"error":{"message":"the image is too small"}}'}}
+    with Loopback(whole=lambda body: {"error": error}) as server:
+        ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+    assert ran.rows[0]["error"]["message"].endswith("/v1: 400: Provider returned error: the image is too small")
 
 
 @pytest.mark.parametrize("status", [403, 500])
@@ -65,6 +77,12 @@ def test_a_filter_is_known_by_its_words_whatever_the_status(status: int, monkeyp
         ("guardrail_intervened", "content_filter"),
         ("insufficient_system_resource", "error"),
         ("abort", "error"),
+        ("FinishReason.MAX_TOKENS", "length"),
+        ("truncated", "length"),
+        ("max_completion_tokens", "length"),
+        ("content-policy", "content_filter"),
+        ("STOP ", "stop"),
+        ("preempted", "error"),
         ("tool_calls", "tool_calls"),
         (7, None),
     ],
@@ -92,9 +110,37 @@ def test_a_reply_that_the_server_broke_off_is_an_error(finish: str) -> None:
         ({"content": [{"type": "thinking", "thinking": "Red?"}, {"type": "output_text", "text": "Blue."}]}, "Blue.", "stop", "Red?"),
         ({"content": "Blue.", "thinking": "Red?"}, "Blue.", "stop", "Red?"),
         ({"content": "Blue.", "reasoning": {"of": 1}}, "Blue.", "stop", None),
+        ({"content": [{"type": "reasoning_text", "text": "Red?"}, {"type": "text", "text": "Blue."}]}, "Blue.", "stop", "Red?"),
+        ({"content": [{"text": "Red?", "thought": True}, {"text": "Blue."}]}, "Blue.", "stop", "Red?"),
+        ({"content": [{"type": "reasoning", "summary": [{"text": "Red?"}]}, {"type": "text", "text": "Blue."}]}, "Blue.", "stop", "Red?"),
+        ({"content": "Blue.", "reasoning_content": [{"type": "text", "text": "Red?"}]}, "Blue.", "stop", "Red?"),
+        ({"content": "Blue.", "thinking_blocks": [{"type": "thinking", "thinking": "Red?"}]}, "Blue.", "stop", "Red?"),
+        ({"content": "Blue.", "reasoning": {"content": "Red?"}}, "Blue.", "stop", "Red?"),
         ({"content": [{"type": "tool_use"}, 7, None]}, "", "empty", None),
     ],
 )
 def test_parts_of_a_message_are_text_refusal_or_thoughts(message: Json, text: str, finish: str, reasoning: str | None) -> None:
     completion = read_completions(reply(message))[0]
     assert (completion.text, completion.finish_reason, completion.reasoning) == (text, finish, reasoning)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Blue.<|im_end|>", "Blue."),
+        ("Blue.\n<end_of_turn>\n", "Blue."),
+        ("Blue.</s><pad><pad>", "Blue."),
+        ("Blue <|im_end|> red.", "Blue <|im_end|> red."),
+        ("<s>Blue.</s>", "<s>Blue.</s>"),
+        ("Blue. \n", "Blue. \n"),
+    ],
+)
+def test_the_tokens_that_end_a_turn_are_not_part_of_the_text(content: str, text: str) -> None:
+    completion = read_completions(reply({"content": content}))[0]
+    assert (completion.text, completion.finish_reason) == (text, "stop")
+
+
+@pytest.mark.parametrize("content", ["", " \n", "\u200b", "\ufeff", "<|eot_id|>", "</s>", "<pad><pad>"])
+def test_a_text_without_a_visible_character_is_empty(content: str) -> None:
+    completion = read_completions(reply({"content": content}))[0]
+    assert (completion.text, completion.finish_reason, completion.is_answer) == ("", "empty", False)

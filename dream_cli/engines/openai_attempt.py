@@ -117,8 +117,20 @@ def error_message(text: str, longest: int = 300) -> str:
         content = text
     if isinstance(content, list) and len(content) == 1:
         content = content[0]
+    behind = ""
     for name in ("error", "message", "detail"):
+        behind = behind or _error_behind(content)
         if isinstance(content, dict) and content.get(name):
             content = content[name]
     content = content if isinstance(content, str) else json.dumps(content)
+    if behind and behind != text:
+        content = f"{content}: {error_message(behind, longest)}"
     return " ".join(content.split())[:longest] or "no message"
+
+
+def _error_behind(error: Any) -> str:
+    """Return the error of the server behind a gateway: OpenRouter repeats it in `metadata.raw`, Azure in `innererror`."""
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    inner = error.get("innererror") if isinstance(error, dict) else None
+    return raw if isinstance(raw, str) else json.dumps(inner) if isinstance(inner, dict) and "message" in inner else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -18,13 +19,23 @@ INTERRUPTED = "error"  # the finish reason of a reply that the server broke off
 # OpenAI's finish reasons and INTERRUPTED, each with the words of other servers.
 _FINISH_REASONS = {
     "stop": ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete"),
-    "length": ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit", "model_context_window_exceeded"),
+    "length": ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length", "model_length")
+    + ("length_capped", "token_limit", "error_limit", "model_context_window_exceeded", "context_length_exceeded", "incomplete", "truncated")
+    + ("repetition_truncation",),
     FILTERED: (FILTERED, "safety", "image_safety", "prohibited_content", "blocklist", "spii", "recitation", "guardrail_intervened")
-    + ("content_filtered", "sensitive", "moderation", "error_toxic"),
+    + ("content_filtered", "content_policy", "policy_violation", "guardrail", "sensitive", "moderation", "moderated", "flagged", "blocked")
+    + ("error_toxic",),
     DECLINED: (DECLINED, "refused"),
-    INTERRUPTED: (INTERRUPTED, "abort", "aborted", "cancelled", "insufficient_system_resource", "network_error", "other_error"),
+    INTERRUPTED: (INTERRUPTED, "abort", "aborted", "cancelled", "canceled", "user_cancel", "interrupted", "preempted", "timeout", "failed")
+    + ("insufficient_system_resource", "network_error", "server_error", "model_error", "other_error", "overloaded"),
 }
-_THOUGHTS = ("thinking", "reasoning", "thought")  # the types of a part that holds thoughts
+_IS_THOUGHT = re.compile("think|reason|thought")  # in the type of a part
+# The fields that hold thoughts, of a message and of its parts.
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts", "thinking_blocks", "reasoning_details")
+_OF_A_PART = ("thinking", "reasoning", "text", "summary", "content")
+# The end of a turn, as some servers leave it in the text.
+_ENDS = ("im_end", "eot_id", "eom_id", "endoftext", "end_of_text", "end", "return", "END_OF_TURN_TOKEN")
+_END_OF_TURN = (*(f"<|{name}|>" for name in _ENDS), "<end_of_turn>", "<eos>", "<pad>", "</s>", "<｜end▁of▁sentence｜>")
 
 
 def read_choices(reply: Json) -> list[Json]:
@@ -74,8 +85,9 @@ def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int 
     refusal = refusal if isinstance(refusal, str) else "".join(_texts(parts, "refusal"))
     if not text.strip() and refusal.strip():
         text, finish = refusal, DECLINED
-    named = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
-    reasoning = next((thoughts for thoughts in named if isinstance(thoughts, str) and thoughts), "".join(_texts(parts, "thoughts")) or None)
+    text = _without_end_of_turn(text)
+    named = (_thoughts(message.get(name)) for name in _THOUGHTS)
+    reasoning = next(filter(None, named), "".join(_texts(parts, "thoughts")) or None)
     completion = with_thoughts_apart(
         Completion(text=text, finish_reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, reasoning=reasoning)
     )
@@ -88,13 +100,26 @@ def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int 
     return replace(completion, text="", finish_reason=FILTERED if completion.finish_reason == DECLINED else "empty")
 
 
+def _without_end_of_turn(text: str) -> str:
+    """Return the text without tokens that end a turn; empty if no character is visible."""
+    # "</s>" may be an HTML tag.
+    tokens = [token for token in _END_OF_TURN if token != "</s>" or "<s>" not in text]
+    end = whole = len(text.rstrip())
+    while token := next((token for token in tokens if text.endswith(token, 0, end)), None):
+        end -= len(token)
+        while end and text[end - 1].isspace():
+            end -= 1
+    text = text[:end] if end < whole else text
+    return text if any(c.isprintable() and not c.isspace() for c in text) else ""
+
+
 def finish_reason(choice: Json) -> str | None:
     """Return the finish reason in OpenAI's words, or the server's own if it means something else; None if it is not a text."""
     reason = choice.get("finish_reason")
     if not isinstance(reason, str):
         return None
     # Gemini has "content_filter: SAFETY".
-    word = reason.casefold().replace("-", "_").partition(":")[0]
+    word = reason.strip().casefold().replace("-", "_").partition(":")[0].removeprefix("finishreason.")
     return next((name for name, words in _FINISH_REASONS.items() if word in words), reason)
 
 
@@ -110,11 +135,18 @@ def _parts(content: Any) -> list[Mapping[str, Any]]:
 def _texts(parts: Sequence[Mapping[str, Any]], kind: Literal["text", "refusal", "thoughts"]) -> Iterator[str]:
     """Yield the texts of one kind; tool calls and other parts have none."""
     for part in parts:
-        if part.get("type") in _THOUGHTS:
-            thoughts = next((part[name] for name in ("thinking", "reasoning", "text") if name in part), None)
-            # Mistral's thoughts are parts themselves.
-            nested = thoughts if isinstance(thoughts, list) else [{"text": thoughts}]
-            texts = [inner.get("text") for inner in nested if isinstance(inner, Mapping)] if kind == "thoughts" else []
+        if part.get("thought") is True or _IS_THOUGHT.search(str(part.get("type"))):
+            text = _thoughts(part) if kind == "thoughts" else ""
         else:
-            texts = [part.get(kind)]
-        yield from (text for text in texts if isinstance(text, str))
+            text = part.get(kind)
+        if isinstance(text, str):
+            yield text
+
+
+def _thoughts(value: Any) -> str:
+    """Return the thoughts in a field: a text, an object that holds them, or a list of these."""
+    if isinstance(value, Mapping):
+        return next(filter(None, (_thoughts(value.get(name)) for name in _OF_A_PART)), "")
+    if isinstance(value, list):
+        return "".join(map(_thoughts, value))
+    return value if isinstance(value, str) else ""

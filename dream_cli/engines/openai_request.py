@@ -34,7 +34,7 @@ _BY_NAME = ("temperature", "top_p", "seed", "chat_template_kwargs", "reasoning_e
 _LIMIT = re.compile(r"\b(max(imum)?|at most|less than|greater than|between|range|exceeds?|limit|up to)\b|[<>[(]\s*\d", re.IGNORECASE)
 _SEVERAL = re.compile(  # several samples in one request
     r"""(?<![\w'’])n\s*(?:=|>|<|must|:|is\b|parameter)|['"`]n['"`]|\bparameters?:? n\b|\bcandidate_?count\b"""
-    r"""|\b(?:multiple|one|single) (?:completion|candidate|choice|sample|response)s?\b""",
+    r"""|\b(?:range of n|number of choices)\b|\b(?:multiple|one|single) (?:completion|candidate|choice|sample|response)s?\b""",
     re.IGNORECASE,
 )
 LOGPROBS = 20  # alternatives per position, the highest limit of any server
@@ -127,11 +127,11 @@ def blamed_parameters(error: Refused, sent: Json) -> set[str]:
 
 
 def _names(words: str, name: str) -> bool:
-    return re.search(rf"\b{name}\b", words) is not None
+    return re.search(rf"\b{name}\b", words, re.IGNORECASE) is not None
 
 
 def _named_fields(reply: str) -> str:
-    """Return the names in the fields of an error: `param`, and the `loc` of failed validations."""
+    """Return the names in the fields of an error: `param`, and the `loc` or `field` of failed validations."""
     try:
         content = json.loads(reply)
     except (ValueError, RecursionError):
@@ -141,10 +141,10 @@ def _named_fields(reply: str) -> str:
         return ""
     error = content.get("error")
     named = [error.get("param")] if isinstance(error, dict) else []
-    details = content.get("detail")
-    for detail in details if isinstance(details, list) else []:
-        location = detail.get("loc") if isinstance(detail, dict) else None
-        named += location if isinstance(location, list) else []
+    lists = [content.get("detail"), content.get("details"), error.get("details") if isinstance(error, dict) else None]
+    for detail in [detail for details in lists if isinstance(details, list) for detail in details if isinstance(detail, dict)]:
+        location = detail.get("loc")
+        named += [*(location if isinstance(location, list) else []), detail.get("field")]
     return " ".join(f"'{name}'" for name in named if isinstance(name, str))
 
 

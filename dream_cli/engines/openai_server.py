@@ -18,7 +18,7 @@ from typing import Any
 from dream_cli.engines.address import Address, read_address
 from dream_cli.engines.batch import Batch
 from dream_cli.engines.openai_answers import Positions, read_answers, read_positions
-from dream_cli.engines.openai_attempt import Refused
+from dream_cli.engines.openai_attempt import Refused, error_message
 from dream_cli.engines.openai_reply import INTERRUPTED, finish_reason, read_choices, read_completions
 from dream_cli.engines.openai_request import LOGPROBS, Dropped, requests_for
 from dream_cli.engines.openai_wire import Wire, open_wire
@@ -39,7 +39,8 @@ _FILTERED = re.compile(
     r"content_?\s?filter|content management policy|ResponsibleAIPolicyViolation|content_?\s?policy_?\s?violation|safety (?:system|filter)"
     r"|violat\w+ (?:[\w']+ ){0,2}(?:usage|content|safety|acceptable use|responsible ai) (?:polic|guideline|practice)|data_?inspection_?failed|content exists risk"
     r"|considered high risk|inappropriate content|guardrail_?\s?intervened|blocked by (?:\w+ )*guardrail"
-    r"|\b(?:input|prompt) (?:was|has been) flagged|PROHIBITED_CONTENT",
+    r"|\b(?:input|prompt) (?:was|has been) flagged|\bflagged (?:for|by)\b|PROHIBITED_CONTENT|\bmoderation|\bunsafe content\b"
+    r"|\bcontent safety\b|sensitive_? ?(?:content|information)|limited access to this content|blocked (?:due to|for) safety|敏感内容",
     re.IGNORECASE,
 )
 # Gemini's reply to a blocked prompt has this field and no choices.
@@ -214,7 +215,8 @@ class OpenAIEngine(Engine):
             except Refused as error:
                 if _OUT_OF_TOKENS.search(error.reply):
                     return {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
-                if _FILTERED.search(error.reply):
+                # The message too: in JSON other letters than those of English may be escaped.
+                if _FILTERED.search(f"{error.reply} {error_message(error.reply, 10_000)}"):
                     raise NoAnswer("filtered", str(error)) from None
                 after = dropped.with_refusal(error, sent)
                 # A field that the user sets stays in the request.
