@@ -126,6 +126,37 @@ def test_retry_after_is_read_as_seconds_or_date() -> None:
     assert 7 <= openai_attempt.pause(1, 7) < 8
 
 
+@pytest.mark.parametrize(
+    ("words", "wait"),
+    [
+        ("Rate limit reached for m. Please try again in 20s.", 20),
+        ("Please try again in 1.2s. Visit the console.", 1.2),
+        ("Please try again in 6m0s", 360),
+        ("try again in 1h2m3s", 3723),
+        ("try again in 120ms", 0),
+        ("Please retry after 7 seconds.", 7),
+        ('{"details": [{"retryDelay": "39s"}]}', 39),
+        ("try again later", 0),
+        ("try again in 5 minutes", 0),
+    ],
+)
+def test_without_a_header_the_wait_is_read_from_the_words_of_a_busy_server(words: str, wait: float) -> None:
+    assert openai_attempt.Attempt(429, words).wait == wait
+    assert openai_attempt.Attempt(429, words, "2").wait == 2
+    assert openai_attempt.Attempt(400, words).wait == 0
+
+
+def test_a_quota_per_minute_is_waited_for_and_one_per_day_is_not() -> None:
+    def attempt(quota: str, words: str) -> openai_attempt.Attempt:
+        return openai_attempt.Attempt(429, f'{{"error": {{"message": "You exceeded your current quota. {words}", "quotaId": "{quota}"}}}}')
+
+    assert openai_attempt.is_passing(attempt("GenerateRequestsPerMinutePerProject", "Please retry in 39.5s."))
+    assert not openai_attempt.is_passing(attempt("GenerateRequestsPerMinutePerProject", "Please check your plan."))
+    per_day = attempt("GenerateRequestsPerDayPerProject", "Please retry in 39.5s.")
+    assert not openai_attempt.is_passing(per_day)
+    assert openai_attempt.is_of_account(per_day)
+
+
 def test_a_slow_server_is_a_fault() -> None:
     with Loopback(latency=0.2) as server, pytest.raises(EngineError, match="no answer within 0.02 s"):
         using(server, lambda engine: engine.generate(CHAT, DRAWN, [0]), timeout=0.02)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
@@ -138,6 +140,56 @@ def test_parts_of_a_message_are_text_refusal_or_thoughts(message: Json, text: st
 def test_the_tokens_that_end_a_turn_are_not_part_of_the_text(content: str, text: str) -> None:
     completion = read_completions(reply({"content": content}))[0]
     assert (completion.text, completion.finish_reason) == (text, "stop")
+
+
+def events(*pieces: Json, end: str = "data: [DONE]\n\n") -> bytes:
+    return ("".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) + end).encode()
+
+
+def piece(text: str | None, finish: str | None = None, index: int = 0, **delta: Any) -> Json:
+    return {"choices": [{"index": index, "delta": {"content": text, **delta}, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "reasoning"),
+    [
+        (events(piece("Bl", role="assistant"), piece("ue."), piece(None, "stop"), {"choices": [], "usage": {}}), "Blue.", None),
+        (events(piece(None, reasoning_content="Re"), piece(None, reasoning_content="d?"), piece("Blue.", "stop")), "Blue.", "Red?"),
+        (b": ping\n\nevent: message\n" + events(piece("Blue.", "stop"), end=""), "Blue.", None),
+        (events(piece("Blue.", "stop")).replace(b"\n", b"\r\n"), "Blue.", None),
+        (events(reply({"content": "Blue."})), "Blue.", None),
+    ],
+)
+def test_a_stream_that_is_sent_although_not_requested_is_read(body: bytes, text: str, reasoning: str | None) -> None:
+    with Loopback(whole=lambda _: body) as server:
+        (completion,) = using(server, lambda engine: engine.generate(CHAT, Sampling(), [0]))
+    assert (completion.text, completion.finish_reason, completion.reasoning) == (text, "stop", reasoning)
+
+
+def test_the_samples_and_log_probabilities_of_a_stream() -> None:
+    both = events(piece("Red.", index=1), piece("Blue", index=0), piece(".", "stop", 0), piece(None, "length", 1))
+    with Loopback(whole=lambda _: both) as server:
+        drawn = using(server, lambda engine: engine.generate(CHAT, Sampling(temperature=1.0), [0, 1]))
+    assert [(completion.text, completion.finish_reason) for completion in drawn] == [("Blue.", "stop"), ("Red.", "length")]
+    top = [{"token": "Yes", "logprob": math.log(0.75)}, {"token": "No", "logprob": math.log(0.25)}]
+    choice = piece("Yes", "stop")["choices"][0] | {"logprobs": {"content": [top[0] | {"top_logprobs": top}]}}
+    with Loopback(whole=lambda _: events({"choices": [choice]})) as server:
+        verdict = using(server, lambda engine: engine.choose(CHAT, ["Yes", "No"]))
+    assert verdict.probabilities == pytest.approx({"Yes": 0.75, "No": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (events(piece("Bl"), end=""), "is not a JSON object"),
+        (events(piece("Blue.", "stop"), end='data: {"choi'), "is not a JSON object"),
+        (b"data: [DONE]\n\n", "is not a JSON object"),
+        (events(piece("Bl"), {"error": {"message": "the input is too long", "code": 400}}), "400: the input is too long"),
+    ],
+)
+def test_a_stream_that_ends_early_or_with_an_error_is_an_error(body: bytes, words: str) -> None:
+    with Loopback(whole=lambda _: body) as server, pytest.raises(EngineError, match=words):
+        using(server, lambda engine: engine.generate(CHAT, Sampling(), [0]))
 
 
 @pytest.mark.parametrize("content", ["", " \n", "\u200b", "\ufeff", "<|eot_id|>", "</s>", "<pad><pad>"])

@@ -51,7 +51,9 @@ class Attempt:
 
     @property
     def wait(self) -> float:
-        """The wait in seconds that the server requests, 0 if none."""
+        """The wait in seconds that the server requests in its header, or in the words of a busy server; 0 if none."""
+        if self.retry_after is None and self.status in (429, 503):
+            return seconds_in_words(self.text)
         return seconds(self.retry_after) or 0.0
 
 
@@ -65,8 +67,14 @@ def embedded_failure(reply: Mapping[str, Any]) -> Attempt | None:
     return Attempt(status, json.dumps({"error": error}))
 
 
-# A used-up quota does not return within minutes.
-_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota")
+# A used-up quota does not return within minutes, unless it is one per minute; Gemini names the time when it does.
+_SPENT = re.compile(r"insufficient_quota|PerDay")
+_QUOTA = re.compile(rf"{_SPENT.pattern}|exceeded your current quota")
+_IN_WORDS = re.compile(
+    r"\b(?:try again|retry) (?:in|after) (?=\d)(?:(?P<h>\d{1,4})h)?(?:(?P<m>\d{1,4})m(?!s))?(?:(?P<s>\d{1,6}(?:\.\d{1,9})?) ?s(?:ec|\b))?"
+    r"|\"retryDelay\": ?\"(?P<delay>\d{1,6}(?:\.\d{1,9})?)s\"",
+    re.IGNORECASE,
+)
 # A key that is refused with a status other than 401.
 _KEY = re.compile(r"\bAPI[ _]?key\b|PERMISSION_DENIED|\bbilling\b|\baccount (is|was|has been)\b", re.IGNORECASE)
 
@@ -77,7 +85,7 @@ def is_passing(attempt: Attempt) -> bool:
     if attempt.wait > UNREASONABLE_WAIT:
         return False
     if status == 429:
-        return not _QUOTA.search(attempt.text)
+        return not (_SPENT if attempt.wait else _QUOTA).search(attempt.text)
     if status >= 500 and status != 501:
         return not _UNSUPPORTED.search(error_message(attempt.text))
     return status in (0, 408, 409)
@@ -107,6 +115,13 @@ def seconds(retry_after: str | None) -> float | None:
         except (ValueError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def seconds_in_words(text: str) -> float:
+    """Return the seconds of the first wait in a message, such as "try again in 1m2.5s"; 0 if there is none."""
+    wait = _IN_WORDS.search(text)
+    hours, minutes, rest, delay = (float(part or 0) for part in wait.group("h", "m", "s", "delay")) if wait else (0.0,) * 4
+    return 3600 * hours + 60 * minutes + rest + delay
 
 
 def error_message(text: str, longest: int = 300) -> str:

@@ -31,6 +31,7 @@ from dream_cli.engines.openai_attempt import (
     is_passing,
     pause,
 )
+from dream_cli.engines.openai_events import read_events
 from dream_cli.engines.openai_reply import usage_of
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.usage import Usage
@@ -265,7 +266,7 @@ class Wire:
 
     def _read(self, text: str) -> Json:
         try:
-            reply = json.loads(text)
+            reply = read_events(text) or json.loads(text)
         except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict):
