@@ -136,11 +136,11 @@ def _texts(parts: Sequence[Mapping[str, Any]], kind: Literal["text", "refusal", 
     """Yield the texts of one kind; tool calls and other parts have none."""
     for part in parts:
         if part.get("thought") is True or _IS_THOUGHT.search(str(part.get("type"))):
-            text = _thoughts(part) if kind == "thoughts" else ""
+            piece: Any = _thoughts(part) if kind == "thoughts" else ""
         else:
-            text = part.get(kind)
-        if isinstance(text, str):
-            yield text
+            piece = part.get(kind)
+        if isinstance(piece, str):
+            yield piece
 
 
 def _thoughts(value: Any) -> str:
