@@ -168,7 +168,7 @@ def test_greedy_text_is_the_likeliest_continuation(llava: Path) -> None:
 def test_noise_draws_from_the_models_distribution() -> None:
     import torch
 
-    from dream_cli.engines.transformers import RowNoise
+    from dream_cli.engines.sampling_noise import RowNoise
 
     shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
     rows = 4000

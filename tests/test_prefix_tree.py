@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -117,49 +119,101 @@ def test_a_shared_pass_gives_what_each_question_gets_alone(
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_samples_of_a_prompt_share_what_was_read_of_it(family: str, zoo: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dream_cli.engines import shared_samples
-    from dream_cli.engines.transformers import RowNoise
+def noted_logits(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Any]]:
+    """Return the logits of every step by the seed of the sample: a random model writes the same text for logits that are somewhat off."""
+    from dream_cli.engines import sampling_noise
 
-    shared: list[list[int]] = []
-    generate = shared_samples.generate
-
-    def counted(model: Any, inputs: Any, rows: Any, **more: Any) -> Any:
-        shared.append(list(rows))
-        return generate(model, inputs, rows, **more)
-
-    monkeypatch.setattr(shared_samples, "generate", counted)
-    # A random model writes the same text for logits that are somewhat off: what is compared is the logits of every step.
     logits: dict[int, list[Any]] = {}
-    noise = RowNoise.__call__
+    noisy = sampling_noise.noisy
 
-    def noted(self: RowNoise, input_ids: Any, scores: Any) -> Any:
-        for seed, row in zip(self._seeds, scores, strict=True):
-            logits.setdefault(seed, []).append(row.clone())
-        return noise(self, input_ids, scores)
+    def noted(scores: Any, generators: Sequence[Any], temperature: float, top_p: float) -> Any:
+        for source, row in zip(generators, scores, strict=True):
+            logits.setdefault(source.initial_seed(), []).append(row.clone())
+        return noisy(scores, generators, temperature, top_p)
 
-    monkeypatch.setattr(RowNoise, "__call__", noted)
-    chats = [group[0][0] for group in ABOUT]
+    monkeypatch.setattr(sampling_noise, "noisy", noted)
+    return logits
 
-    async def whole(together: bool) -> list[list[Completion]]:
-        engine = await open_engine(EngineSpec(model=str(zoo(family)), device="cpu", batch_size=8))
+
+def drawn(folder: Path, chats: Sequence[list[ChatMessage]], samples: int, batch_size: int, together: bool) -> list[list[Completion]]:
+    async def whole() -> list[list[Completion]]:
+        engine = await open_engine(EngineSpec(model=str(folder), device="cpu", batch_size=batch_size))
         try:
             if together:
-                return list(await asyncio.gather(*(engine.generate(chat, DRAWN, [0, 1, 2]) for chat in chats)))
-            return [[(await engine.generate(chat, DRAWN, [i]))[0] for i in range(3)] for chat in chats]
+                return list(await asyncio.gather(*(engine.generate(chat, DRAWN, range(samples)) for chat in chats)))
+            return [[(await engine.generate(chat, DRAWN, [i]))[0] for i in range(samples)] for chat in chats]
         finally:
             await engine.close()
 
-    together = asyncio.run(whole(True))
-    shared_logits, logits = logits, {}
-    # Two prompts with pictures of unlike size in one batch, and one without.
-    assert sorted(shared) == [[0, 0, 0], [0, 0, 0, 1, 1, 1]]
-    assert together == asyncio.run(whole(False))
+    return asyncio.run(whole())
+
+
+def assert_same_logits(logits: dict[int, list[Any]], others: dict[int, list[Any]]) -> None:
+    import torch
+
+    assert logits.keys() == others.keys()
     for seed, steps in logits.items():
-        for one, other in zip(steps, shared_logits[seed], strict=False):
+        assert len(steps) == len(others[seed])
+        for one, other in zip(steps, others[seed], strict=True):
             assert torch.allclose(one.float(), other.float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_samples_of_a_prompt_share_what_was_read_of_it(family: str, zoo: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dream_cli.engines.running_batch import RunningBatch, Sample
+
+    shared: list[list[int]] = []
+    join = RunningBatch.join
+
+    def counted(self: RunningBatch, inputs: Any, rows: Sequence[Sequence[Sample]]) -> None:
+        shared.append([len(row) for row in rows])
+        join(self, inputs, rows)
+
+    monkeypatch.setattr(RunningBatch, "join", counted)
+    chats = [group[0][0] for group in ABOUT]
+    logits = noted_logits(monkeypatch)
+    together = drawn(zoo(family), chats, samples=3, batch_size=8, together=True)
+    # Two prompts with pictures of unlike size in one batch, and one without.
+    assert sorted(shared) == [[3], [3, 3]]
+    shared_logits = dict(logits)
+    logits.clear()
+    assert together == drawn(zoo(family), chats, samples=3, batch_size=8, together=False)
+    assert_same_logits(logits, shared_logits)
     assert len({completion.text for completion in together[0]}) > 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_takes_the_place_of_one_that_has_ended(
+    family: str, zoo: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dream_cli.engines.running_batch import RunningBatch
+
+    sizes: list[int] = []
+    step = RunningBatch.step
+
+    def counted(self: RunningBatch) -> Any:
+        sizes.append(len(self))
+        return step(self)
+
+    monkeypatch.setattr(RunningBatch, "step", counted)
+    # Of the words of a random model, which are about equally likely, a quarter end a response.
+    folder = shutil.copytree(zoo(family), tmp_path / family)
+    words = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(0, words, 4))}))
+    red, blue = picture("red"), picture("blue", (64, 33))
+    chats = [[ChatMessage("user", "house " * n + "What is in it?", (red, blue)[: 1 + n % 2])] for n in (1, 9, 2, 5, 14, 3, 7)]
+    logits = noted_logits(monkeypatch)
+    together = drawn(folder, chats, samples=2, batch_size=4, together=True)
+    running, joined_logits = list(sizes), dict(logits)
+    logits.clear()
+    assert together == drawn(folder, chats, samples=2, batch_size=4, together=False)
+    assert_same_logits(logits, joined_logits)
+    lengths = [completion.completion_tokens or 0 for completions in together for completion in completions]
+    assert len(set(lengths)) > 2
+    assert sum(running) == sum(lengths)
+    # Four at a time until none waits: fewer steps than batches of four that wait for their longest response.
+    assert max(running) == 4
+    assert len(running) < sum(max(lengths[start : start + 4]) for start in range(0, len(lengths), 4))
 
 
 def test_a_family_without_a_known_mask_is_answered_the_plain_way(zoo: Callable[[str], Path]) -> None:

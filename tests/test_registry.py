@@ -6,14 +6,14 @@ import asyncio
 import importlib.util
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dream_cli.engines import registry
-from dream_cli.engines.batching import Batcher
+from dream_cli.engines.batching import Batcher, More
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import open_engine
 from dream_cli.errors import UsageError
@@ -101,13 +101,13 @@ class Recorder:
         self.bad = bad
         self.room = room
 
-    def __call__(self, key: Any, items: list[Any]) -> Sequence[Any]:
+    def __call__(self, key: Any, items: list[Any], more: More) -> Iterable[tuple[int, Any]]:
         self.batches.append((key, items))
         if len(items) > self.room:
             raise MemoryError("full")
         if self.bad in items:
             raise ValueError(f"cannot take {self.bad}")
-        return [item * 10 for item in items]
+        return enumerate(item * 10 for item in items)
 
 
 def batched(run: Recorder, jobs: list[tuple[str, int]], size: int = 4) -> list[Any]:
@@ -151,6 +151,67 @@ def test_batches_become_smaller_where_memory_runs_out() -> None:
     assert [len(items) for _, items in run.batches] == [4, 2, 2, 2, 2]
 
 
+def test_a_smaller_batch_is_never_made_larger_where_memory_runs_out() -> None:
+    async def whole() -> None:
+        batcher = Batcher(run, 4, multiple=lambda key: 8)
+        assert await asyncio.gather(*(batcher.submit("a", i) for i in range(32))) == [10 * i for i in range(32)]
+        await batcher.submit("a", 99)
+        await asyncio.gather(*(batcher.submit("a", i) for i in range(40)))
+        await batcher.close()
+
+    run = Recorder(room=20)
+    asyncio.run(whole())
+    assert [len(items) for _, items in run.batches] == [32, 16, 16, 1, 16, 16, 8]
+
+
+def test_items_join_a_batch_that_runs_in_the_places_of_those_that_are_done() -> None:
+    taken: list[list[int]] = []
+
+    def run(key: str, items: list[int], more: More) -> Iterator[tuple[int, Any]]:
+        """Answer the first item that is left, then take more; item 3 fails."""
+        left, count = dict(enumerate(items)), len(items)
+        taken.append(items)
+        while left:
+            number = min(left)
+            item = left.pop(number)
+            yield number, ValueError("3 fails") if item == 3 else item * 10
+            joining = more(len(left))
+            taken.append(joining)
+            left |= dict(enumerate(joining, count))
+            count += len(joining)
+
+    async def whole(jobs: list[tuple[str, int]]) -> list[Any]:
+        batcher = Batcher(run, 2)
+        results = await asyncio.gather(*(batcher.submit(*job) for job in jobs), return_exceptions=True)
+        await batcher.close()
+        return list(results)
+
+    results = asyncio.run(whole([("a", 1), ("a", 2), ("a", 3), ("b", 4), ("a", 5)]))
+    assert [str(result) for result in results] == ["10", "20", "3 fails", "40", "50"]
+    # The item of another key has waited longest once 3 has joined, so 5 waits for the next batch.
+    assert taken == [[1, 2], [3], [], [], [4], [], [5], []]
+
+
+def test_a_batch_that_fails_while_items_join_is_repeated_for_those_without_a_result() -> None:
+    runs: list[list[int]] = []
+
+    def run(key: str, items: list[int], more: More) -> Iterator[tuple[int, Any]]:
+        runs.append(items)
+        yield 0, items[0] * 10
+        joined = more(1)
+        if joined or len(items) > 1:
+            raise ValueError("not together")
+
+    async def whole() -> list[Any]:
+        batcher = Batcher(run, 2)
+        results = await asyncio.gather(*(batcher.submit("a", i) for i in (1, 2, 3)), return_exceptions=True)
+        await batcher.close()
+        return list(results)
+
+    assert asyncio.run(whole()) == [10, 20, 30]
+    assert runs == [[1, 2], [2], [3]]
+
+
 def test_closing_ends_the_thread_and_refuses_more() -> None:
     async def whole() -> None:
         batcher = Batcher(Recorder(), 4)
@@ -165,10 +226,10 @@ def test_closing_ends_the_thread_and_refuses_more() -> None:
 def test_an_interrupt_does_not_wait_for_the_batch_that_runs() -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def run(key: Any, items: list[Any]) -> list[Any]:
+    def run(key: Any, items: list[Any], more: More) -> Iterable[tuple[int, Any]]:
         begun.set()
         end.wait(30)
-        return items
+        return enumerate(items)
 
     async def ask() -> None:
         batcher = Batcher(run, 1)

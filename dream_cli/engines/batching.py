@@ -1,17 +1,22 @@
-"""Batching: asynchronous requests to a blocking model; requests that wait at the same time run as one batch."""
+"""Batching: asynchronous requests to a blocking model; requests that wait at the same time run as one batch.
+
+A model that answers continuously takes more requests while the batch runs, in the places of those that it has answered.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 from typing import Any
 
-Run = Callable[[Any, list[Any]], Sequence[Any]]
+# Returns the items that join a batch in which this number of items runs.
+More = Callable[[int], list[Any]]
+Run = Callable[[Any, list[Any], More], Iterable[tuple[int, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +27,12 @@ class _Job:
 
 
 class Batcher:
-    """Collects items with the same key and passes them to `run(key, items)` in one worker thread.
+    """Collects items with the same key and passes them to `run(key, items, more)` in one worker thread.
 
-    `run` returns one result per item; a result that is an exception is raised to the caller that waits for the item.
+    `run` returns (number of the item, result) in any order; a result that is an exception is raised to the caller that waits for the item.
     A batch holds at most `batch_size * multiple(key)` items; `multiple` is above 1 for keys whose items share their cost.
     It holds the item that has waited longest, and those nearest to it in `length`: a batch is padded to its longest item.
+    `more(n)` returns the items that may join a batch of n, none while an item of another key has waited longest; their numbers follow.
     """
 
     def __init__(
@@ -86,40 +92,56 @@ class Batcher:
             self._changed.wait_for(lambda: len(self._waiting) >= most or self._closed, until - time.monotonic())
             if not self._waiting:
                 return []
-            first = self._waiting[0]
-            length = self._length(first.item)
-            same = [job for job in self._waiting if job.key == first.key]
-            # The sort is stable: of equal lengths the oldest come first.
-            batch = sorted(same, key=lambda job: abs(self._length(job.item) - length))[:most]
             self._running = True
-            taken = {id(job) for job in batch}
-            self._waiting = deque(job for job in self._waiting if id(job) not in taken)
-            return batch
+            return self._next(most)
 
-    def _answer(self, batch: list[_Job]) -> None:
+    def _next(self, most: int) -> list[_Job]:
+        """Remove the job that has waited longest and its companions from those that wait, and return them, at most `most`."""
+        first = self._waiting[0]
+        length = self._length(first.item)
+        same = [job for job in self._waiting if job.key == first.key]
+        # The sort is stable: of equal lengths the oldest come first.
+        batch = sorted(same, key=lambda job: abs(self._length(job.item) - length))[:most]
+        taken = {id(job) for job in batch}
+        self._waiting = deque(job for job in self._waiting if id(job) not in taken)
+        return batch
+
+    def _answer(self, batch: list[_Job], alone: bool = False) -> None:
+        jobs, key = dict(enumerate(batch)), batch[0].key
+        count = len(batch)
+
+        def more(running: int) -> list[Any]:
+            nonlocal count
+            with self._changed:
+                free = 0 if alone else self._size - running
+                joining = self._next(free) if free > 0 and self._waiting and self._waiting[0].key == key else []
+            live = [job for job in joining if job.future.set_running_or_notify_cancel()]
+            jobs.update(enumerate(live, count))
+            count += len(live)
+            return [job.item for job in live]
+
         try:
-            results = list(self._run(batch[0].key, [job.item for job in batch]))
-            if len(results) != len(batch):
-                raise RuntimeError(f"{len(results)} results for {len(batch)} requests")
+            for number, result in self._run(key, [job.item for job in batch], more):
+                _settle(jobs.pop(number), result)
+            if jobs:
+                raise RuntimeError(f"{len(jobs)} of {count} requests got no result")
         except Exception as error:  # noqa: BLE001 - every error is raised to the waiting caller
-            self._retry(batch, error)
-            return
-        for job, result in zip(batch, results, strict=True):
-            _settle(job, result)
+            self._retry(list(jobs.values()), error)
 
     def _retry(self, batch: list[_Job], error: Exception) -> None:
-        """Run a failed batch in parts: in halves if memory ran out, else in single rows, so that a bad row fails alone."""
+        """Run what a failed batch left in parts: in smaller ones if memory ran out, else in single rows, so that a bad row fails alone."""
         if len(batch) == 1:
             _settle(batch[0], error)
             return
         step = 1
-        if _out_of_memory(error):
+        if out_of_memory(error):
             # Later batches of this size would not fit either.
-            self._size = step = (len(batch) + 1) // 2
+            self._size = (min(self._size, len(batch)) + 1) // 2
+            step = min(self._size * self._multiple(batch[0].key), (len(batch) + 1) // 2)
         # The traceback keeps the frames of the failed batch, and with them its tensors, in memory.
         error.__traceback__ = None
         for start in range(0, len(batch), step):
-            self._answer(batch[start : start + step])
+            self._answer(batch[start : start + step], alone=True)
 
 
 def _settle(job: _Job, result: Any) -> None:
@@ -129,6 +151,6 @@ def _settle(job: _Job, result: Any) -> None:
         job.future.set_result(result)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out; torch's error is recognised by its name, so that torch need not be imported."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

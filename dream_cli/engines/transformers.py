@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from dream_cli.engines import prefix_tree, shared_samples
-from dream_cli.engines.batching import Batcher
+from dream_cli.engines import prefix_tree
+from dream_cli.engines.batching import Batcher, More, out_of_memory
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import (
     PRINTS_PARTS,
@@ -25,6 +25,8 @@ from dream_cli.engines.local_model import (
 )
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import Chat, ChatMessage, Choice, Completion, Engine, EngineSpec, Sampling
+from dream_cli.engines.running_batch import RunningBatch, Sample, Sampler
+from dream_cli.engines.sampling_noise import RowNoise, generator
 from dream_cli.engines.shared_choices import Request, SharedChoices
 from dream_cli.engines.spellings import Spelling, Tokens, prefixes, share, spell
 from dream_cli.engines.thoughts import no_thoughts, thinking_tag, with_more_tokens, with_thoughts_apart
@@ -107,11 +109,13 @@ class TransformersEngine(Engine):
         except Exception as error:
             raise EngineError(f"{self.model}: {type(error).__name__}: {error}") from error
 
-    def _run(self, key: Any, items: list[Any]) -> Sequence[Any]:
+    def _run(self, key: Any, items: list[Any], more: More) -> Iterable[tuple[int, Any]]:
         if isinstance(key, Pictures):
-            return self._vlm.choose_many(items, self._batch_size)
+            return enumerate(self._vlm.choose_many(items, self._batch_size))
         sampling, _ = key
-        return self._vlm.generate([chat for chat, _ in items], sampling, [sample for _, sample in items])
+        if self._vlm.shares_prompts:
+            return self._vlm.generate_continuously(items, sampling, more)
+        return enumerate(self._vlm.generate([chat for chat, _ in items], sampling, [sample for _, sample in items]))
 
 
 def _length(item: tuple[Chat, Any]) -> int:
@@ -140,7 +144,7 @@ class VisionLanguageModel:
         self._special = special_tokens_of(processor)
         self._ends = _ends(model, self._tokenizer)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._shares_prompts = not prefix_tree.why_not(model.config)
+        self.shares_prompts = not prefix_tree.why_not(model.config)
         self._shared = SharedChoices(model, processor, self._ends, self._encode)
         self._forget_defaults()
 
@@ -157,25 +161,53 @@ class VisionLanguageModel:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         """Return one completion per chat, sampled with the noise of its sample index."""
-        distinct = list(dict.fromkeys(chats)) if self._shares_prompts else list(chats)
-        inputs = self._encode(distinct)
+        inputs = self._encode(chats)
         noise = []
         if sampling.temperature > 0:
             seeds = [row_seed(chat, sampling.seed, sample) for chat, sample in zip(chats, samples, strict=True)]
             noise = [RowNoise(seeds, sampling.temperature, sampling.top_p)]
-        prompts = inputs["attention_mask"].sum(1).tolist()
-        if len(distinct) < len(chats):
-            rows = [distinct.index(chat) for chat in chats]
-            prompts = [prompts[row] for row in rows]
-            written = shared_samples.generate(
-                self._model, inputs, rows=rows, noise=noise, ends=self._ends, steps=sampling.max_tokens
-            ).tolist()
-        else:
-            out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
-            written = out[:, inputs["input_ids"].shape[1] :].tolist()
-        completions = [self._completion(row, length) for row, length in zip(written, prompts, strict=True)]
-        self._count(len(chats), sum(prompts), sum(completion.completion_tokens or 0 for completion in completions))
-        return completions
+        out = self._model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=noise)
+        written = out[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._completion(row, length) for row, length in zip(written, inputs["attention_mask"].sum(1).tolist(), strict=True)]
+
+    def generate_continuously(self, items: Sequence[tuple[Chat, int]], sampling: Sampling, more: More) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the item, completion or error) as samples end; an item is a chat and the index of a sample.
+
+        `more(n)` returns the items that join a batch of n samples; they are numbered in this order.
+        """
+        batch = RunningBatch(self._model, Sampler(sampling.temperature, sampling.top_p, self._ends))
+        count, prompts = 0, dict[int, int]()
+        while items or batch:
+            samples: dict[Chat, list[tuple[int, int]]] = {}
+            for number, (chat, index) in enumerate(items, count):
+                samples.setdefault(chat, []).append((number, index))
+            count += len(items)
+            for chats, inputs in self._encoded(list(samples)):
+                if isinstance(inputs, Exception):
+                    yield from ((number, inputs) for chat in chats for number, _ in samples[chat])
+                    continue
+                lengths = inputs["attention_mask"].sum(1).tolist()
+                prompts |= {number: n for chat, n in zip(chats, lengths, strict=True) for number, _ in samples[chat]}
+                batch.join(inputs, [[self._sample(chat, sampling, *each, prompts[each[0]]) for each in samples[chat]] for chat in chats])
+            for sample in batch.step() if batch else ():
+                yield sample.request, self._completion(sample.tokens, prompts.pop(sample.request))
+            items = more(len(batch))
+
+    def _encoded(self, chats: list[Chat]) -> list[tuple[list[Chat], Any]]:
+        """Return the inputs of the chats as one batch; if one of them cannot be read, of each alone, or its error."""
+        if not chats:
+            return []
+        try:
+            return [(chats, self._encode(chats))]
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            return [(chats, error)] if len(chats) == 1 else [one for chat in chats for one in self._encoded([chat])]
+
+    def _sample(self, chat: Chat, sampling: Sampling, number: int, index: int, prompt: int) -> Sample:
+        seed = row_seed(chat, sampling.seed, index)
+        most = sampling.max_tokens if self._context is None else min(sampling.max_tokens, self._context - prompt)
+        return Sample(number, generator(seed, self._model.device) if sampling.temperature > 0 else None, most)
 
     def _count(self, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
         self.usage.calls += calls
@@ -189,6 +221,7 @@ class VisionLanguageModel:
         kept = tokens[: limit if end is None else end]
         text = self._tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         count = len(kept) if end is None else end + 1
+        self._count(1, prompt, count)
         return with_thoughts_apart(Completion(text, "length" if end is None else "stop", prompt, count))
 
     def choose(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[Choice]:
@@ -270,31 +303,6 @@ class VisionLanguageModel:
         return value.to(self._model.device, self._model.dtype) if value.is_floating_point() else value.to(self._model.device)
 
 
-class RowNoise:
-    """Turns greedy decoding into sampling: adds Gumbel noise from one generator per row.
-
-    The text of a row then depends on its own seed, not on the other rows.
-    """
-
-    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
-        self._seeds = seeds
-        self._temperature = temperature
-        self._top_p = top_p
-        self._generators: list[Any] = []
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Return the noisy scores, shape (rows, vocabulary)."""
-        import torch
-
-        if not self._generators:
-            self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
-        scores = _keep_top(scores.float() / self._temperature, self._top_p)
-        noise = torch.empty_like(scores)
-        for row, generator in zip(noise, self._generators, strict=True):
-            row.exponential_(generator=generator)
-        return scores - noise.log()
-
-
 def _append(inputs: dict[str, Any], prefix: Tokens) -> dict[str, Any]:
     """Return the inputs with the same tokens appended to every row; the masks mark them as visible text."""
     import torch
@@ -307,17 +315,6 @@ def _append(inputs: dict[str, Any], prefix: Tokens) -> dict[str, Any]:
         if name in tails or (getattr(value, "shape", None) == ids.shape and name.endswith("token_type_ids")):
             grown[name] = torch.cat([value, tails.get(name, torch.zeros_like(tail)).to(value.dtype)], 1)
     return grown
-
-
-def _keep_top(scores: Any, top_p: float) -> Any:
-    """Return the scores, with minus infinity for tokens outside the smallest set with a probability of at least `top_p`."""
-    if top_p >= 1:
-        return scores
-    ordered, indexes = scores.sort(-1, descending=True)
-    shares = ordered.softmax(-1)
-    # The token that crosses the threshold stays, so at least one is left.
-    ordered = ordered.masked_fill(shares.cumsum(-1) - shares >= top_p, float("-inf"))
-    return scores.scatter(-1, indexes, ordered)
 
 
 def _conversation(chat: Chat) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from dream_cli.engines.batching import Batcher
+from dream_cli.engines.batching import Batcher, More
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint
 from dream_cli.engines.local_model import plain_chat, row_seed, special_tokens_of
 from dream_cli.engines.parallel import all_of
@@ -103,10 +103,11 @@ class VllmEngine(Engine):
         except Exception as error:
             raise EngineError(f"{self.model}: {type(error).__name__}: {error}") from error
 
-    def _run(self, key: Any, items: list[tuple[Chat, int]]) -> Sequence[Any]:
+    def _run(self, key: Any, items: list[tuple[Chat, int]], more: More) -> Iterable[tuple[int, Any]]:
+        # vLLM batches continuously by itself.
         if isinstance(key, Sampling):
-            return self._generate(key, items)
-        return self._choose(key, [chat for chat, _ in items])
+            return enumerate(self._generate(key, items))
+        return enumerate(self._choose(key, [chat for chat, _ in items]))
 
     def _generate(self, sampling: Sampling, items: list[tuple[Chat, int]]) -> list[Completion]:
         parameters = [_parameters(replace(sampling, seed=row_seed(chat, sampling.seed, sample))) for chat, sample in items]

@@ -3,8 +3,8 @@
     taskset -c 1 python examples/benchmarks/batch_speed.py [REQUESTS] [--tokens 300]      default: 48
 
 Prompts have 10 to 400 words, beside a picture with `--tokens`; the responses end at random, after 40 tokens in the mean and 120 at most.
-"loop" is `generate` with one prompt after the other; "arrival" the engine with batches of 8 in the order of arrival; "sorted" the
-engine as it is, with batches of similar prompts. All sides run in one process with one thread; measured are CPU seconds.
+"loop" is `generate` with one prompt after the other; "arrival" the engine with 8 samples at once in the order of arrival; "sorted" the
+engine as it is, which starts prompts of similar length together. All sides run in one process with one thread; measured are CPU seconds.
 """
 
 from __future__ import annotations

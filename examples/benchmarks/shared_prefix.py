@@ -94,7 +94,7 @@ def measured(folder: str, side: str, image_tokens: int, records: int, sample: bo
     async def answered() -> tuple[float, list[Any]]:
         engine: Any = open_transformers(EngineSpec(model=folder, device="cpu", batch_size=BATCH))
         if side == "plain":
-            engine._vlm._shared._usable = engine._vlm._shares_prompts = False
+            engine._vlm._shared._usable = engine._vlm.shares_prompts = False
         else:
             engine._vlm._shared._checked = True  # the check is one question per run, for any length
         data = [record(number, image_tokens) for number in range(records + 1)]
