@@ -196,3 +196,22 @@ def test_a_stream_that_ends_early_or_with_an_error_is_an_error(body: bytes, word
 def test_a_text_without_a_visible_character_is_empty(content: str) -> None:
     completion = read_completions(reply({"content": content}))[0]
     assert (completion.text, completion.finish_reason, completion.is_answer) == ("", "empty", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"message": "model overloaded", "code": 503}, 503),
+        ({"message": "slow down", "code": "429"}, 429),
+        ({"type": "overloaded_error", "message": "Overloaded"}, 503),
+        ({"type": "rate_limit_error", "message": "Wait."}, 429),
+        ({"message": "Internal server error", "code": "x"}, 503),
+        ("the upstream timed out", 503),
+        ({"message": "the input is too long", "code": "invalid_request"}, 400),
+        ({"message": "the input is too long", "code": 7}, 400),
+    ],
+)
+def test_the_status_of_a_failure_that_is_reported_with_status_200(error: Any, status: int) -> None:
+    failure = openai_attempt.embedded_failure({"error": error})
+    assert failure is not None
+    assert (failure.status, openai_attempt.is_passing(failure)) == (status, status != 400)

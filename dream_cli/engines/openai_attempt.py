@@ -22,6 +22,11 @@ _OF_INPUT = (400, 403, 413, 415, 422, 451)
 _UNSUPPORTED = re.compile(r"\bnot supported\b|\bunsupported\b", re.IGNORECASE)
 
 
+# Failures that are reported without a status.
+_RATE = re.compile(r"rate_?\s?limit|too many requests", re.IGNORECASE)
+_OVERLOAD = re.compile(r"overloaded|\bunavailable|\btimed? ?out\b|internal[_ ](?:server[_ ])?error|server_error|bad gateway", re.IGNORECASE)
+
+
 class Refused(EngineError):
     """The server answered with a status that a retry would not change; `reply` is the body."""
 
@@ -62,9 +67,10 @@ def embedded_failure(reply: Mapping[str, Any]) -> Attempt | None:
     error = reply.get("error")
     if not error:
         return None
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 400
-    return Attempt(status, json.dumps({"error": error}))
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    words = json.dumps({"error": error})
+    likely = 429 if _RATE.search(words) else 503 if _OVERLOAD.search(words) else 400
+    return Attempt(int(code) if re.fullmatch("[45][0-9][0-9]", code) else likely, words)
 
 
 # A used-up quota does not return within minutes, unless it is one per minute; Gemini names the time when it does.

@@ -241,7 +241,7 @@ class Wire:
     def _refusal(self, attempt: Attempt) -> Refused:
         """Return the error of a request without a retry; raise RunFailure after several consecutive refusals of the account."""
         status = attempt.status
-        if 300 <= status < 400:
+        if 300 <= status < 400 and attempt.location:
             target = public_address(attempt.location)[:200]
             return Refused(status, self.name(f"{status}: the server redirects to {target}; name that server with --base-url"))
         hint = ""
