@@ -28,6 +28,8 @@ from dream_cli.cli.shard_options import part_of
 from dream_cli.engines.address import public_address, read_address
 from dream_cli.engines.breaker import Outage
 from dream_cli.engines.openai_attempt import Attempt, Refused, embedded_failure, error_message, is_of_account, is_passing, seconds
+from dream_cli.engines.openai_events import read_events
+from dream_cli.engines.openai_reply import read_choices
 from dream_cli.engines.openai_request import blamed_parameters
 from dream_cli.engines.openai_server import OpenAIEngine
 from dream_cli.engines.openai_wire import Wire
@@ -139,7 +141,7 @@ def check_refusal(given: tuple[Json, str | None]) -> None:
 WORDS = (
     "Yes|No|yes|no|8|10|0|7|0.8|8,5|10/10|/10|out of 10|on a scale of 0 to 10|Score: |Answer: |**|`|not |or |and |"
     "between | to |-|~|.|,|:|;|\n| |\"|'|(|)|{|}|[[|]]|%|１０|\\boxed{|I'm sorry, |I can't |maybe |It is |The response |"
-    "is aware|so |Step 1: |1. |2) |risk 3 |no doubt |<score>|</score>"
+    "is aware|so |Step 1: |1. |2) |risk 3 |no doubt |<score>|</score>|->|> |Safe: |If so, |[1]|.8"
 )
 
 
@@ -194,6 +196,43 @@ def check_thoughts(reply: str) -> None:
     if parts.unclosed:
         assert (completion.text, completion.finish_reason, completion.is_answer) == ("", "length", False)
     assert not any(mark in completion.text.lower() for mark in ("</think>",)) or "<think>" in completion.text.lower()
+
+
+# The marks of thoughts that hold a bar.
+CHANNELS = (
+    *(
+        "<|channel|>",
+        "<|message|>",
+        "<|start|>assistant",
+        "<|end|>",
+        "<|return|>",
+        "analysis",
+        "final",
+        "commentary",
+        "assistantfinal",
+        "We",
+    ),
+    *("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|channel>thought", "<channel|>", "<think>", "</think>", "8", "\n"),
+    *("Here is my thought process:", "Here is my response:", "<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>"),
+)
+
+# --- streams of events
+
+EVENTS = (
+    *("data: ", "data:", "event: message\n", ": ping\n", "[DONE]", "\n\n", "\r\n", "\u2028", '{"choices": []}', '{"error": {"code": 500}}'),
+    *(json.dumps({"choices": [{"index": i, "delta": {"content": "8"}, "finish_reason": f}]}) for i in (0, 1, "a") for f in (None, "stop")),
+    *(json.dumps({"choices": [{"message": m, "logprobs": {"content": [1]}}]}) for m in (None, 7, {"content": ["8"]}, {"reasoning": "8"})),
+)
+
+
+def check_stream(body: str) -> None:
+    """A body of events is a reply whose choices have all their pieces, an error, or not read."""
+    try:
+        reply = read_events(body)
+    except (ValueError, RecursionError):
+        return
+    if reply is not None and "error" not in reply:
+        assert all(choice["finish_reason"] is not None for choice in read_choices(reply)), reply
 
 
 # --- the records of files
@@ -333,6 +372,11 @@ def check_import(data: bytes) -> None:
         store.close()
 
 
+def joined(parts: Sequence[str]) -> st.SearchStrategy[str]:
+    """Draw a text of these parts and of others."""
+    return st.lists(st.sampled_from(parts) | st.text(max_size=3), max_size=9).map("".join)
+
+
 retry_afters = st.none() | pieces("1e400|-|1|120|nan|inf|Mon, 01 Jan 0001 00:00:00 GMT| -0000|Fri, 31 Dec 9999 23:59:59 |+2359")
 addresses = pieces('http://|https://|host|:|/|@|?|#|[|]|%|v1|8000|\n|\x00|X-A: b|{|}|"n"|1/2|30d|user:pw@')
 TARGETS: Mapping[str, tuple[st.SearchStrategy[Any], Check]] = {
@@ -341,6 +385,8 @@ TARGETS: Mapping[str, tuple[st.SearchStrategy[Any], Check]] = {
     "verdict": (pieces(WORDS), check_verdict),
     "list": (st.tuples(damaged([text.encode() for text in LISTED], MARKS), changed(LIST)), check_list),
     "thoughts": (pieces("<think>|</think>|<THINK>|[THINK]|[/THINK]|◁think▷|\n| |<answer>|</answer>|8|<seed:think>"), check_thoughts),
+    "channels": (joined(CHANNELS), check_thoughts),
+    "stream": (joined(EVENTS), check_stream),
     "row": (st.sampled_from(ROWS).flatmap(changed) | values, check_row),
     "lines": (
         damaged([json.dumps(row).encode() + b"\n" for row in ROWS], [*MARKS, b"\n", b"\r\n", b"\xef\xbb\xbf", b"\\ud800", b"1" * 400]),

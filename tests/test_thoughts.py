@@ -64,7 +64,7 @@ def test_marks_of_all_spellings(opening: str, closing: str) -> None:
         ("Close it with `</think>` at the end.", "Close it with `</think>` at the end.", None),
         ("Here is my thought process:\na\n\nHere is my response:\n8", "8", "a"),
         ("Here is my thought process: first a.", "Here is my thought process: first a.", None),
-        ("<|channel|>final<|message|>8<|return|>", "8", None),
+        ("<|channel|>final<|message|>8<|return|>", "8", ""),
         (
             "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary to=x<|message|>b<|call|><|start|>assistant"
             + "<|channel|>analysis<|message|>c<|end|><|start|>assistant<|channel|>final<|message|>8<|return|>",

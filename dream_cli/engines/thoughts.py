@@ -73,7 +73,7 @@ def split_thoughts(reply: str) -> Thoughtful:
         thoughts.append(text[: lone[-1].start()])
         text = text[lone[-1].end() :].lstrip()
     if not thoughts:
-        return Thoughtful(text)
+        return Thoughtful(text, None if text == reply else "")
     wrapped = _WRAPPED.fullmatch(text)
     return Thoughtful(wrapped[1] if wrapped else text, _joined(thoughts))
 
@@ -82,7 +82,7 @@ def with_thoughts_apart(completion: Completion) -> Completion:
     """Return the completion with the thoughts moved from its text to `reasoning`; without an answer, its finish reason is "length"."""
     parts = split_thoughts(completion.text)
     if parts.reasoning is None:
-        return replace(completion, text=parts.text)
+        return completion
     reasoning = _joined([completion.reasoning or "", parts.reasoning])
     finish = "length" if parts.unclosed else completion.finish_reason
     return replace(completion, text="" if parts.unclosed else parts.text, reasoning=reasoning, finish_reason=finish)
@@ -94,7 +94,7 @@ def response_with_thoughts_apart(response: Response) -> Response:
     parts = with_thoughts_apart(Completion(response.text, response.finish_reason, reasoning=given if isinstance(given, str) else None))
     if parts.text == response.text:
         return response
-    extra = response.extra if parts.reasoning is None else {**response.extra, "reasoning": parts.reasoning}
+    extra = {**response.extra, "reasoning": parts.reasoning}
     return replace(response, text=parts.text, finish_reason=parts.finish_reason, extra=extra)
 
 
