@@ -11,6 +11,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -106,7 +107,9 @@ def holds(answers: dict[str, Any]) -> None:
     for completion in answers["lists"]:
         if completion.finish_reason == "stop":
             parse_observations(completion.text, Taxonomy.load())
-            assert completion.text == json.dumps(json.loads(completion.text), separators=(",", ":"), ensure_ascii=False)
+            # xgrammar allows control characters in a string of a minimum length.
+            text = re.sub(r"[\x00-\x1f]", lambda character: json.dumps(character[0])[1:-1], completion.text)
+            assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
     assert any(completion.finish_reason == "stop" for completion in answers["lists"])
     assert answers["two images"][0].text
     refused, answered = answers["beside a bad one"]

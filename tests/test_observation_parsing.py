@@ -24,6 +24,11 @@ def test_observations_are_read_in_canonical_names(answer: str) -> None:
     assert parse_observations(written([SEEN]), TAXONOMY) == (SEEN,)
 
 
+def test_control_characters_in_a_text_are_kept() -> None:
+    for raw in ("a\tknife", "a\x13knife", "a\nknife"):
+        assert parse_observations(f"[{ITEM.replace('a knife', raw)}]", TAXONOMY) == (replace(SEEN, malicious_content=raw),)
+
+
 def test_objects_without_a_list_are_read_where_they_are_whole() -> None:
     other = ITEM.replace("a knife", "a fork")
     assert parse_observations(f"{ITEM}\n{other}", TAXONOMY) == (SEEN, replace(SEEN, malicious_content="a fork"))

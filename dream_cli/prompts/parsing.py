@@ -98,7 +98,8 @@ def _items(answer: str) -> tuple[list[Any], bool]:
     position = 0
     while start := _LIST.search(answer, position):
         try:
-            listed, position = json.JSONDecoder().raw_decode(answer, start.start())
+            # Constrained decoding may allow control characters in a string.
+            listed, position = json.JSONDecoder(strict=False).raw_decode(answer, start.start())
         except (ValueError, RecursionError):
             position = _end_of_list(answer, start.start())
             if not position and items:
