@@ -157,6 +157,29 @@ def test_a_stage_writes_one_output_per_file_and_skips_finished_ones(shards: Path
     assert dream("sample", "in", "-n", "1", "-o", "out/").stderr == "dream sample: 2 files: 2 finished before, 0 to do\n"
 
 
+@pytest.mark.parametrize(
+    ("stage", "row", "lacking"),
+    [
+        ("sample", "hi", "is no record"),
+        ("sample", '{"id": "b0", "prompt": "bread", "observations": []}', "has no responses"),
+        ("disentangle", '{"id": "b0", "prompt": "bread", "response": "Bake it."}', "has no observations"),
+        ("judge", '{"id": "b0", "prompt": "bread", "response": "Bake it."}', "has no scores"),
+    ],
+)
+def test_a_file_that_the_stage_has_not_written_is_not_taken_for_finished(stage: str, row: str, lacking: str, shards: Path) -> None:
+    (shards / "out").mkdir()
+    (shards / "out" / "a.jsonl").write_text(row + "\n")
+    refused = dream(stage, "in", "-o", "out/")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        (
+            f"dream: out/a.jsonl is not an output of dream {stage}: its first row {lacking}, so it would be skipped as finished; "
+            "name another folder with -o, or delete the file\n"
+        ),
+    )
+    assert (shards / "out" / "a.jsonl").read_text() == row + "\n"
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of an empty bucket of an S3 server on this machine."""

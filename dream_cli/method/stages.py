@@ -28,6 +28,7 @@ from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import InternalError, RowError, Unanswered, UsageError, as_row_error
 from dream_cli.formats.sources import read_shards
 from dream_cli.method.confining import Step, confined
+from dream_cli.method.finished import unfinished
 from dream_cli.method.in_order import in_order
 from dream_cli.method.progress import Shown, is_fifo, progress
 from dream_cli.method.ray_pool import Cluster, Job, Pool, Result, Task, connected
@@ -187,7 +188,7 @@ async def _run_shards(run: Run, spec: EngineSpec, make_step: Callable[[Engine], 
     """Map the unfinished shards: sequentially with one engine, or distributed over the workers of a cluster."""
     part = run.part or Part.of_array(os.environ)
     shards = plan(run.sources, str(run.out), part)
-    todo = [shard for shard in shards if not shard.is_finished]
+    todo = unfinished(shards, run.stage)
     if not run.quiet:
         of = "" if part is None else f" of shard {part.index}/{part.count}"
         run.report(f"{amount(len(shards), 'file')}{of}: {len(shards) - len(todo)} finished before, {len(todo)} to do")
