@@ -297,6 +297,15 @@ def test_max_pixels_scales_down_and_keeps_the_ratio(kind: str, lossy: bool) -> N
     assert open_rgb(Image(data=encode(Pillow.new("RGB", (1, 20000)))), 7).size == (1, 7)
 
 
+def test_models_in_this_process_see_at_most_16_megapixels() -> None:
+    # 5000 x 4000 pixels: the ratio is kept, and 4471 x 3577 is the largest such size below 16 megapixels
+    large = encode(Pillow.new("L", (5000, 4000)))
+    for limit in (None, 18_000_000):
+        assert open_rgb(Image(data=large, access=Access(max_pixels=limit))).size == (4471, 3577)
+    assert open_rgb(Image(data=encode(Pillow.new("L", (4000, 4000))))).size == (4000, 4000)
+    assert prepare(Image(data=large)).data == large  # a server gets the file itself
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [

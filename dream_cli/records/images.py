@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 MAX_PIXELS = 50_000_000
+# Maximum size of a decoded image for a model in this process: no processor keeps more, and each makes several copies.
+MAX_PROCESSED = 16_000_000
 # Maximum bytes of an image for a model; servers accept no more.
 MAX_SHOWN = 20 * 1024 * 1024
 PREPARED = Access(prepared=True)
@@ -44,8 +46,11 @@ _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
 
 def open_rgb(image: Image, max_pixels: int | None = None) -> Pillow.Image:
-    """Return the decoded first frame, upright, in RGB on white, of at most `max_pixels` (None: the limit of its access); raise ImageError."""
-    limit = image.access.max_pixels if max_pixels is None else max_pixels
+    """Return the decoded first frame, upright, in RGB on white, of at most `max_pixels` (None: the limit of its access); raise ImageError.
+
+    No image has more than `MAX_PROCESSED` pixels.
+    """
+    limit = min(max_pixels or image.access.max_pixels or MAX_PROCESSED, MAX_PROCESSED)
     with _decoded(image, read_bytes(image), limit) as picture:
         return _plain_rgb(image, picture, limit)
 
@@ -190,6 +195,9 @@ def _plain_rgb(image: Image, picture: Pillow.Image, max_pixels: int | None) -> P
     plain = _flatten(image, picture)
     if max_pixels is not None and plain.width * plain.height > max_pixels:
         plain.thumbnail(_within(plain.size, max_pixels))
+    elif plain is picture:
+        # The picture is closed after this.
+        plain = picture.copy()
     # Without this, colour profiles and texts would be written too.
     plain.info = {}
     return plain
@@ -205,8 +213,7 @@ def _flatten(image: Image, picture: Pillow.Image) -> Pillow.Image:
         white = Pillow.new("RGB", layer.size, "white")
         white.paste(layer, mask=layer)
         return white
-    # A copy even where it is RGB already: the picture is closed after this.
-    return picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
+    return picture.convert("RGB") if picture.mode != "RGB" else picture
 
 
 def _eight_bits(image: Image, picture: Pillow.Image) -> Pillow.Image:
