@@ -42,7 +42,7 @@ From = Annotated[
         metavar="DIALECT",
         callback=_dialect,
         autocompletion=lambda: [*get_args(SourceName)],
-        help="Input dialect (default: detected per row).",
+        help=f"Input dialect: {', '.join(get_args(SourceName))} (default: detected per row).",
     ),
 ]
 To = Annotated[

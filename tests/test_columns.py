@@ -86,6 +86,16 @@ def test_a_column_that_looks_like_an_image_is_named_once(column: str, value: Any
     assert ran.err == f"dream: in.jsonl:1: the column '{column}' looks like an image and is not read; --image-column {column} reads it\n"
 
 
+def test_a_second_numbered_image_is_named_beside_the_one_that_is_read(work: Workdir, server: Loopback) -> None:
+    one, two = work.picture("a.png"), work.picture("b.png")
+    work.write(
+        "in.jsonl", [{"id": str(n), "prompt": f"x{n}", "image_1": one, "image_2": two if n else None, "image_3": None} for n in range(3)]
+    )
+    ran = work.dream("sample", "in.jsonl", "--image-column", "image_1", "--base-url", server.url, "-q")
+    assert ran.code == 0 and [images_shown(body) for body in server.bodies] == [1, 1, 1]
+    assert ran.err == "dream: in.jsonl:2: the column 'image_2' looks like an image and is not read; --image-column image_2 reads it\n"
+
+
 @pytest.mark.parametrize("row", [{"image_id": 7}, {"file_name": "notes.txt"}, {"text": "see a.png"}, {"picture": ""}, {"image_tag": {}}])
 def test_what_holds_no_image_is_not_named(row: dict[str, Any], work: Workdir, server: Loopback) -> None:
     work.write("in.jsonl", [{"id": "a", "prompt": "x"} | row])

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dream_cli.benchmarks.files import Folder
+from dream_cli.benchmarks.loading import drawn
+from dream_cli.benchmarks.nano_world import first, load
 from dream_cli.nano import items
 from dream_cli.nano.lexicon import ALARMING, CATEGORIES, CATEGORY, HARMLESS, PAIRS, SIGNS, TWINS
 from dream_cli.nano.pictures import LOOKS, Picture, draw, spot_labels
@@ -139,3 +142,11 @@ def test_examples_are_records_with_their_pictures(tmp_path: Path, monkeypatch: p
     rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert len(rows) >= 24 and any("response" in row for row in rows)
     assert all((tmp_path / str(Record.from_dict(row).images[0].path)).is_file() for row in rows)
+
+
+def test_a_limit_selects_the_same_items_without_making_all_of_them() -> None:
+    whole = load(Folder(Path(), ""))
+    for limit in (1, 3):
+        some = first(limit)
+        assert len(some) < len(whole) / 4
+        assert drawn(some, limit) == drawn(whole, limit)

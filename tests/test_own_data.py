@@ -122,7 +122,7 @@ def test_rows_without_a_label(work: Workdir) -> None:
     ("value", "harmful"),
     [
         *((value, True) for value in (True, 1, 1.0, "1", "yes", " Yes", "TRUE", "harmful", "Unsafe")),
-        *((value, False) for value in (False, 0, 0.0, "0", "no", "false", "harmless", "safe", "benign")),
+        *((value, False) for value in (False, 0, 0.0, "0", "no", "false", "harmless", "unharmful", "safe", "benign")),
     ],
 )
 def test_a_label_in_its_spellings(value: Any, harmful: bool) -> None:

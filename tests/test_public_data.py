@@ -218,6 +218,75 @@ CASES = [
         {"prompt": QUESTION, "answer": "fern"},
     ),
     Case(
+        "Anthropic/hh-rlhf",
+        "train.jsonl",
+        {side: f"\n\nHuman: {QUESTION}\n\nAssistant: {text}" for side, text in (("chosen", YES), ("rejected", NO))},
+        PAIR,
+        images=0,
+    ),
+    Case(
+        "HuggingFaceM4/FineVision",
+        "train.parquet",
+        {"images": [PICTURE], "texts": [{"user": QUESTION, "assistant": YES}], "source": "toy", "relevance_ratings": [5]},
+        {"messages": CHAT, "source": "toy", "relevance_ratings": [5]},
+    ),
+    Case(
+        "HuggingFaceM4/the_cauldron",
+        "train.parquet",
+        {"images": [PICTURE], "texts": [{"user": QUESTION, "assistant": YES, "source": "toy"}]},
+        {"messages": [CHAT[0] | {"source": "toy"}, CHAT[1]]},
+    ),
+    Case(
+        "lmsys/lmsys-chat-1m",
+        "train.parquet",
+        {"conversation_id": "c", "model": "b", "conversation": CHAT, "turn": 1, "language": "English", "redacted": False},
+        {"messages": CHAT, "conversation_id": "c", "model": "b"},
+        images=0,
+    ),
+    Case(
+        "YiyangAiLab/POVID_preference_data_for_VLLMs",
+        "povid.json",
+        {"id": "1", "image": "fern.png"}
+        | {
+            column: [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": text}]
+            for column, text in (("conversations", YES), ("rejected_conversations", NO))
+        },
+        {"id": "1"} | PAIR,
+    ),
+    Case(
+        "HuggingFaceH4/llava-instruct-mix-vsft",
+        "train.parquet",
+        {"images": [PICTURE]}
+        | {
+            "messages": [
+                turn("user", [{"index": None, "text": QUESTION, "type": "text"}, {"index": 0, "text": None, "type": "image"}]),
+                turn("assistant", [{"index": None, "text": YES, "type": "text"}]),
+            ]
+        },
+        {"messages": [CHAT[0] | {"image_tag": {"tail": "<image>"}}, CHAT[1]]},
+    ),
+    Case(
+        "allenai/wildguardmix",
+        "train.jsonl",
+        {"prompt": QUESTION, "adversarial": False, "response": YES, "prompt_harm_label": "unharmful", "subcategory": "benign"},
+        {"prompt": QUESTION, "response": YES, "prompt_harm_label": "unharmful"},
+        images=0,
+    ),
+    Case(
+        "HuggingFaceM4/ChartQA",
+        "train.parquet",
+        {"image": PICTURE, "query": QUESTION, "label": ["14"], "human_or_machine": 0},
+        {"prompt": QUESTION, "label": ["14"]},
+        reading=Reading(prompt_column="query"),
+    ),
+    Case(
+        "MMMU/MMMU",
+        "dev.parquet",
+        {"id": "dev_Art_1", "question": QUESTION, "options": "['a', 'b']", "image_1": PICTURE, "image_2": None, "answer": "B"},
+        {"id": "dev_Art_1", "prompt": QUESTION, "answer": "B"},
+        reading=Reading(prompt_column="question", image_column="image_1"),
+    ),
+    Case(
         "VLMEvalKit, MMBench",
         "MMBench_DEV_EN.tsv",
         {

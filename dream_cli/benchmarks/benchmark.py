@@ -244,6 +244,7 @@ class Benchmark:
     rereads: Mapping[str, Callable[[str], Value]] = field(default_factory=dict)  # a stricter parser of the reply to a published question
     world: str | None = None  # the small world of its items, if any
     size: int | None = None  # the published number of all items, if the numbers per subset were not published
+    first: Callable[[int], list[Record]] | None = None  # of items that are made: enough of the first ones for a number per subset
     in_distribution: bool = False  # made from the sources that DREAM and VLGuard train on
 
     def subset(self, item: Item) -> Subset:

@@ -159,7 +159,7 @@ def _items(benchmark: Benchmark, data: str | None, subset: str, limit: int | Non
         raise UsageError(f"{benchmark.title} has no subset {subset!r}; there are {', '.join(benchmark.subsets)}")
     source = _source(benchmark, data)
     try:
-        loaded = benchmark.load(source)
+        loaded = benchmark.load(source) if limit is None or benchmark.first is None else benchmark.first(limit)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # A loader reads the published fields without checks, so these errors mean a row of another form.
         what = f"{type(error).__name__}: {error}"

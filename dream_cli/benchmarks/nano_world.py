@@ -5,6 +5,7 @@ The rates hold only in that world; the benchmark is for development, for tests a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from dream_cli.benchmarks.benchmark import (
@@ -29,9 +30,24 @@ from dream_cli.records.record import Record
 
 def load(source: OfficialFiles) -> list[Record]:
     """Return the items, always the same, with their ground truth; three with new combinations, then one with new phrases."""
-    from dream_cli.nano.items import COUNT, NEW_PHRASES, records
+    from dream_cli.nano.items import COUNT
 
-    combined, worded = records("held-out", COUNT), records(NEW_PHRASES, COUNT // 3, mix="phrases")
+    return _groups(COUNT // 3)
+
+
+def first(limit: int) -> list[Record]:
+    """Return the first of the items, at least `limit` for each topic of a subset."""
+    from dream_cli.nano.items import COUNT, MIXES
+
+    # In the order of a mix every topic occurs once per cycle; a group has three items of the one mix and one of the other.
+    cycle = max(math.ceil(sum(map(sum, MIXES["even"].values())) / 3), sum(map(sum, MIXES["phrases"].values())))
+    return _groups(min(COUNT // 3, limit * cycle))
+
+
+def _groups(count: int) -> list[Record]:
+    from dream_cli.nano.items import NEW_PHRASES, records
+
+    combined, worded = records("held-out", 3 * count), records(NEW_PHRASES, count, mix="phrases")
     mixed = [record for i, new in enumerate(worded) for record in (*combined[3 * i : 3 * i + 3], new)]
     return [Item.of(record).record(record.prompt or "", record.images) for record in mixed]
 
@@ -59,6 +75,7 @@ NANO_WORLD = Benchmark(
     world="nano",
     tables=(),
     load=load,
+    first=first,
     subsets={
         "risk": RISK,
         "harmless": HARMLESS,

@@ -23,7 +23,7 @@ from dream_cli.records.visible import amount
 LABELS = "harmful"  # the usual column of the labels
 TOPICS = "category"
 # Words that state the label, and words whose meaning depends on the name of the column.
-_NAMED = {"harmful": True, "unsafe": True, "harmless": False, "safe": False, "benign": False}
+_NAMED = {"harmful": True, "unsafe": True, "harmless": False, "unharmful": False, "safe": False, "benign": False}
 _PLAIN = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _OPPOSITE = re.compile(r"(?<!un)safe|harmless|benign", re.IGNORECASE)
 

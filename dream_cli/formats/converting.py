@@ -96,7 +96,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
 
     In a file of records, a row with an error stays in the output. The readers of other dialects would fail on it: it goes to a second file.
     """
-    receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading.prompt_column)
+    receipt, naming, unread = Receipt(), naming_of(source.name), UnreadColumns(source.reading)
     base, prompt = source.base, source.prompt
     with open_target(out, how.target, how.images not in ("paths", "extract")) as target:
         write_columns = _columns(source, target, how)

@@ -1,6 +1,6 @@
 """The LLaVA (ShareGPT) dialect, in which the data of DREAM were released, converted to records and back without loss.
 
-Conversations of {role, content} and those of Qwen-VL, with paths in `<img>` marks, are read too.
+Conversations of {role, content}, those of Qwen-VL, with paths in `<img>` marks, and pairs with `rejected_conversations` are read too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.places import is_placed, placed, unplaced
-from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, part_images, record_of, row_images
+from dream_cli.formats.reading import PathsFrom, images_of, messages_of, other_fields, pair_of, part_images, record_of, row_images
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.records.parts import IMAGE
 from dream_cli.records.record import OBSERVATION, Json, Record, Turn
@@ -23,6 +23,7 @@ _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _SPEAKERS = {role: speaker for speaker, role in _ROLES.items()} | {"developer": "system"}
 # Other names of the roles; they are not written back.
 _READ_ROLES = _ROLES | {"user": "user", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant"}
+_REJECTED = "rejected_conversations"  # the other side of a pair, in the data of POVID
 # An image mark in a text of Qwen-VL.
 _NAMED = re.compile(r"<img>([^<>]+)</img>")
 
@@ -34,16 +35,27 @@ INLINE = False
 
 def mismatch(row: Mapping[str, Any]) -> str:
     """Return the reason why a row is not in this dialect; empty if it is."""
-    return "" if "conversations" in row and "messages" not in row and "prompt" not in row else "no 'conversations'"
+    return "" if _turns(row) and "messages" not in row and "prompt" not in row else "no 'conversations'"
 
 
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as a record; raise InvalidRecord where it is malformed."""
-    turns = row.get("conversations")
+    name = _turns(row) or "conversations"
+    turns = row.get(name)
     if isinstance(turns, list) and turns and all(isinstance(turn, Mapping) and "role" in turn and "from" not in turn for turn in turns):
         images = part_images(turns) or row_images(row)
-        return record_of(messages_of(turns, "conversations"), other_fields(row, "conversations", "image", "images"), images, "\n")
-    return from_llava(row, "", _taxonomy())
+        return record_of(messages_of(turns, name), other_fields(row, name, "image", "images"), images, "\n")
+    if row.get(_REJECTED) is None:
+        return from_llava(row, "", _taxonomy())
+    chosen, rejected = (from_llava({"conversations": row[side]}, "", _taxonomy())["messages"] for side in ("conversations", _REJECTED))
+    return pair_of(chosen, rejected, other_fields(row, "conversations", _REJECTED, "image", "images"), row_images(row), "\n")
+
+
+def _turns(row: Mapping[str, Any]) -> str | None:
+    """Return the column of the conversation: `conversations`, or `conversation` where it is a list, as in LMSYS-Chat."""
+    if "conversations" in row:
+        return "conversations"
+    return "conversation" if isinstance(row.get("conversation"), list) else None
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:

@@ -68,6 +68,14 @@ def record_of(messages: list[Json], rest: Mapping[str, Any], images: Sequence[An
     return record | {k: v for k, v in answers.items() if v is not None} | {k: v for k, v in rest.items() if k not in record}
 
 
+def pair_of(chosen: list[Json], rejected: list[Json], rest: Mapping[str, Any], images: Sequence[Any] | None, ending: str = "") -> Json:
+    """Return the pair of two conversations (as JSON of a record); raise InvalidRecord unless only their last answers differ."""
+    prompt = chosen[:-1]
+    if not prompt or prompt != rejected[:-1] or chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
+        raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt, or do not end with the assistant")
+    return record_of(prompt, rest, images, ending, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+
+
 def other_fields(row: Mapping[str, Any], *names: str) -> Json:
     """Return the fields of a row other than `names`, the fields of the dialect."""
     return {name: value for name, value in row.items() if name not in names}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,7 +11,7 @@ from msgspec.structs import replace
 from dream_cli.errors import InvalidRecord, as_row_error
 from dream_cli.formats.dataset_info import Naming
 from dream_cli.formats.llava import fix_flags
-from dream_cli.formats.table import OURS, dialect, is_only_read, is_ours, recognise
+from dream_cli.formats.table import OURS, dialect, is_only_read, is_ours, known_dialect, recognise
 from dream_cli.formats.trl import is_completion
 from dream_cli.formats.webdataset import TEXT
 from dream_cli.records.access import Base
@@ -68,9 +67,7 @@ def _answers_elsewhere(record: Record) -> bool:
 
 
 def _is_foreign(row: Mapping[str, Any]) -> bool:
-    with suppress(InvalidRecord):
-        return recognise(row) != OURS
-    return False
+    return known_dialect(row) not in (None, OURS)
 
 
 def read_row(

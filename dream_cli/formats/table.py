@@ -5,6 +5,7 @@ The entry point of a plug-in in the group `dream.formats` is a `Written` dialect
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -14,7 +15,7 @@ from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.formats.reading import PathsFrom
 from dream_cli.records import plugins
 from dream_cli.records.choices import ForeignDialect, WrittenDialect
-from dream_cli.records.columns import prompt_hint
+from dream_cli.records.columns import image_like, prompt_hint
 from dream_cli.records.record import Json
 
 OURS = "dream"
@@ -25,6 +26,8 @@ WRITTEN: tuple[WrittenDialect, ...] = get_args(WrittenDialect)
 _NEAR = ("vlfeedback", "beavertails-v", "openai", "swift", "trl")
 # Maximum number of field names in a message; data can have any number of them.
 _LISTED = 10
+# Number of dialects whose mismatches are listed.
+_NEAREST = 3
 
 
 class Dialect(Protocol):
@@ -87,20 +90,36 @@ def _checked(value: Any, name: str) -> Written:
     return value  # type: ignore[no-any-return]
 
 
+def known_dialect(row: Mapping[str, Any]) -> str | None:
+    """Return the name of the first dialect that a row is in; None if it is in none."""
+    return next((name for name in names() if not dialect(name).mismatch(row)), None)
+
+
 def recognise(row: Mapping[str, Any]) -> str:
-    """Return the name of the dialect of a row; raise InvalidRecord with the mismatch of each dialect."""
-    mismatches = {}
-    for name in names():
-        mismatches[name] = dialect(name).mismatch(row)
-        if not mismatches[name]:
-            return name
-    tried = "; ".join(f"{name}: {why}" for name, why in mismatches.items())
+    """Return the name of the dialect of a row; raise InvalidRecord with the mismatches of the nearest dialects."""
+    if (known := known_dialect(row)) is not None:
+        return known
+    near = "".join(f"; {name}: {why}" for name, why in _nearest(row).items())
     columns = [*map(repr, list(row)[:_LISTED]), *(["..."] if len(row) > _LISTED else [])]
     prompt = prompt_hint(row)
-    hint = f"{prompt!r} may be the prompt: --prompt-column {prompt}" if prompt else "--prompt TEXT adds a prompt"
+    if prompt:
+        hint = f"; {prompt!r} may be the prompt: --prompt-column {prompt}"
+    else:
+        hint = "; --prompt TEXT adds a prompt" if row.get("images") or row.get("image") or image_like(row) else ""
     raise InvalidRecord(
-        f"a row of no known dialect, with {', '.join(columns) or 'no fields'}; {hint} (dream: no 'prompt' and no 'messages'; {tried})"
+        f"a row of no known dialect, with {', '.join(columns) or 'no fields'}{hint} (dream: no 'prompt' and no 'messages'{near}; "
+        "dream convert --help lists the dialects)"
     )
+
+
+def _nearest(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the mismatches of the dialects that have most columns of a row: without such a column their mismatch is another one."""
+    mismatches = {name: dialect(name).mismatch(row) for name in names()}
+    shared: Counter[str] = Counter()
+    for column in list(row)[:_LISTED]:
+        rest = {name: value for name, value in row.items() if name != column}
+        shared.update(name for name, why in mismatches.items() if dialect(name).mismatch(rest) != why)
+    return {name: mismatches[name] for name, _ in shared.most_common(_NEAREST)}
 
 
 def is_ours(row: Mapping[str, Any]) -> bool:

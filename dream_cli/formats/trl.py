@@ -12,7 +12,7 @@ from typing import Any
 from dream_cli.errors import InvalidRecord
 from dream_cli.formats.dialogue import dialogue
 from dream_cli.formats.hf_features import IMAGES, MESSAGES, TEXT
-from dream_cli.formats.reading import PathsFrom, messages_of, other_fields, part_images, record_of, row_images
+from dream_cli.formats.reading import PathsFrom, messages_of, other_fields, pair_of, part_images, record_of, row_images
 from dream_cli.records.record import Json
 
 _OWN = ("messages", "prompt", "completion", "chosen", "rejected", "images", "image")
@@ -62,13 +62,10 @@ def read(row: Mapping[str, Any]) -> Json:
 def _whole_pair(row: Mapping[str, Any], rest: Json, images: list[Any] | None) -> Json:
     """Return the pair of two conversations; its prompt is their common beginning."""
     chosen, rejected = (messages_of(row[name], name) for name in ("chosen", "rejected"))
-    prompt = chosen[:-1]
-    if prompt != rejected[:-1] or chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
-        raise InvalidRecord("'chosen' and 'rejected' do not begin with the same prompt, or do not end with the assistant")
     own_prompt = row.get("prompt")
-    if isinstance(own_prompt, str) and own_prompt not in (message["content"] for message in prompt):
+    if isinstance(own_prompt, str) and own_prompt not in (message["content"] for message in chosen[:-1]):
         raise InvalidRecord("'prompt' is no message of 'chosen'")
-    return record_of(prompt, rest, images, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+    return pair_of(chosen, rejected, rest, images)
 
 
 def _messages(raw: Any, name: str, role: str) -> list[Json]:

@@ -36,7 +36,17 @@ Aggregate = Literal["any", "mean", "majority"]  # how the trials of a prompt are
 # The order in which dialects are tried on a row: a dialect with a field of its own comes before those that look alike.
 WrittenDialect = Literal["llamafactory", "llava", "alpaca", "openai", "swift", "trl", "rlaif-v", "spa-vl"]
 ForeignDialect = Literal[
-    "rlhf-v", "vlfeedback", "beavertails-v", "vlguard", "distilabel", "argilla", "openrlhf", WrittenDialect, "vlmevalkit"
+    "rlhf-v",
+    "vlfeedback",
+    "beavertails-v",
+    "vlguard",
+    "distilabel",
+    "argilla",
+    "openrlhf",
+    "hh-rlhf",
+    "finevision",
+    WrittenDialect,
+    "vlmevalkit",
 ]
 SourceName = Literal["dream", ForeignDialect]
 TargetName = Literal["dream", WrittenDialect]

@@ -104,6 +104,12 @@ def _may_be_image(name: str, value: Any) -> bool:
     return may_be_path and value.partition("?")[0].lower().endswith(PICTURES)
 
 
+def _numbered(row: Mapping[str, Any], known: Collection[str | None]) -> str | None:
+    """Return the first numbered column that holds an image and is not among the `known` ones."""
+    numbered = (name for name in row if name[-1:].isdigit() and _names_image(name) and name not in known)
+    return next((name for name in numbered if _may_be_image(name, row[name])), None)
+
+
 @lru_cache(maxsize=1024)
 def _names_image(column: str) -> bool:
     words = re.split(r"[^a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", column).lower())
@@ -131,12 +137,15 @@ def _absent(place: str, option: str, column: str, names: Collection[str]) -> str
 class UnreadColumns:
     """The columns of one source that look like an image and are not read: each is reported once on stderr."""
 
-    def __init__(self, prompt_column: str | None = None) -> None:
-        self.reported = {prompt_column}
+    def __init__(self, reading: Reading) -> None:
+        self.reported = {reading.image_column, reading.prompt_column}
 
     def report(self, row: Mapping[str, Any], place: str, has_images: bool) -> None:
-        """Report such a column, unless it has been reported already: of a row with images only `image`, which is a second name of them."""
-        column = image_like(row) if not has_images else "image" if row.get("image") else None
+        """Report such a column, unless it has been reported already.
+
+        Of a row with images these are only `image`, a second name of them, and numbered ones, such as `image_2` beside `image_1`.
+        """
+        column = image_like(row) if not has_images else "image" if row.get("image") else _numbered(row, self.reported)
         if column is not None and column not in self.reported:
             self.reported.add(column)
             sys.stderr.write(unread(place, column))

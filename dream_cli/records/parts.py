@@ -24,6 +24,8 @@ _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal"
 # Those of Gemini hold `inline_data`, those of MCP `data`.
 _INLINE = ("source", "inline_data", "inlineData")
 _IMAGES = ("image", "image_url", "input_image", "image_path", *_INLINE[1:])
+# Keys beside the source of an image; a part with these alone marks the position of the next image of the row.
+_BESIDE = ("type", "detail", "index", "min_pixels", "max_pixels", "cache_control")
 _SOURCES = ("image", "image_url", "image_path", "path", "url")
 
 
@@ -117,7 +119,7 @@ def _image(part: Mapping[str, Any], where: str) -> Any:
         return part["base64"] if part["base64"][:5] == "data:" else f"data:image/png;base64,{part['base64']}"
     keys = _keys(part)
     if keys is None:
-        if unknown := [name for name in part if name not in ("type", "detail", "min_pixels", "max_pixels", "cache_control")]:
+        if unknown := [name for name in part if name not in _BESIDE]:
             raise InvalidRecord(f"{where} is an image part without a path, a URL or bytes (it has {', '.join(map(repr, unknown))})")
         return None
     value: Any = part

@@ -225,7 +225,7 @@ class RowReader:
 
     def __init__(self, name: str, base: Base, reading: Reading = DEFAULT_READING) -> None:
         self.name, self.base, self.reading = name, base, reading
-        self.unread: UnreadColumns | None = UnreadColumns(reading.prompt_column)
+        self.unread: UnreadColumns | None = UnreadColumns(reading)
         self._has_row = False
 
     def record(self, raw: Any, number: int, problem: str | None = None) -> Record:
