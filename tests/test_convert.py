@@ -106,8 +106,8 @@ def test_a_parquet_file_of_other_types_is_read_as_far_as_it_goes(work: Workdir) 
 
 UNKNOWN = (
     "a row of no known dialect, with 'question'; 'question' may be the prompt: --prompt-column question (dream: no 'prompt' and no 'messages'; "
-    "beavertails-v: no 'response_1' and 'response_2', no 'response' with 'is_response_safe'; rlaif-v: no 'image', 'chosen', 'rejected'; "
-    "spa-vl: no 'image', 'chosen', 'rejected'; dream convert --help lists the dialects)"
+    "rlhf-v: no JSON of 'question', 'chosen' and 'rejected' in 'text'; beavertails-v: no 'response_1' and 'response_2', no 'response' with "
+    "'is_response_safe'; rlaif-v: no 'image', 'chosen', 'rejected'; dream convert --help lists the dialects)"
 )
 
 
@@ -132,8 +132,8 @@ def test_the_dialects_that_have_most_columns_of_a_row_are_named_with_why_not(wor
     (row,) = work.dream("convert", stdin='{"question": "x", "chosen": "y"}').rows
     assert row["error"]["message"] == (
         "-:1: a row of no known dialect, with 'question', 'chosen'; 'question' may be the prompt: --prompt-column question "
-        "(dream: no 'prompt' and no 'messages'; rlaif-v: no 'image', 'rejected'; spa-vl: no 'image', 'rejected'; "
-        "beavertails-v: no 'response_1' and 'response_2', no 'response' with 'is_response_safe'; dream convert --help lists the dialects)"
+        "(dream: no 'prompt' and no 'messages'; rlhf-v: no JSON of 'question', 'chosen' and 'rejected' in 'text'; "
+        "rlaif-v: no 'image', 'rejected'; spa-vl: no 'image', 'rejected'; dream convert --help lists the dialects)"
     )
     assert row["question"] == "x"
     (row,) = work.dream("convert", stdin='{"conversations": "x", "messages": "y"}').rows

@@ -113,12 +113,12 @@ def recognise(row: Mapping[str, Any]) -> str:
 
 
 def _nearest(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the mismatches of the dialects that have most columns of a row: without such a column their mismatch is another one."""
+    """Return the mismatches of the dialects that have most columns of a row: named in the mismatch, or another one without the column."""
     mismatches = {name: dialect(name).mismatch(row) for name in names()}
     shared: Counter[str] = Counter()
     for column in list(row)[:_LISTED]:
         rest = {name: value for name, value in row.items() if name != column}
-        shared.update(name for name, why in mismatches.items() if dialect(name).mismatch(rest) != why)
+        shared.update(name for name, why in mismatches.items() if repr(column) in why or dialect(name).mismatch(rest) != why)
     return {name: mismatches[name] for name, _ in shared.most_common(_NEAREST)}
 
 
