@@ -48,7 +48,7 @@ def read(row: Mapping[str, Any]) -> Json:
     if row.get(_REJECTED) is None:
         return from_llava(row, "", _taxonomy())
     chosen, rejected = (from_llava({"conversations": row[side]}, "", _taxonomy())["messages"] for side in ("conversations", _REJECTED))
-    return pair_of(chosen, rejected, other_fields(row, "conversations", _REJECTED, "image", "images"), row_images(row), "\n")
+    return pair_of(chosen, rejected, other_fields(row, "conversations", _REJECTED, "image", "images"), row_images(row), ending="\n")
 
 
 def _turns(row: Mapping[str, Any]) -> str | None:
