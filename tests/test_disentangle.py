@@ -12,6 +12,7 @@ from dream_cli.method.disentangling import distinct
 from dream_cli.records.record import Observation
 from tests.conftest import Workdir
 from tests.loopback import Loopback, Positions
+from tests.pictures import picture
 
 RISK = {"malicious_content": "read her diary", "source": "Text Instructions", "risk_category": "privacy"}
 CANONICAL = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
@@ -97,7 +98,18 @@ def test_joint_asks_one_question(work: Workdir) -> None:
     with Loopback(tokens=always(0.9, [RISK])) as server:
         ran = work.dream("disentangle", "--mode", "joint", "--no-verify", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
         assert requests(server) == ["list of both", "risk of both"]
-    assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": RISKY}]
+    # Odds of 9 : 1 over those of the bias, 13 : 7.
+    assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": pytest.approx(63 / 76, abs=1e-6)}]
+
+
+@pytest.mark.parametrize(("yes", "has_risk"), [(0.53, False), (0.55, True)])
+def test_the_question_about_an_image_counts_from_its_own_bias(yes: float, has_risk: bool, work: Workdir) -> None:
+    (work.path / "red.png").write_bytes(picture("red").data or b"")
+    with Loopback(tokens=always(yes, [RISK])) as server:
+        line = '{"id": "a", "prompt": "x", "images": ["red.png"]}'
+        (row,) = work.dream("disentangle", "--mode", "image", "--no-verify", "--base-url", server.url, stdin=line).rows
+        assert ("list of the image" in requests(server)) == has_risk
+    assert bool(row["observations"]) == has_risk
 
 
 def test_a_refuted_claim_is_dropped(work: Workdir) -> None:

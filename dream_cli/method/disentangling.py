@@ -97,7 +97,7 @@ class Disentangler:
         chat = question(self.prompts.questions(role, turn.transcript, images=len(shown))["risk"], shown)
         empty = [question(self.prompts.questions(role, "")["risk"])] if self.calibrate else []
         (risk,) = await ask_yes(self.engine, [chat], empty=empty)
-        return risk if self.calibrate else leaning_off("risk", risk)
+        return risk if self.calibrate else leaning_off(role, risk)
 
     async def _listed(self, chat: Sequence[ChatMessage], seen: Collection[str], least: int) -> tuple[Observation, ...]:
         schema = observations_schema(self.prompts.taxonomy, seen, least)
