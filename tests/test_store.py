@@ -289,6 +289,23 @@ def test_two_stores_make_one_call(path: Path) -> None:
         assert database.execute("SELECT count(*) FROM claims").fetchone() == (0,)
 
 
+def test_a_reply_that_another_process_stored_while_this_one_waited_for_a_slot_is_used(path: Path) -> None:
+    async def run() -> None:
+        inner, elsewhere = Counting(), Counting()
+        inner.concurrency, inner.latency = 1, 0.2
+        engine = StoredEngine(inner, CallStore(path))
+        first = asyncio.create_task(draw(engine, ask("first"), 0))
+        await asyncio.sleep(0.05)
+        waits = asyncio.create_task(draw(engine, ask(), 0))  # has looked for its reply, and waits for the only slot
+        await asyncio.sleep(0.05)
+        assert await drawn(path, elsewhere, 0) == ["hello 0"]
+        assert (await first, await waits) == (["first 0"], ["hello 0"])
+        assert (inner.calls, engine.usage.reused) == ([[0]], 1)
+        await engine.close()
+
+    asyncio.run(run())
+
+
 def test_a_call_that_fails_elsewhere_is_made_here(path: Path) -> None:
     async def run() -> None:
         first, second = Counting(), Counting()

@@ -99,17 +99,20 @@ class StoredEngine(Engine):
             pause = FIRST_LOOK
             while missing := [name for name in keys if name not in replies]:
                 async with self._slots, self._claimed([keys[name] for name in missing]) as claimed:
-                    ours = [name for name in missing if keys[name] in claimed]
+                    # Another process may have stored a reply, and released its claim, while this task waited for a slot.
+                    replies |= self._kept({name: keys[name] for name in missing if keys[name] in claimed})
+                    ours = [name for name in missing if keys[name] in claimed and name not in replies]
                     if ours:
                         fresh = dict(zip(ours, await call(ours), strict=True))
                         kept = [(keys[n], requests[n], fresh[n]) for n in ours if _is_answer(fresh[n])]
                         by_others = self._store.put(requests[ours[0]]["verb"], self.model, calls=kept, purpose=PURPOSE.get())
                         self.usage.unkept = self._store.unkept
                         replies |= {name: by_others.get(keys[name], reply) for name, reply in fresh.items()}
-                if not ours:
+                elsewhere = {name: keys[name] for name in missing if name not in replies}
+                if elsewhere and not ours:
                     await asyncio.sleep(pause)
                     pause = min(LAST_LOOK, 2 * pause)
-                replies |= self._kept({name: keys[name] for name in missing if name not in replies})
+                replies |= self._kept(elsewhere)
         return replies
 
     def _kept(self, keys: Mapping[int, str]) -> dict[int, Json]:
