@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dream_cli.benchmarks.own_data import is_harmful
+from dream_cli.benchmarks.benchmark import Item
+from dream_cli.benchmarks.own_data import is_harmful, own_items
 from dream_cli.errors import InvalidRecord
 from dream_cli.records.record import Record
 from tests.conftest import Workdir
@@ -165,3 +166,10 @@ def test_unsafe_is_not_the_opposite() -> None:
 def test_own_is_not_the_name_of_a_benchmark(work: Workdir) -> None:
     ran = work.dream("eval", "own", "--data", ".")
     assert (ran.code, ran.err) == (2, "dream: own does not exist\n")
+
+
+def test_an_empty_id_is_replaced_by_the_hash_of_the_row() -> None:
+    reports: list[str] = []
+    rows = [Record(prompt=prompt, id="", extra={"harmful": True}) for prompt in ("x", "y")]
+    names = [Item.of(record).item for record in own_items(rows, "harmful", reports.append)]
+    assert len(set(names)) == 2 and all(len(name) == 16 for name in names) and not reports

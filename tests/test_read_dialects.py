@@ -171,6 +171,18 @@ def test_the_place_of_an_image_in_a_prompt_is_kept(name: str) -> None:
     assert (turn.prompt, [(place.image, place.at) for place in turn.places]) == ("Look: ", [(0, 6)])
 
 
+def test_image_parts_with_an_index_are_in_the_order_of_the_images() -> None:
+    def row(*indices: int) -> Json:
+        parts = [{"type": "image", "index": index, "text": ""} for index in indices]
+        return {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "Hi"}]}], "images": ["/a.png", "/b.png"]}
+
+    _, record = read(row(0, 1))
+    assert record.error is None and [(place.image, place.at) for place in record.turns()[0].places] == [(0, 0), (1, 0)]
+    assert failed(row(1, 0)) == (
+        "rows.jsonl:1: messages[0].content[1] is image 0 of the row, out of order; list the images in the order of the parts"
+    )
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 @pytest.mark.parametrize("value", [5, "x", None, [], [5], {"a": 5}, [[]], [{}]])
 def test_odd_values_in_the_fields_of_a_dialect_are_errors_of_their_row(name: str, value: Any) -> None:

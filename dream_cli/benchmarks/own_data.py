@@ -89,7 +89,7 @@ def _item(record: Record, column: str, seen: Counter[tuple[str, str]]) -> Record
     if record.responses:
         record = replace(record, responses=tuple(map(response_with_thoughts_apart, record.responses)))
     topic = record.extra.get(TOPICS)
-    key = str(record.id), (record.responses[0].model or "") if record.responses else ""
+    key = record.id or identified(replace(record, id=None)).id or "", (record.responses[0].model or "") if record.responses else ""
     seen[key] += 1
     item = Item(
         name="own",

@@ -68,7 +68,7 @@ def marked(content: Any, where: str) -> tuple[str, list[Any]]:
         return content, [None] * len(_MARK.findall(content))
     if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise InvalidRecord(f"{where} has no 'content': a string, or a list of text and image parts")
-    texts, images = [], []
+    texts, images, offset = [], [], None
     for i, raw in enumerate(content):
         if raw is None:
             continue
@@ -84,6 +84,12 @@ def marked(content: Any, where: str) -> tuple[str, list[Any]]:
         elif kind in _IMAGES:
             texts.append(IMAGE)
             images.append(_image(part, f"{where}.content[{i}]"))
+            if images[-1] is None and isinstance(index := part.get("index"), int):
+                offset = index - len(images) if offset is None else offset
+                if index != offset + len(images):
+                    raise InvalidRecord(
+                        f"{where}.content[{i}] is image {index} of the row, out of order; list the images in the order of the parts"
+                    )
         else:
             raise InvalidRecord(f"{where}.content[{i}] is a part of type {kind!r}; only texts and images are read")
     return "".join(texts), images
@@ -119,7 +125,7 @@ def _image(part: Mapping[str, Any], where: str) -> Any:
         return part["base64"] if part["base64"][:5] == "data:" else f"data:image/png;base64,{part['base64']}"
     keys = _keys(part)
     if keys is None:
-        if unknown := [name for name in part if name not in _BESIDE]:
+        if unknown := [name for name in part if name not in _BESIDE and part[name] != ""]:
             raise InvalidRecord(f"{where} is an image part without a path, a URL or bytes (it has {', '.join(map(repr, unknown))})")
         return None
     value: Any = part
