@@ -210,6 +210,44 @@ def test_a_cell_that_is_too_long_is_an_error_of_its_row(name: str, tmp_path: Pat
     assert records[1].error is not None and ":3: not CSV: field larger than field limit (100)" in records[1].error.message
 
 
+@pytest.mark.parametrize("name", ["set.csv", "set.tsv"])
+@pytest.mark.parametrize(
+    ("lines", "prompts", "fault"),
+    [
+        (['1,"How?', "2,Hi", '3,"Ho, ho"'], [None, "Hi", "Ho, ho"], "',' expected after '\"'"),
+        (["1,Hi", '2,"How?', "3,Ho"], ["Hi", None, "Ho"], "unexpected end of data"),
+        (['1,"say "hi" now"', "2,Hi"], [None, "Hi"], "',' expected after '\"'"),
+        (['1,"a "" quote"', '2,"two\nlines"', "", "3,Hi"], ['a " quote', "two\nlines", "Hi"], ""),
+    ],
+)
+def test_a_quote_that_is_not_closed_costs_its_own_line_alone(
+    lines: list[str], prompts: list[str | None], fault: str, name: str, tmp_path: Path
+) -> None:
+    tab = name == "set.tsv"
+    text = "\n".join(["id,prompt", *lines]) + "\n"
+    (tmp_path / name).write_text(text.replace("Ho, ho", "Ho; ho").replace(",", "\t").replace("Ho; ho", "Ho, ho") if tab else text)
+    records, receipt = converted(tmp_path / name)
+    assert [record.prompt for record in records] == prompts
+    assert receipt.errors == ({"unreadable": 1} if fault else {})
+    message = "".join(record.error.message for record in records if record.error is not None)
+    assert f"not CSV: {fault.replace(',', chr(9)) if tab else fault}" in message or not fault
+
+
+def test_an_image_is_found_by_its_row_after_a_line_that_cannot_be_split(tmp_path: Path, png: bytes) -> None:
+    image = base64.b64encode(png).decode()
+    lines = ["index\timage\tquestion", '0\t\t"open', f"1\t{image}\tWhat is this?", "2\t1\tAnd this?"]
+    (tmp_path / "set.tsv").write_text("\n".join(lines) + "\n")
+    records, _ = converted(tmp_path / "set.tsv")
+    assert [record.prompt for record in records] == [None, "What is this?", "And this?"]
+    assert sizes(records[1:]) == [[(16, 16)], [(16, 16)]]
+
+
+def test_a_first_line_with_an_open_quote_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_text('id,"prompt\n1,Hi\n')
+    with pytest.raises(UsageError, match=r"its first line, which names the columns, is not CSV: unexpected end of data"):
+        converted(tmp_path / "set.csv")
+
+
 # In a stage
 
 

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import string
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any
@@ -33,13 +34,11 @@ _LONGEST_INDEX = 64
 
 def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
     """Yield the records of a CSV file, read by `rows`; raise UsageError for a file without columns."""
-    csv.field_size_limit(MAX_LINE)
     # A byte that is not UTF-8 becomes a lone surrogate, so that one bad cell is an error of its row, not of the whole file.
     with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = csv.reader(file)
-        columns = next(lines, [])
-        _check_columns(source, columns)
-        for number, cells in _numbered(lines):
+        lines = _rows(_Lines((0, line) for line in file), ",")
+        columns = _columns(source, lines)
+        for number, _, cells in lines:
             if isinstance(cells, str):
                 yield unreadable(rows.name, number, f"{rows.name}:{number}: {cells}")
                 continue
@@ -54,15 +53,11 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
 
 def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
     """Yield the records of a tab-separated file, read by `rows`; raise UsageError for a file without columns."""
-    csv.field_size_limit(MAX_LINE)
     with open(source, "rb") as file, open(source, "rb") as again:
         places: dict[str, int] = {}
-        lines = csv.reader(_decoded(file), delimiter="\t")
-        columns = next(lines, [])
-        _check_columns(source, columns)
-        start = file.tell()
-        for number, cells in _numbered(lines):
-            place, start = start, file.tell()
+        lines = _rows(_Lines(_placed(file)), "\t")
+        columns = _columns(source, lines)
+        for number, place, cells in lines:
             if isinstance(cells, str):
                 yield unreadable(rows.name, number, f"{rows.name}:{number}: {cells}")
                 continue
@@ -75,24 +70,63 @@ def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
                 places.setdefault(row.get("index", ""), place)
             elif row.get("image") in places:
                 again.seek(places[row["image"]])
-                row["image"] = next(csv.reader(_decoded(again), delimiter="\t"))[columns.index("image")]
+                row["image"] = next(csv.reader((line for _, line in _placed(again)), delimiter="\t"))[columns.index("image")]
             yield rows.record({name: _tab_value(name, cell) for name, cell in row.items()}, number)
 
 
-def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the number (from 2) and the cells of each non-empty row; a message instead of the cells where they cannot be split."""
-    number = 1
+class _Lines:
+    """The lines of a file, each with its position; those of a row that cannot be split can be read again."""
+
+    def __init__(self, lines: Iterator[tuple[int, str]]) -> None:
+        self._lines = lines
+        self._again: deque[tuple[int, str]] = deque()
+        self.row: list[tuple[int, str]] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.row.append(line)
+        return line[1]
+
+    def repeat_from_second(self) -> None:
+        """Give the lines of the current row again, without its first one."""
+        self._again.extendleft(reversed(self.row[1:]))
+
+
+def _rows(lines: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str] | str]]:
+    """Yield the number (from 1), the position and the cells of each non-empty row; a message instead of the cells where they cannot be split.
+
+    A quote that is not closed would make all rows up to the next quote one cell: such a line is an error, and the next line begins a row.
+    """
+    csv.field_size_limit(MAX_LINE)
+    number, split = 0, csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         number += 1
+        lines.row.clear()
         try:
-            cells = next(lines)
+            cells = next(split)
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, f"not CSV: {error}; a cell holds at most {MAX_LINE // 2**20} MB, and its quotes are closed"
+            yield number, lines.row[0][0], f"not CSV: {error}; a cell holds at most {MAX_LINE // 2**20} MB, and its quotes are closed"
+            lines.repeat_from_second()
+            split = csv.reader(lines, delimiter=delimiter, strict=True)
             continue
         if cells:
-            yield number, cells
+            yield number, lines.row[0][0], cells
+
+
+def _columns(source: str, rows: Iterator[tuple[int, int, list[str] | str]]) -> list[str]:
+    """Return the cells of the first line; raise UsageError where they do not name the columns."""
+    _, _, columns = next(rows, (1, 0, []))
+    if isinstance(columns, str):
+        raise UsageError(f"{source}: its first line, which names the columns, is {columns}")
+    if not any(columns) or len(set(columns)) < len(columns):
+        names = ", ".join(map(repr, columns)) or "none"
+        raise UsageError(f"{source}: the first line of a CSV file names its columns, each once; this one has {names}")
+    return columns
 
 
 def _tab_value(name: str, cell: str) -> Any:
@@ -103,16 +137,12 @@ def _tab_value(name: str, cell: str) -> Any:
     return cell if name in _CHOICES else _value(name, cell)
 
 
-def _decoded(file: IO[bytes]) -> Iterator[str]:
-    # Line by line, so that the position in the file is the start of the next row.
+def _placed(file: IO[bytes]) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file from its position on, each with its own position."""
+    place = file.tell()
     while line := file.readline():
-        yield line.decode("utf-8-sig", "surrogateescape")
-
-
-def _check_columns(source: str, columns: list[str]) -> None:
-    if not any(columns) or len(set(columns)) < len(columns):
-        names = ", ".join(map(repr, columns)) or "none"
-        raise UsageError(f"{source}: the first line of a CSV file names its columns, each once; this one has {names}")
+        yield place, line.decode("utf-8-sig", "surrogateescape")
+        place += len(line)
 
 
 def _value(name: str, cell: str) -> Any:
