@@ -86,6 +86,15 @@ def test_a_column_that_looks_like_an_image_is_named_once(column: str, value: Any
     assert ran.err == f"dream: in.jsonl:1: the column '{column}' looks like an image and is not read; --image-column {column} reads it\n"
 
 
+@pytest.mark.parametrize("command", [("sample", "--base-url"), ("convert",)])
+@pytest.mark.parametrize("column", ["video", "videos", "Audio"])
+def test_a_video_or_a_sound_is_named_once(command: tuple[str, ...], column: str, work: Workdir, server: Loopback) -> None:
+    image = work.picture("a.png")
+    work.write("in.jsonl", [{"id": str(n), "prompt": "x", "image": image, column: ["a.mp4"] if n else []} for n in range(3)])
+    ran = work.dream(command[0], "in.jsonl", "-q", *([command[1], server.url] if len(command) > 1 else []))
+    assert (ran.code, ran.err) == (0, f"dream: in.jsonl:2: the column '{column}' is not read; no model is shown video or sound\n")
+
+
 def test_a_second_numbered_image_is_named_beside_the_one_that_is_read(work: Workdir, server: Loopback) -> None:
     one, two = work.picture("a.png"), work.picture("b.png")
     work.write(

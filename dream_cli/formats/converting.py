@@ -110,6 +110,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
             name, record = read_row(row, base, source=how.source, naming=naming, prompt=prompt, fixed=how.fix_flags)
             if not record.came_with_error:
                 unread.report(record.extra, record.place, bool(record.images))
+                unread.report_unshown(record.extra, record.place)
             receipt.read[name] += 1
             for one in explode(record) if how.by_turn else (record,):
                 done = _written(one, target, how, receipt)

@@ -19,6 +19,7 @@ from dream_cli.records.visible import visible_line
 
 # A column whose name contains one of these words may hold an image; its value decides.
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "pic", "photo", "photos", "screenshot", "thumbnail", "frame"}
+_UNSHOWN = {"video", "videos", "video_path", "audio", "audios", "audio_path"}
 _FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
 # Texts in which the name of a picture is no image of the row.
 _TEXTS = {"id", "prompt", "messages", "response", "responses", "observations", "chosen", "rejected", "error"}
@@ -149,6 +150,13 @@ class UnreadColumns:
         if column is not None and column not in self.reported:
             self.reported.add(column)
             sys.stderr.write(unread(place, column))
+
+    def report_unshown(self, row: Mapping[str, Any], place: str) -> None:
+        """Report a column with a video or sound, which no model is shown, unless it has been reported already."""
+        column = next((name for name, value in row.items() if value and name.lower() in _UNSHOWN), None)
+        if column is not None and column not in self.reported:
+            self.reported.add(column)
+            sys.stderr.write(f"dream: {visible_line(place)}: the column {column!r} is not read; no model is shown video or sound\n")
 
 
 def prompt_like(row: Mapping[str, Any]) -> str | None:

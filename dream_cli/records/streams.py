@@ -270,8 +270,11 @@ class RowReader:
         return record
 
     def _report_unread(self, record: Record, row: Mapping[str, Any]) -> None:
-        if self.unread is not None and record.image_column != "image":
+        if self.unread is None:
+            return
+        if record.image_column != "image":
             self.unread.report(row, record.place, bool(record.images))
+        self.unread.report_unshown(row, record.place)
 
 
 def _with_listed(row: Json, column: str) -> Json:
