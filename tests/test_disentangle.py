@@ -102,7 +102,7 @@ def test_joint_asks_one_question(work: Workdir) -> None:
     assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": pytest.approx(63 / 76, abs=1e-6)}]
 
 
-@pytest.mark.parametrize(("yes", "has_risk"), [(0.53, False), (0.55, True)])
+@pytest.mark.parametrize(("yes", "has_risk"), [(0.57, False), (0.59, True)])
 def test_the_question_about_an_image_counts_from_its_own_bias(yes: float, has_risk: bool, work: Workdir) -> None:
     (work.path / "red.png").write_bytes(picture("red").data or b"")
     with Loopback(tokens=always(yes, [RISK])) as server:
