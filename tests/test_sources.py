@@ -242,6 +242,23 @@ def test_an_image_is_found_by_its_row_after_a_line_that_cannot_be_split(tmp_path
     assert sizes(records[1:]) == [[(16, 16)], [(16, 16)]]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_csv_may_be_separated_by_semicolons_or_tabs(delimiter: str, tmp_path: Path) -> None:
+    lines = ["\ufeffid,prompt", 'a,"Hi; you\tthere"', "b,Ho", "c,x,y"]
+    (tmp_path / "set.csv").write_text("\n".join(lines).replace(",", delimiter) + "\n")
+    records, _ = converted(tmp_path / "set.csv")
+    assert [(record.id, record.prompt) for record in records[:2]] == [("a", "Hi; you\tthere"), ("b", "Ho")]
+    fault = records[2].error
+    assert fault is not None and f"put a cell with a {'semicolon' if delimiter == ';' else 'tab'} in quotes" in fault.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_csv_in_utf_16_is_refused_by_name(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_bytes("\ufeffid,prompt\na,Hi\n".encode(encoding))
+    with pytest.raises(UsageError, match=r"set.csv is UTF-16; save it as UTF-8"):
+        converted(tmp_path / "set.csv")
+
+
 def test_a_first_line_with_an_open_quote_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.csv").write_text('id,"prompt\n1,Hi\n')
     with pytest.raises(UsageError, match=r"its first line, which names the columns, is not CSV: unexpected end of data"):

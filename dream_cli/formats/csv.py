@@ -1,5 +1,6 @@
 """CSV: the first line names the columns; a cell holds a text unchanged, any other value as JSON.
 
+Cells are separated by commas, or by semicolons or tabs where the first line has no comma.
 Tab-separated files (.tsv) of VLMEvalKit are read in the same way: a cell of images may be a Python list, or the `index` of the row that
 holds the images.
 """
@@ -30,13 +31,17 @@ _TEXTS = {"prompt", "response", "chosen", "rejected", "instruction", "input", "o
 _CHOICES = {"hint", "answer", *string.ascii_uppercase}
 # The images of VLMEvalKit are longer in base64; a shorter cell names the row that holds them.
 _LONGEST_INDEX = 64
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
+# The marks at the start of UTF-16, as bytes that are not UTF-8.
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 
 
 def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
     """Yield the records of a CSV file, read by `rows`; raise UsageError for a file without columns."""
     # A byte that is not UTF-8 becomes a lone surrogate, so that one bad cell is an error of its row, not of the whole file.
     with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = _rows(_Lines((0, line) for line in file), ",")
+        delimiter = _delimiter(source, file)
+        lines = _rows(_Lines((0, line) for line in file), delimiter)
         columns = _columns(source, lines)
         for number, _, cells in lines:
             if isinstance(cells, str):
@@ -44,7 +49,9 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
                 continue
             row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
             if len(cells) > len(columns):
-                message = f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a comma in quotes"
+                message = (
+                    f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a {_NAMES[delimiter]} in quotes"
+                )
                 yield Record(error=Failure("read", "unreadable", message), extra=row | {"cells": cells}, order=(*row, "cells"))
                 continue
             more = row.pop(_MORE, None)
@@ -72,6 +79,15 @@ def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
                 again.seek(places[row["image"]])
                 row["image"] = next(csv.reader((line for _, line in _placed(again)), delimiter="\t"))[columns.index("image")]
             yield rows.record({name: _tab_value(name, cell) for name, cell in row.items()}, number)
+
+
+def _delimiter(source: str, file: IO[str]) -> str:
+    """Return the delimiter of the first line, a comma if it has none; spreadsheets of many countries write semicolons."""
+    first = file.readline()
+    file.seek(0)
+    if first[:2] in _UTF_16:
+        raise UsageError(f"{source} is UTF-16; save it as UTF-8")
+    return next((delimiter for delimiter in _NAMES if delimiter in first), ",")
 
 
 class _Lines:
