@@ -160,7 +160,7 @@ def test_a_stage_writes_one_output_per_file_and_skips_finished_ones(shards: Path
 @pytest.mark.parametrize(
     ("stage", "row", "lacking"),
     [
-        ("sample", "hi", "is no record"),
+        ("sample", "hi", "is not a record"),
         ("sample", '{"id": "b0", "prompt": "bread", "observations": []}', "has no responses"),
         ("disentangle", '{"id": "b0", "prompt": "bread", "response": "Bake it."}', "has no observations"),
         ("judge", '{"id": "b0", "prompt": "bread", "response": "Bake it."}', "has no scores"),

@@ -37,7 +37,7 @@ def _check(path: str, stage: str) -> None:
     first = next(iter(read_records(path, limit=1)), None)
     if first is None or first.came_with_error or (first.error is None and has_it(first)):
         return
-    lacking = "is no record" if first.error is not None else f"has no {name}"
+    lacking = "is not a record" if first.error is not None else f"has no {name}"
     raise UsageError(
         f"{path} is not an output of dream {stage}: its first row {lacking}, so it would be skipped as finished; "
         "name another folder with -o, or delete the file"
