@@ -21,11 +21,12 @@ PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 @dataclass(eq=False)
 class Sample:
-    """One sample that is being generated: the request it answers, its random generator (None: greedy), and its tokens so far."""
+    """One sample that is being generated: the request it answers, the length of its prompt, and its tokens so far, at most `most`."""
 
     request: int
-    generator: Generator | None
+    prompt: int
     most: int
+    generator: Generator | None  # None: greedy
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 

@@ -176,21 +176,20 @@ class VisionLanguageModel:
         `more(n)` returns the items that join a batch of n samples; they are numbered in this order.
         """
         batch = RunningBatch(self._model, Sampler(sampling.temperature, sampling.top_p, self._ends))
-        count, prompts = 0, dict[int, int]()
+        count = 0
         while items or batch:
-            samples: dict[Chat, list[tuple[int, int]]] = {}
+            joining: dict[Chat, list[tuple[int, int]]] = {}
             for number, (chat, index) in enumerate(items, count):
-                samples.setdefault(chat, []).append((number, index))
+                joining.setdefault(chat, []).append((number, index))
             count += len(items)
-            for chats, inputs in self._encoded(list(samples)):
+            for chats, inputs in self._encoded(list(joining)):
                 if isinstance(inputs, Exception):
-                    yield from ((number, inputs) for chat in chats for number, _ in samples[chat])
+                    yield from ((number, inputs) for chat in chats for number, _ in joining[chat])
                     continue
-                lengths = inputs["attention_mask"].sum(1).tolist()
-                prompts |= {number: n for chat, n in zip(chats, lengths, strict=True) for number, _ in samples[chat]}
-                batch.join(inputs, [[self._sample(chat, sampling, *each, prompts[each[0]]) for each in samples[chat]] for chat in chats])
+                lengths = zip(chats, inputs["attention_mask"].sum(1).tolist(), strict=True)
+                batch.join(inputs, [[self._sample(chat, sampling, *each, prompt=n) for each in joining[chat]] for chat, n in lengths])
             for sample in batch.step() if batch else ():
-                yield sample.request, self._completion(sample.tokens, prompts.pop(sample.request))
+                yield sample.request, self._completion(sample.tokens, sample.prompt)
             items = more(len(batch))
 
     def _encoded(self, chats: list[Chat]) -> list[tuple[list[Chat], Any]]:
@@ -207,7 +206,7 @@ class VisionLanguageModel:
     def _sample(self, chat: Chat, sampling: Sampling, number: int, index: int, prompt: int) -> Sample:
         seed = row_seed(chat, sampling.seed, index)
         most = sampling.max_tokens if self._context is None else min(sampling.max_tokens, self._context - prompt)
-        return Sample(number, generator(seed, self._model.device) if sampling.temperature > 0 else None, most)
+        return Sample(number, prompt, most, generator(seed, self._model.device) if sampling.temperature > 0 else None)
 
     def _count(self, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
         self.usage.calls += calls
