@@ -114,9 +114,9 @@ def test_the_splits_of_an_image_folder_are_folders(work: Workdir) -> None:
 # WebDataset
 
 
-def packed(path: Path, members: dict[str, bytes]) -> Path:
+def packed(path: Path, members: dict[str, bytes] | list[tuple[str, bytes]]) -> Path:
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
-        for name, data in members.items():
+        for name, data in members.items() if isinstance(members, dict) else members:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
@@ -167,6 +167,38 @@ def test_a_tar_that_breaks_off_gives_its_samples_and_an_error(tmp_path: Path, pn
     (tmp_path / "b.tar").write_bytes(b"no tar" * 1000)
     with pytest.raises(UsageError, match=r"b.tar is not a tar file"):
         converted(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_a_sample_whose_members_are_not_adjacent_is_one_error_that_names_it(tmp_path: Path, png: bytes, name: str) -> None:
+    members = [
+        ("1.png", png),
+        ("2.png", png),
+        ("1.txt", b"One?"),
+        ("3.png", png),
+        ("3.txt", b"Three?"),
+        ("4.txt", b"Four?"),
+        ("1.json", b"{}"),
+    ]
+    records, receipt = converted(packed(tmp_path / name, members))
+    assert [(record.id or record.extra["id"], record.prompt) for record in records] == [
+        ("1", None),
+        ("2", None),
+        ("3", "Three?"),
+        ("4", "Four?"),
+    ]
+    assert records[0].error is not None and records[0].error.message == (
+        f"{tmp_path / name}:1: the members of the sample 1 are not adjacent in the tar file; pack its files in the order of their names"
+        " (tar --sort=name -cf NEW.tar -C FOLDER .)"
+    )
+    assert receipt.errors.total() == 2
+
+
+def test_a_member_that_is_packed_twice_is_an_error_of_its_sample(tmp_path: Path, png: bytes) -> None:
+    members = [("1.txt", b"One?"), ("1.png", png), ("1.png", png), ("2.txt", b"Two?"), ("2.png", png)]
+    first, second = converted(packed(tmp_path / "a.tar", members))[0]
+    assert first.error is not None and "the sample 1 has two members 1.png; pack each file once" in first.error.message
+    assert second.prompt == "Two?" and second.error is None
 
 
 def test_a_folder_of_shards_is_read_in_order(work: Workdir, png: bytes) -> None:
