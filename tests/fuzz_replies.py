@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from dream_cli.engines.address import read_address
 from dream_cli.engines.breaker import Outage
+from dream_cli.engines.masking import Mask
 from dream_cli.engines.openai_attempt import Attempt, Refused, embedded_failure, error_message, is_of_account, is_passing, seconds
 from dream_cli.engines.openai_events import read_events
 from dream_cli.engines.openai_reply import read_choices
@@ -58,7 +59,7 @@ class CannedWire(Wire):
 
 def canned(reply: str, owner: str) -> OpenAIEngine:
     """Return the engine of a server with a single reply."""
-    wire = CannedWire(cast("Any", None), read_address("http://host/v1"), asyncio.Semaphore(1), secrets=(), outage=Outage(60.0))
+    wire = CannedWire(cast("Any", None), read_address("http://host/v1"), asyncio.Semaphore(1), mask=Mask(), outage=Outage(60.0))
     wire.reply = reply
     return OpenAIEngine(wire, {"id": "m", "owned_by": owner}, EngineSpec())
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from dream_cli.errors import UsageError
 
@@ -34,15 +32,6 @@ class Address:
         # A field without a value, or a user without a password, is a token by itself.
         values = [value or name for name, value in parse_qsl(self.query, keep_blank_values=True) if name != "api-version"]
         return tuple(part for part in (self.password or self.user, *values) if part)
-
-
-def spellings(secret: str) -> set[str]:
-    """Return the forms in which a server may repeat a secret: as it was sent, percent-encoded, or escaped for HTML, each also in JSON."""
-    forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret)}
-    in_json = {json.dumps(form)[1:-1] for form in forms}
-    in_json |= {form.replace("/", "\\/") for form in in_json}
-    # A gateway quotes the reply of the server behind it.
-    return forms | in_json | {json.dumps(form)[1:-1] for form in in_json}
 
 
 def read_address(base_url: str) -> Address:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dream_cli.engines.address import Address, public_address, spellings
+from dream_cli.engines.address import Address, public_address
 from dream_cli.engines.api_keys import api_key, authorization, key_advice
 from dream_cli.engines.breaker import Outage
 from dream_cli.engines.limits import Meter, MeteredRequest
+from dream_cli.engines.masking import Mask
 from dream_cli.engines.openai_attempt import (
     UNREASONABLE_WAIT,
     Attempt,
@@ -59,7 +60,7 @@ class Wire:
     session: aiohttp.ClientSession = field(repr=False)
     address: Address
     slots: asyncio.Semaphore
-    secrets: tuple[str, ...] = field(repr=False)
+    mask: Mask = field(repr=False)
     outage: Outage
     meter: Meter | None = None
     key_names: tuple[str, ...] = ()
@@ -280,9 +281,7 @@ class Wire:
     def quote(self, text: str) -> str:
         """Return the server's error message without the API key, which some servers repeat when they refuse it."""
         # Before the message is shortened, which could leave a part of the key.
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return error_message(text)
+        return error_message(self.mask(text))
 
 
 def open_wire(spec: EngineSpec, address: Address) -> Wire:
@@ -301,13 +300,11 @@ def open_wire(spec: EngineSpec, address: Address) -> Wire:
     # A server may repeat the credentials of "Bearer ..." alone.
     credentials = [re.sub(r"^(?:bearer|basic|token|key) +", "", value, flags=re.IGNORECASE) for value in headers.values()]
     sent = (key, *address.secrets, *credentials, (urlsplit(proxy).password or "") if proxy else "")
-    # The longest first: one may be a part of another.
-    secrets = tuple(sorted({form for secret in sent if len(secret) > 2 for form in spellings(secret)}, key=len, reverse=True))
     return Wire(
         session=session,
         address=address,
         slots=asyncio.Semaphore(spec.concurrency),
-        secrets=secrets,
+        mask=Mask(sent),
         outage=Outage(spec.timeout),
         meter=spec.limits.meter if spec.limits and spec.limits.names else None,
         key_names=spec.key_names,
