@@ -19,7 +19,7 @@ from dream_cli.errors import ImageError
 from dream_cli.records.access import Access, Base
 from dream_cli.records.image_bytes import data_uri, digest, read_bytes
 from dream_cli.records.image_paths import locate
-from dream_cli.records.images import checked_bytes, open_rgb, prepare
+from dream_cli.records.images import checked_bytes, exceeds_default, open_rgb, prepare
 from dream_cli.records.record import Image
 
 
@@ -297,11 +297,14 @@ def test_max_pixels_scales_down_and_keeps_the_ratio(kind: str, lossy: bool) -> N
     assert open_rgb(Image(data=encode(Pillow.new("RGB", (1, 20000)))), 7).size == (1, 7)
 
 
-def test_models_in_this_process_see_at_most_16_megapixels() -> None:
+def test_models_in_this_process_see_at_most_16_megapixels_or_the_limit_of_the_user() -> None:
     # 5000 x 4000 pixels: the ratio is kept, and 4471 x 3577 is the largest such size below 16 megapixels
     large = encode(Pillow.new("L", (5000, 4000)))
-    for limit in (None, 18_000_000):
-        assert open_rgb(Image(data=large, access=Access(max_pixels=limit))).size == (4471, 3577)
+    for limit, seen in ((None, (4471, 3577)), (18_000_000, (4742, 3794)), (20_000_000, (5000, 4000))):
+        image = Image(data=large, access=Access(max_pixels=limit))
+        assert open_rgb(image).size == open_rgb(prepare(image)).size == seen
+        assert exceeds_default(prepare(image)) == (limit is not None)
+    assert not exceeds_default(prepare(Image(data=RED_PNG, access=Access(max_pixels=20_000_000))))
     assert open_rgb(Image(data=encode(Pillow.new("L", (4000, 4000))))).size == (4000, 4000)
     assert prepare(Image(data=large)).data == large  # a server gets the file itself
 

@@ -19,8 +19,10 @@ from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion,
 from dream_cli.engines.store import LEASE, CallStore, call_key, calls_about, default_store, subject_of, subject_of_image
 from dream_cli.engines.stored_engine import StoredEngine
 from dream_cli.errors import EngineError, UsageError
+from dream_cli.records.access import Access
 from dream_cli.records.record import Image
 from tests.counting import DRAWN, Counting, ask, draw, drawn
+from tests.pictures import picture
 
 ANY = ['"messages"']  # occurs in every request
 
@@ -71,6 +73,18 @@ def test_whatever_changes_the_answer_is_a_new_call(path: Path) -> None:
         await engine.choose(ask(), ["Yes", "No", "Maybe"])
         await StoredEngine(other, store).generate(ask(), DRAWN, [0])
         assert (len(inner.calls), len(other.calls), engine.usage.reused) == (9, 1, 0)
+        await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_large_image_at_its_full_size_is_a_new_call(path: Path) -> None:
+    async def run() -> None:
+        inner, large = Counting(), picture("red", (4100, 4000)).data
+        engine = StoredEngine(inner, CallStore(path))
+        for limit in (None, 16_400_000, 20_000_000):
+            await engine.generate(ask("hello", Image(data=large, access=Access(max_pixels=limit))), DRAWN, [0])
+        assert len(inner.calls) == 2
         await engine.close()
 
     asyncio.run(run())

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from dream_cli.engines.protocol import PURPOSE, ChatMessage, Choice, Completion, Engine, Sampling
 from dream_cli.engines.store import VERSION, VERSION_OF_BEGINNINGS, CallStore, call_key
 from dream_cli.errors import EngineError
+from dream_cli.records.images import exceeds_default
 from dream_cli.records.record import Image
 
 Json = dict[str, Any]
@@ -78,6 +79,8 @@ class StoredEngine(Engine):
             {"role": m.role, "text": m.text, "images": [_image_sha256(image) for image in m.images]}
             # Without offsets the key stays the same as in older versions.
             | ({"places": m.places} if any(m.places) else {})
+            # The same bytes, which a model in this process otherwise sees at a smaller size.
+            | ({"large_images": True} if any(map(exceeds_default, m.images)) else {})
             for m in chat
         ]
         return {"version": VERSION, "verb": verb, "engine": self.fingerprint, "messages": messages}

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 MAX_PIXELS = 50_000_000
-# Maximum size of a decoded image for a model in this process: no processor keeps more, and each makes several copies.
+# Maximum size of a decoded image for a model in this process, unless the user sets one: few processors keep more, and each makes
+# several copies.
 MAX_PROCESSED = 16_000_000
 # Maximum bytes of an image for a model; servers accept no more.
 MAX_SHOWN = 20 * 1024 * 1024
-PREPARED = Access(prepared=True)
 # Images above one of these limits are decoded one at a time.
 LARGE_PIXELS, LARGE_BYTES = 8_000_000, 4 * 1024 * 1024
 _decoding_large = threading.Lock()
@@ -46,11 +46,11 @@ _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
 
 def open_rgb(image: Image, max_pixels: int | None = None) -> Pillow.Image:
-    """Return the decoded first frame, upright, in RGB on white, of at most `max_pixels` (None: the limit of its access); raise ImageError.
+    """Return the decoded first frame, upright, in RGB on white, of at most `max_pixels`; raise ImageError.
 
-    No image has more than `MAX_PROCESSED` pixels.
+    `max_pixels` None is the limit of its access, or `MAX_PROCESSED` where it has none.
     """
-    limit = min(max_pixels or image.access.max_pixels or MAX_PROCESSED, MAX_PROCESSED)
+    limit = max_pixels or image.access.max_pixels or MAX_PROCESSED
     with _decoded(image, read_bytes(image), limit) as picture:
         return _plain_rgb(image, picture, limit)
 
@@ -62,6 +62,11 @@ def size(image: Image) -> tuple[int, int]:
         check_file(image)
     with _opened(image, str(image.path) if is_file else io.BytesIO(read_bytes(image))) as picture:
         return picture.size
+
+
+def exceeds_default(image: Image) -> bool:
+    """Whether a model in this process sees more than `MAX_PROCESSED` pixels of a prepared image, because the user allows more."""
+    return (image.access.max_pixels or 0) > MAX_PROCESSED and math.prod(size(image)) > MAX_PROCESSED
 
 
 def is_large(image: Image) -> bool:
@@ -85,7 +90,7 @@ def prepare(image: Image) -> Image:
         raise ImageError(
             f"{image_name(image)} is too large for a model: {length:.0f} MB, the limit is {most} MB; scale it with --max-pixels N"
         )
-    return Image(None if is_data_uri(image) else image.path, data, PREPARED)
+    return Image(None if is_data_uri(image) else image.path, data, Access(prepared=True, max_pixels=limit))
 
 
 def checked_bytes(image: Image) -> bytes:
