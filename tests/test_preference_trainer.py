@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("ignore:.* will be r
 FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl")
 # Of the same kinds; held to TRL with all weights and with an adapter.
 NEWER = ("llava_next", "vipllava", "llava_onevision", "idefics2", "mistral3", "glm4v", "qwen3_vl_moe")
+RECENT = ("llava_pixtral", "internvl_qwen3", "glm46v", "glm4v_moe")
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 LANGUAGE_MODEL = r".*(language|text)_model.*\.(q_proj|v_proj)"
 
@@ -277,7 +278,7 @@ def test_a_family_with_masks_of_its_own_goes_trls_way_and_says_so(folder_of: Any
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4.1V's processor
 @pytest.mark.parametrize("adapter", [False, True])
-@pytest.mark.parametrize("family", NEWER)
+@pytest.mark.parametrize("family", [*NEWER, *RECENT])
 def test_newer_families_learn_on_the_shared_prefix_what_they_learn_with_trl(
     folder_of: Any, tmp_path: Path, family: str, adapter: bool
 ) -> None:

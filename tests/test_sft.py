@@ -15,7 +15,6 @@ import pytest
 from dream_cli.engines.checkpoint import find_checkpoint
 from dream_cli.errors import InvalidRecord, UsageError
 from dream_cli.records.record import Judgement, Record, Response
-from dream_cli.training.models import Start, find_start, target_modules
 from dream_cli.training.settings import Schedule
 from dream_cli.training.sft import Sft, Utility
 from dream_cli.training.sft_targets import TargetRules, judge_target, meta_phrase, targets_of
@@ -39,58 +38,6 @@ def test_an_adapter_stands_on_a_tower_whose_layers_have_numbers_for_names(tmp_pa
     training.train("sft", job)
     config = (tmp_path / "out" / "adapter_config.json").read_text()
     assert "visual" in config and "mlp" in config
-
-
-@pytest.mark.parametrize("method", ["sft", "dpo"])
-def test_a_family_that_cannot_be_trained_is_named_before_the_weights_are_read(tmp_path: Path, method: str) -> None:
-    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
-    model = zoo.build("paligemma", tmp_path / "model")
-    (model / "model.safetensors").unlink()
-    with pytest.raises(UsageError, match="of the family paligemma, which cannot be trained here: its processor cannot read an answer"):
-        training.check(method, training.job(source, model, tmp_path / "out"))
-
-
-@pytest.mark.parametrize(
-    ("family", "reason"), [("mllama", "end its cross-attention mask at the prompt"), ("llama4", "makes bfloat16 pixels")]
-)
-def test_a_family_that_would_fail_in_the_first_step_is_refused_by_the_check(
-    tmp_path: Path, llava: str, monkeypatch: pytest.MonkeyPatch, family: str, reason: str
-) -> None:
-    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
-    monkeypatch.setattr(Start, "config", property(lambda _: {"model_type": family}))
-    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
-    with pytest.raises(UsageError, match=f"of the family {family}, which cannot be trained here: .*{reason}"):
-        training.check("sft", training.job(source, Path(llava), tmp_path / "out"))
-
-
-def test_an_adapter_on_experts_names_what_it_does_not_reach(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path, 4))
-    model = zoo.build("qwen3_vl_moe", tmp_path / "model")
-    job = replace(training.job(source, model, tmp_path / "out", lora=training.lora()), quiet=False)
-    training.check("sft", job)
-    assert "the experts of" in (note := capsys.readouterr().err) and "are not adapted: they are one tensor" in note
-    training.check("sft", replace(job, lora=None))
-    assert "experts" not in capsys.readouterr().err
-
-
-def test_a_head_inside_of_the_decoder_is_no_target(tmp_path: Path, llava: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Llama 4 has it, whose decoder is a language model with its head."""
-    import torch
-
-    class Model(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.language_model = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(2, 2), "lm_head": torch.nn.Linear(2, 2)})
-
-        def get_decoder(self) -> Any:
-            return self.language_model
-
-        def get_output_embeddings(self) -> Any:
-            return self.language_model["lm_head"]
-
-    monkeypatch.setattr("dream_cli.training.models._empty_model", lambda _: Model())
-    pattern = target_modules(find_start(llava), training.job("in.jsonl", Path(llava), tmp_path, lora=training.lora()))
-    assert re.fullmatch(pattern, "language_model.q_proj") and not re.fullmatch(pattern, "language_model.lm_head")
 
 
 def test_smolvlm_learns_answers_and_then_pairs(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from tests.zoo import FAMILIES, QWEN_IMAGE, QWEN_VISION, VISION, qwen, template, text_config, tokenizer, video
+from tests.zoo_recent import RECENT, TORCHVISION
 
 
 def llava_next() -> tuple[Any, Any]:
@@ -270,4 +271,6 @@ BUILDERS = FAMILIES | {
     "aya_vision": aya_vision,
     "mllama": mllama,
     "paligemma": paligemma,
+    **RECENT,
+    **(TORCHVISION if find_spec("torchvision") else {}),
 }

@@ -16,6 +16,10 @@ from dream_cli.errors import UsageError
 # The versions that the tests run with, and the bounds of pyproject.toml.
 TESTED = {"transformers": ("5.23", ">=5.18,<6"), "trl": ("1.16", ">=1.16,<1.17"), "peft": ("0.21", ">=0.17,<1"), "torch": ("2.13", ">=2.6")}
 _VIDEO = "video_processor"
+# What processors read of their video part although they get no video: when they format chats, or when they are made.
+_VIDEO_PARTS = {"SmolVLMProcessor": SimpleNamespace(num_frames=64, fps=1)} | {
+    f"MiniCPMV4_{minor}Processor": SimpleNamespace(slice_mode=False, downsample_mode="16x") for minor in (6, 7)
+}
 
 
 def private_part(owner: Any, name: str, package: str) -> Any:
@@ -86,19 +90,18 @@ def _leave_video_out(mixin: Any) -> None:
         return [name for name in attributes(cls) if name != _VIDEO]
 
     def init(self: Any, *parts: Any, **named: Any) -> None:
+        if stand_in := _VIDEO_PARTS.get(type(self).__name__):
+            # On the class, because an attribute of the instance would be saved with it.
+            type(self).video_processor = stand_in
         named = dict(zip(attributes(type(self)), parts, strict=False)) | named
         named.pop(_VIDEO, None)
         construct(self, **named)
 
     def from_args_and_dict(cls: Any, parts: Any, *rest: Any, **named: Any) -> Any:
-        # SmolVLM takes the video part by position, and reads its frame numbers when it formats chats.
-        if _VIDEO in attributes(cls):
-            if len(parts) == len(get_attributes(cls)):
-                index = attributes(cls).index(_VIDEO)
-                parts = [*parts[:index], None, *parts[index:]]
-            if cls.__name__ == "SmolVLMProcessor":
-                # On the class, because an attribute of the instance would be saved with it.
-                cls.video_processor = SimpleNamespace(num_frames=64, fps=1)
+        # SmolVLM takes the video part by position.
+        if _VIDEO in attributes(cls) and len(parts) == len(get_attributes(cls)):
+            index = attributes(cls).index(_VIDEO)
+            parts = [*parts[:index], None, *parts[index:]]
         return from_parts(cls, parts, *rest, **named)
 
     mixin.get_attributes = classmethod(get_attributes)

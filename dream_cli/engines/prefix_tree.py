@@ -36,6 +36,8 @@ FAMILIES = (
     "internvl",
     "mistral3",
     "glm4v",
+    "glm4v_moe",
+    "glm46v",
 )
 # The same of language models without images.
 TEXT_FAMILIES = ("llama", "qwen2", "qwen3")

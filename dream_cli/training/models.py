@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dream_cli.engines.checkpoint import Checkpoint, find_checkpoint, fingerprint, read_run
-from dream_cli.engines.local_model import load_processor, load_weights, quiet_libraries, with_adapter
+from dream_cli.engines.local_model import first_line, load_processor, load_weights, quiet_libraries, with_adapter
+from dream_cli.engines.patches import private_part
 from dream_cli.engines.registry import EMBEDDED
 from dream_cli.errors import UsageError
 from dream_cli.records.atomic import replacing_path
@@ -142,6 +143,12 @@ def has_fused_experts(start: Start) -> bool:
     return any(weight.ndim == 3 for name, weight in _empty_model(start).get_decoder().named_parameters() if ".experts." in name)
 
 
+def lacks_router_loss(config: Any) -> bool:
+    """Return whether TRL cannot compute the load-balancing loss of a mixture of experts: it reads `num_experts`, which is not in all configurations."""
+    text = config.get_text_config()
+    return hasattr(text, "output_router_logits") and not hasattr(text, "num_experts")
+
+
 def other_plans(start: Start, lora: Lora) -> list[str]:
     """Return the options that differ from those of the adapter to continue from."""
     known = json.loads((start.checkpoint.folders[-1] / "adapter_config.json").read_text())
@@ -156,19 +163,41 @@ def other_plans(start: Start, lora: Lora) -> list[str]:
 
 def context_length(start: Start) -> int | None:
     """Return the context length of the model in tokens, None if its configuration has none."""
+    return getattr(model_config(start).get_text_config(), "max_position_embeddings", None)
+
+
+def model_config(start: Start) -> Any:
+    """Return the configuration of the model as a class of transformers; raise UsageError where transformers has none for it."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(start.checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    try:
+        return AutoConfig.from_pretrained(start.checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # files that are damaged, of another version, or with code of their own
+        hint = "; dream runs no code of a checkpoint, so use a copy in the format of transformers" if "auto_map" in start.config else ""
+        raise UsageError(f"cannot read the configuration of {start.name}: {first_line(error)}{hint}") from error
+
+
+def why_not_trained(start: Start) -> str:
+    """Return why the family of a model cannot be trained here, "" if it can."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    family = str(start.config.get("model_type"))
+    unsupported = UNSUPPORTED | ({} if torch.accelerator.is_available() else ON_CPU_UNSUPPORTED)
+    if family in unsupported:
+        return unsupported[family]
+    config = model_config(start)
+    if type(config) not in private_part(AutoModelForImageTextToText, "_model_mapping", "transformers"):
+        return "transformers does not load it as a model of images and text"
+    return "its encoder reads the prompt apart from the answer" if config.is_encoder_decoder else ""
 
 
 def _empty_model(start: Start) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(start.checkpoint.folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+        return AutoModelForImageTextToText.from_config(model_config(start))
 
 
 def _loaded(folder: Path, dtype: Any, lora: Lora | None) -> Any:

@@ -18,7 +18,15 @@ from dream_cli.records.images import open_rgb
 from dream_cli.records.pair import Pair
 from dream_cli.records.record import Record
 from dream_cli.records.special_tokens import split, split_around
-from dream_cli.training.models import ON_CPU_UNSUPPORTED, UNSUPPORTED, Start, has_fused_experts, other_plans, target_modules
+from dream_cli.training.models import (
+    Start,
+    has_fused_experts,
+    lacks_router_loss,
+    model_config,
+    other_plans,
+    target_modules,
+    why_not_trained,
+)
 from dream_cli.training.rows import Row, plain_messages, trl_messages
 from dream_cli.training.settings import Job
 
@@ -138,12 +146,8 @@ class Preflight:
 
 def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
     """Record the problems of the model and of the adapter configuration."""
-    import torch
-
-    family = str(start.config.get("model_type"))
-    unsupported = UNSUPPORTED | ({} if torch.accelerator.is_available() else ON_CPU_UNSUPPORTED)
-    if family in unsupported:
-        report.add_problem(f"{start.name} is of the family {family}, which cannot be trained here: {unsupported[family]}")
+    if reason := why_not_trained(start):
+        report.add_problem(f"{start.name} is of the family {start.config.get('model_type')}, which cannot be trained here: {reason}")
         return
     template = getattr(processor, "chat_template", None) or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     if not template:
@@ -156,6 +160,8 @@ def check_model(start: Start, processor: Any, job: Job, report: Report) -> None:
             "--optim adamw_8bit, which rounds stochastically, --lora, or --dtype auto, which computes in bfloat16 on a GPU and keeps "
             "32-bit weights"
         )
+    if lacks_router_loss(model_config(start)):
+        report.notes.append(f"the load-balancing loss of the experts of {start.name} is left out: TRL cannot compute it for this family")
     if start.base_has_changed:
         report.add_problem(
             f"the base of {start.name} is no longer the model that the adapter was trained on ({start.checkpoint.folder}); restore it, or "

@@ -154,12 +154,11 @@ def _checked_before(job: Job, method: Method, key: str | None) -> _Prepared | No
 
 
 def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | None) -> Report:
-    processor = models.processor_of(start)
-    limit = job.max_length or models.context_length(start)
-    workers = job.hardware.workers or min(8, os.cpu_count() or 1)
-    preflight, report = Preflight(start, processor, limit, workers), Report()
+    processor, report = models.processor_of(start), Report()
     check_model(start, processor, job, report)
     report.raise_problems()
+    limit = job.max_length or models.context_length(start)
+    preflight = Preflight(start, processor, limit, job.hardware.workers or min(8, os.cpu_count() or 1))
     with _writing(out, method) as write:
         records = read_records(job.source, job.reading, job.limit)
         rows = checked(records, method.take(), preflight=preflight, job=job, report=report)
@@ -212,7 +211,8 @@ def _trainer(job: Job, method: Method, start: models.Start, callbacks: list[Any]
         callbacks.append(reporting.progress_bar(method.name, rows_per_step))
     elif not job.quiet:
         callbacks.append(reporting.progress_lines(method.name, rows_per_step))
-    trainer = method.trainer(policy, arguments(job), data, callbacks)
+    more = {"router_aux_loss_coef": 0.0} if models.lacks_router_loss(policy.model.config) else {}
+    trainer = method.trainer(policy, arguments(job) | more, data, callbacks)
     trainer.groups, trainer.reports = job.schedule.group_by_length, not job.quiet
     trainer.data_collator = checkpoints.WithRows(trainer.data_collator)
     reporting.remove_printers(trainer)
