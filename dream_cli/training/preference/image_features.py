@@ -7,8 +7,9 @@ more such matrix for each depth that enters the language model.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 Features = dict[str, "Tensor"]
 # The names of features with one tensor for all images of a batch, and with one tensor per image.
 _WHOLE, _PER_IMAGE = "whole", "pooled"
+# The fields of a tower's output that hold its features, and those that the model does not read.
+_FIELDS = {"pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a batch: the tower's `inputs` for their images alone, and a function from their features to those of the whole batch."""
+
+    inputs: Mapping[str, Any]
+    complete: Callable[[list[Features]], Iterable[Features]]
 
 
 class FeatureStore:
@@ -44,16 +55,19 @@ class FeatureStore:
         """The estimated bytes of the features of all sets of images."""
         return self._sets * sum(self._sizes.values()) / max(len(self._sizes), 1)
 
+    def holds(self, key: str) -> bool:
+        """Return whether the features of the images are kept."""
+        return key in self._memory if self._folder is None else (self._folder / f"{key}.safetensors").exists()
+
     def get(self, key: str) -> Features | None:
         """Return the features of the images, None where they are not kept."""
         if self._folder is None:
             return self._memory.get(key)
-        file = self._folder / f"{key}.safetensors"
-        if not file.exists():
+        if not self.holds(key):
             return None
         from safetensors.torch import load_file
 
-        return dict(load_file(file))
+        return dict(load_file(self._folder / f"{key}.safetensors"))
 
     def put(self, key: str, features: Features) -> None:
         """Keep the features of the images, unless that would exceed the limit."""
@@ -102,21 +116,26 @@ def can_be_kept(model: Any) -> bool:
 
 
 @contextmanager
-def recorded(backbone: Any, tokens: Sequence[int]) -> Iterator[list[Features]]:
-    """Record the features of each row of a batch while the model computes them; `tokens` is the number of image tokens of each row.
+def recorded(backbone: Any, tokens: Sequence[int], part: Part | None = None) -> Iterator[list[Features]]:
+    """Record the features of each row while the model computes them; `tokens` is the number of image tokens of each of these rows.
 
-    They are computed within the model's own forward pass, where sharded weights are gathered, and without gradients.
+    None are recorded if the model reads more of the tower's output than its features (Ovis2), so that they could not replace it.
+    With `part`, only these rows are computed, and the model gets the features of the whole batch. They are computed within the model's
+    own forward pass, where sharded weights are gathered, and without gradients.
     """
     import torch
 
     make = private_part(backbone, "get_image_features", "transformers")
+    names = [*inspect.signature(make).parameters]
     rows: list[Features] = []
 
     def compute(*args: Any, **more: Any) -> Any:
+        inputs = {} if part is None else part.inputs
+        args = tuple(inputs.get(name, value) for name, value in zip(names, args, strict=False))
         with torch.no_grad():
-            out = make(*args, **more)
-        rows.extend(_by_row(out, tokens))
-        return out
+            out = make(*args, **{name: inputs.get(name, value) for name, value in more.items()})
+        rows.extend(_by_row(out, tokens) if out.keys() <= _FIELDS else [])
+        return out if part is None else as_encoder_outputs(part.complete(rows), next(iter(rows[0].values())).device)["image"]
 
     backbone.get_image_features = compute
     try:

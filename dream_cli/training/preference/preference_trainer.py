@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,26 +180,34 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _images(self, batch: Mapping[str, Any], pictures: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the batch with the stored features of its images instead of pixels; if one is missing, store those that the model computes.
+        """Yield the batch with the stored features of its images instead of pixels; those that are missing are computed, and stored.
 
         A batch of TRL's collator has the images twice, for the chosen and for the rejected rows.
         """
         shown, store, bare = dict(batch), self._features, self._bare
+        unkept = shown.pop("unkept", None)
         if store is None or "pixel_values" not in shown:
             yield shown
             return
         rows = [*pictures] * (len(shown["input_ids"]) // len(pictures))
-        known = [store.get(key) if key else {} for key in rows]
-        if None not in known:
+        known = {key: features for key in set(filter(None, rows)) if (features := store.get(key)) is not None}
+        missing = {*filter(None, rows)} - known.keys()
+        if not missing:
             del shown["pixel_values"]
-            device = shown["input_ids"].device
-            yield shown | {"mm_encoder_outputs": image_features.as_encoder_outputs(filter(None, known), device)}
+            features = image_features.as_encoder_outputs(_in_order(rows, known), shown["input_ids"].device)
+            yield shown | {"mm_encoder_outputs": features}
             return
-        tokens = (shown["input_ids"] == bare.config.image_token_id).sum(1).tolist()
-        with image_features.recorded(bare.base_model, tokens) as seen:
+        computed, part = rows, None
+        if unkept is not None and missing <= {*unkept["keys"]}:
+            computed = unkept["keys"]
+            part = image_features.Part(unkept["inputs"], lambda made: _in_order(rows, known | dict(zip(computed, made, strict=True))))
+        tokens = dict(zip(rows, (shown["input_ids"] == bare.config.image_token_id).sum(1).tolist(), strict=True))
+        with image_features.recorded(bare.base_model, [tokens[key] for key in computed], part) as seen:
             yield shown
-        for key, row in {key: row for key, row, old in zip(rows, seen, known, strict=True) if old is None}.items():
-            store.put(key, row)
+        if not seen:
+            self._features = self._pairs.holds = None
+        for key in missing if seen else ():
+            store.put(key, seen[computed.index(key)])
 
     def _score_with_reference_at_start(self, moved: bool = False) -> None:
         """Score the rows of this run with the reference, once, while the policy still equals it (unless it has `moved`)."""
@@ -228,6 +236,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if image_features.can_be_kept(self._bare):
             place, sets = folder / f"features-{tower}" if folder else None, image_features.count_sets(self.train_dataset)
             self._features = image_features.FeatureStore(place, self.settings.feature_bytes, sets)
+            self._pairs.holds = self._features.holds
 
     def _fingerprints(self) -> tuple[str, str]:
         """Return hashes that identify the reference and its tower: of the weights, which the first process has whole, and their use."""
@@ -346,6 +355,11 @@ class _NoReference(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self) -> None:
         """Never called."""
+
+
+def _in_order(rows: Iterable[str], features: Mapping[str, image_features.Features]) -> list[image_features.Features]:
+    """Return the features of the rows with images, in the order of the rows."""
+    return [features[key] for key in rows if key]
 
 
 def _size(batch: Mapping[str, Any]) -> tuple[int, int]:

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from dream_cli.engines import prefix_tree
 from dream_cli.engines.patches import attention_of, private_part, set_attention
+from dream_cli.training.preference.prefix_batch import TEXT_KEYS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PAIR_ATTENTION = "pair"
 ATTENTIONS = ("sdpa", "eager", "flex_attention")
-# The entries of a batch other than the inputs of the vision tower.
-TEXT_KEYS = ("input_ids", "attention_mask", "answers", "mm_token_type_ids")
 
 
 def why_not(config: Any) -> str:
@@ -211,10 +210,15 @@ def last_columns(backbone: Any, count: int) -> Iterator[list[Tensor]]:
 
 
 def as_trl_batch(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the answers of a batch in the layout that TRL's loss reads: chosen rows, then rejected, one column before the answer."""
+    """Return the answers of a batch in the layout that TRL's loss reads: chosen rows, then rejected, one column before the answer.
+
+    `attention_mask`, of which TRL's loss reads the sum alone, marks the tokens of both answers, each with its prompt.
+    """
     import torch
 
     answers = batch["answers"].transpose(0, 1).flatten(0, 1)
     ids = torch.nn.functional.pad(answers.clamp(min=0), (1, 0))
     mask = torch.nn.functional.pad((answers != -100).long(), (1, 0))
-    return {"input_ids": ids, "completion_mask": mask, "attention_mask": batch["attention_mask"]}
+    # The last token of a prompt is the first of each branch.
+    prompt = torch.nn.functional.pad(batch["attention_mask"][:, : -2 * batch["answers"].shape[-1]], (1, 0), value=1)
+    return {"input_ids": ids, "completion_mask": mask, "attention_mask": torch.cat([prompt.repeat(2, 1), mask], 1)}

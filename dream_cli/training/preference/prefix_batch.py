@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_LIMIT = 1 << 40
+# The entries of a batch that the vision tower does not read.
+TEXT_KEYS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "answers")
 
 
 @dataclass(frozen=True)
@@ -51,26 +53,38 @@ def render(row: Mapping[str, Any], processor: Any) -> RenderedPair:
     return RenderedPair(example["prompt"], example["chosen"], example["rejected"], tuple(images))
 
 
-@dataclass(frozen=True)
+@dataclass
 class PairCollator:
     """Collates rows: `answers` (B, 2, A) with -100 for padding, `input_ids` and `attention_mask` (B, L), the images once.
 
     `pairs` and `pictures` are the keys of the rows and of their images. A batch with a row that does not fit this layout (an image
     directly before the answer, a prompt that fills `max_length`) is collated by `plain`, TRL's collator, and has no `answers`. So are
     all batches if `image_token_id` is None: the model does not support the shared prefix.
+
+    `holds` says whether the features of images are kept. If those of some rows are and those of others are not, the batch has
+    `unkept`: the keys of the others, and the tower's inputs for their images alone.
     """
 
     processor: Any
     image_token_id: int | None
     max_length: int | None
     plain: Callable[[list[dict[str, Any]]], Any]
+    holds: Callable[[str], bool] | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of these rows."""
         pairs = [render(row, self.processor) for row in rows]
         keys = {"pairs": [pair.key for pair in pairs], "pictures": [pair.picture_key for pair in pairs]}
         batch = None if self.image_token_id is None else self.shared(pairs)
-        return {**(self.plain([dict(row) for row in rows]) if batch is None else batch), **keys}
+        return {**(self.plain([dict(row) for row in rows]) if batch is None else batch), **keys, **self._unkept(pairs)}
+
+    def _unkept(self, pairs: Sequence[RenderedPair]) -> dict[str, Any]:
+        pictured = {pair.picture_key: pair for pair in pairs if pair.images}
+        unkept = {key: pair for key, pair in pictured.items() if self.holds is not None and not self.holds(key)}
+        if len(unkept) in (0, len(pictured)):
+            return {}
+        read = self._read([pair.prompt for pair in unkept.values()], "left", images=[list(pair.images) for pair in unkept.values()])
+        return {"unkept": {"keys": [*unkept], "inputs": {name: value for name, value in read.items() if name not in TEXT_KEYS}}}
 
     def shared(self, pairs: Sequence[RenderedPair]) -> dict[str, Any] | None:
         """Return the tensors of the pairs in one sequence each, None if one of them does not fit the layout."""
