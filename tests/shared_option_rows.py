@@ -124,6 +124,7 @@ TRAINING = (
     Row("schedule", "--schedule linear", {f"{JOB}.schedule.decay": "linear"}),
     Row("warmup", "--warmup 0.25", {f"{JOB}.schedule.warmup": 0.25}),
     Row("optim", "--optim paged_adamw_8bit", {f"{JOB}.schedule.optimiser": "paged_adamw_8bit"}),
+    Row("weight_decay", "--weight-decay 0.05", {f"{JOB}.schedule.weight_decay": 0.05}),
     Row("group_by_length", "--group-by-length", {f"{JOB}.schedule.group_by_length": True}),
     Row("eval_every", "--eval-every 7", {f"{JOB}.hardware.eval_every": 7}, "-o out --model nano-policy --held-out other.jsonl"),
     Row("seed", "--seed 9", {f"{JOB}.schedule.seed": 9}),

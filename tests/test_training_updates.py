@@ -54,6 +54,19 @@ def test_a_single_update_of_dpo_moves_the_weights(tmp_path: Path, models: dict[s
     assert math.isclose(done.record["first_loss"], math.log(2), abs_tol=1e-6)
 
 
+def test_weight_decay_shrinks_a_weight_that_has_no_gradient(tmp_path: Path, models: dict[str, Path]) -> None:
+    from safetensors.torch import load_file
+
+    source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path, 4))
+    plan = Schedule(max_steps=1, batch_size=4, learning_rate=0.01, warmup=0.0, weight_decay=0.5)
+    training.train("sft", training.job(source, models["llava"], tmp_path / "out", schedule=plan))
+    before, after = (load_file(folder / "model.safetensors") for folder in (models["llava"], tmp_path / "out"))
+    (name,) = (name for name in before if name.endswith("embed_tokens.weight"))
+    # AdamW multiplies by 1 - rate * decay; most words of the vocabulary are in no row.
+    shrunk = (after[name] / before[name] - (1 - 0.01 * 0.5)).abs() < 1e-5
+    assert float(shrunk.all(1).float().mean()) > 0.5
+
+
 def gradients(method: Any, job: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the gradients of the first update, before they are clipped."""
     seen: dict[str, Any] = {}

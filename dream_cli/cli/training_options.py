@@ -129,6 +129,7 @@ Optim = Annotated[
         "--optim", callback=_optimiser, help="Optimiser; adamw_8bit needs torchao, paged_adamw_8bit needs bitsandbytes and a GPU."
     ),
 ]
+WeightDecay = Annotated[float, typer.Option("--weight-decay", min=0.0, help="Weight decay of AdamW.")]
 Warmup = Annotated[float, typer.Option(min=0.0, max=1.0, help="Warm-up ratio of the learning rate.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens per row, images included (default: the model's context).")]
 OnTooLong = Annotated[choices.OnTooLong, typer.Option(help="Drop rows over the maximum length, or stop; rows are never truncated.")]
@@ -198,6 +199,7 @@ class OptimiserOptions(OptionGroup):
     schedule: Decay = "cosine"
     warmup: Warmup = 0.03
     optim: Optim = "adamw"
+    weight_decay: WeightDecay = 0.0
     group_by_length: GroupByLength = False
     seed: Seed = 0
 
@@ -212,6 +214,7 @@ class OptimiserOptions(OptionGroup):
             decay=self.schedule,
             warmup=self.warmup,
             optimiser=self.optim,
+            weight_decay=self.weight_decay,
             group_by_length=self.group_by_length,
             seed=self.seed,
         )

@@ -245,6 +245,7 @@ def arguments(job: Job) -> Json:
         # transformers' own "constant" ignores the warm-up.
         "lr_scheduler_type": "constant_with_warmup" if plan.decay == "constant" else plan.decay,
         **_OPTIMISERS[plan.optimiser],
+        "weight_decay": plan.weight_decay,
         "warmup_steps": plan.warmup,
         "seed": plan.seed,
         "logging_steps": 1,

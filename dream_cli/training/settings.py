@@ -30,8 +30,8 @@ class Lora:
 class Schedule:
     """Length, learning rate, optimiser and order of training.
 
-    `batch_size` is per device, `accumulate` the micro-batches per update, `warmup` a share of the steps; `group_by_length` puts rows of
-    similar length into a batch. `adamw_8bit` is torchao's, which rounds bfloat16 weights stochastically; `paged_adamw_8bit` is that of
+    `batch_size` is per device, `accumulate` the micro-batches per update, `warmup` a share of the steps, `weight_decay` that of AdamW
+    (arXiv 1711.05101); `group_by_length` puts rows of similar length into a batch. `adamw_8bit` is torchao's, which rounds bfloat16 weights stochastically; `paged_adamw_8bit` is that of
     bitsandbytes, whose states are paged out of a full GPU.
     """
 
@@ -43,6 +43,7 @@ class Schedule:
     decay: Decay = "cosine"
     warmup: float = 0.03
     optimiser: Optimiser = "adamw"
+    weight_decay: float = 0.0
     group_by_length: bool = False
     seed: int = 0
 
