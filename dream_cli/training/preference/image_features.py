@@ -23,7 +23,7 @@ Features = dict[str, "Tensor"]
 # The names of features with one tensor for all images of a batch, and with one tensor per image.
 _WHOLE, _PER_IMAGE = "whole", "pooled"
 # The fields of a tower's output that hold its features, and those that the model does not read.
-_FIELDS = {"pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions"}
+_FIELDS = {"pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions", "router_logits"}
 
 
 @dataclass(frozen=True)
