@@ -86,7 +86,9 @@ def test_a_user_brings_their_own(tmp_path: Path) -> None:
     assert (mine.source("Sounds"), mine.category("DIN"), mine.category("Privacy")) == ("sound", "Noise", "other:Privacy")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sources": [{}], "categories": []}', '{"sources": 3, "categories": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 5000 + "]" * 5000, '{"sources": [{}], "categories": []}', '{"sources": 3, "categories": []}']
+)
 def test_what_is_no_taxonomy_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "mine.json"
     file.write_text(text)

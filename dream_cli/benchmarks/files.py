@@ -216,7 +216,7 @@ def read_table(path: Path) -> list[Row]:
             return [{k: v for k, v in row.items() if k is not None and v is not None} for row in cut]
         is_lines = path.suffix.lower() == ".jsonl"
         raw = [json.loads(line) for line in text.split("\n") if line.strip()] if is_lines else json.loads(text)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as a table: {error}; download the file again") from None
     rows = raw
     if isinstance(raw, dict):

@@ -23,6 +23,8 @@ from dream_cli.records.shards import expanded
 from dream_cli.records.visible import amount, visible_line
 
 SUITE = "suite"
+# No official JSON or CSV is larger; a file is read whole to look for its fields.
+LARGEST_TABLE = 64 * 1024 * 1024
 
 
 def warn(message: str) -> None:
@@ -111,8 +113,10 @@ def _refuse_official(file: str) -> None:
 
 
 def owner_of(path: Path) -> Benchmark | None:
-    """Return the benchmark with a table of these fields; None if there is none or the file is not a table."""
+    """Return the benchmark with a table of these fields; None if there is none, or the file is not a table or larger than official ones."""
     try:
+        if path.stat().st_size > LARGEST_TABLE:
+            return None
         first = next(iter(read_table(path)), None)
     except UsageError:
         return None

@@ -79,7 +79,7 @@ def enter(out: str, dialect: str, columns: set[str]) -> None:
 def _entries(path: Path) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read ({error}); fix it or move it away") from None
     if not isinstance(entries, dict):
         raise UsageError(f"{path} is not a JSON object of data sets; fix it or move it away")

@@ -43,7 +43,7 @@ class Taxonomy:
         try:
             raw = json.loads(path.read_text("utf-8"))
             return cls(tuple(map(_term, raw["sources"])), tuple(map(_term, raw["categories"])))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(
                 f"{path}: not a taxonomy ({error!r}); it needs 'sources' and 'categories', lists of {{name, meaning}}"
             ) from error
