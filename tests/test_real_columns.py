@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
 
 from dream_cli.errors import ImageError
+from dream_cli.records.access import Base
 from dream_cli.records.columns import image_like, prompt_hint
 from dream_cli.records.conversation import role_of
 from dream_cli.records.image_bytes import kind_of, read_bytes
 from dream_cli.records.parts import marked
 from dream_cli.records.record import Image
+from dream_cli.records.streams import to_record
 from tests.conftest import Workdir
 from tests.loopback import Loopback
 from tests.record_files import png
@@ -103,15 +107,18 @@ def test_images_as_json_text_or_numbers_are_sent_and_a_second_column_is_named(wo
         {"id": "b", "prompt": "x", "image": list(png())},
         {"id": "c", "prompt": "x", "image": "a.png", "images": ["b.png"]},
         {"id": "d", "prompt": "x", "images": "a.png"},
+        {"id": "e", "prompt": "x", "images": "['a.png' 'b.png']"},
+        {"id": "f", "prompt": "x", "images": "[a.png, b.png]"},
     ]
     work.write("in.jsonl", rows)
     ran = work.dream("sample", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url)
-    a, b, c, d = work.read("out.jsonl")
+    a, b, c, d, e, f = work.read("out.jsonl")
     assert (a["images"], b["image"][:22], c["images"]) == (["a.png", "b.png"], "data:image/png;base64,", ["b.png"])
-    assert d["error"]["message"] == "in.jsonl:4: 'images' is a string, not a list" and d["images"] == "a.png"
+    assert (d["images"], e["images"], f["images"]) == (["a.png"], ["a.png", "b.png"], "[a.png, b.png]")
+    assert f["error"]["message"] == "in.jsonl:6: 'images' is a text that is neither a JSON nor a Python list; write it as JSON"
     assert ran.err.splitlines() == [
         "dream: in.jsonl:3: the column 'image' looks like an image and is not read; --image-column image reads it",
-        f"dream sample: 1 of 4 rows got an error (1 invalid), see its `error` field; the first: {d['error']['message']}",
+        f"dream sample: 1 of 6 rows got an error (1 invalid), see its `error` field; the first: {f['error']['message']}",
     ]
 
 
@@ -135,3 +142,69 @@ def test_a_named_column_that_the_first_row_lacks_is_reported_once(work: Workdir,
     assert work.dream("sample", "in.jsonl", "--image-column", "images", *url).err == ""
     labels = work.dream("eval", "in.jsonl", "--harmful-column", "harmfull", *url)
     assert (labels.code, labels.err.strip().rpartition("; ")[2]) == (2, "did you mean --harmful-column harmful?")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"url": "a.png"},
+        {"url": "DATA"},
+        {"path": "a.png"},
+        {"path": None, "bytes": None, "url": "a.png"},
+        {"image": "a.png"},
+        {"image": {"bytes": None, "path": "a.png"}},
+        {"image_url": {"url": "a.png", "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": "DATA"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "BASE64"}},
+        {"inline_data": {"mime_type": "image/png", "data": "BASE64"}},
+        {"base64": "BASE64"},
+        {"file_name": "a.png", "height": 16, "width": 16},
+    ],
+)
+@pytest.mark.parametrize("column", ["images", "image"])
+def test_an_image_as_an_object_is_read_as_in_a_part_of_a_message(image: Any, column: str, work: Workdir) -> None:
+    data = (work.path / work.picture("a.png")).read_bytes()
+    text = base64.b64encode(data).decode()
+    image = json.loads(json.dumps(image).replace("DATA", f"data:image/png;base64,{text}").replace("BASE64", text))
+    for value in (image, [image]):
+        record = to_record({"prompt": "x", column: value}, "in.jsonl", 1, Base((str(work.path),)))
+        assert record.error is None and [read_bytes(one) for one in record.images] == [data]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ({"url": "https://host/a.png"}, "is a URL, and URLs are not fetched"),
+        ({"url": 5}, "images[0] is a number"),
+        ({"id": 5}, "is an object"),
+    ],
+)
+def test_an_object_without_an_image_is_an_error_as_its_value_would_be(image: Any, message: str, work: Workdir, server: Loopback) -> None:
+    work.write("in.jsonl", [{"id": "a", "prompt": "x", "images": [image]}])
+    assert message in work.dream("sample", "in.jsonl", "--base-url", server.url).rows[0]["error"]["message"]
+
+
+SYSTEM = {"role": "system", "content": "Answer briefly."}
+
+
+@pytest.mark.parametrize(
+    ("row", "reported"),
+    [
+        ({"prompt": "x", "system": "Answer briefly."}, "system"),
+        ({"prompt": "x", "System_Prompt": "Answer briefly."}, "System_Prompt"),
+        ({"prompt": "x", "images": ["a.png"], "history": [["a", "b"]]}, "history"),
+        ({"messages": [{"role": "user", "content": "x"}], "system": "Answer briefly."}, "system"),
+        ({"messages": [SYSTEM, {"role": "user", "content": "x"}], "system": "Answer briefly."}, None),
+        ({"prompt": "x", "system": ""}, None),
+        ({"instruction": "x", "output": "y", "system": "Answer briefly."}, None),
+    ],
+)
+def test_a_system_message_beside_the_prompt_is_named_once(
+    row: dict[str, Any], reported: str | None, work: Workdir, server: Loopback
+) -> None:
+    work.picture("a.png")
+    work.write("in.jsonl", [row | {"id": "a"}, row | {"id": "b"}])
+    warning = "the column {!r} is not shown to a model; write it as the first of 'messages', the conversation"
+    for ran in (work.dream("sample", "in.jsonl", "--base-url", server.url), work.dream("convert", "in.jsonl")):
+        lines = [line for line in ran.err.splitlines() if "not shown to a model" in line]
+        assert (ran.code, lines) == (0, [f"dream: in.jsonl:1: {warning.format(reported)}"] if reported else [])

@@ -21,6 +21,7 @@ from dream_cli.records.columns import UnreadColumns
 from dream_cli.records.image_paths import is_inline
 from dream_cli.records.images import check_inline, checked_bytes, extracted
 from dream_cli.records.record import Image, Record
+from dream_cli.records.streams import report_unshown
 from dream_cli.records.visible import amount
 
 # Maximum number of field names in a receipt; data can have any number of them.
@@ -110,7 +111,7 @@ def convert(source: Source, out: str | None, how: Conversion) -> Receipt:
             name, record = read_row(row, base, source=how.source, naming=naming, prompt=prompt, fixed=how.fix_flags)
             if not record.came_with_error:
                 unread.report(record.extra, record.place, bool(record.images))
-                unread.report_unshown(record.extra, record.place)
+                report_unshown(unread, record, record.extra)
             receipt.read[name] += 1
             for one in explode(record) if how.by_turn else (record,):
                 done = _written(one, target, how, receipt)

@@ -7,14 +7,12 @@ holds the images.
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
 import string
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import IO, Any
 
 from dream_cli.errors import UsageError
@@ -146,10 +144,6 @@ def _columns(source: str, rows: Iterator[tuple[int, int, list[str] | str]]) -> l
 
 
 def _tab_value(name: str, cell: str) -> Any:
-    if name == "image" and cell[:1] == "[":
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            images = ast.literal_eval(cell)
-            return images if isinstance(images, list) else cell
     return cell if name in _CHOICES else _value(name, cell)
 
 

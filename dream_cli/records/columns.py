@@ -20,6 +20,8 @@ from dream_cli.records.visible import visible_line
 # A column whose name contains one of these words may hold an image; its value decides.
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "pic", "photo", "photos", "screenshot", "thumbnail", "frame"}
 _UNSHOWN = {"video", "videos", "video_path", "audio", "audios", "audio_path"}
+# Parts of a conversation in columns beside the prompt.
+_BESIDE = {"system", "system_prompt", "system_message", "history"}
 _FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
 # Texts in which the name of a picture is no image of the row.
 _TEXTS = {"id", "prompt", "messages", "response", "responses", "observations", "chosen", "rejected", "error"}
@@ -157,6 +159,14 @@ class UnreadColumns:
         if column is not None and column not in self.reported:
             self.reported.add(column)
             sys.stderr.write(f"dream: {visible_line(place)}: the column {column!r} is not read; no model is shown video or sound\n")
+
+    def report_beside(self, columns: Mapping[str, Any], place: str) -> None:
+        """Report a column with a system message or earlier turns beside the prompt, which no model is shown, unless it has been reported."""
+        column = next((name for name, value in columns.items() if value and name.lower() in _BESIDE), None)
+        if column is not None and column not in self.reported:
+            self.reported.add(column)
+            fix = "write it as the first of 'messages', the conversation"
+            sys.stderr.write(f"dream: {visible_line(place)}: the column {column!r} is not shown to a model; {fix}\n")
 
 
 def prompt_like(row: Mapping[str, Any]) -> str | None:

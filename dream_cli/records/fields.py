@@ -23,6 +23,8 @@ def items(raw: Mapping[str, Any], name: str) -> list[Any] | None:
     value = raw.get(name)
     if value is None or isinstance(value, list):
         return value
+    if isinstance(value, str) and value[:1] == "[":
+        raise InvalidRecord(f"'{name}' is a text that is neither a JSON nor a Python list; write it as JSON")
     raise InvalidRecord(f"'{name}' is {kind(value)}, not a list")
 
 

@@ -13,6 +13,7 @@ from dream_cli.errors import ImageError
 from dream_cli.records.access import Base
 from dream_cli.records.image_bytes import bare_bytes, base64_bytes, data_uri, listed_bytes
 from dream_cli.records.images import checked_bytes
+from dream_cli.records.parts import part_image
 from dream_cli.records.record import Image
 
 
@@ -24,7 +25,8 @@ def to_raw(image: Image) -> Any:
 def locate(raw: Any, base: Base) -> Any:
     """Return the image of a row with its path made absolute and its bytes decoded.
 
-    Base64 without `data:`, lists of numbers and `bytes` as base64 are read as bytes; `file://` is read as a path.
+    Base64 without `data:`, lists of numbers and `bytes` as base64 are read as bytes; `file://` is read as a path, and an object of
+    another form, such as `{"image_url": {"url": ...}}`, as an image part of a message.
     """
     if isinstance(raw, str):
         data = bare_bytes(raw)
@@ -42,7 +44,8 @@ def locate(raw: Any, base: Base) -> Any:
         return raw | {"bytes": listed_bytes(data) or data}
     if data is None and isinstance(raw.get("path"), str):
         return raw | {"path": _absolute(raw["path"], base)}
-    return raw
+    source = part_image(raw) if data is None else None
+    return raw if source is None else locate(source, base)
 
 
 def _absolute(path: str, base: Base) -> str:

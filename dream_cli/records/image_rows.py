@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from dream_cli.errors import ImageError
@@ -16,7 +15,6 @@ from dream_cli.records.images import check_inline, checked_bytes
 from dream_cli.records.origins import note
 from dream_cli.records.parts import each_part_image
 from dream_cli.records.record import Image, Json, Record
-from dream_cli.records.strict_json import loads
 
 
 def to_row(record: Record, folder: str | None) -> Json:
@@ -29,12 +27,8 @@ def to_row(record: Record, folder: str | None) -> Json:
 
 
 def with_messages(row: Json, change: Callable[[Any], Any]) -> Json:
-    """Return a row with `change` applied to each image in its messages; messages given as JSON text become a list."""
+    """Return a row with `change` applied to each image in its messages."""
     messages = row.get("messages")
-    if isinstance(messages, str):
-        with suppress(ValueError):
-            messages, problem = loads(messages)
-            messages = row["messages"] if problem else messages
     return row if messages is None else row | {"messages": each_part_image(messages, change)}
 
 

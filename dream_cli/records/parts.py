@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,7 +27,7 @@ _INLINE = ("source", "inline_data", "inlineData")
 _IMAGES = ("image", "image_url", "input_image", "image_path", *_INLINE[1:])
 # Keys beside the source of an image; a part with these alone marks the position of the next image of the row.
 _BESIDE = ("type", "detail", "index", "min_pixels", "max_pixels", "cache_control")
-_SOURCES = ("image", "image_url", "image_path", "path", "url")
+_SOURCES = ("image", "image_url", "image_path", "path", "url", "uri", "src", "file_name", "filename", "file_path")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,13 @@ def with_rest(places: tuple[Place, ...], marks: int, images: int) -> tuple[Place
     if not places or places[-1].image != marks - 1:
         return places
     return *places, *(Place(image, places[-1].at) for image in range(marks, images))
+
+
+def part_image(part: Mapping[str, Any]) -> Any:
+    """Return the image of a part of a message, from a list of images: a path, a `data:` URI or {bytes, path}; None where it names none."""
+    with suppress(InvalidRecord):
+        return _image({name: value for name, value in part.items() if value is not None}, "")
+    return None
 
 
 def _image(part: Mapping[str, Any], where: str) -> Any:

@@ -26,6 +26,7 @@ from dream_cli.records.image_paths import locate
 from dream_cli.records.image_rows import with_messages
 from dream_cli.records.json_array import items
 from dream_cli.records.layouts import check_layout
+from dream_cli.records.literals import listed, looks_listed, unpacked
 from dream_cli.records.near_names import did_you_mean
 from dream_cli.records.origins import key_of
 from dream_cli.records.plain_line import plain_record
@@ -274,19 +275,25 @@ class RowReader:
             return
         if record.image_column != "image":
             self.unread.report(row, record.place, bool(record.images))
-        self.unread.report_unshown(row, record.place)
+        report_unshown(self.unread, record, row)
 
 
-def _with_listed(row: Json, column: str) -> Json:
-    """Return a row whose images are a list where they are a JSON list as text; the bytes of one image as a list of numbers become bytes."""
-    value = row.get(column)
+def report_unshown(unread: UnreadColumns, record: Record, row: Mapping[str, Any]) -> None:
+    """Report the columns of a row, and of its record, that no model is shown."""
+    unread.report_unshown(row, record.place)
+    # A dialect may have read such a column; a system message of the conversation says the same.
+    if record.error is None and not any(message.role == "system" for message in record.messages):
+        unread.report_beside(record.extra, record.place)
+
+
+def _with_images(row: Json, column: str) -> Json:
+    """Return a row whose images are a list where they are one image or a list as text; one image as a list of numbers becomes bytes."""
+    value = listed(row.get(column))
     if column != "images" and isinstance(value, list) and (data := listed_bytes(value)):
-        return row | {column: {"bytes": data, "path": None}}
-    if isinstance(value, str) and value[:1] == "[":
-        with suppress(ValueError):
-            images, problem = loads(value)
-            return row | {column: images} if problem is None and isinstance(images, list) else row
-    return row
+        value = {"bytes": data, "path": None}
+    if column == "images" and isinstance(value, str | dict) and value and not looks_listed(value):
+        value = [value]
+    return row if value is row.get(column) else row | {column: value}
 
 
 def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = DEFAULT_READING) -> Record:
@@ -301,8 +308,8 @@ def to_record(raw: Any, name: str, number: int, base: Base, reading: Reading = D
     fields = {k: v for k, v in raw.items() if k != "error" or v is not None}
     images, prompt = reading.image_name(fields), reading.prompt_name(fields)
     try:
-        fields = with_messages(fields, lambda image: locate(image, base))
-        fields = _with_listed(fields, images)
+        fields = with_messages(unpacked(fields), lambda image: locate(image, base))
+        fields = _with_images(fields, images)
         if images != "images" or isinstance(fields.get(images), list):
             fields = each_image(fields, images, lambda image: locate(image, base))
         return Record.from_dict(fields, place, image_column=images, prompt_column=prompt, access=base.access)
