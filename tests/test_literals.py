@@ -70,22 +70,24 @@ def test_any_other_text_is_refused(text: str) -> None:
 
 def shown(body: dict[str, Any]) -> list[str]:
     """Return the parts of the last message of a request."""
-    return [part.get("text", "IMAGE") for part in body["messages"][-1]["content"]]
+    content = body["messages"][-1]["content"]
+    return [content] if isinstance(content, str) else [part.get("text", "IMAGE") for part in content]
 
 
 def test_cells_of_pandas_are_read(work: Workdir, server: Loopback) -> None:
     pandas = pytest.importorskip("pandas")
     for name in ("a.png", "b.png"):
         work.picture(name)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "1", "prompt": "Both?", "images": ["a.png", "b.png"]},
         {"id": "2", "messages": [{"role": "user", "content": "It's <image>?"}], "images": ["b.png"]},
         {"id": "3", "prompt": "Which?", "images": "a.png", "responses": [{"text": "This.", "model": None}], "observations": []},
         {"id": "4", "prompt": "['a', 'list']", "tags": ["x"]},
     ]
     pandas.DataFrame(rows).to_csv(work.path / "in.csv", index=False)
-    assert work.dream("sample", "in.csv", "--base-url", server.url, "--concurrency", "1").code == 0
-    assert [shown(body) for body in server.bodies[:2]] == [["IMAGE", "IMAGE", "Both?"], ["It's ", "IMAGE", "?"]]
+    assert work.dream("sample", "in.csv", "--base-url", server.url).code == 0
+    sent = [shown(body) for body in server.bodies]
+    assert ["IMAGE", "IMAGE", "Both?"] in sent and ["It's ", "IMAGE", "?"] in sent
     assert work.dream("convert", "in.csv", "-o", "out.jsonl").code == 0
     first, second, third, fourth = work.read("out.jsonl")
     assert (first["images"], second["messages"], second["images"]) == (["a.png", "b.png"], rows[1]["messages"], ["b.png"])
