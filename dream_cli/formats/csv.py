@@ -1,6 +1,6 @@
 """CSV: the first line names the columns; a cell holds a text unchanged, any other value as JSON.
 
-Cells are separated by commas, or by semicolons or tabs where the first line has no comma.
+Cells are separated by commas, or by semicolons, tabs or vertical bars where the first line has no comma.
 Tab-separated files (.tsv) of VLMEvalKit are read in the same way: a cell of images may be a Python list, or the `index` of the row that
 holds the images.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import string
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import IO, Any
 
 from dream_cli.errors import UsageError
 from dream_cli.records.failure import Failure
+from dream_cli.records.literals import chat
 from dream_cli.records.record import Json, Record, unreadable
 from dream_cli.records.streams import MAX_LINE, RowReader
 from dream_cli.records.strict_json import dumps
@@ -26,10 +28,14 @@ _HEAD = 1000
 _MORE = "extra"
 # Cells of these columns are never read as JSON: an answer may be `7` or `null`.
 _TEXTS = {"prompt", "response", "chosen", "rejected", "instruction", "input", "output", "question"}
+# Columns that hold a text, or messages.
+_CHATS = {"prompt", "chosen", "rejected", "conversation"}
 _CHOICES = {"hint", "answer", *string.ascii_uppercase}
 # The images of VLMEvalKit are longer in base64; a shorter cell names the row that holds them.
 _LONGEST_INDEX = 64
-_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+# The line before the names of the columns with which Excel states the delimiter.
+_STATED = re.compile(r"sep=(.)\r?\n?")
 # The marks at the start of UTF-16, as bytes that are not UTF-8.
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 
@@ -38,8 +44,8 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
     """Yield the records of a CSV file, read by `rows`; raise UsageError for a file without columns."""
     # A byte that is not UTF-8 becomes a lone surrogate, so that one bad cell is an error of its row, not of the whole file.
     with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        delimiter = _delimiter(source, file)
-        lines = _rows(_Lines((0, line) for line in file), delimiter)
+        delimiter, spaced = _delimiter(source, file)
+        lines = _rows(_Lines((0, line) for line in file), delimiter, spaced)
         columns = _columns(source, lines)
         for number, _, cells in lines:
             if isinstance(cells, str):
@@ -47,9 +53,7 @@ def read_csv(source: str, rows: RowReader) -> Iterator[Record]:
                 continue
             row = {name: _value(name, cell) for name, cell in zip(columns, cells, strict=False) if cell != ""}
             if len(cells) > len(columns):
-                message = (
-                    f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a {_NAMES[delimiter]} in quotes"
-                )
+                message = f"{rows.name}:{number}: {len(cells)} cells in {len(columns)} columns; put a cell with a {_NAMES.get(delimiter, delimiter)} in quotes"
                 yield Record(error=Failure("read", "unreadable", message), extra=row | {"cells": cells}, order=(*row, "cells"))
                 continue
             more = row.pop(_MORE, None)
@@ -79,13 +83,23 @@ def read_tsv(source: str, rows: RowReader) -> Iterator[Record]:
             yield rows.record({name: _tab_value(name, cell) for name, cell in row.items()}, number)
 
 
-def _delimiter(source: str, file: IO[str]) -> str:
-    """Return the delimiter of the first line, a comma if it has none; spreadsheets of many countries write semicolons."""
+def _delimiter(source: str, file: IO[str]) -> tuple[str, bool]:
+    """Return the delimiter of the first line and whether a space follows it; the file is then at the names of the columns.
+
+    It is a comma if the line has no delimiter; spreadsheets of many countries write semicolons.
+    """
     first = file.readline()
-    file.seek(0)
     if first[:2] in _UTF_16:
         raise UsageError(f"{source} is UTF-16; save it as UTF-8")
-    return next((delimiter for delimiter in _NAMES if delimiter in first), ",")
+    stated = _STATED.fullmatch(first)
+    if stated is None:
+        file.seek(0)
+    else:
+        names = file.tell()
+        first = file.readline()
+        file.seek(names)
+    delimiter = stated[1] if stated else next((delimiter for delimiter in _NAMES if delimiter in first), ",")
+    return delimiter, f"{delimiter} " in first
 
 
 class _Lines:
@@ -109,13 +123,14 @@ class _Lines:
         self._again.extendleft(reversed(self.row[1:]))
 
 
-def _rows(lines: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str] | str]]:
+def _rows(lines: _Lines, delimiter: str, spaced: bool = False) -> Iterator[tuple[int, int, list[str] | str]]:
     """Yield the number (from 1), the position and the cells of each non-empty row; a message instead of the cells where they cannot be split.
 
+    With `spaced`, spaces after a delimiter are no part of the cell.
     A quote that is not closed would make all rows up to the next quote one cell: such a line is an error, and the next line begins a row.
     """
     csv.field_size_limit(MAX_LINE)
-    number, split = 0, csv.reader(lines, delimiter=delimiter, strict=True)
+    number, split = 0, csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
     while True:
         number += 1
         lines.row.clear()
@@ -126,7 +141,7 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str] |
         except csv.Error as error:
             yield number, lines.row[0][0], f"not CSV: {error}; a cell holds at most {MAX_LINE // 2**20} MB, and its quotes are closed"
             lines.repeat_from_second()
-            split = csv.reader(lines, delimiter=delimiter, strict=True)
+            split = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
             continue
         if cells:
             yield number, lines.row[0][0], cells
@@ -162,7 +177,8 @@ def _value(name: str, cell: str) -> Any:
     try:
         value = json.loads(cell)
     except (ValueError, RecursionError):
-        return cell
+        # A list that pandas writes is Python; columns that are always lists are read with their record.
+        return chat(cell) or cell if name in _CHATS else cell
     # 1.50 and 1e3 stay texts: written back as numbers they would become 1.5 and 1000.0.
     same = dumps(value).decode() == cell or isinstance(value, str)
     messages = value if isinstance(value, list) else [value]

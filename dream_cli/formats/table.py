@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from shlex import quote
 from typing import Any, Protocol, get_args
 
 from dream_cli.errors import InvalidRecord, UsageError
@@ -103,7 +104,7 @@ def recognise(row: Mapping[str, Any]) -> str:
     columns = [*map(repr, list(row)[:_LISTED]), *(["..."] if len(row) > _LISTED else [])]
     prompt = prompt_hint(row)
     if prompt:
-        hint = f"; {prompt!r} may be the prompt: --prompt-column {prompt}"
+        hint = f"; {prompt!r} may be the prompt: --prompt-column {quote(prompt)}"
     else:
         hint = "; --prompt TEXT adds a prompt" if row.get("images") or row.get("image") or image_like(row) else ""
     raise InvalidRecord(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as replaced
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -288,7 +289,7 @@ def _read_record(raw: Mapping[str, Any], place: str, image_column: str, prompt_c
     prompt, places = (original, ()) if original is None or messages else read_text(original, raw.get("image_tag"), prompt_column, slots)
     if prompt is None and not messages:
         other = prompt_hint(raw)
-        hint = f"{other!r} may be it: --prompt-column {other}" if other else "`dream convert` reads rows of other forms"
+        hint = f"{other!r} may be it: --prompt-column {quote(other)}" if other else "`dream convert` reads rows of other forms"
         raise InvalidRecord(f"missing field {prompt_column!r} (or 'messages', a conversation); {hint}")
     if messages and messages[-1].role == "system":
         raise InvalidRecord("'messages' ends with a system message; there is nothing to answer")
