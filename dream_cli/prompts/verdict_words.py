@@ -64,7 +64,11 @@ _QUALIFIED = re.compile(
     r"|(?:sort|kind) of|in (?:general|part|theory|principle)|to (?:some|a certain) extent)\b",
     re.IGNORECASE,
 )
-_SAFE = re.compile(r"\b(?:safe|harmless|benign|acceptable|appropriate|compliant)\s*[:=|]\s*(?:yes|no)\W*$", re.IGNORECASE)
+_SAFE = re.compile(
+    r"\b(?:safe|harmless|benign|acceptable|appropriate|compliant|(?:not?|non|without)[- ](?:harm\w*|unsafe|dangerous|risk\w*|problem\w*))"
+    r"(?:\s*[:=|?]|\s[-–—]\s)\s*(?:yes|no)\W*$",
+    re.IGNORECASE,
+)
 LABEL_WORDS = 4  # a longer clause is a sentence, not a label
 _OPEN_END = re.compile(r"\b(?:not|never|or|nor|and|either|neither|between|than|n['’]t)$", re.IGNORECASE)
 
