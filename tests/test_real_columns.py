@@ -208,3 +208,58 @@ def test_a_system_message_beside_the_prompt_is_named_once(
     for ran in (work.dream("sample", "in.jsonl", "--base-url", server.url), work.dream("convert", "in.jsonl")):
         lines = [line for line in ran.err.splitlines() if "not shown to a model" in line]
         assert (ran.code, lines) == (0, [f"dream: in.jsonl:1: {warning.format(reported)}"] if reported else [])
+
+
+@pytest.mark.parametrize(
+    "form", ["{'bytes': None, 'path': 'a.png'}", '{"path": "a.png"}', "BYTES", "b'BASE64'", "image/png;base64,BASE64", "\n DATA"]
+)
+def test_an_image_that_a_table_holds_as_text_is_read(form: str, work: Workdir) -> None:
+    data = (work.path / work.picture("a.png")).read_bytes()
+    text = base64.b64encode(data).decode()
+    value = form.replace("BASE64", text).replace("BYTES", repr(data)).replace("DATA", f"data:image/png;base64,{text}")
+    for images in ({"image": value}, {"images": [value]}, {"images": value}):
+        record = to_record({"prompt": "x", **images}, "in.jsonl", 1, Base((str(work.path),)))
+        assert record.error is None and [read_bytes(one) for one in record.images] == [data]
+
+
+def test_a_path_with_percent_signs_is_named(work: Workdir) -> None:
+    work.picture("a b.png")
+    with pytest.raises(ImageError, match="write its characters as they are: a b.png"):
+        read_bytes(Image(str(work.path / "a%20b.png")))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("What is this? ![leaf](a.png)", "![leaf](a.png)"),
+        ("Picture 1: <img>a.png</img>", "<img"),
+        ('<IMG src="a.png"> What is this?', "<IMG"),
+        ("What is in <image 1>?", "<image 1>"),
+        ("[IMG] What is this?", "[IMG]"),
+        ("What is in [1] and <b>this</b>, and what does a[i](x) mean?", None),
+    ],
+)
+def test_a_picture_that_only_the_text_names_is_reported_once(text: str, shown: str | None, work: Workdir, server: Loopback) -> None:
+    work.picture("a.png")
+    rows: list[dict[str, Any]] = [{"id": "0", "prompt": text, "image": "a.png"}, {"id": "1", "prompt": text}, {"id": "2", "prompt": text}]
+    rows.append({"id": "3", "messages": [{"role": "user", "content": text}]})
+    warning = "dream: in.jsonl:{}: the text names a picture ({}) and the row has none; name it in 'images'\n"
+    for count, line in ((4, 2), (1, None)):
+        work.write("in.jsonl", rows[:count])
+        ran = work.dream("sample", "in.jsonl", "--base-url", server.url)
+        assert (ran.code, ran.err) == (0, warning.format(line, shown) if shown and line else "")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]},
+        {"conversations": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+        {"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]},
+    ],
+)
+def test_the_system_message_of_a_conversation_may_be_a_column(row: dict[str, Any], work: Workdir) -> None:
+    work.write("in.jsonl", [row | {"system": "s"}])
+    ran = work.dream("convert", "in.jsonl")
+    assert [(m["role"], m["content"]) for m in ran.rows[0]["messages"]] == [("system", "s"), ("user", "x"), ("assistant", "y")]
+    assert "not shown to a model" not in ran.err

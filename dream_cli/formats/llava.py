@@ -41,6 +41,7 @@ def mismatch(row: Mapping[str, Any]) -> str:
 def read(row: Mapping[str, Any]) -> Json:
     """Return a row as a record; raise InvalidRecord where it is malformed."""
     name = _turns(row) or "conversations"
+    row = _with_system(row, name)
     turns = row.get(name)
     if isinstance(turns, list) and turns and all(isinstance(turn, Mapping) and "role" in turn and "from" not in turn for turn in turns):
         images = part_images(turns) or row_images(row)
@@ -56,6 +57,17 @@ def _turns(row: Mapping[str, Any]) -> str | None:
     if "conversations" in row:
         return "conversations"
     return "conversation" if isinstance(row.get("conversation"), list) else None
+
+
+def _with_system(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a row whose system message, a column of its own, is the first turn of its conversations."""
+    system, turns = row.get("system"), row.get(name)
+    first = turns[0] if isinstance(turns, list) and turns else None
+    if not isinstance(system, str) or not system or not isinstance(first, Mapping) or "system" in (first.get("from"), first.get("role")):
+        return row
+    turn = {"from": "system", "value": system} if "from" in first else {"role": "system", "content": system}
+    sides = {side: [turn, *row[side]] for side in (name, _REJECTED) if isinstance(row.get(side), list)}
+    return other_fields(row, "system") | sides
 
 
 def write(record: Mapping[str, Any]) -> tuple[Json, tuple[str, ...]]:

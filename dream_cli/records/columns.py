@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -21,7 +21,10 @@ from dream_cli.records.visible import visible_line
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "pic", "photo", "photos", "screenshot", "thumbnail", "frame"}
 _UNSHOWN = {"video", "videos", "video_path", "audio", "audios", "audio_path"}
 # Parts of a conversation in columns beside the prompt.
-_BESIDE = {"system", "system_prompt", "system_message", "history"}
+_BESIDE = {"system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "history"}
+# A picture that a text names in place of the row: Markdown, HTML or an image mark of other tools.
+_NAMED_IN_TEXT = re.compile(r"!\[[^\]\n]*\]\([^)\n]+\)|<img\b|<image[ _]?\d+>|\[(?:IMG|IMAGE)\]", re.IGNORECASE)
+_IN_TEXT = "a picture in a text"
 _FILE_NAMES = {"file_name", "filename", "file", "path", "file_path", "filepath"}
 # Texts in which the name of a picture is no image of the row.
 _TEXTS = {"id", "prompt", "messages", "response", "responses", "observations", "chosen", "rejected", "error"}
@@ -167,6 +170,16 @@ class UnreadColumns:
             self.reported.add(column)
             fix = "write it as the first of 'messages', the conversation"
             sys.stderr.write(f"dream: {visible_line(place)}: the column {column!r} is not shown to a model; {fix}\n")
+
+    def report_named(self, texts: Iterable[str], place: str) -> None:
+        """Report, once, that a text of a row without images names a picture, which no model is shown."""
+        found = None if _IN_TEXT in self.reported else next(filter(None, map(_NAMED_IN_TEXT.search, texts)), None)
+        if found is not None:
+            self.reported.add(_IN_TEXT)
+            shown = visible_line(found[0] if len(found[0]) <= 40 else f"{found[0][:40]}...")
+            sys.stderr.write(
+                f"dream: {visible_line(place)}: the text names a picture ({shown}) and the row has none; name it in 'images'\n"
+            )
 
 
 def prompt_like(row: Mapping[str, Any]) -> str | None:

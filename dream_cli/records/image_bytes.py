@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from dream_cli.errors import ImageError
 from dream_cli.records.record import Image
@@ -212,6 +212,8 @@ def _why_missing(path: str) -> str:
         return "write its folders with / in place of \\"
     if path != path.strip():
         return "remove the space at its beginning or end"
+    if "%" in path and os.path.exists(unquote(path)):
+        return f"write its characters as they are: {os.path.basename(unquote(path))}"
     if "/~" in path:
         return "~ is not read as the home folder; write the whole path"
     return "check the path (relative paths start at the file that names them)"

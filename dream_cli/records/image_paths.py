@@ -11,8 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from dream_cli.errors import ImageError
 from dream_cli.records.access import Base
-from dream_cli.records.image_bytes import bare_bytes, base64_bytes, data_uri, listed_bytes
+from dream_cli.records.image_bytes import bare_bytes, base64_bytes, begins_like_image, data_uri, listed_bytes
 from dream_cli.records.images import checked_bytes
+from dream_cli.records.literals import literal
 from dream_cli.records.parts import part_image
 from dream_cli.records.record import Image
 
@@ -30,7 +31,10 @@ def locate(raw: Any, base: Base) -> Any:
     """
     if isinstance(raw, str):
         data = bare_bytes(raw)
-        return _absolute(raw, base) if data is None else {"bytes": data, "path": None}
+        if data is not None:
+            return {"bytes": data, "path": None}
+        written = _written(raw)
+        return _absolute(raw, base) if written is None else locate(written, base)
     if isinstance(raw, bytes | list):
         data = listed_bytes(raw) if isinstance(raw, list) else raw
         return {"bytes": data, "path": None} if data else raw
@@ -46,6 +50,17 @@ def locate(raw: Any, base: Base) -> Any:
         return raw | {"path": _absolute(raw["path"], base)}
     source = part_image(raw) if data is None else None
     return raw if source is None else locate(source, base)
+
+
+def _written(text: str) -> Any:
+    """Return the image of a text that a table holds in place of it: an object, the bytes of Python, or a URI with another beginning."""
+    if text[:1] in ("{", "b"):
+        with suppress(ValueError):
+            value = literal(text)
+            return value.decode("latin-1") if isinstance(value, bytes) and not begins_like_image(value) else value
+    if text[:6].lower() == "image/" and ";base64," in text[:40]:
+        return f"data:{text}"
+    return text.strip() if text[:1].isspace() and text.lstrip()[:5].lower() == "data:" else None
 
 
 def _absolute(path: str, base: Base) -> str:

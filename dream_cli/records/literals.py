@@ -14,17 +14,19 @@ from dream_cli.records.strict_json import is_deep, loads
 
 # Maximum characters of a text that is read as Python: its syntax tree takes many times as much memory.
 MAX_LITERAL = 4 * 1024 * 1024
-# Fields that are lists in every record, and those that may be conversations.
-_LISTS = ("messages", "observations", "responses")
-_CHATS = ("conversations", "conversation", "prompt", "chosen", "rejected")
+# Fields that are lists in every record or row that has them.
+_LISTS = ("messages", "observations", "responses", "conversations")
 _SPEAKERS = {"role", "from"}
 _OPENING, _CLOSING = ("[", "{"), ("]", "}")
 
 
 def literal(text: str) -> Any:
-    """Return the list or object that a text is, as JSON or Python, with tuples as lists; raise ValueError for any other text."""
-    if text[:1] not in ("[", "{"):
-        raise ValueError("neither a list nor an object")
+    """Return the list or object that a text is, as JSON or Python, with tuples as lists, or the bytes that it is as Python.
+
+    Raises ValueError for any other text.
+    """
+    if text[:1] not in ("[", "{") and text[:2] not in ("b'", 'b"'):
+        raise ValueError("neither a list, nor an object, nor bytes")
     with suppress(ValueError):
         value, problem = loads(text)
         if problem is None:
@@ -54,14 +56,15 @@ def looks_listed(value: Any) -> bool:
 
 def unpacked(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose conversations, observations and responses are lists where they are lists written as text."""
-    texts = [name for name in (*_LISTS, *_CHATS) if looks_listed(row.get(name))]
-    read = {name: listed(row[name]) for name in texts}
-    return row | {name: value for name, value in read.items() if name in _LISTS or _is_chat(value)} if read else row
+    read = {name: listed(row[name]) for name in _LISTS if looks_listed(row.get(name))}
+    return row | read if read else row
 
 
-def _is_chat(value: Any) -> bool:
-    """Whether a value is a list of messages; an answer may be any other list as text."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and item.keys() & _SPEAKERS for item in value)
+def chat(text: str) -> list[Any] | None:
+    """Return the messages of a text that is a list of them; None for any other text, such as an answer that is a list."""
+    value = listed(text)
+    is_chat = isinstance(value, list) and value and all(isinstance(item, dict) and item.keys() & _SPEAKERS for item in value)
+    return value if is_chat else None
 
 
 def _separated(text: str) -> str:

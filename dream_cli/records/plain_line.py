@@ -34,8 +34,8 @@ def plain_record(line: bytes, place: str, base: Base) -> Record | None:
         if others and not (_GENERAL_PATH.isdisjoint(others) and is_plain(line)):
             return None
         prompt = _TEXT.decode(raw["prompt"])
-        # All image marks in a text begin with this character.
-        if "<" in prompt:
+        # All image marks in a text begin with the first of these, and a picture that a text names with one of them.
+        if "<" in prompt or "[" in prompt:
             return None
         # An optional field that is null is written back as null; a typed one would be omitted.
         nulls = b"null" in line

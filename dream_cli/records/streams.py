@@ -284,6 +284,9 @@ def report_unshown(unread: UnreadColumns, record: Record, row: Mapping[str, Any]
     # A dialect may have read such a column; a system message of the conversation says the same.
     if record.error is None and not any(message.role == "system" for message in record.messages):
         unread.report_beside(record.extra, record.place)
+    if record.error is None and not record.images:
+        texts = (record.prompt or "", *(message.content for message in record.messages if message.role == "user"))
+        unread.report_named(texts, record.place)
 
 
 def _with_images(row: Json, column: str) -> Json:
