@@ -35,6 +35,17 @@ def test_what_cannot_hold_is_refused(work: Workdir, line: list[str], message: st
     assert message in ran.err
 
 
+@pytest.mark.parametrize("line", [["--base-url", "http://127.0.0.1:9/v1"], ["--engine", "transformers"]])
+@pytest.mark.parametrize("variable", ["DREAM_ENGINE_ARGS", "DREAM_SAMPLE_ENGINE_ARGS"])
+def test_engine_options_in_the_environment_are_for_vllm_alone(work: Workdir, variable: str, line: list[str]) -> None:
+    work.write("in.jsonl", [{"id": "a", "prompt": "Hello"}])
+    work.env[variable] = '{"max_model_len": 512}'
+    ran = work.dream("sample", "in.jsonl", *line)
+    assert "--engine-args" not in ran.err
+    refused = work.dream("sample", "in.jsonl", *line, "--engine-args", '{"max_model_len": 512}')
+    assert (refused.code, "--engine-args is for --engine vllm" in refused.err) == (2, True)
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[str, str]:
     """Return a folder that holds a model, and one that holds an adapter."""

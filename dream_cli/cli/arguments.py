@@ -30,6 +30,11 @@ class OptionGroup:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")
 
 
+def source_of(ctx: Any, name: str) -> str:
+    """Return where the value of an option comes from: COMMANDLINE, ENVIRONMENT, or DEFAULT also where the command has no such option."""
+    return getattr(ctx.get_parameter_source(name), "name", "DEFAULT")
+
+
 def expanded(run: Callable[..., None]) -> Callable[..., None]:
     """Return a command's function with every OptionGroup parameter replaced by the fields of the group.
 

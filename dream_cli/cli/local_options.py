@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dream_cli.cli.arguments import source_of
 from dream_cli.errors import UsageError
 
 
@@ -24,7 +25,11 @@ def read_engine_args(text: str | None) -> dict[str, Any]:
     return given
 
 
-def _engine_args(text: str | None) -> str | None:
+def _engine_args(ctx: typer.Context, text: str | None) -> str | None:
+    # The variable is for all commands of a loop, of which some use a server or another engine. Eager options are read before this one.
+    elsewhere = source_of(ctx, "base_url") != "DEFAULT" or ctx.params.get("engine") not in (None, "vllm")
+    if elsewhere and source_of(ctx, "engine_args") == "ENVIRONMENT":
+        return None
     read_engine_args(text)
     return text
 

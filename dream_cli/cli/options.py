@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from dream_cli.cli.arguments import OptionGroup
+from dream_cli.cli.arguments import OptionGroup, source_of
 from dream_cli.cli.cost_options import CostOptions, RequestsOut
 from dream_cli.cli.local_options import Adapter, EngineArgs, read_engine_args
 from dream_cli.cli.ray_options import RayOptions
@@ -31,7 +31,7 @@ def _source(path: str | None) -> str | None:
 
 def by_hand(ctx: typer.Context, *names: str) -> bool:
     """Whether one of these options is given on the command line; environment variables do not count."""
-    return any(getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in names)
+    return any(source_of(ctx, name) == "COMMANDLINE" for name in names)
 
 
 def _out(path: str | None) -> str | None:
@@ -49,7 +49,7 @@ def _cards(files: list[Path] | None) -> list[Path]:
 
 def _model(ctx: typer.Context, model: str | None) -> str | None:
     # Eager options are read before this one.
-    served = getattr(ctx.get_parameter_source("base_url"), "name", "DEFAULT") != "DEFAULT" or ctx.params.get("requests") is not None
+    served = source_of(ctx, "base_url") != "DEFAULT" or ctx.params.get("requests") is not None
     # dream eval may need no model, and reports an unknown name before a missing package.
     if not served and not ctx.params.get("dry_run") and ctx.command.name != "eval":
         from dream_cli.engines.registry import check_model

@@ -46,7 +46,9 @@ def open_vllm(spec: EngineSpec) -> Engine:
         llm = _load(checkpoint, spec.engine_args)
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
         lock.close()
-        raise UsageError(f"vLLM cannot load the model {spec.model}: {error}; --engine transformers runs it without vLLM") from error
+        reason = " ".join(str(error).split())
+        hint = "check --engine-args" if spec.engine_args else "--engine transformers runs it without vLLM"
+        raise UsageError(f"vLLM cannot load the model {spec.model}: {reason}; {hint}") from error
     return VllmEngine(llm, checkpoint, spec, lock)
 
 
