@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice, pairwise
+from operator import attrgetter
 from typing import Literal
 
 from msgspec import field
@@ -31,6 +33,8 @@ OUTCOMES = ("error", "fewer than two responses", *LEFT_OUT, "other rubric", *RUL
 # Whether a prompt has risks, or was not examined.
 Side = Literal["risky", "harmless", "not looked at"]
 
+# The scores by which responses are ordered; those recorded by the judge count where harm has set the others to 0.
+_MERIT = attrgetter("score", "recorded")
 # Chinese and Japanese are written without spaces: there each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 # A faster split of ASCII text, in a tenth of the time: lower case, and a space for every character outside words.
@@ -73,15 +77,10 @@ class Scored(Frozen, frozen=True):
     recorded: float
 
     @property
-    def merit(self) -> tuple[float, float]:
-        """The sort key, best first: the score, then the score that the judge recorded."""
-        return -self.score, -self.recorded
-
-    @property
     def rank(self) -> tuple[float, float, bytes, str]:
         """The sort key, best first; a hash of the text breaks ties, so that the order of the responses has no influence."""
         text = self.response.text.encode("utf-8", "surrogatepass")
-        return *self.merit, hashlib.sha256(text).digest(), self.response.model or ""
+        return -self.score, -self.recorded, hashlib.sha256(text).digest(), self.response.model or ""
 
     @property
     def quality(self) -> float:
@@ -161,14 +160,15 @@ def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Can
 
     The outcome is `paired`, or the reason why there is no pair: the latest rule that a candidate broke.
     """
-    left_out, groups = Counter[str](), defaultdict[tuple[str, str], list[Scored]](list)
+    left_out: Counter[str] = Counter()
+    groups: dict[tuple[str, str], list[Scored]] = {}
     for response in responses:
         incomplete = None if rules.keep_cut_off and response.incomplete == CUT_OFF and response.text.strip() else response.incomplete
         scored = None if incomplete else _scored(response)
         if scored is None:
             left_out[incomplete or "unscored"] += 1
         else:
-            groups[scored.judgement.rubric or "", scored.judgement.model or ""].append(scored)
+            groups.setdefault((scored.judgement.rubric or "", scored.judgement.model or ""), []).append(scored)
     broken: list[str] = []
     # Scores of different rubrics, readings or judges are not comparable. The largest group comes first.
     comparable = [groups[key] for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
@@ -201,8 +201,8 @@ def _admissible(scored: Sequence[Scored], rules: PairRules, broken: list[str]) -
 
 def _candidates(scored: Sequence[Scored], policy: PairPolicy) -> Iterator[Candidate]:
     """Yield neighbours in rank (`adjacent`), or the best against the worst, the second worst ..., then the second best ..."""
-    ranked = sorted(scored, key=lambda s: s.merit)
-    if any(one.merit == following.merit for one, following in pairwise(ranked)):
+    ranked = sorted(scored, key=_MERIT, reverse=True)
+    if len(set(map(_MERIT, ranked))) < len(ranked):
         ranked.sort(key=lambda s: s.rank)
     if policy == "adjacent":
         yield from (Candidate(*two) for two in pairwise(ranked))
@@ -236,8 +236,9 @@ def _same(candidate: Candidate) -> bool:
     return candidate.chosen.response.text.split() == candidate.rejected.response.text.split()
 
 
-def words(text: str) -> list[str]:
-    """Return the words of a text; lengths are counted in these words."""
+@lru_cache(maxsize=8)
+def words(text: str) -> Sequence[str]:
+    """Return the words of a text; lengths are counted in these words. The rules and the receipt need those of the same responses."""
     return text.encode().translate(_ASCII).decode().split() if text.isascii() else _WORD.findall(text.casefold())
 
 
