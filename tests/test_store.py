@@ -274,7 +274,7 @@ def test_a_path_that_is_no_store_is_a_usage_error(tmp_path: Path) -> None:
     other.close()
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "text", tmp_path / "text" / "below", tmp_path / "other", tmp_path / "pipe"):
-        with pytest.raises(UsageError, match="store of calls"):
+        with pytest.raises(UsageError, match="call store"):
             CallStore(path)
     assert (tmp_path / "text").read_text().startswith("this is not")
 

@@ -70,7 +70,7 @@ def test_a_read_only_store_still_answers(path: Path, monkeypatch: pytest.MonkeyP
     assert asyncio.run(drawn(path, inner, 0, 1)) == ["hello 0", "hello 1"]
     assert inner.calls == [[1], "closed"]
     assert capsys.readouterr().err == (
-        f"dream: the store of calls at {path} cannot be written: [Errno 30] Read-only file system; "
+        f"dream: the call store at {path} cannot be written: [Errno 30] Read-only file system; "
         "what it holds is used, and calls that are not kept are made again by a rerun\n"
     )
 
@@ -125,7 +125,7 @@ def test_a_full_or_locked_store_costs_no_reply_and_is_reported_once(
     asyncio.run(run())
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"dream: the store of calls at {path} cannot be written: database is locked; calls that are not kept are made again by a rerun"
+        f"dream: the call store at {path} cannot be written: database is locked; calls that are not kept are made again by a rerun"
     ]
 
 

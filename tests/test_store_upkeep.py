@@ -138,7 +138,7 @@ def test_damaged_calls_are_not_exported(work: Workdir, made: list[str]) -> None:
         (["info", "x.jsonl"], "FILE is for import"),
         (["import", "-o", "x"], "--out is for export"),
         (["path", "--stage", "judge"], "path takes none of them"),
-        (["info", "--store", "none.sqlite"], "there is no store of calls at none.sqlite yet"),
+        (["info", "--store", "none.sqlite"], "there is no call store at none.sqlite yet"),
         (["export", "-o", "no/such/folder/x"], "cannot write no/such/folder/x"),
         (["import", "none.jsonl"], "none.jsonl does not exist"),
         (["clean"], "clean"),

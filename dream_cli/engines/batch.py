@@ -1,4 +1,4 @@
-"""The batch interface: requests that are written to a file instead of sent, and their results in the store of calls.
+"""The batch interface: requests that are written to a file instead of sent, and their results in the call store.
 
 Both files have the format of OpenAI's Batch API, which `vllm run-batch` also reads and writes. The name of a request is a hash of its
 body, so that a result answers the same request of any command.
@@ -28,7 +28,7 @@ _DEFAULTS: Json = {"temperature": 1, "top_p": 1, "n": 1}
 
 
 class Batch:
-    """The requests and results of batches in one store of calls; with a file, requests without a result are written to it."""
+    """The requests and results of batches in one call store; with a file, requests without a result are written to it."""
 
     def __init__(self, store: Path, file: RequestsFile | None) -> None:
         self.file = file

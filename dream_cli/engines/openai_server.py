@@ -51,7 +51,7 @@ _OUT_OF_TOKENS = re.compile(r"could not finish the message because max_tokens", 
 async def open_openai(spec: EngineSpec) -> Engine:
     """Return the engine for `spec.base_url`; raise UsageError if it is unreachable, or has several models and none is named."""
     if spec.requests is not None and spec.store is None:
-        raise UsageError("--requests keeps what it writes, and the answers, in the store of calls; leave --no-store out")
+        raise UsageError("--requests keeps what it writes, and the answers, in the call store; leave --no-store out")
     if spec.base_url is None and spec.model is None:
         raise UsageError("--requests writes the calls to a model; name it with --model, or a server that has only one with --base-url")
     wire = open_wire(spec, read_address(spec.base_url or NO_SERVER))

@@ -217,7 +217,7 @@ class CallStore:
         if not self._warned:
             self._warned = True
             consequence = f"{rest + ', and ' if rest else ''}calls that are not kept are made again by a rerun"
-            sys.stderr.write(f"dream: the store of calls at {self.path} {fault}; {consequence}\n")
+            sys.stderr.write(f"dream: the call store at {self.path} {fault}; {consequence}\n")
 
 
 class Owner(NamedTuple):
@@ -299,14 +299,14 @@ def _guard(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise UsageError(f"the store of calls at {path} cannot be used: {error}; name another with --store or DREAM_STORE") from None
+        raise UsageError(f"the call store at {path} cannot be used: {error}; name another with --store or DREAM_STORE") from None
 
 
 @contextmanager
 def connected(path: Path, *, write: bool, make: bool = False) -> Iterator[sqlite3.Connection]:
     """Yield a connection to a store for maintenance; raise UsageError if there is no store or it cannot be opened."""
     if not make and not path.exists():
-        raise UsageError(f"there is no store of calls at {path} yet; name another with --store or DREAM_STORE")
+        raise UsageError(f"there is no call store at {path} yet; name another with --store or DREAM_STORE")
     with _guard(path):
         if write:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The share of the prompt tokens of `dream judge` that vLLM's prefix cache serves, of those that any order of the requests could share.
 
-    python examples/benchmarks/prefix_cache.py MODEL [--records 8]     in an environment with vLLM (make test-vllm builds one for the CPU)
+    python -m examples.benchmarks.prefix_cache MODEL [--records 8]     in an environment with vLLM (make test-vllm builds one for the CPU)
 
 Judges four responses of 60 words to each prompt with a picture and two observations. Two requests share the blocks of tokens in which their
 prompts and pictures are equal from the first token on; the number of blocks minus the number of distinct ones is what can be shared.
@@ -17,30 +17,10 @@ import random
 import sys
 from typing import Any
 
-BLOCK, RESPONSES, OBSERVATIONS, WORDS = 32, 4, 2, 60
+from examples.benchmarks.record_speed import WORDS
+
+BLOCK, RESPONSES, OBSERVATIONS, LENGTH = 32, 4, 2, 60
 OPTIONS = {"block_size": BLOCK, "enforce_eager": True, "dtype": "float32", "disable_log_stats": False}
-TEXT = [
-    "the",
-    "a",
-    "of",
-    "with",
-    "and",
-    "person",
-    "risk",
-    "picture",
-    "shows",
-    "danger",
-    "careful",
-    "please",
-    "explain",
-    "instead",
-    "safe",
-    "knife",
-    "garden",
-    "train",
-    "river",
-    "stone",
-]
 
 
 def record(number: int) -> dict[str, Any]:
@@ -50,13 +30,13 @@ def record(number: int) -> dict[str, Any]:
     rng = random.Random(number)
 
     def words(count: int) -> str:
-        return " ".join(rng.choice(TEXT) for _ in range(count))
+        return " ".join(rng.choice(WORDS) for _ in range(count))
 
     file = io.BytesIO()
     Picture.frombytes("RGB", (224, 224), rng.randbytes(3 * 224 * 224)).save(file, "PNG")
     observations = [{"malicious_content": words(6), "source": "image content", "risk_category": "Violence"} for _ in range(OBSERVATIONS)]
     images = [{"bytes": file.getvalue(), "path": None}]
-    responses = [{"text": words(WORDS)} for _ in range(RESPONSES)]
+    responses = [{"text": words(LENGTH)} for _ in range(RESPONSES)]
     return {"id": str(number), "prompt": words(20), "images": images, "observations": observations, "responses": responses}
 
 
