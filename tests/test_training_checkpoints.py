@@ -169,7 +169,9 @@ def test_a_parent_of_another_version_is_named_in_the_card_as_far_as_it_is_known(
     assert "1. `unknown`\n2. `dream sft old.jsonl` on ? rows\n3. `" in card
 
 
-def test_memory_that_ends_says_what_to_lower(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["transformers.Trainer._move_model_to_device", "dream_cli.training.checkpoints.WithRows.__call__"])
+def test_memory_that_ends_says_what_to_lower(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """While the weights go to the card, and in a step."""
     import torch
 
     source = training.write(tmp_path / "in.jsonl", training.rows(tmp_path))
@@ -177,7 +179,7 @@ def test_memory_that_ends_says_what_to_lower(tmp_path: Path, models: dict[str, P
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("dream_cli.training.checkpoints.WithRows.__call__", full)
+    monkeypatch.setattr(place, full)
     requests = training.job(source, models["llava"], tmp_path / "out", hardware=Hardware())
     with pytest.raises(DreamError, match=r"out of memory with --batch-size 4; .*--batch-size 2 --accumulate 2 .*--lora"):
         training.train("sft", requests)

@@ -96,8 +96,8 @@ def train(job: Job, method: Method) -> Done:
         return Done(prepared.finished | {"model": str(job.out)}, prepared.exit_code)
     stop = checkpoints.stop_on_signal()
     meter = measuring.meter(job.out / "checkpoints", job.schedule.batch_size * job.schedule.accumulate * world_size())
-    trainer = _trainer(job, method, start, [stop, meter])
     with _out_of_memory_explained(job):
+        trainer = _trainer(job, method, start, [stop, meter])  # moves the weights to the device
         last = checkpoints.last_checkpoint(job.out / "checkpoints")
         if last is not None:
             reporting.report(f"{method.name}: resuming from {last}")
@@ -164,7 +164,8 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
         rows = checked(records, method.take(), preflight=preflight, job=job, report=report)
         for row in reporting.counted(rows, method.name, job.quiet):
             write(row)
-        for row in method.more(report.rows, job, preflight, report):
+        more = method.more(report.rows, job, preflight, report)
+        for row in reporting.counted(more, method.name, job.quiet, work="of the utility file checked"):
             write(row)
     if reason := sharding.why_not_rows(job, report.rows, report.pictured):
         report.add_problem(reason)
@@ -180,7 +181,8 @@ def _prepare_rows(job: Job, method: Method, start: models.Start, out: Path | Non
 def _prepare_held_out(job: Job, method: Method, preflight: Preflight, report: Report, out: Path | None) -> None:
     held_out = Report(problems=report.problems)
     with _writing(out and out.with_name(HELD_OUT), method) as write:
-        for row in checked(read_records(job.held_out, job.reading), method.take(), preflight=preflight, job=job, report=held_out):
+        rows = checked(read_records(job.held_out, job.reading), method.take(), preflight=preflight, job=job, report=held_out)
+        for row in reporting.counted(rows, method.name, job.quiet, work="of the held-out file checked"):
             write(row)
     if not held_out.rows:
         report.add_problem(f"{job.held_out}: {method.nothing}")

@@ -217,7 +217,9 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
             self._is_at_start = False
             if self._features is not None and self._features.wanted > self.settings.feature_bytes:
                 size, limit = self._features.wanted / GIB, self.settings.feature_bytes / GIB
-                report(f"the features of the images would take {size:.3g} GiB, more than {limit:.3g} (--cache-size), and are computed anew")
+                report(
+                    f"dpo: the features of the images would take {size:.3g} GiB, more than {limit:.3g} (--cache-size), and are computed anew"
+                )
 
     def _score_sets_with_reference(self, *datasets: Any) -> None:
         """Score every pair of some data sets (or dicts of them, or None) that the reference has not scored yet."""
