@@ -173,3 +173,12 @@ def test_an_empty_id_is_replaced_by_the_hash_of_the_row() -> None:
     rows = [Record(prompt=prompt, id="", extra={"harmful": True}) for prompt in ("x", "y")]
     names = [Item.of(record).item for record in own_items(rows, "harmful", reports.append)]
     assert len(set(names)) == 2 and all(len(name) == 16 for name in names) and not reports
+
+
+def test_a_file_name_that_is_not_utf8_is_escaped_in_the_summary(work: Workdir) -> None:
+    name = b"in\xff.jsonl".decode("utf-8", "surrogateescape")
+    work.write(name, [row | {"response": "No."} for row in ROWS])
+    work.env["PYTHONIOENCODING"] = "utf-8"
+    ran = work.dream("eval", name, "--summary", "-q")
+    assert ran.code == 0
+    assert ran.rows[0]["file"] == name and '"in\\udcff.jsonl"' in ran.out

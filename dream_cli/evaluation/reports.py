@@ -15,6 +15,7 @@ from dream_cli.evaluation.scorecards import summaries
 from dream_cli.records.atomic import check_place, replacing
 from dream_cli.records.choices import Aggregate, Rule
 from dream_cli.records.record import Json, Record
+from dream_cli.records.strict_json import dumps
 from dream_cli.records.visible import amount
 from dream_cli.stats.intervals import percent
 
@@ -39,7 +40,7 @@ def deliver(
     results = [summary.to_dict() for summary in summaries(records, rule, agg)]
     if as_json:
         for summary in results:
-            sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+            sys.stdout.write(f"{dumps(summary).decode()}\n")
     if not (quiet and talk is sys.stderr) and not (as_json and talk is sys.stdout):
         print_card(results, talk)
     if show_prompts:
@@ -58,7 +59,7 @@ def print_comparison(
         raise UsageError(f"--compare takes two files, before and after, not {len(sources)}")
     (before, unreadable_before), (after, unreadable_after) = (read_items([source], harmful_column=harmful_column) for source in sources)
     rows = compare(before, after, rule=rule, agg=agg, seed=seed)
-    sys.stdout.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) if as_json else comparison_table(rows) + "\n")
+    sys.stdout.write("".join(f"{dumps(row).decode()}\n" for row in rows) if as_json else comparison_table(rows) + "\n")
     return int(bool(unreadable_before or unreadable_after))
 
 

@@ -60,9 +60,12 @@ def replacing_path(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file in UTF-8 atomically; raise OSError where it cannot be written."""
+    """Write a text file in UTF-8 atomically; raise OSError where it cannot be written.
+
+    Bytes of a file name that are not UTF-8 are escaped as in JSON.
+    """
     with replacing_path(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_once(target: Path, data: bytes) -> None:
