@@ -94,6 +94,12 @@ def test_the_finish_reasons_of_other_servers_are_read(finish: Any, ours: str | N
     assert (completion.finish_reason, completion.is_answer) == (ours, ours != "content_filter")
 
 
+@pytest.mark.parametrize(("finish", "stop", "ours"), [(None, "max_tokens", "length"), (None, 128009, None), ("stop", "max_tokens", "stop")])
+def test_a_stop_reason_counts_where_there_is_no_finish_reason(finish: str | None, stop: Any, ours: str | None) -> None:
+    choice = reply({"content": "Blue."}, finish)["choices"][0] | {"stop_reason": stop}
+    assert read_completions({"choices": [choice]})[0].finish_reason == ours
+
+
 @pytest.mark.parametrize("finish", ["abort", "insufficient_system_resource", "network_error", "ERROR"])
 def test_a_reply_that_the_server_broke_off_is_an_error(finish: str) -> None:
     with (
@@ -118,6 +124,7 @@ def test_a_reply_that_the_server_broke_off_is_an_error(finish: str) -> None:
         ({"content": "Blue.", "reasoning_content": [{"type": "text", "text": "Red?"}]}, "Blue.", "stop", "Red?"),
         ({"content": "Blue.", "thinking_blocks": [{"type": "thinking", "thinking": "Red?"}]}, "Blue.", "stop", "Red?"),
         ({"content": "Blue.", "reasoning": {"content": "Red?"}}, "Blue.", "stop", "Red?"),
+        ({"content": [{"type": "text", "text": {"value": "Blue.", "annotations": []}}]}, "Blue.", "stop", None),
         ({"content": [{"type": "tool_use"}, 7, None]}, "", "empty", None),
     ],
 )

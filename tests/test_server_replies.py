@@ -74,6 +74,13 @@ def test_an_answer_in_any_form_is_kept(work: Workdir, whole: Json | bytes, text:
         ({"error": "no such account"}, "engine", "400: no such account"),
         ({"choices": []}, "engine", "the reply has no choices"),
         ({"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}, "filtered", "the reply has no choices"),
+        ({"choices": [], "prompt_filter_results": [{"content_filter_results": {"hate": {"filtered": True}}}]}, "filtered", "no choices"),
+        (
+            reply({"content": ""}, content_filter_results={"hate": {"filtered": False}, "violence": {"filtered": True}}),
+            "filtered",
+            "the server's content filter withheld the reply",
+        ),
+        (reply({"content": ""}, content_filter_results={"hate": {"filtered": False}}), "empty", "the reply is empty"),
         (reply({"content": None}, "refusal"), "filtered", "the server's content filter withheld the reply"),
         ({"choices": None}, "engine", "the reply has no choices"),
         ({"choices": {"0": {}}}, "engine", "the reply has no choices"),

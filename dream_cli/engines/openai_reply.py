@@ -97,7 +97,14 @@ def _completion(choice: Json, prompt_tokens: int | None, completion_tokens: int 
     if completion.is_answer or completion.finish_reason in ("length", FILTERED):
         return completion
     # A refusal without words is the vendor's, not the model's.
-    return replace(completion, text="", finish_reason=FILTERED if completion.finish_reason == DECLINED else "empty")
+    is_withheld = completion.finish_reason == DECLINED or _is_filtered(choice)
+    return replace(completion, text="", finish_reason=FILTERED if is_withheld else "empty")
+
+
+def _is_filtered(choice: Json) -> bool:
+    """Whether the results of Azure's content filter say that it withheld the text."""
+    results = choice.get("content_filter_results")
+    return isinstance(results, dict) and any(isinstance(result, dict) and result.get("filtered") is True for result in results.values())
 
 
 def _without_end_of_turn(text: str) -> str:
@@ -116,6 +123,8 @@ def _without_end_of_turn(text: str) -> str:
 def finish_reason(choice: Json) -> str | None:
     """Return the finish reason in OpenAI's words, or the server's own if it means something else; None if it is not a text."""
     reason = choice.get("finish_reason")
+    # Beside a finish reason, vLLM gives the text or token at which it stopped.
+    reason = choice.get("stop_reason") if reason is None else reason
     if not isinstance(reason, str):
         return None
     # Gemini has "content_filter: SAFETY".
@@ -139,6 +148,7 @@ def _texts(parts: Sequence[Mapping[str, Any]], kind: Literal["text", "refusal", 
             piece: Any = _thoughts(part) if kind == "thoughts" else ""
         else:
             piece = part.get(kind)
+            piece = piece.get("value") if isinstance(piece, Mapping) else piece
         if isinstance(piece, str):
             yield piece
 

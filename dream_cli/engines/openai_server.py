@@ -43,8 +43,8 @@ _FILTERED = re.compile(
     r"|\bcontent safety\b|sensitive_? ?(?:content|information)|limited access to this content|blocked (?:due to|for) safety|敏感内容",
     re.IGNORECASE,
 )
-# Gemini's reply to a blocked prompt has this field and no choices.
-_BLOCKED = re.compile(r"\bblock_?reason\b", re.IGNORECASE)
+# The replies of Gemini and Azure to a blocked prompt have one of these and no choices.
+_BLOCKED = re.compile(r"\bblock_?reason\b|\"filtered\": true", re.IGNORECASE)
 _OUT_OF_TOKENS = re.compile(r"could not finish the message because max_tokens", re.IGNORECASE)
 
 
@@ -227,8 +227,9 @@ class OpenAIEngine(Engine):
                 # Remembered only after a success: a message may name a parameter for another reason.
                 self._dropped.remember(dropped)
                 if not read_choices(reply):
-                    message = self._wire.name(f"the reply has no choices: {self._wire.quote(json.dumps(reply))}")
-                    raise NoAnswer("filtered", message) if _BLOCKED.search(message) else EngineError(message)
+                    whole = json.dumps(reply)
+                    message = self._wire.name(f"the reply has no choices: {self._wire.quote(whole)}")
+                    raise NoAnswer("filtered", message) if _BLOCKED.search(whole) else EngineError(message)
                 for choice in read_choices(reply):
                     if choice.get("error") or finish_reason(choice) == INTERRUPTED:
                         reason = self._wire.quote(json.dumps({"error": choice.get("error")}))
