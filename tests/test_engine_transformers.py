@@ -175,6 +175,8 @@ def test_noise_draws_from_the_models_distribution() -> None:
     drawn = RowNoise(range(rows), 1.0, 0.9)(None, shares.log().expand(rows, -1)).argmax(-1)
     seen = torch.bincount(drawn, minlength=4) / rows
     assert seen.tolist() == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], abs=0.03)
+    # With a top_p of 0 the likeliest token alone is left.
+    assert RowNoise(range(5), 1.0, 0.0)(None, shares.log().expand(5, -1)).argmax(-1).tolist() == [0] * 5
 
 
 def test_sampling_defaults_of_the_checkpoint_do_not_leak_in(llava: Path) -> None:

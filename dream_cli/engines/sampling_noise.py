@@ -48,6 +48,8 @@ def _keep_top(scores: Tensor, top_p: float) -> Tensor:
         return scores
     ordered, indexes = scores.sort(-1, descending=True)
     shares = ordered.softmax(-1)
-    # The token that crosses the threshold stays, so at least one is left.
-    ordered = ordered.masked_fill(shares.cumsum(-1) - shares >= top_p, float("-inf"))
+    # The token that crosses the threshold stays; the first one also where `top_p` is 0.
+    outside = shares.cumsum(-1) - shares >= top_p
+    outside[..., 0] = False
+    ordered = ordered.masked_fill(outside, float("-inf"))
     return scores.scatter(-1, indexes, ordered)
