@@ -17,6 +17,9 @@ from tests.pictures import picture
 RISK = {"malicious_content": "read her diary", "source": "Text Instructions", "risk_category": "privacy"}
 CANONICAL = {"malicious_content": "read her diary", "source": "text instruction", "risk_category": "Privacy"}
 
+CLAIM = "You check a risk that somebody names"
+# The odds of a Yes of 0.9 and of 0.75, times 0.59 / 0.41, because a claim counts from 0.41 (facts.LEANING).
+CONFIRMED = {0.9: 0.928322, 0.75: 0.811927}
 RISKY = 0.9  # a Yes of 0.9 to the question whether there is a risk
 
 
@@ -26,10 +29,10 @@ def requests(server: Loopback) -> list[str]:
         "risk of the image": "whether the image of an instruction brings in a risk",
         "risk of the text": "public facts. Answer",
         "risk of both": "What an image shows is part of the instruction",
-        "list of the image": "the image brings in",
-        "list of the text": "what it quotes or describes",
+        "list of the image": "You name the risks that the image",
+        "list of the text": "You name the risks of a request, one by one. A",
         "list of both": "what only both mean",
-        "claim": "May this part of the request",
+        "claim": CLAIM,
     }
     return sorted(next(name for name, mark in marks.items() if mark in text) for text in texts)
 
@@ -39,7 +42,7 @@ def always(yes: float, risks: list[dict[str, Any]], claim: float | None = None) 
 
     def tokens(body: dict[str, Any]) -> Positions:
         if body.get("logprobs"):
-            p = yes if claim is None or "May this part of the request" not in json.dumps(body["messages"]) else claim
+            p = yes if claim is None or CLAIM not in json.dumps(body["messages"]) else claim
             return [[("Yes", p), ("No", 1 - p)]]
         return [[(json.dumps(risks), 1.0)]]
 
@@ -51,7 +54,7 @@ def test_split_asks_both_sides_once_and_joins_equal_answers(work: Workdir) -> No
     with Loopback(tokens=always(0.9, [RISK, RISK])) as server:
         (row,) = work.dream("disentangle", "in.jsonl", "--base-url", server.url).rows
         assert requests(server) == ["claim", "list of the image", "list of the text", "risk of the image", "risk of the text"]
-    assert row["observations"] == [CANONICAL | {"confidence": 0.9}]
+    assert row["observations"] == [CANONICAL | {"confidence": CONFIRMED[0.9]}]
 
 
 def test_equal_risks_are_joined_in_any_case_and_spacing() -> None:
@@ -180,7 +183,7 @@ def test_several_images_are_shown_in_their_order(work: Workdir) -> None:
 @pytest.mark.parametrize(("covered", "unread"), [(0.40, True), (0.49, True), (0.5, False), (0.51, False)])
 def test_a_verification_counts_where_the_allowed_answers_cover_half(work: Workdir, covered: float, unread: bool) -> None:
     def tokens(body: dict[str, Any]) -> Positions:
-        if "May this part of the request" in json.dumps(body["messages"]) and body.get("logprobs"):
+        if CLAIM in json.dumps(body["messages"]) and body.get("logprobs"):
             return [[("Perhaps", 1 - covered), ("Yes", covered * 0.75), ("No", covered * 0.25)]]
         return [[("Yes", 1.0)]] if body.get("logprobs") else [[(json.dumps([RISK]), 1.0)]]
 
@@ -188,7 +191,7 @@ def test_a_verification_counts_where_the_allowed_answers_cover_half(work: Workdi
         (row,) = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}').rows
     reason = f"the allowed answers cover only {covered:.2f} of the probability"
     # An unverified claim has the probability that there is a risk at all.
-    assert row["observations"] == [CANONICAL | ({"confidence": 1.0, "unverified": reason} if unread else {"confidence": 0.75})]
+    assert row["observations"] == [CANONICAL | ({"confidence": 1.0, "unverified": reason} if unread else {"confidence": CONFIRMED[0.75]})]
 
 
 @pytest.mark.parametrize("confirmed", [0.75, 0.25])
@@ -196,14 +199,14 @@ def test_a_list_that_is_read_in_part_keeps_the_rest_and_never_becomes_the_empty_
     def tokens(body: dict[str, Any]) -> Positions:
         if not body.get("logprobs"):
             return [[(json.dumps([RISK, {"source": "image content"}]), 1.0)]]
-        yes = confirmed if "May this part of the request" in json.dumps(body["messages"]) else 1.0
+        yes = confirmed if CLAIM in json.dumps(body["messages"]) else 1.0
         return [[("Yes", yes), ("No", 1 - yes)]]
 
     with Loopback(tokens=tokens) as server:
         ran = work.dream("disentangle", "--base-url", server.url, stdin='{"id": "a", "prompt": "x"}')
     reason = "1 of 2 in the list lack one of malicious_content, source, risk_category"
     if confirmed >= 0.5:
-        assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": confirmed, "incomplete": reason}]
+        assert ran.rows[0]["observations"] == [CANONICAL | {"confidence": CONFIRMED[confirmed], "incomplete": reason}]
         assert "dream disentangle: 1 row has a list that is read in part (see `incomplete`)\n" in ran.err
     else:
         assert "observations" not in ran.rows[0]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -238,9 +239,14 @@ def test_a_template_of_ours_changes_without_the_embedded_model(
     monkeypatch.setattr(rendering, "TEMPLATES", house.templates)
     assert Prompts.load().hashes[role] != OURS.hashes[role]
     if role.startswith("judge"):
-        assert house.dream("judge", str(sampled)) == judged
+        assert rounded(house.dream("judge", str(sampled))) == rounded(judged)
     else:
-        assert house.dream("disentangle", str(EXAMPLES), "--limit", "1") == observed
+        assert rounded(house.dream("disentangle", str(EXAMPLES), "--limit", "1")) == rounded(observed)
+
+
+def rounded(output: bytes) -> list[Any]:
+    """Return the records with four decimals: which prompts share a batch depends on timing, and it changes the last ones."""
+    return [json.loads(line, parse_float=lambda number: round(float(number), 4)) for line in output.splitlines()]
 
 
 @pytest.mark.local

@@ -60,7 +60,7 @@ def test_a_wrong_claim_differs_from_the_right_one_and_is_answered_no() -> None:
             risk = thing.observations[0]
             assert altered(risk, teacher.rng) != risk
             assert teacher.verify(thing, right=False).answer == "No"
-            assert not any(PROMPTS.verify(thing.prompt, o).text == teacher.verify(thing, right=False).prompt for o in thing.observations)
+            assert not any(PROMPTS.verify(thing.prompt, o)[1].text == teacher.verify(thing, right=False).prompt for o in thing.observations)
 
 
 def test_f1_matches_one_to_one() -> None:

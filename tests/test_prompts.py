@@ -37,7 +37,7 @@ FACTS = {
 def filled(prompts: Prompts, prompt: str, response: str, images: int = 0) -> dict[str, list[str]]:
     """Return what each role asks about a request and a response."""
     one = {
-        "verify": prompts.verify(prompt, SEEN, images=images),
+        "verify": prompts.verify(prompt, SEEN, images=images)[1],
         "judge_global": prompts.judge_global(prompt, (SEEN,), response, images=images),
         "judge_observation": prompts.judge_observation(prompt, SEEN, response, images=images),
         "judge_helpfulness": prompts.judge_helpfulness(prompt, response, images=images),
@@ -100,7 +100,7 @@ def test_a_template_with_one_question_is_put_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_side_names_only_its_own_sources() -> None:
-    image, text = (OURS.questions(f"observe_{side}", "Hello")["list"].text for side in ("image", "text"))
+    image, text = (OURS.questions(f"observe_{side}", "Hello")["list"].examples[0] for side in ("image", "text"))
     assert "text in the image" in image and "text instruction" not in image
     assert "text instruction" in text and "image content" not in text
 
@@ -152,6 +152,20 @@ def test_the_examples_of_a_risk_are_balanced_and_hold_no_data() -> None:
         examples = OURS.questions(role, "Hello", "Hi", images=1)["risk"].examples
         assert examples[1::2].count("Yes") == examples[1::2].count("No") == len(examples) // 4
         assert not any("{" in text or "Hello" in text or "came with the request" in text for text in examples)
+
+
+def test_examples_of_a_list_name_only_terms_of_the_taxonomy(tmp_path: Path) -> None:
+    terms = tmp_path / "terms.json"
+    own = {"sources": [{"name": "text instruction"}], "categories": [{"name": "Privacy"}, {"name": "Trade secrets"}]}
+    terms.write_text(json.dumps(own))
+    ours, theirs = (Prompts.load(taxonomy=file).questions("observe_text", "Hello")["list"] for file in (None, terms))
+    assert theirs.text == ours.text and len(theirs.examples) < len(ours.examples)
+    # The definitions stay, and so do the examples whose terms are known.
+    assert "- Trade secrets" in theirs.examples[0] and theirs.examples[1] == ours.examples[1] == "Which request?"
+    answers = [json.loads(answer) for answer in theirs.examples[3::2]]
+    assert answers and {claim["risk_category"] for answer in answers for claim in answer} == {"Privacy"}
+    every = {claim["risk_category"] for answer in ours.examples[3::2] for claim in json.loads(answer)}
+    assert every == {category.name for category in OURS.taxonomy.categories}
 
 
 def test_data_begin_no_question() -> None:
@@ -248,7 +262,7 @@ def test_the_authors_form_is_read_byte_for_byte(tmp_path: Path) -> None:
 def test_the_authors_names_are_filled(tmp_path: Path) -> None:
     release(tmp_path, f"PROMPT_CORRECT = '{VERIFY}'\nPROMPT_OS = '{{observation}} {{output}}'\nPROMPT_OB_T = f'''{LISTED}'''")
     theirs = Prompts.load(tmp_path)
-    assert theirs.verify("Hello", SEEN).text == "Is a knife of Violence?"
+    assert theirs.verify("Hello", SEEN)[1].text == "Is a knife of Violence?"
     assert theirs.judge_observation("Hello", SEEN, "{observation}").text.endswith(" {observation}")
     assert theirs.questions("observe_text", HOSTILE)[ONLY].text == LISTED.replace("{prompt}", HOSTILE)
 

@@ -125,14 +125,15 @@ class Disentangler:
 
     async def _check(self, claim: Observation, turn: Turn, images: Sequence[Image]) -> Observation | None:
         shown = () if self.mode == "text" else images
-        chat = question(self.prompts.verify(turn.transcript, claim, images=len(shown)), shown)
-        empty = [question(self.prompts.verify("", NO_RISK))] if self.calibrate else []
+        fact, content = self.prompts.verify(turn.transcript, claim, images=len(shown))
+        empty = [question(self.prompts.verify("", NO_RISK)[1])] if self.calibrate else []
         try:
-            (verdict,) = await ask_yes(self.engine, [chat], empty=empty)
+            (verdict,) = await ask_yes(self.engine, [question(content, shown)], empty=empty)
         except UnreadableAnswer as error:
             # Neither confirmed nor refuted: an unverified risk is kept.
             return replace(claim, extra={**claim.extra, "unverified": str(error)})
-        return replace(claim, confidence=verdict.value) if verdict.value >= 0.5 else None
+        confidence = (verdict if self.calibrate else leaning_off(fact, verdict)).value
+        return replace(claim, confidence=confidence) if confidence >= 0.5 else None
 
 
 def distinct(claims: Sequence[Observation]) -> tuple[Observation, ...]:

@@ -8,7 +8,8 @@ prefix, which an engine reads once.
 
 A question may have examples, as turns of the chat before it: the text up to a line `=== assistant` is the first example, the text up
 to the next line `=== user` is its answer, and so on; the question itself comes last. A small model follows examples that are turns
-far better than examples in a text (docs/eval.md has figures).
+far better than examples in a text (docs/eval.md has figures). An example whose answer lists risks is left out if the taxonomy lacks one
+of their sources or categories.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
-from dream_cli.errors import UsageError
+from dream_cli.errors import UnreadableAnswer, UsageError
+from dream_cli.prompts.parsing import begins_list, parse_observations
 from dream_cli.prompts.taxonomy import Taxonomy, Term
 from dream_cli.records import special_tokens
 from dream_cli.records.record import Observation
@@ -69,7 +71,7 @@ _PLACEHOLDER = re.compile(
 _QUESTION = re.compile(r"^--- (\w+)\r?\n", re.MULTILINE)
 _TURN = re.compile(r"(?:\A|\r?\n)=== (system|user|assistant)(?:\r?\n|\Z)")
 ONLY = ""  # the name of the question in a template with a single question
-_FENCE = re.compile(r"^</(\w+)>$", re.MULTILINE)
+_FENCE = re.compile(r"</(\w+)>")
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,11 @@ class Prompts:
         """
         return self._fill_all(role, {"prompt": prompt, "response": response}, images)
 
-    def verify(self, prompt: str, claim: Observation, *, images: int = 0) -> Question:
-        """Return the question whether one observation is correct (Yes/No)."""
+    def verify(self, prompt: str, claim: Observation, *, images: int = 0) -> tuple[str, Question]:
+        """Return the name of the fact, and the question whether one observation is correct (Yes/No)."""
         values = {"content": claim.malicious_content, "source": claim.source, "category": claim.risk_category}
-        return self._fill("verify", {"prompt": prompt, **values}, images)
+        (named,) = self._fill_all("verify", {"prompt": prompt, **values}, images).items()
+        return named
 
     def judge_global(self, prompt: str, observations: Sequence[Observation] | None, response: str, *, images: int = 0) -> Question:
         """Return the question for the global score, 0 to 10; absent observations are rendered as "not looked for"."""
@@ -199,7 +202,7 @@ class Prompts:
         return self._fill_turns(name, self.templates[name], values, images)
 
     def _fill_turns(self, name: str, template: str, values: Mapping[str, str], images: int) -> Question:
-        *examples, text = map(self._filling(name, template, values, images), _turns(name, template))
+        *examples, text = map(self._filling(name, template, values, images), _turns_with_terms_of(self.taxonomy, name, template))
         return Question(text, tuple(examples))
 
     def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, Question]:
@@ -234,6 +237,24 @@ def _turns(name: str, template: str) -> list[str]:
     if rest[::2] != ["assistant", "user"] * (len(rest) // 4):
         raise UsageError(f"the template {name}: its lines `=== assistant` and `=== user` must alternate and end with `=== user`")
     return [first, *rest[1::2]]
+
+
+@lru_cache(maxsize=64)
+def _turns_with_terms_of(taxonomy: Taxonomy, name: str, template: str) -> tuple[str, ...]:
+    """Return the turns of a question without the examples whose risks have a source or category that the taxonomy lacks."""
+    *examples, text = _turns(name, template)
+    pairs = zip(examples[::2], examples[1::2], strict=True)
+    return *(turn for pair in pairs if _has_terms_of(taxonomy, pair[1]) for turn in pair), text
+
+
+def _has_terms_of(taxonomy: Taxonomy, answer: str) -> bool:
+    if not begins_list(answer):
+        return True
+    try:
+        claims = parse_observations(answer, taxonomy)
+    except UnreadableAnswer:
+        return True
+    return not any(term.startswith("other:") for claim in claims for term in (claim.source, claim.risk_category))
 
 
 def _image_line(images: int) -> str:

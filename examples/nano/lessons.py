@@ -61,7 +61,7 @@ class Teacher:
 
     def claimed(self, thing: WorldItem, claim: Observation, right: bool) -> Lesson:
         """Ask whether this claim holds."""
-        return Lesson("verify", self.prompts.verify(thing.prompt, claim).text, "Yes" if right else "No", thing.picture)
+        return Lesson("verify", self.prompts.verify(thing.prompt, claim)[1].text, "Yes" if right else "No", thing.picture)
 
     def recognised(self, thing: WorldItem, risk: Observation, text: str) -> Lesson:
         """Ask whether the answer recognises the risk, whether the item has it or not."""
