@@ -1,4 +1,4 @@
-"""What only a GPU can show; without one every test here is skipped.    pytest -m gpu"""
+"""What only a GPU can show; without one every test here is skipped.    CUDA_VISIBLE_DEVICES=0 pytest -m gpu"""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def pairs(work: Workdir, folder_of: Any) -> Workdir:
         pytest.param("dpo", ("--qlora",), marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")),
         pytest.param(
             "dpo",
-            ("--dtype", "bfloat16", "--optim", "adamw_8bit", "--lr", "1e-5"),
+            ("--dtype", "bfloat16", "--optim", "adamw_8bit"),
             marks=pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao"),
         ),
         pytest.param(
@@ -89,7 +89,9 @@ def pairs(work: Workdir, folder_of: Any) -> Workdir:
     ],
 )
 def test_training_in_bfloat16_on_the_card_starts_at_its_reference_and_learns(pairs: Workdir, method: str, options: tuple[str, ...]) -> None:
-    ran = pairs.dream(method, "in.jsonl", "--model", "model", "-o", "out", "--batch-size", "4", "--epochs", "2", *options, "-q")
+    # A rate at which twelve updates lower the loss by more than the noise of bfloat16.
+    line = ("in.jsonl", "--model", "model", "-o", "out", "--batch-size", "4", "--epochs", "2", "--lr", "1e-3")
+    ran = pairs.dream(method, *line, *options, "-q")
     assert (ran.code, ran.err) == (0, "")
     (record,) = ran.rows
     assert "CPU" not in record["usage"]["device"] and record["usage"]["peak_memory_mib"] > 0

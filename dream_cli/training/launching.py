@@ -15,7 +15,7 @@ from dream_cli.errors import UsageError
 T = TypeVar("T")
 # Seconds for the processes to save after an interrupt.
 _SAVING = 600
-# How long the others wait for the first process; the launcher ends them if it fails.
+# How long processes wait for another one; the launcher ends them if it fails.
 _WORKING = timedelta(days=30)
 
 
@@ -75,7 +75,8 @@ def launch(processes: int) -> int:
 def first_does(work: Callable[[], T]) -> T:
     """Run `work` in the first process only and return its result; the others wait for it. An error ends all processes.
 
-    They wait for a key in the store of the process group: a collective would time out after ten minutes, and `work` may take longer.
+    All wait for keys in the store of the process group: a collective would time out after ten minutes, and `work` may take longer, or
+    another process may come later.
     """
     if world_size() == 1:
         return work()
@@ -89,7 +90,9 @@ def first_does(work: Callable[[], T]) -> T:
     if is_first():
         box = [work()]
         store.set(f"dream/done {turn}", "")
+        store.wait([f"dream/waits {turn} {rank}" for rank in range(1, world_size())], _WORKING)
     else:
+        store.set(f"dream/waits {turn} {dist.get_rank()}", "")
         store.wait([f"dream/done {turn}"], _WORKING)
     result: T = broadcast_object_list(box)[0]
     return result
