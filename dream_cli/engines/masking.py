@@ -7,7 +7,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from urllib.parse import quote, quote_plus
@@ -23,7 +23,7 @@ MASK = "***"
 class Mask:
     """Replaces secrets in a text: each in all its spellings, in any case, and also its beginning of at least 8 characters."""
 
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def __call__(self, text: str) -> str:
         """Return the text with `***` for each secret."""
