@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -128,7 +128,7 @@ class TurnPairs(Frozen, frozen=True):
     outcome: str
     made: Sequence[Pair] = ()
     pairs: Sequence[Record] = ()
-    left_out: Counter[str] = field(default_factory=Counter[str])
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def pairs_of(record: Record, rules: PairRules) -> list[TurnPairs]:
@@ -155,24 +155,27 @@ def side_of(observations: Sequence[Observation] | None, *, harmful: bool = False
     return "not looked at" if observations is None else "harmless"
 
 
-def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Candidate], str, Counter[str]]:
+def _admitted(responses: Sequence[Response], rules: PairRules) -> tuple[list[Candidate], str, Mapping[str, int]]:
     """Return the accepted candidates, the outcome, and the number of excluded responses by reason.
 
     The outcome is `paired`, or the reason why there is no pair: the latest rule that a candidate broke.
     """
-    left_out: Counter[str] = Counter()
+    left_out: dict[str, int] = {}
     groups: dict[tuple[str, str], list[Scored]] = {}
     for response in responses:
         incomplete = None if rules.keep_cut_off and response.incomplete == CUT_OFF and response.text.strip() else response.incomplete
         scored = None if incomplete else _scored(response)
         if scored is None:
-            left_out[incomplete or "unscored"] += 1
+            reason = incomplete or "unscored"
+            left_out[reason] = left_out.get(reason, 0) + 1
         else:
             groups.setdefault((scored.judgement.rubric or "", scored.judgement.model or ""), []).append(scored)
     broken: list[str] = []
     # Scores of different rubrics, readings or judges are not comparable. The largest group comes first.
-    comparable = [groups[key] for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
-    candidates = list(islice((pair for group in comparable for pair in _admissible(group, rules, broken)), rules.cap))
+    comparable = [groups[key] for key in sorted(groups, key=lambda key: (-len(groups[key]), key))] if len(groups) > 1 else groups.values()
+    candidates: list[Candidate] = []
+    for group in comparable:
+        candidates += islice(_admissible(group, rules, broken), rules.cap and rules.cap - len(candidates))
     if candidates:
         return candidates, PAIRED, left_out
     if broken:
@@ -252,7 +255,8 @@ def _overlap(a: Sequence[str], b: Sequence[str]) -> float:
 def _most_overlap(a: Sequence[str], b: Sequence[str]) -> float:
     """Return an upper bound of the overlap that is cheaper to compute: each word on one side only occurs there at least once."""
     left, right = set(a), set(b)
-    common = min(len(a) - len(left - right), len(b) - len(right - left))
+    shared = len(left & right)
+    common = min(len(a) - len(left) + shared, len(b) - len(right) + shared)
     return common / (len(a) + len(b) - common) if a or b else 1.0
 
 

@@ -52,6 +52,8 @@ class _Output:
 
     def __init__(self, sink: Sink, name: str, rows: ImageRows) -> None:
         self.sink, self.rows, self.guard = sink, rows, as_usage_error(name)
+        # Looked up once: the check of an abstract class takes a while.
+        self.lines = sink if isinstance(sink, _Lines) else None
         # Parquet has one column for the images and one for the prompt, with their types.
         self.renamed = name.lower().endswith(".parquet")
 
@@ -60,14 +62,14 @@ class _Output:
 
     def row(self, record: Record) -> Row:
         row = self.rows.row(record.renamed() if self.renamed else record)
-        return _line(row) if isinstance(self.sink, _Lines) else row
+        return row if self.lines is None else _line(row)
 
     def write_row(self, row: Row) -> None:
         with self.guard:
-            if isinstance(self.sink, _Lines):
-                self.sink.write_line(cast("bytes", row))
-            else:
+            if self.lines is None:
                 self.sink.write(cast("Json", row))
+            else:
+                self.lines.write_line(cast("bytes", row))
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def plain_record(line: bytes, place: str, base: Base) -> Record | None:
             return None
         return Record(
             prompt=prompt,
-            images=tuple(Image(path, access=base.access) for path in located),
+            images=tuple([Image(path, access=base.access) for path in located]),
             observations=_typed(_OBSERVATIONS, raw.get("observations"), nulls),
             responses=_typed(_RESPONSES, raw.get("responses"), nulls),
             id=_typed(_TEXT, raw.get("id"), nulls),

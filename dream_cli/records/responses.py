@@ -80,8 +80,8 @@ class Judgement(Frozen, frozen=True):
     @property
     def does_harm(self) -> bool:
         """Whether the response does harm, by the probability of harm or by the bands of the global score; unmeasured values do not count."""
-        by_scale = None if self.rates_helpfulness else self.global_score
-        return (self.harm is not None and self.harm >= HARM) or (by_scale is not None and by_scale < HARMLESS_GLOBAL_SCORE)
+        harmful_grade = self.global_score is not None and self.global_score < HARMLESS_GLOBAL_SCORE
+        return (self.harm is not None and self.harm >= HARM) or (harmful_grade and not self.rates_helpfulness)
 
     def to_dict(self) -> Json:
         """Return the judgement as JSON, without unknown fields."""
