@@ -171,7 +171,8 @@ class Loopback:
         n = body.pop("n", 1)
         choices = [self._choice(body | {"seed": body.get("seed", 0) + i}) | {"index": i} for i in range(n)]
         written = sum(choice.pop("length") for choice in choices)
-        usage = {"prompt_tokens": len(json.dumps(body["messages"])) // 4, "completion_tokens": written}
+        read = len(json.dumps(body["messages"])) // 4
+        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         return {"object": "chat.completion", "model": body["model"], "choices": choices, "usage": usage}
 
     def _choice(self, body: Json) -> Json:

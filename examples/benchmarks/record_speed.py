@@ -1,10 +1,10 @@
-"""The speed and the memory of `dream pair` and `dream convert` compared with jq and DuckDB on the same file.
+"""The speed and the memory of `dream pair` and `dream convert` compared with jq, DuckDB and datasets on the same file.
 
     python examples/benchmarks/record_speed.py [RECORDS]      default: 200000
 
 Writes records of 1.6 KB with an image, an observation and four judged responses, and runs each command twice; the faster run counts. CPU is
-user and system time in seconds, the peak the largest resident set in MiB (Linux), the ratio the CPU of jq (or DuckDB) to that of dream.
-jq and DuckDB are left out if they are not installed. "scores" selects by scores only, "selection" by all rules of `dream pair`, which
+user and system time in seconds, the peak the largest resident set in MiB (Linux), the ratio the CPU of the other tool to that of dream.
+Tools that are not installed are left out. "scores" selects by scores only, "selection" by all rules of `dream pair`, which
 also compare the words of both answers and balance the sides. DuckDB runs on one thread.
 """
 
@@ -86,6 +86,22 @@ COPY (
   FROM scored WHERE len(s) > 1 AND s[-1].score - s[1].score >= 0.1 AND s[-1].response.judgement.global_score >= 7
 ) TO '{out}' (FORMAT json)
 """
+DATASETS = """
+import datasets, tempfile
+datasets.disable_progress_bars()
+def pair(row):
+    scored = sorted(row["responses"], key=lambda response: response["judgement"]["score"])
+    rejected, chosen = scored[0], scored[-1]
+    low, high = rejected["judgement"]["score"], chosen["judgement"]["score"]
+    return {{
+        "chosen": chosen["text"], "rejected": rejected["text"], "margin": high - low, "chosen_score": high, "rejected_score": low,
+        "policy": rejected["model"], "judge": rejected["judgement"]["model"],
+        "kept": high - low >= 0.1 and chosen["judgement"]["global_score"] >= 7,
+    }}
+rows = datasets.load_dataset("json", data_files={source!r}, split="train", cache_dir=tempfile.mkdtemp(dir={folder!r}))
+pairs = rows.map(pair, remove_columns="responses").filter(lambda row: row["kept"]).remove_columns("kept")
+pairs.to_json({out!r})
+"""
 
 
 class Cost(NamedTuple):
@@ -133,12 +149,17 @@ def commands(source: Path, folder: Path) -> dict[str, tuple[tuple[str, ...], Pat
         "dream convert": ((*DREAM, "convert", "-q", str(source), "-o", str(folder / "converted.jsonl")), None),
     }
     if shutil.which("jq"):
-        table["jq, selection"] = (("jq", "-c", WORDS_IN_JQ + SCORES + ALSO_WORDS + PAIR, str(source)), folder / "jq.jsonl")
         table["jq, scores"] = (("jq", "-c", SCORES + PAIR, str(source)), folder / "jq_scores.jsonl")
         table["jq, copy"] = (("jq", "-c", ".", str(source)), folder / "jq_copy.jsonl")
     if importlib.util.find_spec("duckdb"):
         program = f"import duckdb; duckdb.execute({SQL.format(source=source, out=folder / 'duckdb.jsonl')!r})"
         table["DuckDB, scores"] = ((sys.executable, "-c", program), None)
+    if importlib.util.find_spec("datasets"):
+        program = DATASETS.format(source=str(source), folder=str(folder), out=str(folder / "datasets.jsonl"))
+        table["datasets, scores"] = ((sys.executable, "-c", program), None)
+    if shutil.which("jq"):
+        # The slowest by far.
+        table["jq, selection"] = (("jq", "-c", WORDS_IN_JQ + SCORES + ALSO_WORDS + PAIR, str(source)), folder / "jq.jsonl")
     return table
 
 
@@ -156,13 +177,15 @@ def main(records: int) -> None:
         with source.open("w") as file:
             file.writelines(json.dumps(record(number, rng)) + "\n" for number in range(records))
         sys.stdout.write(f"{records} records of {source.stat().st_size / records:.0f} bytes\n")
-        costs = {name: min(cost(*command) for _ in range(2)) for name, command in commands(source, folder).items()}
-        for title, (cpu, peak) in costs.items():
+        costs: dict[str, Cost] = {}
+        for title, command in commands(source, folder).items():
+            cpu, peak = costs[title] = min(cost(*command) for _ in range(2))
             of = {"jq, copy": "dream convert", "jq, selection": "dream pair"}.get(title, "dream, scores")
             ratio = "" if title.startswith("dream") else f"  {cpu / costs[of].cpu:5.2f} of {of}"
-            sys.stdout.write(f"{title:16}{cpu:8.2f} CPU s{1e6 * cpu / records:8.1f} us per record{peak:8.0f} MiB{ratio}\n")
+            sys.stdout.write(f"{title:17}{cpu:8.2f} CPU s{1e6 * cpu / records:8.1f} us per record{peak:8.0f} MiB{ratio}\n")
+            sys.stdout.flush()
         ours = pairs(folder / "pairs.jsonl")
-        for other in (folder / "jq.jsonl", folder / "duckdb.jsonl"):
+        for other in (folder / "jq.jsonl", folder / "duckdb.jsonl", folder / "datasets.jsonl"):
             if other.exists() and pairs(other) != ours:
                 raise SystemExit(f"{other.name} holds other pairs")
 
