@@ -38,6 +38,7 @@ def test_the_bar_shows_count_loss_accuracy_rate_and_time_left_in_80_columns(monk
     began = bar.began
     monkeypatch.setattr("dream_cli.training.reporting.time.monotonic", lambda: began + 10)
     bar.on_log(None, state(10234), None, logs=LOGS)
+    bar.on_log(None, state(10234), None, logs={"eval_loss": 0.5})  # of an evaluation: the metrics of the last step stay
     bar.bar.refresh()
     bar.on_train_end(None, state(10234), None)
     shown = [line for line in re.split(r"[\r\n]|\x1b\[[\d;?]*[A-Za-z]", screen.getvalue()) if "10234" in line]

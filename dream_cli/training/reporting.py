@@ -71,7 +71,9 @@ def progress_bar(name: str, rows_per_step: int) -> Any:
             self.bar.start()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in _IN_BAR if logs and metric in logs]
+            if not logs or "loss" not in logs:
+                return  # of an evaluation, or the summary at the end
+            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in _IN_BAR if metric in logs]
             rate = (state.global_step - self.first) * rows_per_step / max(time.monotonic() - self.began, 1e-9)
             self.bar.update(self.task, completed=state.global_step, metrics=" ".join([*metrics, f"{rate:.1f} rows/s"]))
 
@@ -94,10 +96,10 @@ def progress_lines(name: str, rows_per_step: int) -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             now = time.monotonic()
-            if now - self.last < SECONDS:
+            if now - self.last < SECONDS or not logs or "loss" not in logs:
                 return
             self.last = now
-            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS[:3] if logs and metric in logs]
+            metrics = [f"{title} {logs[metric]:.3f}" for metric, title in PANELS[:3] if metric in logs]
             rate = (state.global_step - self.first) * rows_per_step / (now - self.began)
             report(f"{name}: " + ", ".join([f"step {state.global_step} of {state.max_steps}", *metrics, f"{rate:.1f} rows per second"]))
 
