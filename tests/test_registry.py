@@ -6,13 +6,14 @@ import asyncio
 import importlib.util
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dream_cli.engines import registry
+from dream_cli.engines import batching, registry
 from dream_cli.engines.batching import Batcher, More
 from dream_cli.engines.protocol import EngineSpec
 from dream_cli.engines.registry import open_engine
@@ -126,6 +127,28 @@ def test_what_waits_together_runs_together() -> None:
     run = Recorder()
     assert batched(run, [("a", 1), ("b", 2), ("a", 3), ("a", 4), ("a", 5), ("a", 6)]) == [10, 20, 30, 40, 50, 60]
     assert run.batches == [("a", [1, 3, 4, 5]), ("b", [2]), ("a", [6])]
+
+
+def test_a_batch_begins_when_nothing_more_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Arrivals(threading.Condition):
+        """Items arrive one after the other while a batch is awaited, in more time than the wait for the first one."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout is None or not late:
+                return super().wait(timeout)
+            time.sleep(2 * timeout)
+            batcher._waiting.append(late.pop())
+            return True
+
+    async def whole() -> None:
+        await batcher.submit("a", 0)
+        await batcher.close()
+
+    run, late = Recorder(), [batching._Job("a", item) for item in (3, 2, 1)]
+    monkeypatch.setattr(batching, "Condition", Arrivals)
+    batcher = Batcher(run, 8)
+    asyncio.run(whole())
+    assert run.batches == [("a", [0, 1, 2, 3])]
 
 
 def test_a_batch_is_the_oldest_item_and_those_nearest_to_it_in_length() -> None:

@@ -6,7 +6,6 @@ A model that answers continuously takes more requests while the batch runs, in t
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
@@ -84,12 +83,15 @@ class Batcher:
             self._running = False
 
     def _take(self) -> list[_Job]:
-        """Wait for a job, then briefly for more; return the next batch, empty once closed."""
+        """Wait for a job, then as long as more arrive, each within `linger` seconds; return the next batch, empty once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            until = time.monotonic() + self._linger
             most = self._size * self._multiple(self._waiting[0].key) if self._waiting else 0
-            self._changed.wait_for(lambda: len(self._waiting) >= most or self._closed, until - time.monotonic())
+            # The questions about one record are submitted one after the other; a pass over some of them would read the record twice.
+            arrived = 0
+            while arrived < len(self._waiting) < most and not self._closed:
+                arrived = len(self._waiting)
+                self._changed.wait(self._linger)
             if not self._waiting:
                 return []
             self._running = True
