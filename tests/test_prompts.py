@@ -147,6 +147,12 @@ def test_the_prompt_of_the_policy_takes_no_examples(tmp_path: Path) -> None:
         Prompts.load(tmp_path)
 
 
+def test_the_check_of_a_risk_takes_one_question(tmp_path: Path) -> None:
+    (tmp_path / "verify.txt").write_text("--- harm\n{content}?\n--- risk\n{content}?\n")
+    with pytest.raises(UsageError, match="verify has several questions"):
+        Prompts.load(tmp_path)
+
+
 def test_the_examples_of_a_risk_are_balanced_and_hold_no_data() -> None:
     for role in ("observe_text", "observe_joint", "observe_image", "judge_harm"):
         examples = OURS.questions(role, "Hello", "Hi", images=1)["risk"].examples

@@ -97,6 +97,8 @@ class Prompts:
     def __post_init__(self) -> None:
         for name, template in self.templates.items():
             turns = [_turns(name, text) for text in _questions(template).values()]
+            if name == "verify" and len(turns) > 1:
+                raise UsageError("the template verify has several questions (lines `--- NAME`); it takes one")
             if name == "respond_observed" and len(turns[0]) > 1:
                 raise UsageError(f"the template {name} is the policy's prompt, which takes no examples (lines `=== assistant`)")
 
