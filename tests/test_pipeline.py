@@ -51,7 +51,8 @@ def test_the_user_s_own_line(work: Workdir, teacher: Loopback) -> None:
     assert judged.code == 0, judged.err
     (row,) = judged.rows
     assert row["mine"] == 7
-    assert row["observations"] == [RISK | {"confidence": 0.75}]
+    # The odds of a Yes of 0.75, times 0.59 / 0.41, because a claim counts from 0.41 (facts.LEANING).
+    assert row["observations"] == [RISK | {"confidence": 0.811927}]
     judgement = row["responses"][0]["judgement"]
     assert judgement["global_score"] == 8.5
     assert judgement["recognised"] == [0.75]

@@ -265,7 +265,7 @@ def test_nested_brackets_of_a_teacher_are_an_unreadable_answer(work: Workdir, br
     def answer(body: Json) -> str:
         if "response_format" not in body:
             return "Yes"  # there is a risk; the list of risks has a schema
-        return brackets if "colour" in body["messages"][0]["content"] else json.dumps([OBSERVED])
+        return brackets if "colour" in body["messages"][-1]["content"] else json.dumps([OBSERVED])
 
     with Loopback(reply=answer, tokens=lambda body: [[(answer(body), 1.0)]]) as server:
         ran = work.dream("disentangle", "in.jsonl", "--mode", "text", "--no-verify", "--base-url", server.url)
