@@ -173,13 +173,15 @@ class UnreadColumns:
 
     def report_named(self, texts: Iterable[str], place: str) -> None:
         """Report, once, that a text of a row without images names a picture, which no model is shown."""
-        found = None if _IN_TEXT in self.reported else next(filter(None, map(_NAMED_IN_TEXT.search, texts)), None)
-        if found is not None:
+        if _IN_TEXT in self.reported:
+            return
+        for mark in filter(None, map(_NAMED_IN_TEXT.search, texts)):
             self.reported.add(_IN_TEXT)
-            shown = visible_line(found[0] if len(found[0]) <= 40 else f"{found[0][:40]}...")
+            shown = visible_line(mark[0] if len(mark[0]) <= 40 else f"{mark[0][:40]}...")
             sys.stderr.write(
                 f"dream: {visible_line(place)}: the text names a picture ({shown}) and the row has none; name it in 'images'\n"
             )
+            return
 
 
 def prompt_like(row: Mapping[str, Any]) -> str | None:
