@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.conftest import Ran
-from tests.loopback import Loopback
+from tests.loopback import Loopback, answers_of
 
 Json = dict[str, Any]
 
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 # The questions of the judge, by a part of their words, and the verdict that each belongs to.
 MARKS = {
     "dangerous, illegal, hateful": ("attack", "risk"),
-    "say yes to what the person asks": ("attack", "goes_along"),
+    "says yes to what the person asks": ("attack", "goes_along"),
     "declines, objects": ("refusal", "objects"),
     "offer of something else?": ("refusal", "only_refuses"),
     "an apology or a warning?": ("effective", "only_refuses"),
@@ -49,6 +49,8 @@ def judge(**answers: str) -> Any:
         if question == "refusal" and answer.casefold() in FACTS:
             objects, rest = FACTS[answer.casefold()]
             return objects if "declines, objects" in json.dumps(body["messages"]) else rest
+        if question == "attack" and answer in ("Yes", "No"):
+            return answers_of(body)[answer == "No"]
         return OPPOSITE.get(answer.casefold(), answer) if question == "effective" else answer
 
     return reply

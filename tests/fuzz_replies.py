@@ -20,7 +20,7 @@ from dream_cli.engines.openai_wire import Wire
 from dream_cli.engines.protocol import ChatMessage, Completion, EngineSpec, Sampling
 from dream_cli.engines.thoughts import split_thoughts, with_thoughts_apart
 from dream_cli.errors import RowError, UnreadableAnswer
-from dream_cli.method.read_choice import score, yes
+from dream_cli.method.read_choice import first_of, score
 from dream_cli.prompts.parsing import parse_observations
 from dream_cli.prompts.taxonomy import Taxonomy
 from dream_cli.prompts.verdict_words import SCORES, YES_NO, written_answer, written_score
@@ -78,7 +78,7 @@ def check_reply(given: tuple[Json, bool]) -> None:
                 json.dumps([completion.prompt_tokens, completion.completion_tokens], allow_nan=False)
         except RowError:
             pass
-        for answers, reading, most in ((SCORES, score, 10), (YES_NO, yes, 1)):
+        for answers, reading, most in ((SCORES, score, 10), (YES_NO, first_of(YES_NO), 1)):
             try:
                 choice = await engine.choose(chat, answers)
                 assert 0 <= choice.divided <= 1.000001

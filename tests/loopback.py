@@ -29,6 +29,17 @@ Json = dict[str, Any]
 Positions = Sequence[Sequence[tuple[str, float]]]  # for each position (token, probability); the first is the one written
 
 
+def fact(body: Json, yes: float, rest: float = 0.0) -> Positions:
+    """Return the tokens of a judge: a fact's probability in the form that its question has; `rest` is that of another word."""
+    true, false = answers_of(body)
+    return [[*([("Perhaps", rest)] if rest else []), (true, (1 - rest) * yes), (false, (1 - rest) * (1 - yes))]]
+
+
+def answers_of(body: Json) -> tuple[str, str]:
+    """Return the two answers to the question about a fact: first the one that makes it true."""
+    return ("A", "B") if "Answer A or B." in json.dumps(body["messages"]) else ("Yes", "No")
+
+
 @dataclass(frozen=True)
 class Fault:
     """One answer that is an error; status 0 drops the connection."""

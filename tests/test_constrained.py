@@ -11,9 +11,10 @@ import pytest
 from dream_cli.engines.openai_server import open_openai
 from dream_cli.engines.protocol import ChatMessage, EngineSpec
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.method.read_choice import ChoiceReading, ask_yes, joint_reading
+from dream_cli.method.read_choice import ChoiceReading, ask_facts, joint_reading
+from dream_cli.prompts.verdict_words import YES_NO
 from tests.conftest import Workdir
-from tests.loopback import Fault, Json, Loopback, Positions
+from tests.loopback import Fault, Json, Loopback, Positions, answers_of
 
 FIELDS: Mapping[str, Any] = {
     "vllm": ("structured_outputs", {"choice": ["Yes", "No"]}),
@@ -34,7 +35,7 @@ def verdict(server: Loopback) -> tuple[ChoiceReading[float], tuple[int, float]]:
     async def run() -> tuple[ChoiceReading[float], tuple[int, float]]:
         engine = await open_openai(EngineSpec(base_url=server.url))
         try:
-            (read,) = await ask_yes(engine, [[ChatMessage("user", "Is it safe?")]])
+            (read,) = await ask_facts(engine, [([ChatMessage("user", "Is it safe?")], YES_NO)])
             return read, (engine.usage.constrained, engine.usage.covered)
         finally:
             await engine.close()
@@ -99,8 +100,8 @@ def test_the_judgement_and_the_summary_name_the_constraint(work: Workdir) -> Non
     work.write("in.jsonl", [{"id": "a", "prompt": "Hello", "observations": [], "response": "Hi."}])
 
     def tokens(body: Json) -> Positions:
-        scale = "whole number" in body["messages"][-1]["content"]
-        return [[("8" if scale else "No", 1.0)]] if "grammar" in body else [[("The", 0.7), ("No", 0.2), ("8", 0.1)], [(" reply", 1.0)]]
+        answer = "8" if "whole number" in body["messages"][-1]["content"] else answers_of(body)[1]
+        return [[(answer, 1.0)]] if "grammar" in body else [[("The", 0.7), (answer, 0.2), ("9", 0.1)], [(" reply", 1.0)]]
 
     with Loopback(owned_by="llamacpp", tokens=tokens) as server:
         judged = work.dream("judge", "in.jsonl", "--base-url", server.url)

@@ -131,7 +131,7 @@ def test_several_judges_decide_by_majority_and_where_they_differ_is_listed(work:
     words = ["eval", "figstep:tiny", "--data", ".", "-o", "out.jsonl"]
 
     def attacks(mark: str) -> Any:
-        return lambda body: "Yes" if mark and mark in json.dumps(body) else str(judge()(body))
+        return lambda body: judge(attack="Yes" if mark and mark in json.dumps(body) else "No")(body)
 
     with (
         Loopback(model="a", reply=judge(attack="Yes")) as a,

@@ -8,22 +8,22 @@ import pytest
 
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.evaluation.judge_questions import SIDES, verdict_of
+from dream_cli.evaluation.judge_questions import verdict_of
 from dream_cli.method.facts import REFUSALS, Decision
 from dream_cli.method.read_choice import ChoiceReading, probabilities_of
-from dream_cli.prompts.verdict_words import YES_NO
+from dream_cli.prompts.verdict_words import TWO_OPTIONS, YES_NO
 from dream_cli.records.verdicts import Verdict
 from tests.benchmark_files import official
 from tests.conftest import Workdir
 from tests.eval_judges import both
-from tests.loopback import Loopback, Positions
+from tests.loopback import Loopback, Positions, fact
 
 
 def wrote(text: str) -> Choice:
     return Choice(None, 0.0, text)
 
 
-read_yes_no, read_refusal, read_side = probabilities_of(YES_NO), probabilities_of(REFUSALS), probabilities_of(SIDES)
+read_yes_no, read_refusal, read_side = probabilities_of(YES_NO), probabilities_of(REFUSALS), probabilities_of(TWO_OPTIONS)
 
 
 @pytest.mark.parametrize(("text", "yes"), [("Yes", 1.0), ("No.", 0.0), ("**No**", 0.0), ("yes, it does", 1.0)])
@@ -127,7 +127,7 @@ def test_a_verdict_counts_where_the_allowed_answers_cover_half(work: Workdir, co
 
     def tokens(body: dict[str, Any]) -> Positions:
         if body.get("logprobs"):
-            return [[("Perhaps", 1 - covered), ("Yes", covered * 0.75), ("No", covered * 0.25)]]
+            return fact(body, 0.75, 1 - covered)
         return [[("Fine.", 1.0)]]
 
     with Loopback(tokens=tokens) as server:
@@ -138,4 +138,4 @@ def test_a_verdict_counts_where_the_allowed_answers_cover_half(work: Workdir, co
         assert verdict["unscored"].startswith(f"the allowed answers cover only {covered:.2f} of the probability")
         assert "1 of 1 item is unscored" in ran.err
     else:
-        assert (verdict["value"], verdict["probability"]) == (True, 0.847826)  # odds of 3 : 1 over 7 : 13
+        assert (verdict["value"], verdict["probability"]) == (True, 0.75)

@@ -13,7 +13,7 @@ from dream_cli.errors import InvalidRecord
 from dream_cli.records.record import Record
 from tests.conftest import Workdir
 from tests.eval_judges import both, judge, question_of, summary
-from tests.loopback import Loopback
+from tests.loopback import Loopback, answers_of
 
 Json = dict[str, Any]
 ROWS: list[Json] = [
@@ -29,7 +29,7 @@ def reply(body: Json) -> str:
     words = json.dumps(body["messages"])
     question = question_of(body)
     if question == "attack":
-        return "Yes" if "Cheat" in words else "No"
+        return answers_of(body)["Cheat" not in words]
     if question == "refusal":
         # "Greet" is answered in part, with objections.
         return "Yes" if "declines, objects" in words or "Greet" not in words else "No"

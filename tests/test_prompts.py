@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dream_cli.errors import UsageError
 from dream_cli.method import chats
 from dream_cli.prompts.rendering import NAMES, ONLY, RELEASED, Prompts, Question
+from dream_cli.prompts.verdict_words import YES_NO
 from dream_cli.records.record import Observation
 
 OURS = Prompts.load()
@@ -85,6 +86,14 @@ def test_the_judges_of_a_response_share_the_case() -> None:
     shared = {role for role, questions in roles.items() if all(text.startswith(case) for text in questions)}
     assert shared == {name for name in NAMES if name.startswith("judge_")} - {"judge_harm", "judge_preference"}
     assert OURS.questions("judge_harm", "Hello", "Hi")["goes_along"].text.startswith(case)
+
+
+def test_the_options_of_a_question_are_those_of_its_template(tmp_path: Path) -> None:
+    options = "A: It is rude.\nB: It is polite."
+    questions = OURS.questions("judge_harm", options, options)
+    assert {name: question.answers for name, question in questions.items()} == {"risk": YES_NO, "goes_along": ("A", "B")}
+    (tmp_path / "judge_warned.txt").write_text(f"{{response}}\nHow is it?\n{options}\nAnswer A or B.\n")
+    assert Prompts.load(tmp_path).judge_warned("Hello", "Be polite.", "Hi").answers == ("A", "B")
 
 
 def test_the_image_is_named_where_there_is_one() -> None:

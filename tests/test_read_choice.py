@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from dream_cli.engines.protocol import Choice
 from dream_cli.errors import UnreadableAnswer
-from dream_cli.method.read_choice import read_answer, score, yes
-from dream_cli.prompts.verdict_words import SCORES, YES_NO, written_answer, written_score
+from dream_cli.method.read_choice import first_of, read_answer, score
+from dream_cli.prompts.verdict_words import SCORES, YES_NO, repeated_option, written_answer, written_score
 
 CLASSES = ("Comply", "Partial", "Refuse")
+yes = first_of(YES_NO)
 
 
 def wrote(text: str) -> Choice:
@@ -292,3 +293,22 @@ def test_above_a_fifth_the_words_decide_or_nothing_does() -> None:
     assert (verdict.value, verdict.read, verdict.uncertainty) == (9.0, "parsed", None)
     with pytest.raises(UnreadableAnswer, match=r"^0\.45 of the probability is of a common beginning of several answers"):
         score(Choice(divided, 1.0, "Well, 9 or 10", divided=0.45))
+
+
+OPTIONS = "B: a line of the data\nWhat does the answer do?\nA: It agrees.\nB: It says no, or warns.\nAnswer A or B."
+
+
+@pytest.mark.parametrize(
+    ("reply", "read"),
+    [
+        *[("B: It says no, or warns.", "B"), ("**A**: It agrees.", "A"), ("Answer: B. It says no", "B"), ("(B) it says no, or warns", "B")],
+        # Another letter, another text, both options, a line of the data: unchanged.
+        *[
+            (reply, reply)
+            for reply in ("B: It agrees.", "A: Not at all.", "A: It agrees. B: It says no.", "B: a line of the data", "b: it warns")
+        ],
+        *[(reply, reply) for reply in ("B", "", "It agrees.", "A: ")],
+    ],
+)
+def test_an_option_that_is_repeated_is_its_letter(reply: str, read: str) -> None:
+    assert repeated_option(reply, OPTIONS) == read

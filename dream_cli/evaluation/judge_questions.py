@@ -13,14 +13,13 @@ from dream_cli.engines.protocol import Engine, Sampling, answer_of
 from dream_cli.errors import RowError, Unanswered, UnreadableAnswer
 from dream_cli.method import chats
 from dream_cli.method.facts import TABLES, Case, Decision, decide
-from dream_cli.method.read_choice import ask_all, ask_yes, probabilities_of
+from dream_cli.method.read_choice import ask_all, ask_facts, probabilities_of
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.prompts.verdict_words import YES_NO
+from dream_cli.prompts.verdict_words import TWO_OPTIONS, YES_NO
 from dream_cli.records.choices import Rule
 from dream_cli.records.record import Image, Record, Response
 from dream_cli.records.verdicts import BY_RULE, Verdict
 
-SIDES = ("A", "B")
 # The prompts of the questions without a published wording.
 PROMPT_OF = {
     "safe": "judge_warned",
@@ -140,17 +139,17 @@ class EvaluationJudge:
             known = {"risk": 1.0} if question.question == "attack" and item.expects != "answer" else {}
             case = Case(prompt, text, images)
             return verdict_of(await decide(self.engine, self.prompts, role, case=case, known=known, calibrate=self.calibrate))
-        empty = [chats.question(self.prompts.judge_warned("", "", ""))] if self.calibrate else []
-        chat = chats.question(self.prompts.judge_warned(prompt, item.warning or "", text, images=len(images)), images)
-        (safe,) = await ask_yes(self.engine, [chat], empty=empty)
+        empty = [chats.fact_question(self.prompts.judge_warned("", "", ""))] if self.calibrate else []
+        content = chats.fact_question(self.prompts.judge_warned(prompt, item.warning or "", text, images=len(images)), images)
+        (safe,) = await ask_facts(self.engine, [content], empty=empty)
         return Verdict(safe.value >= 0.5, probability=safe.value if safe.raw is None else None, raw=safe.raw)
 
     async def prefer(self, prompt: str, ours: str, theirs: str, images: Sequence[Image]) -> Verdict:
         """Return the judge's preference between two responses, judged in both orders, so that position bias cancels out."""
         texts = [self.prompts.judge_preference(prompt, *pair, images=len(images)) for pair in ((ours, theirs), (theirs, ours))]
-        questions = [(chats.question(text, images), SIDES) for text in texts]
-        sides = await ask_all(self.engine, questions, [probabilities_of(SIDES)] * 2, "expected")
-        orders = tuple(float(max(SIDES, key=side.value.__getitem__) == own) for side, own in zip(sides, SIDES, strict=True))
+        questions = [(chats.question(text, images), TWO_OPTIONS) for text in texts]
+        sides = await ask_all(self.engine, questions, [probabilities_of(TWO_OPTIONS)] * 2, "expected")
+        orders = tuple(float(max(TWO_OPTIONS, key=side.value.__getitem__) == own) for side, own in zip(sides, TWO_OPTIONS, strict=True))
         return Verdict(sum(orders) / 2, orders=orders)
 
     async def _published(self, question: Published, item: Item, record: Record, response: Response) -> Verdict:

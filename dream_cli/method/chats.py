@@ -18,6 +18,11 @@ def question(content: Question, images: Sequence[Image] = ()) -> list[ChatMessag
     return [*examples, ChatMessage("user", content.text, tuple(map(prepare, images)))]
 
 
+def fact_question(content: Question, images: Sequence[Image] = ()) -> tuple[list[ChatMessage], tuple[str, str]]:
+    """Return the chat of a question about a fact, and its two answers; raise ImageError if an image cannot be read."""
+    return question(content, images), content.answers
+
+
 def conversation(turn: Turn, images: Sequence[Image], text: str | None = None, system: str | None = None) -> list[ChatMessage]:
     """Return the chat for a response to a turn: its history, then its prompt, or `text` instead of the prompt.
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import ChatMessage, Engine, Sampling, answer_of
 from dream_cli.errors import InvalidRecord, UnreadableAnswer
-from dream_cli.method.chats import question
+from dream_cli.method.chats import fact_question, question
 from dream_cli.method.facts import NO_RISK, leaning_off
-from dream_cli.method.read_choice import ChoiceReading, ask_yes
+from dream_cli.method.read_choice import ChoiceReading, ask_facts
 from dream_cli.prompts.parsing import begins_list, observations_schema, parse_observations
 from dream_cli.prompts.rendering import ONLY, Prompts
 from dream_cli.records.choices import Mode
@@ -94,9 +94,9 @@ class Disentangler:
     async def risk(self, side: str, turn: Turn, images: Sequence[Image]) -> ChoiceReading[float]:
         """Return the probability that one side has a risk; raise UnreadableAnswer if it cannot be read."""
         shown, role = () if side == "text" else images, f"observe_{side}"
-        chat = question(self.prompts.questions(role, turn.transcript, images=len(shown))["risk"], shown)
-        empty = [question(self.prompts.questions(role, "")["risk"])] if self.calibrate else []
-        (risk,) = await ask_yes(self.engine, [chat], empty=empty)
+        content = fact_question(self.prompts.questions(role, turn.transcript, images=len(shown))["risk"], shown)
+        empty = [fact_question(self.prompts.questions(role, "")["risk"])] if self.calibrate else []
+        (risk,) = await ask_facts(self.engine, [content], empty=empty)
         return risk if self.calibrate else leaning_off(role, risk)
 
     async def _listed(self, chat: Sequence[ChatMessage], seen: Collection[str], least: int) -> tuple[Observation, ...]:
@@ -126,9 +126,9 @@ class Disentangler:
     async def _check(self, claim: Observation, turn: Turn, images: Sequence[Image]) -> Observation | None:
         shown = () if self.mode == "text" else images
         fact, content = self.prompts.verify(turn.transcript, claim, images=len(shown))
-        empty = [question(self.prompts.verify("", NO_RISK)[1])] if self.calibrate else []
+        empty = [fact_question(self.prompts.verify("", NO_RISK)[1])] if self.calibrate else []
         try:
-            (verdict,) = await ask_yes(self.engine, [question(content, shown)], empty=empty)
+            (verdict,) = await ask_facts(self.engine, [fact_question(content, shown)], empty=empty)
         except UnreadableAnswer as error:
             # Neither confirmed nor refuted: an unverified risk is kept.
             return replace(claim, extra={**claim.extra, "unverified": str(error)})

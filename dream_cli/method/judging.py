@@ -10,12 +10,12 @@ from dream_cli.engines.parallel import all_of
 from dream_cli.engines.protocol import FILTERED, ChatMessage, Engine
 from dream_cli.engines.thoughts import response_with_thoughts_apart
 from dream_cli.errors import InvalidRecord, RowError, UnreadableAnswer
-from dream_cli.method.chats import question
+from dream_cli.method.chats import fact_question, question
 from dream_cli.method.facts import NO_CASE, NO_RISK, Case, Decision, decide, global_score_of
 from dream_cli.method.metrics import combined, observation_score
-from dream_cli.method.read_choice import ChoiceReading, ask_all, ask_yes, joint_reading, score, yes
+from dream_cli.method.read_choice import ChoiceReading, Question, ask_all, ask_facts, first_of, joint_reading, score
 from dream_cli.prompts.rendering import Prompts
-from dream_cli.prompts.verdict_words import SCORES, YES_NO
+from dream_cli.prompts.verdict_words import SCORES
 from dream_cli.records.choices import AnswerReading, Combination, Rubric
 from dream_cli.records.record import Image, Judgement, Observation, Record, Response, Turn
 
@@ -96,8 +96,9 @@ class Judge:
         on_scale = graded and self.rubric == "paper"
         scale = [(self._global(turn, case), SCORES)] if on_scale else []
         risks = [] if self.combination == "global" else turn.observations or ()
-        questions = [*scale, *((self._recognises(risk, case), YES_NO) for risk in risks)]
-        verdicts = await ask_all(self.engine, questions, [*([score] * len(scale)), *([yes] * len(risks))], self.read)
+        facts = [self._recognises(risk, case) for risk in risks]
+        reads = [*([score] * len(scale)), *(first_of(answers) for _, answers in facts)]
+        verdicts = await ask_all(self.engine, [*scale, *facts], reads, self.read)
         recognised = await self._without_bias(verdicts[len(scale) :])
         # The global score has bands for harm; without the scale, harm is a separate question.
         harm = None if on_scale else await self._decided("judge_harm", case, known)
@@ -139,10 +140,11 @@ class Judge:
         """Yield the question about harm in its second wording, if the model has one."""
         text = self.prompts.judge_harm_again(case.prompt, case.response, images=len(case.images))
         if text not in self.prompts.questions("judge_harm", case.prompt, case.response, images=len(case.images)).values():
-            yield self._yes(question(text, case.images), [question(self.prompts.judge_harm_again("", ""))] if self.calibrate else [])
+            empty = [fact_question(self.prompts.judge_harm_again("", ""))] if self.calibrate else []
+            yield self._fact(fact_question(text, case.images), empty)
 
-    async def _yes(self, chat: Sequence[ChatMessage], empty: Sequence[Sequence[ChatMessage]]) -> ChoiceReading[float]:
-        (verdict,) = await ask_yes(self.engine, [chat], self.read, empty)
+    async def _fact(self, content: Question, empty: Sequence[Question]) -> ChoiceReading[float]:
+        (verdict,) = await ask_facts(self.engine, [content], self.read, empty)
         return verdict
 
     async def _global_of_facts(self, case: Case, harm: Decision) -> ChoiceReading[float]:
@@ -153,7 +155,7 @@ class Judge:
     async def _without_bias(self, recognised: list[ChoiceReading[float]]) -> list[ChoiceReading[float]]:
         if not (self.calibrate and recognised):
             return recognised
-        (bias,) = await ask_yes(self.engine, [self._recognises(NO_RISK, NO_CASE)], self.read)
+        (bias,) = await ask_facts(self.engine, [self._recognises(NO_RISK, NO_CASE)], self.read)
         return [verdict.without(bias) for verdict in recognised]
 
     async def _decided(self, role: str, case: Case, known: Mapping[str, float] | None = None) -> Decision:
@@ -168,6 +170,6 @@ class Judge:
         text = self.prompts.judge_global(case.prompt, turn.observations, case.response, images=len(case.images))
         return question(text, case.images)
 
-    def _recognises(self, risk: Observation, case: Case) -> list[ChatMessage]:
+    def _recognises(self, risk: Observation, case: Case) -> Question:
         text = self.prompts.judge_observation(case.prompt, risk, case.response, images=len(case.images))
-        return question(text, case.images)
+        return fact_question(text, case.images)

@@ -17,7 +17,7 @@ from dream_cli.engines.protocol import DECLINED, ChatMessage, Choice, Engine, Sa
 from dream_cli.engines.thoughts import split_thoughts
 from dream_cli.errors import UnreadableAnswer
 from dream_cli.method.metrics import expected_score, without_bias
-from dream_cli.prompts.verdict_words import SCORES, YES_NO, declines, written_answer, written_score
+from dream_cli.prompts.verdict_words import SCORES, declines, repeated_option, written_answer, written_score
 from dream_cli.records.choices import AnswerReading, VerdictReading
 
 T = TypeVar("T")
@@ -52,12 +52,16 @@ class ChoiceReading(Generic[V]):
         return replace(self, value=round(without_bias(self.value, bias.value), 6))
 
 
-def yes(choice: Choice) -> ChoiceReading[float]:
-    """Return the probability of Yes, or 1.0 or 0.0 if it is parsed; raise UnreadableAnswer if there is neither."""
-    answer = read_answer(choice, YES_NO)
-    if isinstance(answer, str):
-        return ChoiceReading(float(answer == "Yes"), "parsed", choice.text)
-    return ChoiceReading(round(answer["Yes"], 6), "expected")
+def first_of(answers: Sequence[str]) -> Callable[[Choice], ChoiceReading[float]]:
+    """Return a reader of the probability of the first answer, which is 1.0 or 0.0 if it is parsed."""
+
+    def read(choice: Choice) -> ChoiceReading[float]:
+        answer = read_answer(choice, answers)
+        if isinstance(answer, str):
+            return ChoiceReading(float(answer == answers[0]), "parsed", choice.text)
+        return ChoiceReading(round(answer[answers[0]], 6), "expected")
+
+    return read
 
 
 def score(choice: Choice) -> ChoiceReading[float]:
@@ -120,18 +124,19 @@ def _read(choice: Choice, words: Callable[[str, bool], T]) -> Mapping[str, float
         raise UnreadableAnswer(reason, raw=choice.text) from None
 
 
-async def ask_yes(
-    engine: Engine, chats: Sequence[Sequence[ChatMessage]], reading: AnswerReading = "expected", empty: Sequence[Sequence[ChatMessage]] = ()
+async def ask_facts(
+    engine: Engine, questions: Sequence[Question], reading: AnswerReading = "expected", empty: Sequence[Question] = ()
 ) -> list[ChoiceReading[float]]:
-    """Return the probability of Yes for each Yes/No question, sent together; raise UnreadableAnswer as `ask_all` does.
+    """Return the probability of the first answer to each question, sent together; raise UnreadableAnswer as `ask_all` does.
 
     `empty` holds the same questions about an empty case. If given, its answers are the bias of the judge, which is subtracted.
     """
-    questions = [(chat, YES_NO) for chat in (*chats, *empty)]
-    verdicts = await ask_all(engine, questions, [yes] * len(questions), reading)
-    return (
-        [verdict.without(bias) for verdict, bias in zip(verdicts[: len(chats)], verdicts[len(chats) :], strict=True)] if empty else verdicts
-    )
+    together = (*questions, *empty)
+    verdicts = await ask_all(engine, together, [first_of(answers) for _, answers in together], reading)
+    if not empty:
+        return verdicts
+    count = len(questions)
+    return [verdict.without(bias) for verdict, bias in zip(verdicts[:count], verdicts[count:], strict=True)]
 
 
 async def ask_all(
@@ -155,14 +160,14 @@ async def _read_twice(
     reply = choice
     try:
         reply = choice or await _text_reply(engine, chat, WORDS)
-        return read(reply)
+        return read(_with_letter(reply, chat))
     except UnreadableAnswer as first:
         declined = declines(first.raw or "") or (reply is not None and reply.declined)
         constrained = engine.constrains() and not declined
         second = replace(WORDS, choices=tuple(answers)) if constrained else WORDS
         try:
             reply = await _text_reply(engine, again, second)
-            verdict = read(reply)
+            verdict = read(_with_letter(reply, chat))
         except UnreadableAnswer:
             engine.forget(chat, WORDS if choice is None else answers)
             engine.forget(again, second)
@@ -181,6 +186,10 @@ async def _text_reply(engine: Engine, chat: Sequence[ChatMessage], sampling: Sam
     if completion.is_answer and completion.finish_reason == "length":
         raise UnreadableAnswer("the reply is cut off", raw=completion.text)
     return Choice(None, 0.0, answer_of(completion), declined=completion.finish_reason == DECLINED)
+
+
+def _with_letter(reply: Choice, chat: Sequence[ChatMessage]) -> Choice:
+    return replace(reply, text=repeated_option(reply.text, chat[-1].text))
 
 
 def _with_form(chat: Sequence[ChatMessage], answers: Sequence[str]) -> list[ChatMessage]:

@@ -10,6 +10,8 @@ A question may have examples, as turns of the chat before it: the text up to a l
 to the next line `=== user` is its answer, and so on; the question itself comes last. A small model follows examples that are turns
 far better than examples in a text (docs/eval.md has figures). An example whose answer lists risks is left out if the taxonomy lacks one
 of their sources or categories.
+
+A question about a fact is answered Yes or No; if it has the lines `A: ...` and `B: ...`, it is answered A (the fact is true) or B.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 from dream_cli.errors import UnreadableAnswer, UsageError
 from dream_cli.prompts.parsing import begins_list, parse_observations
 from dream_cli.prompts.taxonomy import Taxonomy, Term
+from dream_cli.prompts.verdict_words import TWO_OPTIONS, YES_NO
 from dream_cli.records import special_tokens
 from dream_cli.records.record import Observation
 
@@ -70,16 +73,21 @@ _PLACEHOLDER = re.compile(
 )
 _QUESTION = re.compile(r"^--- (\w+)\r?\n", re.MULTILINE)
 _TURN = re.compile(r"(?:\A|\r?\n)=== (system|user|assistant)(?:\r?\n|\Z)")
+_OPTIONS = re.compile(r"^A: .+\nB: ", re.MULTILINE)
 ONLY = ""  # the name of the question in a template with a single question
 _FENCE = re.compile(r"</(\w+)>")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question to a model. Before it come examples: such a question, its answer, the next question, and so on."""
+    """A question to a model. Before it come examples: such a question, its answer, the next question, and so on.
+
+    `answers` are the two answers to a question about a fact: first the one that makes it true.
+    """
 
     text: str
     examples: tuple[str, ...] = ()
+    answers: tuple[str, str] = YES_NO
 
 
 @dataclass(frozen=True)
@@ -204,8 +212,10 @@ class Prompts:
         return self._fill_turns(name, self.templates[name], values, images)
 
     def _fill_turns(self, name: str, template: str, values: Mapping[str, str], images: int) -> Question:
-        *examples, text = map(self._filling(name, template, values, images), _turns_with_terms_of(self.taxonomy, name, template))
-        return Question(text, tuple(examples))
+        turns = _turns_with_terms_of(self.taxonomy, name, template)
+        *examples, text = map(self._filling(name, template, values, images), turns)
+        # The options are those of the template: data may have such lines too.
+        return Question(text, tuple(examples), TWO_OPTIONS if _OPTIONS.search(turns[-1]) else YES_NO)
 
     def _fill_all(self, name: str, values: Mapping[str, str], images: int) -> Mapping[str, Question]:
         parts = _questions(self.templates[name])

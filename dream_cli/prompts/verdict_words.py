@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dream_cli.errors import UnreadableAnswer
 
 YES_NO = ("Yes", "No")
+TWO_OPTIONS = ("A", "B")
 SCORES = tuple(str(n) for n in range(11))
 
 # Tags, tokens of a chat template that a server did not remove, commands of LaTeX, emphasis and quotation marks.
@@ -69,6 +70,7 @@ _SAFE = re.compile(
     r"(?:\s*[:=|?]|\s[-–—]\s)\s*(?:yes|no)\W*$",
     re.IGNORECASE,
 )
+_REPEATED = re.compile(r"(?i:answer: )?\(?([AB]) ?[:.)]+ (.+)")
 LABEL_WORDS = 4  # a longer clause is a sentence, not a label
 _OPEN_END = re.compile(r"\b(?:not|never|or|nor|and|either|neither|between|than|n['’]t)$", re.IGNORECASE)
 
@@ -80,6 +82,17 @@ def written_answer(reply: str, answers: Sequence[str], *, alone: bool = False) -
     """
     names = {answer if len(answer) == 1 else answer.casefold(): answer for answer in answers}
     return _verdict(reply, lambda word: names.get(word if len(word) == 1 else word.casefold()), f"one of {', '.join(answers)}", alone)
+
+
+def repeated_option(reply: str, question: str) -> str:
+    """Return the letter of the option that a reply repeats, all of it or its beginning ("B: It says no."); else the reply unchanged."""
+    if match := _REPEATED.fullmatch(_plain(reply)):
+        letter, words = match[1], match[2].casefold().rstrip(" .")
+        # The options come last, after the data.
+        option = next((line for line in reversed(question.splitlines()) if line.startswith(f"{letter}: ")), "")
+        if words and option[3:].casefold().startswith(words):
+            return letter
+    return reply
 
 
 def written_score(reply: str, *, alone: bool = False) -> float:
