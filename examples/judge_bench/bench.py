@@ -24,7 +24,7 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,23 +65,33 @@ class Reading:
     unscored: str | None = None
 
 
-class Watched:
+class Watched(Engine):
     """An engine that records the total probability of the allowed answers of each choice."""
 
     def __init__(self, engine: Engine) -> None:
         self.inner, self.covered = engine, list[float]()
-        self.model, self.checkpoint, self.concurrency = engine.model, engine.checkpoint, engine.concurrency
+        self.kind, self.model, self.fingerprint = engine.kind, engine.model, engine.fingerprint
+        self.concurrency, self.usage, self.checkpoint = engine.concurrency, engine.usage, engine.checkpoint
 
     async def generate(self, chat: Sequence[ChatMessage], sampling: Sampling, samples: Sequence[int]) -> list[Completion]:
         return await self.inner.generate(chat, sampling, samples)
+
+    async def choose(self, chat: Sequence[ChatMessage], answers: Sequence[str]) -> Choice:
+        return (await self.choose_many([(chat, answers)]))[0]
 
     async def choose_many(self, requests: Sequence[tuple[Sequence[ChatMessage], Sequence[str]]]) -> list[Choice]:
         choices = await self.inner.choose_many(requests)
         self.covered += [choice.covered for choice in choices if choice.probabilities is not None]
         return choices
 
+    def constrains(self) -> bool:
+        return self.inner.constrains()
+
     def forget(self, chat: Sequence[ChatMessage], about: Sampling | Sequence[str]) -> None:
         self.inner.forget(chat, about)
+
+    async def close(self) -> None:
+        await self.inner.close()
 
 
 def draw(rows: Sequence[Json], args: argparse.Namespace) -> list[Json]:
@@ -106,7 +116,7 @@ async def read(row: Json, engine: Engine, prompts: Prompts, args: argparse.Names
     """Return the judge's reading of one row; it is unscored, with the reason, where the answer cannot be read."""
     watched = Watched(engine)
     try:
-        label, positive, categories = await _READERS.get(args.role, _decided)(row, watched, prompts, args)  # type: ignore[operator]
+        label, positive, categories = await _READERS.get(args.role, _decided)(row, watched, prompts, args)
     except RowError as error:
         return Reading(None, covered=tuple(watched.covered), unscored=str(error))
     return Reading(label, positive, tuple(watched.covered), categories)
@@ -140,7 +150,11 @@ async def _observed(row: Json, engine: Engine, prompts: Prompts, args: argparse.
     return "yes" if observations else "no", positive, tuple(o.risk_category for o in observations)
 
 
-_READERS = {"helpfulness": _helpful, "risk": _risk, "observe": _observed}
+_READERS: Mapping[str, Callable[[Json, Engine, Prompts, argparse.Namespace], Awaitable[tuple[str, float, tuple[str, ...]]]]] = {
+    "helpfulness": _helpful,
+    "risk": _risk,
+    "observe": _observed,
+}
 
 
 def _disentangler(engine: Engine, prompts: Prompts, args: argparse.Namespace) -> Disentangler:
