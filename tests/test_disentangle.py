@@ -20,9 +20,8 @@ CANONICAL = {"malicious_content": "read her diary", "source": "text instruction"
 CLAIM = "You check a risk that somebody names"
 # The odds of a Yes of 0.9 and of 0.75, times 0.59 / 0.41, because a claim counts from 0.41 (facts.LEANING).
 CONFIRMED = {0.9: 0.928322, 0.75: 0.811927}
-RISKY = (
-    0.866972  # the confidence of a Yes of 0.9 to the question whether there is a risk, which counts from 0.58: odds of 9 times 0.42 / 0.58
-)
+# The confidence of a Yes of 0.9 to the question whether the text has a risk: odds of 9, over 0.6 : 0.4, from which it counts.
+RISKY = 0.857143
 
 
 def requests(server: Loopback) -> list[str]:
