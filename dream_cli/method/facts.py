@@ -182,10 +182,12 @@ async def _read_facts(
     calibrate: bool,
 ) -> dict[str, ChoiceReading[float]]:
     """Return the reading of each fact; of a lasting one, the largest of those about the whole response and about its parts."""
-    parts = [prompts.questions(role, case.prompt, part, images=len(case.images)) for part in parts_to_judge(case.response)]
     empty = prompts.questions(role, NO_CASE.prompt, NO_CASE.response) if calibrate else {}
-    lasting = [(name, part[name]) for part in parts for name in texts if name in LASTING and part[name] != texts[name]]
-    contents = [*texts.items(), *lasting]
+    lasting = LASTING.intersection(texts)
+    contents = list(texts.items())
+    for part in parts_to_judge(case.response) if lasting else ():
+        about = prompts.questions(role, case.prompt, part, images=len(case.images))
+        contents += [(name, about[name]) for name in lasting if about[name] != texts[name]]
     verdicts = await ask_facts(
         engine,
         [fact_question(content, case.images) for _, content in contents],
