@@ -107,9 +107,11 @@ def test_risks_and_their_categories(work: Workdir) -> None:
     ]
     work.write("rows.jsonl", rows)
     with Loopback(tokens=answers({"ask-a": 0.9, "ask-b": 0.8, "ask-c": 0.1, "mark": 0.5})) as server:
-        report = json.loads(bench(work, "rows.jsonl", "--role", "observe", "--base-url", server.url, "--json").stdout)
+        line = ("rows.jsonl", "--role", "observe", "--base-url", server.url, "--json")
+        report, joint = (json.loads(bench(work, *line, *mode).stdout) for mode in ((), ("--mode", "joint")))
     assert {name: share["value"] for name, share in report["share_with_a_risk"].items()} == {"bad": 1.0, "good": 0.0}
     assert (report["category"]["k"], report["category"]["n"], report["auc"]["value"]) == (1, 2, 1.0)
+    assert joint["prompts"] != report["prompts"] and joint["share_with_a_risk"] == report["share_with_a_risk"]
 
 
 def test_calibration_takes_the_bias_off(work: Workdir) -> None:

@@ -8,7 +8,7 @@ risk). The sample is balanced: `size` rows of each class, or of each stratum, fi
 one half of the prompts, so that a wording can be chosen on one half and reported on the other.
 
 Roles and labels: refusal (comply, partial, refuse), effective and helpfulness (comply against refuse), harm (harmful, harmless), risk
-and observe (risk, none; by `dream disentangle --mode text`: whether there is a risk, and which). The figures of a role: n, the
+and observe (risk, none; by `dream disentangle --mode text` or joint: whether there is a risk, and which). The figures of a role: n, the
 total probability of the allowed answers, the unscored share, accuracy, Cohen's kappa and AUC with 95 % intervals, the confusion
 matrix, calls, tokens and seconds. No text of a row is printed.
 """
@@ -137,7 +137,7 @@ async def _helpful(row: Json, engine: Engine, prompts: Prompts, args: argparse.N
 
 
 async def _risk(row: Json, engine: Engine, prompts: Prompts, args: argparse.Namespace) -> tuple[str, float, tuple[str, ...]]:
-    risk = (await _disentangler(engine, prompts, args).risk("text", _turn(row), ())).value
+    risk = (await _disentangler(engine, prompts, args).risk(args.mode, _turn(row), ())).value
     return "yes" if risk >= 0.5 else "no", risk, ()
 
 
@@ -145,8 +145,8 @@ async def _observed(row: Json, engine: Engine, prompts: Prompts, args: argparse.
     disentangler, turn = _disentangler(engine, prompts, args), _turn(row)
     observations = await disentangler.observations(turn, ())
     # A list that is generated in one step has no probability.
-    one_step = ONLY in prompts.questions("observe_text", "")
-    positive = float(bool(observations)) if one_step else (await disentangler.risk("text", turn, ())).value
+    one_step = ONLY in prompts.questions(f"observe_{args.mode}", "")
+    positive = float(bool(observations)) if one_step else (await disentangler.risk(args.mode, turn, ())).value
     return "yes" if observations else "no", positive, tuple(o.risk_category for o in observations)
 
 
@@ -158,7 +158,7 @@ _READERS: Mapping[str, Callable[[Json, Engine, Prompts, argparse.Namespace], Awa
 
 
 def _disentangler(engine: Engine, prompts: Prompts, args: argparse.Namespace) -> Disentangler:
-    return Disentangler(engine, prompts, mode="text", verify=args.verify, calibrate=args.calibrate)
+    return Disentangler(engine, prompts, mode=args.mode, verify=args.verify, calibrate=args.calibrate)
 
 
 def _request(row: Json) -> str:
@@ -220,7 +220,7 @@ async def measure(args: argparse.Namespace) -> Json:
     engine = await open_engine(EngineSpec(args.model, args.base_url, concurrency=args.concurrency, timeout=args.timeout, store=args.store))
     began, slots = time.monotonic(), asyncio.Semaphore(args.concurrency)
     try:
-        role = "observe_text" if args.role in ("risk", "observe") else f"judge_{args.role}"
+        role = f"observe_{args.mode}" if args.role in ("risk", "observe") else f"judge_{args.role}"
         judge = with_model_prompts(Judge(engine, Prompts.load(args.prompts)), lambda line: sys.stderr.write(f"{line}\n"))
 
         async def one(number: int, row: Json) -> Reading:
@@ -271,6 +271,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=Path, help="folder of templates that replace the built-in ones")
     parser.add_argument("--rubric", choices=("paper", "facts"), default="paper", help="rubric of helpfulness")
     parser.add_argument("--calibrate", action="store_true", help="subtract the judge's bias towards Yes")
+    parser.add_argument("--mode", choices=("text", "joint"), default="text", help="risk, observe: the mode of disentangle")
     parser.add_argument("--verify", action="store_true", help="observe: verify each risk")
     parser.add_argument("--size", type=int, default=20, help="rows of each class or stratum")
     parser.add_argument("--seed", type=int, default=1)
