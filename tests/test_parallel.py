@@ -12,7 +12,7 @@ import pytest
 from dream_cli.engines.parallel import all_of
 from dream_cli.errors import EngineError, RunFailure, UnreadableAnswer
 from tests.conftest import Workdir
-from tests.loopback import Fault, Loopback
+from tests.loopback import Fault, Loopback, answers_of
 
 SOON, LATER = 0.01, 0.05  # seconds
 
@@ -94,7 +94,7 @@ def test_a_rerun_repeats_only_the_call_that_failed(work: Workdir) -> None:
         return Fault(400, "not now") if down and "whole number" in str(body) else None
 
     row = {"id": "a", "prompt": "How do I fold a letter?", "observations": [], "responses": ["In three.", "In two."]}
-    with Loopback(refuse=refuse, latency=SOON, tokens=lambda _: [[("5", 0.5), ("No", 0.5)]]) as server:
+    with Loopback(refuse=refuse, latency=SOON, tokens=lambda body: [[("5", 0.5), (answers_of(body)[1], 0.5)]]) as server:
         first = work.dream("judge", "--base-url", server.url, stdin=json.dumps(row))
         assert (first.code, first.rows[0]["error"]["kind"]) == (1, "engine")
         calls, down = server.calls, False

@@ -17,7 +17,7 @@ from dream_cli.engines.openai_server import open_openai
 from dream_cli.engines.protocol import ChatMessage, Completion, EngineSpec, Sampling, answer_of
 from dream_cli.errors import EngineError, NoAnswer, UnreadableAnswer
 from tests.conftest import Ran, Workdir
-from tests.loopback import Fault, Json, Loopback
+from tests.loopback import Fault, Json, Loopback, answers_of
 
 SORRY = "I'm sorry, I can't assist with that request."
 ROW = {"id": "a", "prompt": "Name a colour."}
@@ -151,7 +151,11 @@ def test_one_filtered_sample_stands_beside_the_others_and_is_never_scored(work: 
         # What is kept is the one answer: the other sample alone is requested again.
         work.dream("sample", "in.jsonl", "-n", "2", "--base-url", server.url)
     assert [body.get("n") for body in server.bodies] == [2, None]
-    with Loopback(reply=lambda body: "8" if "10" in body["messages"][0]["content"] else "No", ignore=["logprobs"]) as server:
+
+    def judge(body: Json) -> str:
+        return "8" if "10" in body["messages"][0]["content"] else answers_of(body)[1]
+
+    with Loopback(reply=judge, ignore=["logprobs"]) as server:
         ran = work.dream("judge", "sampled.jsonl", "--base-url", server.url)
     answered, filtered = ran.rows[0]["responses"]
     assert answered["judgement"]["score"] == 0.8
@@ -203,9 +207,8 @@ def test_a_marked_refusal_of_a_judge_is_no_verdict_whatever_its_words(work: Work
     assert (ran.rows[0]["responses"][0]["judgement"], server.calls) == (unscored, 2)
 
     def yes_if_asked_again(body: Json) -> Json:
-        return reply(
-            {"content": "Yes"} if body["messages"][0]["content"].endswith("Write nothing else.") else {"content": None, "refusal": "No."}
-        )
+        again = body["messages"][0]["content"].endswith("Write nothing else.")
+        return reply({"content": answers_of(body)[0]} if again else {"content": None, "refusal": "No."})
 
     with Loopback(whole=yes_if_asked_again) as server:
         runs = [work.dream(*arguments, "--base-url", server.url) for _ in range(2)]

@@ -163,7 +163,7 @@ async def decide(
         raise UsageError(f"the template {role} has the questions {', '.join(texts)}; its verdict needs {', '.join(table.facts)}")
     known = known or {}
     unknown = {name: texts[name] for name in table.facts if name not in known}
-    verdicts = await _read_facts(engine, prompts, role, unknown, case, reading, calibrate)
+    verdicts = await _read_facts(engine, prompts, unknown, role=role, case=case, reading=reading, calibrate=calibrate)
     facts = {**known, **{name: verdict.value for name, verdict in verdicts.items()}}
     probabilities = table.of(facts)
     decisive = table.of({name: float(value >= 0.5) for name, value in facts.items()}) if table.rounded else probabilities
@@ -175,8 +175,9 @@ async def decide(
 async def _read_facts(
     engine: Engine,
     prompts: Prompts,
-    role: str,
     texts: Mapping[str, Question],
+    *,
+    role: str,
     case: Case,
     reading: AnswerReading,
     calibrate: bool,
