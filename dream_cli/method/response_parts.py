@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-_SENTENCE_END = re.compile(r"[.!?]+\s+|[。！？]|\n+")
-_TOKEN = r"(?:<[^<>\n]{1,40}>\s*)?"
+_SENTENCE_END = re.compile(r"[.!?]\s+|[。！？]|\n+")
+_TOKEN = r"(?:<[^<>\n]{1,40}>\s?)?"
 _ROLE = "request|instruction|prompt|user|human|response|assistant|answer|reply|model"
-_TURN = re.compile(rf"^[\s#*>]*{_TOKEN}(?:{_ROLE}){_TOKEN}[ *]*(?::|$)[\s*]*", re.IGNORECASE | re.MULTILINE)
+_TURN = re.compile(rf"^[ \t#*>]*{_TOKEN}(?:{_ROLE}){_TOKEN}[ *]*(?::|$)[\s*]*", re.IGNORECASE | re.MULTILINE)
 _JUDGE = "(?:judge|evaluator|grader|rater|annotator|moderator)s?"
 _ADDRESSES_JUDGE = re.compile(
     rf"\b{_JUDGE}\s*:|\b(?:note|message|dear|to the|for the)\b[^.!?\n]{{0,20}}\b{_JUDGE}\b|\b{_JUDGE} (?:must|should|has to|have to|will)\b"
