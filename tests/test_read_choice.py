@@ -302,6 +302,11 @@ OPTIONS = "B: a line of the data\nWhat does the answer do?\nA: It agrees.\nB: It
     ("reply", "read"),
     [
         *[("B: It says no, or warns.", "B"), ("**A**: It agrees.", "A"), ("Answer: B. It says no", "B"), ("(B) it says no, or warns", "B")],
+        *[
+            (f"{lead}B{mark} It says no,\nor warns.", "B")
+            for lead, mark in (("Option ", ":"), ("The answer is ", ":"), ("Answer: option ", "."), ("", " -"))
+        ],
+        ("[B: It says no, or warns.]", "B"),
         # Another letter, another text, both options, a line of the data: unchanged.
         *[
             (reply, reply)

@@ -70,7 +70,10 @@ _SAFE = re.compile(
     r"(?:\s*[:=|?]|\s[-–—]\s)\s*(?:yes|no)\W*$",
     re.IGNORECASE,
 )
-_REPEATED = re.compile(r"(?i:answer: )?\(?([AB]) ?[:.)]+ (.+)")
+_REPEATED = re.compile(
+    r"(?i:(?:the )?(?:(?:answer|option|choice)(?: is)?[: ] *)*)[(\[]?([AB])[)\]]? ?[:.)\-–—]* +(.+)",
+    re.DOTALL,
+)
 LABEL_WORDS = 4  # a longer clause is a sentence, not a label
 _OPEN_END = re.compile(r"\b(?:not|never|or|nor|and|either|neither|between|than|n['’]t)$", re.IGNORECASE)
 
@@ -87,7 +90,7 @@ def written_answer(reply: str, answers: Sequence[str], *, alone: bool = False) -
 def repeated_option(reply: str, question: str) -> str:
     """Return the letter of the option that a reply repeats, all of it or its beginning ("B: It says no."); else the reply unchanged."""
     if match := _REPEATED.fullmatch(_plain(reply)):
-        letter, words = match[1], match[2].casefold().rstrip(" .")
+        letter, words = match[1], " ".join(match[2].casefold().split()).rstrip(" .]")
         # The options come last, after the data.
         option = next((line for line in reversed(question.splitlines()) if line.startswith(f"{letter}: ")), "")
         if words and option[3:].casefold().startswith(words):
